@@ -1,0 +1,1 @@
+"""Attack plug-ins, one file each, met by the harness through entry points."""

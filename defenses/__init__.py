@@ -1,0 +1,1 @@
+"""Defense plug-ins, one file each, met by the harness through entry points."""

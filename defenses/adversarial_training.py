@@ -1,0 +1,61 @@
+"""Adversarial training: minimise the loss on examples crafted against the network as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustbench_local.defense import Defense, Recipe
+from robustbench_local.draws import Draws
+from robustbench_local.threat import ThreatModel, parse_number
+from robustbench_local.train import Trainer
+
+
+@dataclass(frozen=True)
+class AdversarialTraining(Defense, Recipe):
+    """PGD training (Madry et al. 2018, equation 2.1), or FGSM from a random start (Wong et al. 2020, algorithm 3).
+
+    threat: any ball, "linf:8/255". step_size: in pixels, by default 2.5 eps / steps for pgd and 1.25 eps for fgsm_rs.
+    validate attacks held-out training images with PGD, so that the trainer sees catastrophic overfitting and stops.
+    """
+
+    trains: ClassVar[bool] = True
+    summary: ClassVar[str] = "training on PGD or random-start FGSM examples"
+    paper: ClassVar[str] = "Madry et al. 2018, arXiv:1706.06083; Wong et al. 2020, arXiv:2001.03994"
+
+    threat: str = "linf:8/255"
+    method: Literal["pgd", "fgsm_rs"] = "pgd"
+    steps: int = 7
+    step_size: str | float | None = None
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        return trainer.fit(base, self, draws)
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        threat = ThreatModel.parse(self.threat)
+        steps = 1 if self.method == "fgsm_rs" else self.steps
+        factor = 1.25 if self.method == "fgsm_rs" else 2.5 / steps
+        size = factor * threat.eps if self.step_size is None else parse_number(self.step_size)
+        return F.cross_entropy(net(ascend(net, x, y, threat, draws, steps, size)), y)
+
+    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float | None:
+        threat = ThreatModel.parse(self.threat)
+        x_adv = ascend(net, x, y, threat, draws, steps=10, size=0.25 * threat.eps)
+        with torch.no_grad():
+            return (net(x_adv).argmax(1) == y).float().mean().item()
+
+
+def ascend(
+    net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, steps: int, size: float
+) -> Tensor:
+    """The inner maximisation, in whatever mode net is in: steps of `size` up the cross-entropy, from a random start."""
+    x_adv = threat.start(x, draws)
+    for _ in range(steps):
+        x_adv.requires_grad_()
+        (grad,) = torch.autograd.grad(F.cross_entropy(net(x_adv), y, reduction="sum"), x_adv)
+        x_adv = threat.project(x_adv.detach() + size * threat.steepest(grad, x_adv.detach(), x), x)
+    return x_adv.detach()

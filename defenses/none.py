@@ -1,0 +1,27 @@
+"""No defense: plain training with cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustbench_local.defense import Defense, Recipe
+from robustbench_local.draws import Draws
+from robustbench_local.train import Trainer
+
+
+@dataclass(frozen=True)
+class Undefended(Defense, Recipe):
+    """The baseline of every table."""
+
+    trains: ClassVar[bool] = True
+    summary: ClassVar[str] = "plain training with cross-entropy"
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        return trainer.fit(base, self, draws)
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        return F.cross_entropy(net(x), y)

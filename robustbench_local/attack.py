@@ -1,0 +1,107 @@
+"""What an attack is: one call on a batch. IterativeAttack inherits the loop, where speed and honesty live once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local.draws import Draws
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A plug-in: its fields are its settings.
+
+    access: what it needs of the oracle. norms: the threat models it knows. minimises: it looks for the nearest
+    adversarial image instead of any in the ball. summary and paper are what `list attacks` shows. A change of what an
+    attack computes raises its version, so that older rows are made again.
+    """
+
+    access: ClassVar[Access] = Access.NONE
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+    minimises: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """Clean images x (N, C, H, W) and labels y (N,), or targets where oracle.targeted -> x_adv, like x."""
+        raise NotImplementedError
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        """Forward and backward passes per image that never falls; for estimates."""
+        return 0, 0
+
+
+@dataclass(frozen=True)
+class IterativeAttack(Attack):
+    """init and step are the attack's own. The loop runs `rounds` restarts of `steps`, on the samples still standing.
+
+    A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
+    sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
+    """
+
+    memoryless: ClassVar[bool] = False
+
+    steps: int = 1
+
+    def rounds(self, oracle: Oracle) -> int:
+        return 1
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        """The state before the first step of round `turn`: (N, ...) tensors, one of them named x_adv."""
+        raise NotImplementedError
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        """One step on every sample: query the oracle at state["x_adv"], then move."""
+        raise NotImplementedError
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        x_adv = x.clone()
+        rounds = self.rounds(oracle)
+        for turn in range(rounds):
+            rows = (~oracle.done).nonzero()[:, 0]
+            if not len(rows):
+                break
+            mine = draws[rows].stream(f"round:{turn}")
+            x_adv[rows] = self._round(oracle[rows], x[rows], y[rows], threat, mine, turn)
+            if turn + 1 < rounds or oracle.stochastic:  # the judge asks about what is returned; others need a query
+                left = ~oracle.done
+                oracle[left].submit(x_adv[left])
+        return oracle.best(x_adv)
+
+    def _round(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> Tensor:
+        state = self.init(oracle, x, y, threat, draws, turn)
+        ended = state["x_adv"].clone()
+        rows = torch.arange(len(x), device=x.device)
+        watch = self.memoryless and oracle.every_iterate and not oracle.stochastic
+        before, last = state["x_adv"], state["x_adv"]
+        for i in range(self.steps):
+            state = self.step(state, oracle, x, y, threat, draws.stream(i), i)
+            leaving = oracle.done
+            if watch:
+                leaving = leaving | _same(state["x_adv"], last) | (_same(state["x_adv"], before) if i else leaving)
+                before, last = last, state["x_adv"]
+            if leaving.any():
+                ended[rows[leaving]] = state["x_adv"][leaving]
+                stay = (~leaving).nonzero()[:, 0]
+                if not len(stay):
+                    return ended
+                state = {name: value[stay] for name, value in state.items()}
+                rows, oracle, x, y, draws = rows[stay], oracle[stay], x[stay], y[stay], draws[stay]
+                before, last = before[stay], last[stay]
+        ended[rows] = state["x_adv"]
+        return ended
+
+
+def _same(a: Tensor, b: Tensor) -> Tensor:
+    return (a == b).flatten(1).all(1)

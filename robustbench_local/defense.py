@@ -1,0 +1,107 @@
+"""What is deployed, and how it comes to be: Defended modules, Preprocess with its surrogate, Recipe, Defense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.draws import Draws
+
+if TYPE_CHECKING:
+    from robustbench_local.train import Trainer
+
+
+class Defended(nn.Module):
+    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
+
+    stochastic says that forward draws numbers, which it must take from `draws` (an independent stream per sample).
+    """
+
+    stochastic: bool = False
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        raise NotImplementedError
+
+
+class Preprocess(nn.Module):
+    """A step before the network. forward is deployed; surrogate is what gradients see, with the same draws.
+
+    The default surrogate is the identity (BPDA, Athalye et al. 2018); a differentiable step sets `surrogate = None`
+    and its own gradients pass.
+    """
+
+    stochastic: bool = False
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def surrogate(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return x
+
+
+class Deployed(Defended):
+    """Preprocessing steps before a network; gradients go through each step's surrogate."""
+
+    def __init__(self, net: nn.Module, steps: Sequence[Preprocess] = ()) -> None:
+        super().__init__()
+        self.net = net
+        self.steps = nn.ModuleList(steps)
+        self.stochastic = is_stochastic(net) or any(step.stochastic for step in steps)
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
+            own = draws.stream(f"preprocess:{place}") if draws is not None else None
+            x = _through(step, x, own)
+        return call(self.net, x, draws)
+
+
+def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
+    """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
+    if not (torch.is_grad_enabled() and x.requires_grad) or step.surrogate is None:
+        return cast(Tensor, step(x, draws))
+    soft = step.surrogate(x, draws[:] if draws is not None else None)
+    with torch.no_grad():
+        hard = step(x, draws)
+    return soft + (hard - soft).detach()
+
+
+def is_stochastic(module: nn.Module) -> bool:
+    return bool(getattr(module, "stochastic", False))
+
+
+def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
+    """module(x), with draws where it is a Defended that takes them."""
+    return cast(Tensor, module(x, draws) if isinstance(module, Defended) else module(x))
+
+
+class Recipe:
+    """How to train: one loss. `validate` may report a robust accuracy; the trainer then keeps the best epoch."""
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        """() mean training loss of a batch; net is in training mode."""
+        raise NotImplementedError
+
+    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float | None:
+        """Robust accuracy on held-out training images in [0, 1], net in evaluation mode; None: nothing to watch."""
+        return None
+
+
+@dataclass(frozen=True)
+class Defense:
+    """A plug-in: its fields are its settings. Recipes train, wrappers wrap, some do both.
+
+    trains says whether build needs a trainer (training data); summary and paper are what `list defenses` shows.
+    """
+
+    trains: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        """base (fresh or already trained) -> what is deployed."""
+        raise NotImplementedError

@@ -1,0 +1,58 @@
+"""The call a script or a test makes: one model, one attack, one verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.attack import Attack
+from robustbench_local.errors import ConfigError, DataError
+from robustbench_local.judge import Judge, Verdict
+from robustbench_local.plugins import find_attack
+from robustbench_local.preflight import check_images
+from robustbench_local.threat import ThreatModel
+
+JUDGE_SETTINGS = frozenset(field.name for field in fields(Judge)) - {"seed"}
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A user's images (N, C, H, W) and labels (N,) as a judge reads them; ids are their positions."""
+
+    x: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        return self.x[rows]
+
+
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, attack: str | Attack = "pgd", threat: str | ThreatModel = "linf:8/255",
+    seed: int = 0, **settings: Any,
+) -> Verdict:  # fmt: skip
+    """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
+
+    settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws).
+    Raises DataError, ModelError, ThreatError, ConfigError or PluginError, each naming the value and the likely cause.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {type(model).__name__}: give an nn.Module (load_model gives one for a name)")
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise DataError(f"x is {type(x).__name__}, y is {type(y).__name__}: give torch tensors (torch.from_numpy)")
+    check_images(x, y)
+    judging = {name: settings.pop(name) for name in tuple(settings) if name in JUDGE_SETTINGS}
+    if isinstance(attack, Attack):
+        if settings:
+            raise ConfigError(f"{', '.join(settings)}: settings of an attack that is built already; give them to it")
+    else:
+        attack = find_attack(attack, settings)
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
+    images = Tensors(x.to(device), y.to(device), torch.arange(len(x), device=device))
+    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat))

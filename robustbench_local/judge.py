@@ -1,0 +1,263 @@
+"""Crafted examples in, verdicts out: the only place that says "robust", and it takes nobody's word."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.attack import Attack
+from robustbench_local.defense import call, is_stochastic
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError, ThreatError
+from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
+from robustbench_local.oracle import Oracle, lead
+from robustbench_local.preflight import Source, check_images, check_model
+from robustbench_local.progress import Report
+from robustbench_local.rounding import to_8bit
+from robustbench_local.threat import ThreatModel
+
+DRAWS = 20  # fresh draws that judge a random model
+EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
+BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
+PRECISIONS = ("float32", "fast", "float64")
+COUNTS = ("all", "last")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one attack left standing. All tensors are on the model's device, in the order of the images.
+
+    Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
+    more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept.
+    """
+
+    labels: Tensor
+    ids: Tensor
+    clean: Tensor
+    robust: Tensor
+    robust_8bit: Tensor
+    x_adv: Tensor
+    distance: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    flags: tuple[str, ...]
+    seconds: float
+    clean_bits: Tensor | None = None
+    bits: Tensor | None = None
+    bits_8bit: Tensor | None = None
+
+    @property
+    def clean_accuracy(self) -> float:
+        return _mean(self.clean if self.clean_bits is None else self.clean_bits)
+
+    @property
+    def robust_accuracy(self) -> float:
+        return _mean(self.robust if self.bits is None else self.bits)
+
+    @property
+    def robust_accuracy_8bit(self) -> float:
+        """After rounding the adversarial images to 8 bits inside the ball, as a file would hold them."""
+        return _mean(self.robust_8bit if self.bits_8bit is None else self.bits_8bit)
+
+
+def _mean(bits: Tensor) -> float:
+    return bits.double().mean().item()
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a verdict is reached. Judge(...)(model, images, attack, threat) -> Verdict.
+
+    targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
+    then reach that class, and robust means it did not. budget: forward passes per sample. batch_size: None finds
+    itself. precision: "float32"; "fast" searches in bfloat16 first and attacks what stands again in float32;
+    "float64" is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers
+    did. eot and draws: search draws per query and fresh draws per verdict of a random model.
+    """
+
+    seed: int = 0
+    targets: str | Tensor | None = None
+    budget: int | None = None
+    batch_size: int | None = None
+    precision: str = "float32"
+    count: str = "all"
+    eot: int = EOT
+    draws: int = DRAWS
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f'precision "{self.precision}" is unknown: one of {", ".join(PRECISIONS)}')
+        if self.count not in COUNTS:
+            raise ConfigError(f'count "{self.count}" is unknown: one of {", ".join(COUNTS)}')
+        if self.budget is not None and self.precision == "fast":
+            raise ConfigError("a budget is one search's: give it with precision=float32, not fast, which may search twice")
+        for name in ("budget", "batch_size", "eot", "draws"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: it must be at least 1")
+        if isinstance(self.targets, str) and self.targets not in ("random", "least_likely"):
+            raise ConfigError(f'targets "{self.targets}" is unknown: "random", "least_likely" or int64 (N,)')
+
+    def __call__(
+        self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None
+    ) -> Verdict:
+        if threat.norm not in attack.norms:
+            known = ", ".join(sorted(attack.norms))
+            raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
+        started = time.monotonic()
+        report = report or Report()
+        dtype = torch.float64 if self.precision == "float64" else torch.float32
+        with as_deployed(model), full_float32():
+            first = images[:64].to(dtype)
+            check_images(first, images.labels[:64])
+            draws = Draws(self.seed, images.ids, dtype=dtype)
+            model, flags = check_model(model, first, images.labels[:64], images.labels, draws[:64])
+            size = self.batch_size or BATCH.get(first.device.type, 250)
+            parts: list[_Part] = []
+            done = 0
+            while done < len(images):
+                rows = slice(done, min(done + size, len(images)))
+                try:
+                    part = self._batch(model, images, rows, attack, threat, draws[rows], dtype)
+                except RuntimeError as error:
+                    if not _out_of_memory(error) or size == 1:
+                        raise
+                    size = max(1, size // 2)
+                    if first.device.type == "cuda":
+                        torch.cuda.empty_cache()
+                    report.line(f"out of memory: going on with batches of {size}")
+                    continue
+                parts.append(part)
+                done = rows.stop
+                report.advance(f"{type(attack).__name__.lower()} {threat}", done / len(images))
+        for name in parts[0].count:
+            if total := sum(part.count[name] for part in parts):
+                flags.append(f"{name}:{total}")
+        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+        return Verdict(
+            labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started, **tensors
+        )
+
+    def _batch(
+        self, model: nn.Module, images: Source, rows: slice, attack: Attack, threat: ThreatModel, draws: Draws,
+        dtype: torch.dtype,
+    ) -> _Part:  # fmt: skip
+        x, y = images[rows].to(dtype), images.labels[rows]
+        check_images(x, y)
+        x = x.contiguous(memory_format=torch.channels_last)
+        random = is_stochastic(model)
+        rights, logits = self._answers(model, x, y, draws.stream("clean"))
+        clean = rights.double().mean(1) > 0.5
+        goal = y if self.targets is None else self._goal(logits, y, rows, draws.stream("targets"))
+        worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
+        found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean))
+        if worth.any():
+            found.put(worth, self._search(model, x[worth], goal[worth], attack, threat, draws[worth]))
+        x_adv = found.x_adv
+        nan = x_adv.isnan().flatten(1).any(1)
+        inside = threat.contains(x_adv, x)
+        x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
+        stands = self._stands(model, x_adv, y, goal, inside, draws)
+        rounded = to_8bit(x_adv, x, threat)
+        stands_8bit = self._stands(model, rounded, y, goal, threat.contains(rounded, x), draws)
+        tensors = dict(
+            clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
+            distance=threat.distance(x_adv, x),
+        )  # fmt: skip
+        for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
+            tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
+        if random:
+            tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
+        count = dict(
+            nan_pixels=int(nan.sum()),
+            outside_ball=int((~inside & ~nan).sum()),
+            near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
+        )
+        return _Part(tensors, count)
+
+    def _answers(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """(right (N, R) bool, mean logits (N, K)); R is 1 unless the model is random. A tie or NaN is not right."""
+        rounds = self.draws if is_stochastic(model) else 1
+        with torch.no_grad():
+            answers = [call(model, x, draws.stream(k)) for k in range(rounds)]
+        return torch.stack([lead(answer, y) < 0 for answer in answers], 1), torch.stack(answers).mean(0)
+
+    def _stands(self, model: nn.Module, x_adv: Tensor, y: Tensor, goal: Tensor, inside: Tensor, draws: Draws) -> Tensor:
+        """(N, R) bool: on fresh draws, that neither attack nor model has seen, the attacker has not won."""
+        rounds = self.draws if is_stochastic(model) else 1
+        judged = draws.stream("verdict")
+        with torch.no_grad():
+            leads = [
+                lead(call(model, x_adv, judged.stream(k)), goal, targeted=self.targets is not None)
+                for k in range(rounds)
+            ]
+        return (torch.stack(leads, 1) < 0) | ~inside[:, None]
+
+    def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
+        """The class each image is to become."""
+        classes = logits.shape[1]
+        if self.targets == "least_likely":
+            return logits.scatter(1, y[:, None], torch.inf).argmin(1)
+        if isinstance(self.targets, Tensor):
+            goal = self.targets.to(y)[rows]
+            if bool((goal == y).any()) or int(goal.min()) < 0 or int(goal.max()) >= classes:
+                raise ConfigError(f"targets must be classes in 0 .. {classes - 1} other than the true one")
+            return goal
+        return (y + 1 + draws.integers(classes - 1)) % classes
+
+    def _search(
+        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
+    ) -> _Found:
+        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew."""
+        if self.precision == "fast" and has_bfloat16(x.device):
+            with torch.autocast(x.device.type, torch.bfloat16):
+                quick = self._attack(model, x, goal, attack, threat, draws)
+            stands = self._stands(model, quick.x_adv, goal, goal, threat.contains(quick.x_adv, x), draws)[:, 0]
+            if stands.any():
+                quick.put(stands, self._attack(model, x[stands], goal[stands], attack, threat, draws[stands]), add=True)
+            return quick
+        return self._attack(model, x, goal, attack, threat, draws)
+
+    def _attack(
+        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
+    ) -> _Found:
+        oracle = Oracle(
+            model, x, goal, threat, attack.access, draws.stream("oracle"), targeted=self.targets is not None,
+            eot=self.eot, budget=self.budget, every_iterate=self.count == "all", minimises=attack.minimises,
+        )  # fmt: skip
+        x_adv = attack(oracle, x.clone(memory_format=torch.preserve_format), goal, threat, draws.stream("attack"))
+        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+            what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
+            raise ConfigError(f"{type(attack).__name__} returned {what}: an attack returns images like x, {tuple(x.shape)}")
+        return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen)
+
+
+@dataclass
+class _Found:
+    """What a search came back with, per sample."""
+
+    x_adv: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    fallen: Tensor
+
+    def put(self, rows: Tensor, other: _Found, add: bool = False) -> None:
+        """Put another search's finds into these rows; add: its spending comes on top."""
+        self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
+        self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
+        self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
+
+
+@dataclass
+class _Part:
+    """One batch's share of a verdict."""
+
+    tensors: dict[str, Tensor]
+    count: dict[str, int]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

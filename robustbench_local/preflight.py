@@ -1,0 +1,118 @@
+"""What is checked before an attack starts: images, labels, and the model as it answers a few of them."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.defense import Defended, call, is_stochastic
+from robustbench_local.draws import Draws
+from robustbench_local.errors import DataError, ModelError
+
+REPEATS = 5  # forward passes by which randomness is measured
+
+
+class Source(Protocol):
+    """Images with labels: what a judge reads, data.Images or a user's tensors."""
+
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | Tensor, /) -> Tensor: ...
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Raise DataError unless x is float (N, C, H, W) in [0, 1] without NaN and y int64 (N,)."""
+    if x.ndim != 4 or not x.is_floating_point():
+        raise DataError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}: give float images (N, C, H, W) in [0, 1]"
+            " (uint8 images: divide by 255; greyscale: add a channel axis)"
+        )
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise DataError(f"y is {y.dtype} of shape {tuple(y.shape)} for {len(x)} images: give int64 labels (N,)")
+    if not len(x):
+        raise DataError("x holds no images: give at least one")
+    if bool(x.isnan().any()):
+        raise DataError(f"x holds {int(x.isnan().sum())} NaN values: every pixel must be a number in [0, 1]")
+    low, high = x.aminmax()
+    if low < 0 or high > 1:
+        raise DataError(
+            f"x spans [{low.item():.3g}, {high.item():.3g}]: give pixels in [0, 1] and let the model normalise"
+            " (robustbench_local.normalised(net, mean, std))"
+        )
+
+
+def check_model(model: nn.Module, x: Tensor, y: Tensor, labels: Tensor, draws: Draws) -> tuple[nn.Module, list[str]]:
+    """(the model to attack, flags). Asks the model about a few images x (N, C, H, W); labels are those of all images.
+
+    Randomness is measured, not believed: a module that gives different answers to the same question, though it does
+    not take its numbers from draws, is wrapped so that it does, and flagged.
+    """
+    flags: list[str] = []
+    with torch.no_grad():
+        try:
+            answers = [call(model, x, draws.stream(f"preflight:{k}")) for k in range(REPEATS)]
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ModelError(
+                f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width): {error}"
+            ) from error
+        logits = answers[0]
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+            what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"the model returned {what} for {len(x)} images: it must return logits (N, classes)")
+        classes = logits.shape[1]
+        if int(labels.min()) < 0 or int(labels.max()) >= classes:
+            raise DataError(
+                f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
+                " wrong labels, or a model with the wrong number of classes"
+            )
+        if bool(logits.isnan().any()):
+            flags.append("nan_logits")
+        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+            flags.append("probabilities")
+            warnings.warn(
+                "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
+                " overstated; remove its softmax",
+                stacklevel=3,
+            )
+        if is_stochastic(model) and isinstance(model, Defended):
+            again = call(model, x, draws.stream("preflight:0"))
+            if _differ(again, logits):  # it draws numbers from somewhere else as well
+                return Stranger(model), [*flags, "undeclared_randomness"]
+        elif any(_differ(answer, logits) for answer in answers[1:]):
+            return Stranger(model), [*flags, "undeclared_randomness"]
+    return model, flags
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class Stranger(Defended):
+    """A module that draws from the global generator, run under a forked state that its draws seed.
+
+    Its answers repeat for the same batch, and only for the same batch.
+    """
+
+    stochastic = True
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        if draws is None:
+            return call(self.module, x, None)
+        seeds = draws.stream("stranger").integers(2**31)
+        digest = hashlib.blake2b(seeds.cpu().numpy().tobytes(), digest_size=7).digest()
+        devices = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int.from_bytes(digest, "little"))
+            return call(self.module, x, draws)

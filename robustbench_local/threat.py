@@ -1,0 +1,231 @@
+"""Threat models: a norm ball around the clean image, intersected with the pixel box [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ThreatError, did_you_mean
+
+TOLERANCE = 1e-6  # how far outside the ball a float32 image may lie, times max(1, eps)
+
+
+class Norm(StrEnum):
+    """How the size of a perturbation is measured. L0 counts pixel positions, whatever their channels."""
+
+    LINF = "linf"
+    L2 = "l2"
+    L1 = "l1"
+    L0 = "l0"
+    NONE = "none"
+
+
+def parse_number(text: str | float) -> float:
+    """'8/255', '0.3' or 0.3 as a float."""
+    try:
+        return float(Fraction(text)) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ThreatError(f'"{text}" is no number: write it as 0.3 or 8/255') from error
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """{x' : ||x' - x|| <= eps} ∩ [0, 1]^d, for images (N, C, H, W) in [0, 1].
+
+    eps is in units of pixels in [0, 1]; for L0 it counts pixel positions; for norm none it is 0 and only the box binds.
+    """
+
+    norm: Norm
+    eps: float
+    allow_large: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.eps) or self.eps < 0:
+            raise ThreatError(f"eps is {self.eps}: give a finite number >= 0, in units of pixels in [0, 1]")
+        if self.norm is Norm.LINF and self.eps >= 0.5 and not self.allow_large:
+            raise ThreatError(
+                f"an linf eps of {self.eps} turns any image into plain grey; allowed is [0, 0.5). Was it meant in grey"
+                f" levels ({self.eps:g}/255)? allow_large takes it all the same"
+            )
+        if self.norm is Norm.L0 and self.eps != int(self.eps):
+            raise ThreatError(f"an l0 eps counts pixel positions: {self.eps} is no whole number")
+        if self.norm is Norm.NONE and self.eps != 0:
+            raise ThreatError(f'norm "none" has no ball: eps must be 0, not {self.eps}')
+
+    @classmethod
+    def parse(cls, text: str | ThreatModel, allow_large: bool = False) -> ThreatModel:
+        """'linf:8/255', 'l2:0.5', 'l1:12', 'l0:1' or 'none'."""
+        if isinstance(text, ThreatModel):
+            return text
+        name, _, eps = text.strip().lower().partition(":")
+        if name not in list(Norm):
+            known = ", ".join(Norm)
+            raise ThreatError(f'unknown norm "{name}" in "{text}"{did_you_mean(name, list(Norm))}: one of {known}')
+        if name == Norm.NONE:
+            return cls(Norm.NONE, 0.0)
+        if not eps:
+            raise ThreatError(f'threat "{text}" has no eps: write it as {name}:8/255')
+        return cls(Norm(name), parse_number(eps), allow_large)
+
+    def __str__(self) -> str:
+        if self.norm is Norm.NONE:
+            return "none"
+        levels = self.eps * 255
+        if self.norm is Norm.LINF and self.eps and abs(levels - round(levels)) < 1e-9:
+            return f"linf:{round(levels)}/255"
+        return f"{self.norm}:{self.eps:g}"
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(N,): size of the perturbation in this norm (norm none: in L2, for information)."""
+        delta = (x_adv - x).abs()
+        match self.norm:
+            case Norm.LINF:
+                return delta.flatten(1).amax(1)
+            case Norm.L1:
+                return delta.flatten(1).sum(1)
+            case Norm.L0:
+                return (delta.amax(1) > 0).flatten(1).sum(1).to(x.dtype)
+            case _:
+                return delta.flatten(1).norm(dim=1)
+
+    def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(N,) bool: inside ball and box, up to TOLERANCE. NaN pixels are outside."""
+        flat = x_adv.flatten(1)
+        boxed = (flat.amin(1) >= -TOLERANCE) & (flat.amax(1) <= 1 + TOLERANCE)
+        if self.norm is Norm.NONE:
+            return boxed
+        return boxed & (self.distance(x_adv, x) <= self.eps + TOLERANCE * max(1.0, self.eps))
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest point (in L2; L∞: in every coordinate) of ball ∩ box. (N, C, H, W) -> same."""
+        match self.norm:
+            case Norm.LINF:
+                return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp_(0, 1)
+            case Norm.L2:
+                return _project_l2(x_adv, x, self.eps)
+            case Norm.L1:
+                return _project_l1(x_adv, x, self.eps)
+            case Norm.L0:
+                return _project_l0(x_adv, x, int(self.eps))
+            case Norm.NONE:
+                return x_adv.clamp(0, 1)
+
+    def steepest(self, grad: Tensor, x_adv: Tensor, x: Tensor, sparsity: float = 0.01) -> Tensor:
+        """The direction of unit norm that raises the loss fastest, among pixels the box lets move.
+
+        L∞: the sign. L2: the normalised gradient. L1: the sign on the top `sparsity` share of coordinates (Tramèr and
+        Boneh 2019, Sparse L1 Descent; at least one). L0: the sign on the eps pixel positions of largest gradient.
+        """
+        if self.norm is Norm.LINF:
+            return grad.sign()  # the projection holds saturated pixels; they cost nobody else's share
+        free = torch.where(grad > 0, x_adv < 1, x_adv > 0)
+        grad = torch.where(free, grad, 0)
+        flat = grad.flatten(1)
+        match self.norm:
+            case Norm.L1:
+                k = max(1, round(sparsity * flat.shape[1]))
+                top = flat.abs().topk(k, dim=1).indices
+                return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign() / k).view_as(grad)
+            case Norm.L0:
+                k = min(int(self.eps), grad[0, 0].numel())
+                return grad.sign() * _top_positions(grad.abs().sum(1), k)
+            case _:
+                norm = flat.norm(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
+                return grad / norm.view(-1, 1, 1, 1)
+
+    def start(self, x: Tensor, draws: Draws) -> Tensor:
+        """A point drawn uniformly in the ball (L0: eps random positions of random colour), then projected."""
+        shape = x.shape[1:]
+        size = x[0].numel()
+        match self.norm:
+            case Norm.LINF:
+                delta = (2 * draws.uniform(*shape) - 1) * self.eps
+            case Norm.L2:
+                delta = draws.normal(*shape)
+                radius = self.eps * draws.uniform() ** (1 / size)
+                delta *= (radius / delta.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+            case Norm.L1:  # exponential magnitudes divided by their sum and one more are uniform on the simplex
+                magnitude = -torch.log1p(-draws.uniform(size + 1))
+                share = magnitude[:, :size] / magnitude.sum(1, keepdim=True)
+                sign = torch.where(draws.uniform(size) < 0.5, -1.0, 1.0)
+                delta = (self.eps * share * sign).view(-1, *shape)
+            case Norm.L0:
+                chosen = _top_positions(draws.uniform(*shape[1:]), int(self.eps))
+                delta = torch.where(chosen, draws.uniform(*shape).to(x) - x, 0)
+            case Norm.NONE:
+                return x.clone()
+        return self.project(x + delta.to(x), x)
+
+
+def _top_positions(score: Tensor, k: int) -> Tensor:
+    """(N, H, W) scores -> (N, 1, H, W) bool, the k largest per sample (all, where there are fewer)."""
+    flat = score.flatten(1)
+    top = flat.topk(min(k, flat.shape[1]), dim=1).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, top, True).view_as(score).unsqueeze(1)
+
+
+def _limits(x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(|d|, c), each (N, D): the wish d = x_adv - x, and how far the box lets each coordinate go that way."""
+    wish = (x_adv - x).flatten(1)
+    flat = x.flatten(1)
+    return wish.abs(), torch.where(wish > 0, 1 - flat, flat).clamp_min(0)
+
+
+def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    """By the KKT conditions the answer is clip(x + t (x_adv - x)) for one t per sample.
+
+    t rises monotonically to its root: solve as if no further coordinate met the box, note which do, repeat.
+    """
+    boxed = x_adv.clamp(0, 1)
+    outside = (boxed - x).flatten(1).norm(dim=1) > eps
+    if not outside.any():
+        return boxed
+    wish, limit = _limits(x_adv[outside], x[outside])
+    tiny = torch.finfo(x.dtype).tiny
+    t = eps / wish.norm(dim=1)
+    for _ in range(wish.shape[1]):
+        held = t[:, None] * wish >= limit
+        rest = eps**2 - (limit.square() * held).sum(1)
+        raised = (rest.clamp_min(0) / (wish.square() * ~held).sum(1).clamp_min(tiny)).sqrt()
+        raised = torch.maximum(t, raised.clamp_max(1))
+        if torch.equal(raised, t):
+            break
+        t = raised
+    moved = x[outside] + t.view(-1, 1, 1, 1) * (x_adv[outside] - x[outside])
+    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved.clamp(0, 1))
+
+
+def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    """By the KKT conditions |delta| = clip(|d| - shift, 0, c) for one shift >= 0 per sample.
+
+    The sum falls piecewise linearly in the shift: bisect onto one piece, then solve that piece.
+    """
+    boxed = x_adv.clamp(0, 1)
+    outside = (boxed - x).abs().flatten(1).sum(1) > eps
+    if not outside.any():
+        return boxed
+    wish, limit = _limits(x_adv[outside], x[outside])
+    low, high = torch.zeros_like(wish[:, :1]), wish.amax(1, keepdim=True)
+    for _ in range(40):
+        middle = (low + high) / 2
+        over = torch.minimum((wish - middle).clamp_min(0), limit).sum(1, keepdim=True) > eps
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    size = torch.minimum((wish - high).clamp_min(0), limit)
+    sloped = (wish > high) & (wish - high < limit)  # the coordinates that still answer to the shift
+    spare = (eps - size.sum(1, keepdim=True)) / sloped.sum(1, keepdim=True).clamp_min(1)
+    size = torch.minimum((size + spare * sloped).clamp_min(0), limit)
+    moved = x[outside] + size.view_as(x[outside]) * (x_adv[outside] - x[outside]).sign()
+    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved.clamp(0, 1))
+
+
+def _project_l0(x_adv: Tensor, x: Tensor, eps: int) -> Tensor:
+    """Keep the eps pixel positions whose change is worth most: what going back to x would cost in squared distance."""
+    boxed = x_adv.clamp(0, 1)
+    worth = ((x_adv - x).square() - (x_adv - boxed).square()).sum(1)
+    return torch.where(_top_positions(worth, eps), boxed, x)

@@ -1,0 +1,175 @@
+"""The one training loop. What differs between defenses is their Recipe's loss; what differs between runs, Schedule."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.data import Images
+from robustbench_local.defense import Recipe
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.progress import Report
+
+COLLAPSE = 0.5  # robust accuracy below this share of the best epoch's is catastrophic overfitting
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. The learning rate rises linearly for `warmup` of all steps and falls linearly to 0.
+
+    crop: pixels of reflect-padding before a random crop; flip: random mirror images. validation: how many of the last
+    training images are held out; `watched` of them meet the recipe's validation attack after every epoch.
+    """
+
+    epochs: int = 15
+    batch: int = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.2
+    warmup: float = 0.2
+    weight_decay: float = 5e-4
+    crop: int = 0
+    flip: bool = False
+    validation: int = 2000
+    watched: int = 500
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adam"):
+            raise ConfigError(f'unknown optimizer "{self.optimizer}": sgd or adam')
+        for name in ("epochs", "batch", "lr"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
+
+    def rate(self, progress: float) -> float:
+        """Share of the peak learning rate at progress in [0, 1]."""
+        rising = progress / self.warmup if self.warmup else 1.0
+        return min(rising, (1 - progress) / (1 - self.warmup))
+
+
+class Trainer:
+    """Trains nets on a data set. With a folder it saves every epoch there and resumes from it.
+
+    After fit, `history` holds one dict per epoch and `minutes` the wall time of all sessions together.
+    """
+
+    def __init__(
+        self, images: Images, schedule: Schedule, *, seed: int = 0, folder: Path | None = None, report: Report
+    ) -> None:
+        if not 0 < schedule.validation < len(images):
+            raise ConfigError(f"validation is {schedule.validation}: it must be in 1 .. {len(images) - 1} here")
+        self.images, self.schedule, self.seed, self.folder, self.report = images, schedule, seed, folder, report
+        self.history: list[dict[str, float]] = []
+        self.minutes = 0.0
+
+    def fit(self, net: nn.Module, recipe: Recipe, draws: Draws) -> nn.Module:
+        """net, trained in place and in evaluation mode: the last epoch, or the most robust one a recipe reports."""
+        plan, images = self.schedule, self.images
+        net.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = self._optimizer(net)
+        count = len(images) - plan.validation
+        steps = count // plan.batch
+        best: dict[str, Tensor] | None = None
+        state_file = self._state_file(net, recipe)
+        self.history, self.minutes = [], 0.0
+        if state_file is not None and state_file.exists():
+            saved = torch.load(state_file, map_location=images.device, weights_only=True)
+            net.load_state_dict(saved["net"])
+            optimizer.load_state_dict(saved["optimizer"])
+            self.history, self.minutes, best = saved["history"], saved["minutes"], saved["best"]
+            self.report.line(f"resumed after epoch {len(self.history)} of {plan.epochs}")
+        for epoch in range(len(self.history), plan.epochs):
+            if self._collapsed():
+                break
+            started = time.monotonic()
+            net.train()
+            order = Draws(self.seed, torch.arange(count)).stream(f"order:{epoch}").uniform().argsort()
+            total = 0.0
+            for step, rows in enumerate(order[: steps * plan.batch].split(plan.batch)):
+                for group in optimizer.param_groups:
+                    group["lr"] = plan.lr * plan.rate((epoch * steps + step) / (plan.epochs * steps))
+                rows = rows.to(images.device)
+                mine = draws.reseat(images.ids[rows]).stream(f"epoch:{epoch}")
+                x = self._augment(images[rows], mine.stream("augment"))
+                loss = recipe.loss(net, x, images.labels[rows], mine.stream("recipe"))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.detach().item()
+                self.report.advance(f"epoch {epoch + 1}/{plan.epochs}", (epoch * steps + step + 1) / (plan.epochs * steps))
+            row = {"loss": total / steps} | self._validate(net, recipe, draws)
+            if "robust" in row and row["robust"] >= max((past["robust"] for past in self.history), default=0.0):
+                best = copy.deepcopy(net.state_dict())
+            self.history.append(row)
+            self.minutes += (time.monotonic() - started) / 60
+            self.report.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
+            if state_file is not None:
+                _save(state_file, dict(
+                    net=net.state_dict(), optimizer=optimizer.state_dict(), history=self.history,
+                    minutes=self.minutes, best=best,
+                ))  # fmt: skip
+        if self._collapsed():
+            self.report.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
+        if best is not None:
+            net.load_state_dict(best)
+        return net.eval()
+
+    def _collapsed(self) -> bool:
+        robust = [row["robust"] for row in self.history if "robust" in row]
+        return bool(robust) and robust[-1] < COLLAPSE * max(robust)
+
+    def _optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
+        plan = self.schedule
+        if plan.optimizer == "adam":
+            return torch.optim.AdamW(net.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+        return torch.optim.SGD(net.parameters(), plan.lr, momentum=0.9, nesterov=True, weight_decay=plan.weight_decay)
+
+    def _augment(self, x: Tensor, draws: Draws) -> Tensor:
+        """Random mirror image and random shift, per image, by one gather."""
+        plan, (_, _, height, width) = self.schedule, x.shape
+        if plan.crop:
+            x = nn.functional.pad(x, (plan.crop,) * 4, mode="reflect")
+        shift = draws.integers(2 * plan.crop + 1, 2)
+        mirrored = draws.uniform() < (0.5 if plan.flip else 0.0)
+        down = torch.arange(height, device=x.device) + shift[:, :1]
+        across = torch.arange(width, device=x.device)
+        across = torch.where(mirrored[:, None], width - 1 - across, across) + shift[:, 1:]
+        each = torch.arange(len(x), device=x.device)[:, None, None]
+        cut = x[each, :, down[:, :, None], across[:, None, :]]  # (N, H, W, C): channels last already
+        return cut.permute(0, 3, 1, 2)
+
+    def _validate(self, net: nn.Module, recipe: Recipe, draws: Draws) -> dict[str, float]:
+        net.eval()
+        rows = torch.arange(len(self.images) - self.schedule.validation, len(self.images), device=self.images.device)
+        right = 0
+        with torch.no_grad():
+            for part in rows.split(500):
+                right += int((net(self.images[part]).argmax(1) == self.images.labels[part]).sum())
+        row = {"clean": right / len(rows)}
+        watched = rows[: self.schedule.watched]
+        mine = draws.reseat(self.images.ids[watched]).stream("validation")
+        robust = recipe.validate(net, self.images[watched], self.images.labels[watched], mine)
+        return row if robust is None else row | {"robust": robust}
+
+    def _state_file(self, net: nn.Module, recipe: Recipe) -> Path | None:
+        """Named by all that defines the run, so that a changed setting never resumes another run's state."""
+        if self.folder is None:
+            return None
+        parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(self.seed)]
+        parts += [f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()]
+        return self.folder / f"training-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}.pt"
+
+
+def _save(file: Path, state: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    torch.save(state, partial)
+    os.replace(partial, file)
