@@ -1,0 +1,1 @@
+"""What is made of rows, and of rows only."""

@@ -1,0 +1,150 @@
+"""Tables as text: for a terminal, as Markdown, as CSV with one line per cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from robustbench_local.report.table import Label, Line, Rate, Table
+
+COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
+WIDTH = 100  # columns where there is no terminal to ask
+DASH = "–"
+CAPTION = (
+    "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
+    " Worst case: per image, over these attacks."
+)
+EMPTY = f"{DASH}: failed or not run, and then no worst case."
+RANDOM = "Random models: mean over fresh draws."
+
+_COLUMNS = (
+    "data", "split", "images", "threat", "targets", "model", "defense",
+    "attack", "access", "seed", "count", "precision", "status",
+    "clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "robust_8bit",
+    "forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key",
+)  # fmt: skip
+
+
+def show(tables: Iterable[Table], console: Console | None = None) -> None:
+    """Print to standard output. Attacks of one name are numbered, and what tells them apart stands below.
+
+    What is wider than the terminal goes on in another block of columns.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    for table in tables:
+        names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
+        attacks, keys = _numbered(table.attacks)
+        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in table.worst)]
+        label_width = min(max(_width(str(name)) for name in names), console.width // 2)
+        at_once = max(1, (console.width - label_width - 3) // max(COLUMN, 2 + max(map(_width, heads))))
+        console.print(Text(table.title, style="bold"))
+        for start in range(0, len(heads), at_once):
+            block = slice(start, start + at_once)
+            grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+            grid.add_column("model\ndefense", overflow="fold", min_width=label_width)
+            for head in heads[block]:
+                grid.add_column(Text(head), justify="right", no_wrap=True)
+            for name, line in zip(names, table.lines, strict=True):
+                grid.add_row(name, *map(_two_lines, _rates(line)[block]))
+            console.print(grid)
+        for note in [*keys, *_legend(table), *table.notes]:
+            console.print(Text(note, style="dim"))
+        console.print()
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """A heading and a table each; cells read "45.2 (42.1-48.3)"."""
+    parts = []
+    for table in tables:
+        heads = ["model", "defense", "clean", *map(str, table.attacks), *table.worst]
+        rows = [[line.model, str(line.defense), *map(_one_line, _rates(line))] for line in table.lines]
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in [heads, *rows]]
+        cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
+        body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        notes = "\n".join(f"- {' '.join(note.split())}" for note in table.notes)
+        parts += [f"## {table.title}", body, " ".join(_legend(table)), *([notes] if notes else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_text(tables: Iterable[Table]) -> str:
+    """One line per cell, worst cases among them; accuracies in [0, 1], empty where there is none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for line in table.lines:
+            where = {
+                "data": table.data, "split": table.split, "images": table.images, "threat": table.threat,
+                "targets": table.targets, "model": line.model, "defense": line.defense,
+                **_three("clean", line.clean),
+            }  # fmt: skip
+            for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
+                writer.writerow(where | {"attack": attack} | _three("robust", robust) | _of_row(row))
+            for name, robust in zip(table.worst, line.worst, strict=True):
+                status = {"status": "ok" if robust else "missing"}
+                writer.writerow(where | {"attack": name} | _three("robust", robust) | status)
+    return text.getvalue()
+
+
+def _of_row(row: dict[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {"status": "missing"}
+    about = {key: row["definition"].get(key) for key in ("access", "seed", "count", "precision")}
+    about |= {"status": row["status"], "key": row["key"]}
+    if row["status"] != "ok":
+        return about | {"error": f"{row['error']['type']}: {row['error']['message']}"}
+    results = row["results"]
+    costs = {key: results[key] for key in ("forwards_mean", "backwards_mean", "distance_median", "seconds")}
+    return about | costs | {"robust_8bit": results["robust_accuracy_8bit"], "flags": " ".join(results["flags"])}
+
+
+def _three(name: str, rate: Rate | None) -> dict[str, float]:
+    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high} if rate else {}
+
+
+def _rates(line: Line) -> list[Rate | None]:
+    return [line.clean, *line.robust, *line.worst]
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
+    """Short headings, "pgd 1", and the key to those that have details, "pgd 1: steps=40, loss=ce"."""
+    names = [label.name for label in attacks]
+    short = [
+        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+    return short, [
+        f"{name}: {', '.join(label.details)}" for name, label in zip(short, attacks, strict=True) if label.details
+    ]
+
+
+def _legend(table: Table) -> list[str]:
+    empty = any(rate is None for line in table.lines for rate in _rates(line))
+    return [CAPTION, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
+
+
+def _two_lines(rate: Rate | None) -> Text:
+    if rate is None:
+        return Text(DASH)
+    return Text.assemble(f"{100 * rate.value:.1f}", "\n", (_interval(rate), "dim"))
+
+
+def _one_line(rate: Rate | None) -> str:
+    return f"{100 * rate.value:.1f} ({_interval(rate)})" if rate else DASH
+
+
+def _interval(rate: Rate) -> str:
+    return f"{100 * rate.low:.1f}-{100 * rate.high:.1f}".replace("100.0", "100")

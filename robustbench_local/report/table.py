@@ -1,0 +1,249 @@
+"""Rows -> tables of robust accuracy: one per data set and threat model, a line per defended model."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_local.files import whole_file
+from robustbench_local.metrics import wilson
+from robustbench_local.oracle import Access
+from robustbench_local.report import render
+from robustbench_local.store import Row, Store
+
+Standing = Callable[[Row], npt.NDArray[np.float64]]
+
+_USUAL = {"count": "all", "precision": "float32", "budget": None}  # anything else is part of an attack's name
+_JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An accuracy in [0, 1] and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name, and what tells it from others of the same name."""
+
+    name: str
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.details)})" if self.details else self.name
+
+
+@dataclass(frozen=True)
+class Line:
+    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table."""
+
+    model: str
+    defense: Label
+    rows: tuple[Row | None, ...]
+    worst: tuple[Rate | None, ...]
+
+    @property
+    def clean(self) -> Rate | None:
+        return next((rate(row, "clean") for row in self.rows if done(row)), None)
+
+    @property
+    def robust(self) -> tuple[Rate | None, ...]:
+        """Per attack; None where the cell failed or is missing."""
+        return tuple(rate(row, "robust") for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines over the same images within the same threat model; a random model never stands beside a fixed one."""
+
+    data: str
+    split: str
+    images: int
+    threat: str
+    targets: str | None
+    stochastic: bool
+    attacks: tuple[Label, ...]
+    worst: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        parts = [f"{self.data} {self.split}", self.threat, f"{self.images} images"]
+        parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
+        return ", ".join(parts)
+
+
+def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
+    """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
+
+    The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
+    these cells failed or is missing there is none, and the line stands after those that have one.
+    """
+    tables = []
+    for _, same_images in sorted(_by(_images, rows).items()):
+        groups = list(_by(_model, same_images).values())
+        for stochastic in (False, True):
+            chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
+            if chosen:
+                tables.append(_table(chosen, stochastic, standing))
+    return tables
+
+
+def standing_in(store: Store) -> Standing:
+    """Reads each image's robustness from the arrays beside a row."""
+
+    def standing(row: Row) -> npt.NDArray[np.float64]:
+        arrays = store.arrays(row["key"], "robust", "bits")
+        return arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+
+    return standing
+
+
+def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
+    """Write table.md and table.csv into the folder of a store, and return the tables. StoreError as in whole_file."""
+    tables = robust_tables(rows, standing_in(Store(folder)))
+    for name, text in (("table.md", render.markdown(tables)), ("table.csv", render.csv_text(tables))):
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
+    return tables
+
+
+def print_tables(rows: Iterable[Row], folder: Path) -> None:
+    """Show the tables of rows in the terminal; folder is that of their store."""
+    render.show(robust_tables(rows, standing_in(Store(folder))))
+
+
+def done(row: Row | None) -> TypeGuard[Row]:
+    return row is not None and row["status"] == "ok"
+
+
+def rate(row: Row | None, what: str) -> Rate | None:
+    """The "clean" or "robust" accuracy of a row; None where there is no result."""
+    return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
+
+
+def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) -> Table:
+    columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
+    order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
+    attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
+    models = _labels([group[0] for group in groups], "defense", ("weights_digest", "defense_version"))
+    levels = sorted({_access(row) for row in columns.values()} - {Access.NONE}) or [Access.NONE]
+    lines = []
+    for model, group in zip(models, groups, strict=True):
+        found = {_attack(row): row for row in group}
+        cells = {attack: found.get(attack) for attack in order}
+        worst = [
+            _worst([row for attack, row in cells.items() if _access(columns[attack]) <= level], standing)
+            for level in levels
+        ]
+        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst)))
+    lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
+    about = groups[0][0]["definition"]
+    return Table(
+        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=about["threat"],
+        targets=about.get("targets"), stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
+        worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
+        notes=tuple(_notes(lines, attacks)),
+    )  # fmt: skip
+
+
+def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
+    good = [row for row in cells if done(row)]
+    if len(good) < len(cells):
+        return None
+    least = np.minimum.reduce([standing(row) for row in good])
+    return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
+
+
+def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
+    """Why a cell is empty, and what was flagged; attacks that share a reason share a note."""
+    for line in lines:
+        said: dict[str, list[str]] = defaultdict(list)
+        for attack, row in zip(attacks, line.rows, strict=True):
+            if remark := _remark(row):
+                said[remark].append(str(attack))
+        for remark, names in said.items():
+            yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+
+
+def _remark(row: Row | None) -> str:
+    if row is None:
+        return "not run"
+    if done(row):
+        return ", ".join(row["results"]["flags"])
+    return " ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split())
+
+
+def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
+    """The attack or defense of each row, with those settings that are unusual or differ among its namesakes."""
+    named = [(row["definition"][kind], row["definition"]["model"] if kind == "defense" else None) for row in rows]
+    settings = [
+        row["definition"][f"{kind}_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in also}
+        for row in rows
+    ]
+    values: dict[Any, set[str]] = defaultdict(set)
+    for name, own in zip(named, settings, strict=True):
+        for key, value in own.items():
+            values[name, key].add(str(value))
+    return [
+        Label(name[0], tuple(
+            f"{key}={_short(value)}" for key, value in own.items()
+            if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
+        ))
+        for name, own in zip(named, settings, strict=True)
+    ]  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else text[:8]  # a digest
+
+
+def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _attack(row: Row) -> str:
+    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED)
+
+
+def _model(row: Row) -> str:
+    return _identity(row, "model", "weights_digest", "defense", "defense_settings", "defense_version")
+
+
+def _images(row: Row) -> str:
+    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest")
+
+
+def _identity(row: Row, *keys: str) -> str:
+    return json.dumps([row["definition"].get(key) for key in keys], sort_keys=True)
+
+
+def _access(row: Row) -> Access:
+    return Access[row["definition"]["access"].upper()]
+
+
+def _is_stochastic(row: Row) -> bool:
+    return done(row) and bool(row["results"]["stochastic"])
+
+
+def _count(ids: str | Sequence[int]) -> int:
+    if not isinstance(ids, str):
+        return len(ids)
+    first, _, last = ids.partition(":")
+    return int(last) - int(first)

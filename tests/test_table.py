@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from robustbench_local.metrics import wilson
+from robustbench_local.report import render
+from robustbench_local.report.table import Table, print_tables, robust_tables, standing_in, write_tables
+from robustbench_local.store import Row, Store, row_key
+
+
+def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
+    """A row as a grid makes it, and its bits: (N,), or (N, R) of a random model; robust=None is a cell that failed."""
+    definition = {
+        "data": "cifar10", "split": "test", "data_digest": "d" * 64, "ids": "0:4", "model": "preact_small",
+        "weights_digest": "w" * 64, "defense": "none", "defense_settings": {}, "defense_version": 1,
+        "attack": "pgd", "attack_settings": {}, "attack_version": 1, "access": "gradients", "threat": "linf:8/255",
+        "seed": 0, "count": "all", "precision": "float32", "targets": None, "budget": None, "eot": 20, "draws": 20,
+    }  # fmt: skip
+    flags = about.pop("flags", [])
+    assert about.keys() <= definition.keys()
+    definition |= about
+    row: Row = {"key": row_key(definition), "definition": definition}
+    if robust is None:
+        return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)
+    bits = np.array(robust, dtype=bool)
+    mean = float(bits.mean())
+    interval = list(wilson(mean * len(bits), len(bits)))
+    results = {
+        "n": len(bits), "stochastic": bits.ndim == 2, "clean_accuracy": 1.0, "clean_interval": list(wilson(4, 4)),
+        "robust_accuracy": mean, "robust_interval": interval, "robust_accuracy_8bit": mean, "forwards_mean": 11.0,
+        "backwards_mean": 10.0, "distance_median": None, "seconds": 1.5, "flags": flags, "per_class": [],
+    }  # fmt: skip
+    return row | {"status": "ok", "results": results}, bits
+
+
+def tables(*made: tuple[Row, np.ndarray]) -> list[Table]:
+    shares = {row["key"]: bits if bits.ndim == 1 else bits.mean(1) for row, bits in made}
+    return robust_tables([row for row, _ in made], lambda row: shares[row["key"]].astype(np.float64))
+
+
+def text(found: list[Table]) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    render.show(found, console)
+    return console.export_text()
+
+
+def test_worst_case_is_a_minimum_per_image_not_of_means() -> None:
+    (table,) = tables(a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0], attack="pgd"))
+    (line,) = table.lines
+    assert [rate.value for rate in line.robust if rate] == [0.5, 0.5]
+    assert line.worst[0] is not None
+    assert line.worst[0].value == 0.25
+    assert (line.worst[0].low, line.worst[0].high) == wilson(1, 4)
+    assert table.worst == ("worst case",)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_failed_or_missing_cell_is_a_dash_and_takes_the_worst_case_with_it(failed: bool) -> None:
+    made = [
+        a_row([1, 1, 1, 0], attack="fgsm"), a_row([1, 0, 0, 0], attack="pgd"),
+        a_row([1, 1, 1, 1], attack="fgsm", defense="better"),
+    ]  # fmt: skip
+    if failed:
+        made.append(a_row(None, attack="pgd", defense="better"))
+    (table,) = tables(*made)
+    complete, incomplete = table.lines  # the incomplete line is not ranked first, however well it looks
+    assert incomplete.defense.name == "better"
+    assert incomplete.robust[1] is None
+    assert incomplete.worst == (None,)
+    assert complete.worst[0] is not None
+    cells = [cell.strip() for cell in render.markdown([table]).split("better")[1].splitlines()[0].split("|")[1:-1]]
+    assert cells == ["100.0 (51.0-100)", "100.0 (51.0-100)", "–", "–"]
+    (note,) = table.notes
+    expected = "failed, ModelError: logits are NaN" if failed else "not run"
+    assert note == f"preact_small / better, pgd: {expected}"
+    assert expected in text([table])
+
+
+def test_lines_are_ranked_by_worst_case() -> None:
+    (table,) = tables(*(a_row(bits, defense=name) for name, bits in [("a", [0, 0, 0, 1]), ("b", [1, 1, 0, 1])]))
+    assert [line.defense.name for line in table.lines] == ["b", "a"]
+
+
+def test_threats_data_and_image_sets_are_never_mixed() -> None:
+    found = tables(
+        a_row([1, 0, 0, 0]), a_row([1, 0, 0, 0], threat="l2:0.5"), a_row([1, 0, 0, 0], data="mnist"),
+        a_row([1, 0, 0, 0], ids="4:8"), a_row([1, 0, 0, 0], targets="random"),
+    )  # fmt: skip
+    assert len(found) == 5
+    assert len({table.title for table in found}) == 4  # the two image sets have the same size
+
+
+def test_random_models_have_a_table_of_their_own_and_their_error_cells_follow_them() -> None:
+    fixed, random = tables(
+        a_row([1, 1, 0, 0]),
+        a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise"),
+        a_row([[0, 1], [0, 0], [0, 0], [1, 1]], defense="noise", attack="fgsm"),
+        a_row(None, defense="noise", attack="square"),
+        a_row([[0, 1], [0, 1], [1, 1], [0, 0]], defense="dropout"),
+        a_row([[0, 1], [0, 0], [0, 1], [0, 0]], defense="dropout", attack="fgsm"),
+        a_row([[1, 1], [1, 1], [0, 0], [0, 0]], defense="dropout", attack="square"),
+    )
+    assert [line.defense.name for line in fixed.lines] == ["none"]
+    assert not fixed.stochastic
+    assert "random models" in random.title
+    dropout, noise = random.lines
+    assert noise.worst == (None,)
+    assert dropout.worst[0] is not None
+    assert dropout.worst[0].value == pytest.approx((0.5 + 0 + 0 + 0) / 4)  # of the shares, per image
+
+
+def test_worst_case_of_an_access_level_counts_the_levels_below_and_no_level_above() -> None:
+    (table,) = tables(
+        a_row([0, 1, 1, 1], attack="noise", access="none"),
+        a_row([1, 0, 1, 1], attack="square", access="scores"),
+        a_row([1, 1, 0, 1], attack="pgd", access="gradients"),
+    )
+    assert [label.name for label in table.attacks] == ["noise", "square", "pgd"]
+    assert table.worst == ("worst case, scores", "worst case, gradients")
+    assert [rate.value for rate in table.lines[0].worst if rate] == [0.5, 0.25]
+
+
+def test_labels_name_what_differs_and_what_is_unusual() -> None:
+    (table,) = tables(
+        a_row([1, 1, 1, 1], attack_settings={"steps": 40, "loss": "ce", "restarts": 1}),
+        a_row([1, 1, 1, 1], attack_settings={"steps": 20, "loss": "margin", "restarts": 1}),
+        a_row([1, 1, 1, 1], attack="fgsm", precision="fast"),
+        a_row([1, 1, 1, 1], attack="bim", attack_settings={"steps": 10}),
+    )
+    assert {str(label) for label in table.attacks} == {
+        "pgd (steps=40, loss=ce)", "pgd (steps=20, loss=margin)", "fgsm (precision=fast)", "bim",
+    }  # fmt: skip
+
+
+def test_same_names_with_other_weights_stay_apart() -> None:
+    (table,) = tables(a_row([1, 1, 0, 0]), a_row([1, 1, 1, 0], weights_digest="v" * 64))
+    assert [str(line.defense) for line in table.lines] == [
+        "none (weights_digest=vvvvvvvv)", "none (weights_digest=wwwwwwww)",
+    ]  # fmt: skip
+
+
+def test_flags_are_shown() -> None:
+    (table,) = tables(a_row([1, 1, 0, 0], flags=["probabilities"]), a_row([1, 1, 0, 0], attack="fgsm"))
+    assert table.notes == ("preact_small / none, pgd: probabilities",)
+    assert "probabilities" in text([table])
+    assert "- preact_small / none, pgd: probabilities" in render.markdown([table])
+
+
+def test_terminal_table_of_a_usual_grid_fits_a_hundred_columns() -> None:
+    attacks: list[dict[str, Any]] = [
+        {"attack": "noise", "access": "none"}, {"attack": "fgsm"}, {"attack": "bim"},
+        {"attack_settings": {"steps": 40, "restarts": 5, "loss": "ce"}},
+        {"attack_settings": {"steps": 20, "restarts": 1, "loss": "multi_targeted"}},
+    ]  # fmt: skip
+    defenses = ["none", "adversarial_training"]
+    shown = text(tables(*(a_row([1, 0, 0, 1], defense=d, **a) for d in defenses for a in attacks)))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "…" not in shown
+    for word in ("adversarial_training", "pgd 2: steps=20, restarts=1, loss=multi_targeted", "worst", "15.0-85.0"):
+        assert word in shown
+
+
+@pytest.mark.parametrize("attacks", range(5, 14))
+def test_a_wide_table_goes_on_in_another_block_and_loses_nothing(attacks: int) -> None:
+    made = [a_row([1, 0, 0, 1], defense="adversarial_training", attack=f"long_attack_{i:02}") for i in range(attacks)]
+    shown = text(tables(*made))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "…" not in shown
+    assert shown.count("15.0-85.0") == attacks + 1
+    for word in [*(f"long_attack_{i:02}" for i in range(attacks)), "preact_small", "adversarial_training", "worst"]:
+        assert word in shown
+
+
+def test_csv_has_one_line_per_cell_and_worst_case() -> None:
+    (table,) = tables(
+        a_row([1, 1, 0, 0], attack="fgsm"), a_row(None, attack="pgd"),
+        a_row([1, 1, 0, 0], attack="fgsm", defense="b"), a_row([1, 0, 0, 0], attack="pgd", defense="b"),
+    )  # fmt: skip
+    lines = list(csv.DictReader(io.StringIO(render.csv_text([table]))))
+    found = {(line["defense"], line["attack"]): line for line in lines}
+    assert len(lines) == len(found) == 6
+    assert found["b", "worst case"]["robust"] == "0.25"
+    assert found["b", "worst case"]["clean"] == "1.0"
+    assert found["none", "worst case"]["robust"] == ""
+    assert found["none", "worst case"]["status"] == "missing"
+    assert found["none", "pgd"]["robust"] == ""
+    assert found["none", "pgd"]["status"] == "error"
+    assert found["b", "fgsm"]["forwards_mean"] == "11.0"
+
+
+def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    made = [
+        a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0]),
+        a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise"),
+    ]  # fmt: skip
+    for row, bits in made:
+        names = {"robust": bits} if bits.ndim == 1 else {"robust": bits.mean(1) > 0.5, "bits": bits}
+        store.write(row["key"], row, names)
+    found = write_tables(store.rows(), tmp_path)
+    assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
+    assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(store.rows(), standing_in(store)))
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2
+    print_tables(store.rows(), tmp_path)
+    assert "random models" in capsys.readouterr().out
+
+
+def test_no_rows_no_tables(tmp_path: Path) -> None:
+    assert write_tables([], tmp_path) == []
