@@ -1,0 +1,93 @@
+"""Models by name: an architecture, a checkpoint of the zoo, or a function of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustbench_local.errors import ModelError, did_you_mean
+from robustbench_local.models.architectures import ARCHITECTURES, Normalise, normalised
+from robustbench_local.models.checkpoints import load, restore, save, weights_digest
+from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
+
+__all__ = [
+    "ARCHITECTURES", "Normalise", "ZooEntry", "build_model", "load", "load_model", "normalised", "restore", "save",
+    "weights_digest", "zoo_entry", "zoo_names",
+]  # fmt: skip
+
+
+def build_model(architecture: str, *, seed: int = 0) -> nn.Module:
+    """A fresh network, on the CPU and in training mode, whose weights depend on seed and nothing else.
+
+    The global random state is left as it was. ModelError for an unknown architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelError(f'unknown architecture "{architecture}"{did_you_mean(architecture, ARCHITECTURES)}: {known}')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ARCHITECTURES[architecture]()
+
+
+def load_model(
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    weights: str | Path | None = None,
+    allow_pickle: bool = False,
+) -> nn.Module:
+    """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
+
+    spec      "zoo:cifar10/adversarial_training": a bundled checkpoint;
+              "preact_small": an architecture, with the weights of a checkpoint file;
+              "module:function": called without arguments, found from the current folder or among what is installed;
+              it returns the model, whose weights a checkpoint may replace
+    weights   a safetensors file, or a pickle of a state dict with allow_pickle
+
+    ModelError for anything that is not there or does not fit.
+    """
+    kind, colon, name = spec.partition(":")
+    if spec.startswith("zoo:"):
+        if weights is not None:
+            raise ModelError(f'"{spec}" has its own weights: give weights={weights} with an architecture instead')
+        entry = zoo_entry(name)
+        model, weights = build_model(entry.architecture), entry.path
+    elif colon:
+        model = _own(kind, name)
+    else:
+        if spec not in ARCHITECTURES:
+            known = [*ARCHITECTURES, *(f"zoo:{name}" for name in zoo_names())]
+            raise ModelError(
+                f'unknown model "{spec}"{did_you_mean(spec, known)}: one of {", ".join(known)}, or module:function'
+            )
+        if weights is None:
+            raise ModelError(f'"{spec}" is an architecture and has no weights yet: give weights=PATH of a checkpoint')
+        model = build_model(spec)
+    if weights is not None:
+        restore(model, load(weights, allow_pickle=allow_pickle)[0], weights)
+    return model.to(device).eval()
+
+
+def _own(module: str, function: str) -> nn.Module:
+    """What the user's module.function() returns; the current folder is searched first while it is imported."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        make: Callable[[], object] | None = getattr(importlib.import_module(module), function, None)
+        model = make() if callable(make) else None
+    except Exception as error:  # the user's code: whatever it dies of, say where
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f'"{module}:{function}" failed (searched from {here}). {reason}') from error
+    finally:
+        sys.path.remove(here)
+    if not callable(make):
+        raise ModelError(f'"{module}" has no function "{function}"{did_you_mean(function, dir(sys.modules[module]))}')
+    if not isinstance(model, nn.Module):
+        raise ModelError(f'"{module}:{function}" returned a {type(model).__name__}, not a torch.nn.Module')
+    return model

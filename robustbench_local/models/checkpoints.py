@@ -1,0 +1,129 @@
+"""Weights on disk: safetensors, which hold nothing but tensors and text. A pickle can run code and is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from robustbench_local.errors import ModelError
+from robustbench_local.files import whole_file
+
+State = dict[str, Tensor]
+
+_PICKLES = (b"PK\x03\x04", b"\x80")  # a torch.save archive, a bare pickle of protocol 2 or later
+_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
+
+
+def save(path: str | Path, net: nn.Module, metadata: Mapping[str, str], half: bool = True) -> None:
+    """Write net's state dict as safetensors, whole or not at all.
+
+    half stores floats in 16 bits where that overflows nothing: half the size, about three decimal digits. Figures
+    that go with the file must be those of the weights as `load` gives them back. StoreError as in `whole_file`.
+    """
+    state = {name: _stored(tensor, half) for name, tensor in net.state_dict().items()}
+    with whole_file(Path(path)) as file:
+        file.write(safetensors.torch.save(state, dict(metadata)))
+
+
+def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[str, str]]:
+    """State dict (floats in float32, on the CPU) and metadata of a checkpoint.
+
+    The content decides what a file is, not its name. A pickle (.pt, .pth) is refused unless allow_pickle, is then
+    read by torch's restricted unpickler, has no metadata, and may hold the weights under "state_dict".
+    ModelError where the file is absent, corrupt or a refused pickle.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            pickled = file.read(4).startswith(_PICKLES)
+    except OSError as error:
+        raise ModelError(f"cannot open the checkpoint {path}: {error.strerror}") from error
+    if not pickled:
+        state, metadata = _load_safetensors(path)
+    elif allow_pickle:
+        state, metadata = _load_pickle(path), {}
+    else:
+        raise ModelError(
+            f"{path} is a pickle, which can run code when it is read. If you trust who made it, say "
+            f"allow_pickle=True; a safetensors file needs no trust"
+        )
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, metadata
+
+
+def restore(net: nn.Module, state: State, source: str | Path) -> None:
+    """Put state into net, in place. ModelError, naming source, unless names and shapes agree exactly.
+
+    The "module." that torch's DataParallel puts before every name is taken off.
+    """
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    own = net.state_dict()
+    wrong = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    if any(wrong.values()):
+        found = "; ".join(f"{what}: {_some(names)}" for what, names in wrong.items() if names)
+        raise ModelError(f"the weights in {source} are of another architecture. {found}")
+    net.load_state_dict(state)
+
+
+def weights_digest(net: nn.Module) -> str:
+    """sha256, in hex, over the state dict in the order of names: each name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # safetensors refuses shared memory
+    if half and tensor.is_floating_point() and tensor.half().isfinite().all():
+        return tensor.half()
+    return tensor
+
+
+def _load_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is no readable checkpoint ({error}): cut short by an interrupted download or copy, or not a "
+            f"safetensors file at all. Fetch it again"
+        ) from error
+
+
+def _load_pickle(path: Path) -> State:
+    try:
+        with open(path, "rb") as file:  # given the path, torch would judge by its suffix
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read as weights ({str(error).splitlines()[0]}): it is cut short, or holds more than "
+            f"tensors, e.g. a whole module. Save the module's state_dict() instead"
+        ) from error
+    for name in _NESTED:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"{path} holds no state dict: expected names and tensors, or a dict of them as {_NESTED}")
+    return dict(found)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
