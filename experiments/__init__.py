@@ -1,0 +1,1 @@
+"""Entry points of a checkout: `python -m experiments.run`, `python -m experiments.train`."""

@@ -1,0 +1,192 @@
+"""What a grid file means, cell by cell: every name, setting and threat is resolved before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from robustbench_local.attack import Attack
+from robustbench_local.conf import reading
+from robustbench_local.conf.schema import GridConfig, ModelConfig
+from robustbench_local.data import Images
+from robustbench_local.data.catalogue import known
+from robustbench_local.errors import ConfigError, did_you_mean
+from robustbench_local.judge import Judge
+from robustbench_local.plugins import find_attack
+from robustbench_local.settings import construct, defaults
+from robustbench_local.threat import ThreatModel
+from robustbench_local.workshop import Blueprint, Workshop, named
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one deployed model, within one threat model, from one seed."""
+
+    model: Blueprint
+    attack_name: str
+    attack: Attack
+    threat: ThreatModel
+    seed: int
+    count: str
+
+    def __str__(self) -> str:
+        model = self.model
+        settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
+        attack = f"{self.attack_name}({settings})" if settings else self.attack_name
+        rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
+        return f"{model.data} {model.model.label} {model.defense_name} | {rest}"
+
+    def definition(self, images: Images, weights_digest: str | None, config: GridConfig) -> dict[str, Any]:
+        """All that decides the result, as the row records it and its key is made from."""
+        return {
+            "data": images.name,
+            "split": images.split,
+            "data_digest": images.digest,
+            "ids": _compact(images.ids),
+            "model": self.model.model.label,
+            "weights_digest": weights_digest,
+            "defense": self.model.defense_name,
+            "defense_settings": asdict(self.model.defense),
+            "defense_version": self.model.defense.version,
+            "attack": self.attack_name,
+            "attack_settings": asdict(self.attack),
+            "attack_version": self.attack.version,
+            "access": self.attack.access.name.lower(),
+            "threat": str(self.threat),
+            "eps": self.threat.eps,
+            "seed": self.seed,
+            "count": self.count,
+            "precision": config.precision,
+            "targets": config.targets,
+            "budget": config.budget,
+            "eot": config.eot,
+            "draws": config.draws,
+        }
+
+    def judge(self, config: GridConfig) -> Judge:
+        return Judge(
+            seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
+            budget=config.budget, eot=config.eot, draws=config.draws, batch_size=config.batch_size,
+        )  # fmt: skip
+
+
+def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
+    """The grid of that name, or in the YAML file of that path; an override replaces what it says."""
+    path = reading.find("grid", name)
+    values = reading.read(path, overrides)
+    if isinstance(values.get("ids"), int):
+        raise ConfigError(f'ids is {values["ids"]}: YAML reads 10:50 as a number of base 60, so write it ids: "10:50"')
+    if isinstance(values.get("weights"), str) and not isinstance(values.get("models"), Mapping):
+        values["models"] = [_entry(model) for model in as_list(values.get("models"))]
+        if len(values["models"]) == 1:
+            values["models"][0]["weights"] = values["weights"]
+        else:
+            raise ConfigError(f"weights is for one model, and the grid has {len(values['models'])}")
+    return construct(GridConfig, values, f'grid "{path.stem}"')
+
+
+def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
+    """The cells in the order in which they run; ConfigError, PluginError, ThreatError or ModelError on any mistake."""
+    data_sets = [str(data) for data in as_list(config.data)]
+    for data in data_sets:
+        if ":" not in data:
+            known(data)
+    attacks = [_attack(entry, config) for entry in as_list(config.attacks)]
+    seeds = as_list(config.seeds)
+    counts = as_list(config.count)
+    models = _per_data(config.models, data_sets, "models")
+    threats = {
+        data: [ThreatModel.parse(str(text), config.allow_large) for text in listed]
+        for data, listed in _per_data(config.threats, data_sets, "threats").items()
+    }
+    cells = []
+    for data in data_sets:
+        common = threats[data]
+        for model in models[data]:
+            for defense in as_list(config.defenses):
+                plan = workshop.blueprint(data, _model(model, config), defense)
+                cells += [
+                    Cell(plan, name, attack, threat, seed, count)
+                    for name, attack, own in attacks
+                    for threat in own or _within(name, attack, common)
+                    for seed in seeds
+                    for count in counts
+                ]
+    if not cells:
+        raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
+    for cell in cells:
+        cell.judge(config)
+    return cells
+
+
+def as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel]]:
+    """(name, attack, its own threats) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5"}}`."""
+    name, settings = named(entry, "attack")
+    texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
+    attack = find_attack(name, settings)
+    own = [ThreatModel.parse(str(text), config.allow_large) for text in texts]
+    for threat in own:
+        if threat.norm not in attack.norms:
+            raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
+    return name, attack, own
+
+
+def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
+    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table."""
+    within = [threat for threat in threats if threat.norm in attack.norms]
+    if not within:
+        listed = ", ".join(str(threat) for threat in threats) or "none"
+        raise ConfigError(
+            f"{name} has no threat to attack within: it knows {', '.join(sorted(attack.norms))}, given are {listed}"
+        )
+    return within
+
+
+def _per_data(value: Any, data_sets: list[str], what: str) -> dict[str, list[Any]]:
+    """{data: list}, of a mapping that says it for every data set, or of one list for all."""
+    if not isinstance(value, Mapping):
+        return {data: as_list(value) for data in data_sets}
+    for key in value:
+        if key not in data_sets:
+            raise ConfigError(
+                f'{what} names the data set "{key}"{did_you_mean(key, data_sets)}: data is {", ".join(data_sets)}'
+            )
+    missing = [data for data in data_sets if data not in value]
+    if missing:
+        raise ConfigError(f"{what} says nothing for {', '.join(missing)}")
+    return {data: as_list(value[data]) for data in data_sets}
+
+
+def _entry(model: Any) -> dict[str, Any]:
+    if isinstance(model, str):
+        return {"name": model}
+    if isinstance(model, Mapping):
+        return dict(model)
+    raise ConfigError(f"model {model!r}: write a name, or {{name: NAME, weights: PATH}}")
+
+
+def _model(model: Any, config: GridConfig) -> ModelConfig:
+    values = _entry(model)
+    values.setdefault("allow_pickle", config.allow_pickle)
+    return construct(ModelConfig, values, f"model {values.get('name', model)}")
+
+
+def _compact(ids: torch.Tensor) -> str | list[int]:
+    """"0:1000" for a contiguous run, the list otherwise."""
+    first, count = int(ids[0]), len(ids)
+    if torch.equal(ids, torch.arange(first, first + count, device=ids.device)):
+        return f"{first}:{first + count}"
+    return [int(i) for i in ids.tolist()]
+
+
+def _changed(attack: Attack) -> dict[str, Any]:
+    """The settings that are not the attack's defaults."""
+    usual = defaults(type(attack))
+    return {name: value for name, value in asdict(attack).items() if value != usual[name]}

@@ -1,0 +1,153 @@
+"""The command line: run a grid, list what there is, fetch data, train a model of the zoo."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from robustbench_local.errors import ConfigError, RobustBenchError
+from robustbench_local.progress import Terminal
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.do(options)
+        return code
+    except RobustBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        again = shlex.join(["robustbench-local", *arguments])
+        print(f"\ninterrupted; what is finished is kept. The same command goes on:\n  {again}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from robustbench_local.conf.schema import GridConfig
+
+    parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    run = commands.add_parser(
+        "run", help="run a grid: run grid=cifar10_pgd n=100", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it goes on.",
+        epilog="keys, all of which may stand in the file and on the command line:\n\n"
+        f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"
+        " 'attacks=[fgsm,{pgd:{steps:10}}]' threats=[linf:4/255]",
+    )  # fmt: skip
+    run.add_argument("overrides", nargs="*", metavar="key=value")
+    run.set_defaults(do=_run)
+    show = commands.add_parser("list", help="what there is, by name")
+    show.add_argument("what", choices=["attacks", "defenses", "grids", "models", "data"])
+    show.set_defaults(do=_list)
+    data = commands.add_parser("data", help="data fetch mnist cifar10")
+    fetch = data.add_subparsers(required=True, metavar="command").add_parser("fetch", help="download, verify, cache")
+    fetch.add_argument("names", nargs="+", metavar="name")
+    fetch.add_argument("--folder", type=Path, help="look here first, in torchvision's layouts")
+    fetch.set_defaults(do=_fetch)
+    train = commands.add_parser("train", help="make a model of the zoo: train zoo=cifar10/none; resumes")
+    train.add_argument("overrides", nargs="*", metavar="key=value")
+    train.set_defaults(do=_train)
+    return parser
+
+
+def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]:
+    """The value of the key `what`, and the other overrides."""
+    from robustbench_local.conf import reading
+
+    values = reading.parse(options.overrides)
+    name = values.pop(what, None)
+    if name is None:
+        known = ", ".join(reading.names(what))
+        raise ConfigError(f"which {what}? Give {what}=NAME: one of {known}, or a path to a .yaml file")
+    return str(name), values
+
+
+def _run(options: argparse.Namespace) -> int:
+    from robustbench_local.grid import Grid
+    from robustbench_local.report.table import print_tables
+
+    name, overrides = _named(options, "grid")
+    with Terminal() as report:
+        grid = Grid(name, overrides, report)
+        rows = grid.preview() if grid.config.dry_run else grid.run()
+    if grid.config.dry_run:
+        _show_preview(rows)
+        return OK
+    print_tables(rows, grid.store.folder)
+    print(f"rows in {grid.store.folder / 'rows'}, tables in {grid.store.folder / 'table.md'} and table.csv")
+    failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
+    if failed:
+        print(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:", file=sys.stderr)
+        for place in failed:
+            error = rows[place]["error"]
+            print(f"  {grid.cells[place]}: {error['type']}: {error['message']}", file=sys.stderr)
+    return FAILED if failed else OK
+
+
+def _show_preview(rows: list[dict[str, Any]]) -> None:
+    table = Table("model", "attack", "status", "forwards", "backwards", "seconds", box=box.SIMPLE)
+    for row in rows:
+        numbers = (f"{row[key]:.0f}" for key in ("forwards", "backwards", "seconds"))
+        table.add_row(*row["cell"].split(" | "), row["status"], *numbers)
+    console = Console()
+    console.print(table)
+    training = len({row["cell"].partition(" | ")[0] for row in rows if row["status"] == "must train"})
+    left = sum(row["status"] != "done" for row in rows)
+    console.print(
+        f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
+        + (f"; {training} models must be trained first, which comes on top" if training else "")
+    )
+
+
+def _list(options: argparse.Namespace) -> int:
+    from robustbench_local.listings import LISTS
+
+    for item in LISTS[options.what]():
+        print(_wrap(f"{item.name}  {item.about}", ""))
+        for key, value in item.facts.items():
+            if value:
+                print(_wrap(f"{key}: {value}", "    "))
+    return OK
+
+
+def _wrap(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, shutil.get_terminal_size().columns, initial_indent=indent, subsequent_indent=indent + "    ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from robustbench_local.data import fetch
+
+    for path in fetch(options.names, folder=options.folder):
+        print(path)
+    return OK
+
+
+def _train(options: argparse.Namespace) -> int:
+    from robustbench_local.making import make
+
+    name, overrides = _named(options, "zoo")
+    with Terminal() as report:
+        path, figures = make(name, overrides, report)
+    print(path)
+    for key, value in figures.items():
+        print(f"  {key}: {value}")
+    return OK

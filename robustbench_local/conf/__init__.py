@@ -1,0 +1,1 @@
+"""Configuration: the schema of grids and zoo recipes, the YAML files of both, and how they are read."""

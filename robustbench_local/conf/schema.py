@@ -1,0 +1,104 @@
+"""What a grid file and a zoo recipe may say. A key that is not here is an error with a suggestion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Cells = data x models x defenses x attacks x threats x seeds x count.
+
+    data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
+    models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
+                data sets a mapping {data: [models]} says which goes where
+    defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set
+    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's
+    threats     linf:8/255, l2:0.5, l1:12, l0:1; a list, or a mapping {data: [threats]}
+    seeds       seeds of the attacks' randomness
+    n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
+    device      auto takes CUDA where there is one; cpu, cuda, cuda:1
+    count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
+    precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
+    weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
+    allow_large takes an linf eps of 0.5 and more
+    results     the folder in which a folder of this grid's name holds the rows and tables
+    save        x_adv keeps the adversarial images beside each row
+    dry_run     lists the cells and what they would cost; force does again what is done
+    """
+
+    data: str | list[str]
+    models: str | list[Any] | dict[str, Any]
+    attacks: str | list[Any]
+    threats: str | list[str] | dict[str, Any] = field(default_factory=list)
+    defenses: str | list[Any] = "none"
+    seeds: int | list[int] = 0
+    n: int | None = None
+    ids: str | list[int] | None = None
+    sample: str | None = None
+    split: str = "test"
+    source: str | None = None
+    device: str = "auto"
+    precision: str = "float32"
+    count: str | list[str] = "all"
+    targets: str | None = None
+    budget: int | None = None
+    eot: int = 20
+    draws: int = 20
+    batch_size: int | None = None
+    weights: str | None = None
+    allow_pickle: bool = False
+    allow_large: bool = False
+    results: str = "results"
+    save: Literal["x_adv"] | None = None
+    dry_run: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model of a grid. weights: a checkpoint for it; schedule: other than the zoo's, where it must be trained."""
+
+    name: str
+    weights: str | None = None
+    allow_pickle: bool = False
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name if self.weights is None else f"{self.name} ({PurePath(self.weights).stem})"
+
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """How a model of the zoo is made.
+
+    schedule: the fields of train.Schedule. threat: what its robust accuracy is measured within, by default what its
+    defense trains for. verified: somebody ran it, and its figures are measured.
+    """
+
+    data: str
+    architecture: str
+    defense: str | dict[str, Any]
+    schedule: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    threat: str | None = None
+    verified: bool = True
+
+
+@dataclass(frozen=True)
+class MakeConfig(ZooConfig):
+    """A zoo recipe and how to carry it out.
+
+    attack: what measures the stored weights, on the first n test images (all by default). source: where images come
+    from (see load_data). folder: where the checkpoint goes, by default the package's own zoo.
+    """
+
+    attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
+    n: int | None = None
+    source: str | None = None
+    device: str = "auto"
+    folder: str | None = None

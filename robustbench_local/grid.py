@@ -1,0 +1,226 @@
+"""A grid: cells -> rows -> table. What is done is never done again, and one failing cell never stops the others."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from robustbench_local.cells import Cell, as_list, read_config, resolve
+from robustbench_local.data import Images, open_data
+from robustbench_local.defense import call
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError, StoreError
+from robustbench_local.judge import Verdict
+from robustbench_local.metrics import summarise
+from robustbench_local.models import build_model, weights_digest
+from robustbench_local.progress import Report
+from robustbench_local.report.table import write_tables
+from robustbench_local.store import Row, Store, row_key
+from robustbench_local.workshop import Blueprint, Workshop, hardware
+
+_TRIAL = 32  # images in the batch that a dry run times
+
+
+def run_grid(grid: str, *, report: Report | None = None, **overrides: Any) -> list[Row]:
+    """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
+
+    overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has
+    status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
+    "to do" or "must train". Rows and tables are written to results/<name of the grid>/.
+    Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
+    rows cannot be written.
+    """
+    opened = Grid(grid, overrides, report or Report())
+    return opened.preview() if opened.config.dry_run else opened.run()
+
+
+class Grid:
+    """A grid, resolved: config, cells, images per data set, and the store of its rows."""
+
+    def __init__(self, name: str, overrides: dict[str, Any], report: Report) -> None:
+        self.name = Path(name).stem
+        self.config = read_config(name, overrides)
+        self.report = report
+        self.device = pick_device(self.config.device)
+        self.store = Store(Path(self.config.results).expanduser() / self.name)
+        self.workshop = Workshop(self.device, self.config.source, report)
+        self.cells = resolve(self.config, self.workshop)
+        self.images = {str(data): self._open(str(data)) for data in as_list(self.config.data)}
+
+    def _open(self, data: str) -> Images:
+        config = self.config
+        return open_data(
+            data, split=config.split, source=config.source, n=config.n, ids=config.ids, sample=config.sample,
+            seed=int(as_list(config.seeds)[0]), device=self.device,
+        )  # fmt: skip
+
+    def run(self) -> list[Row]:
+        """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
+        self.store.check_writable()
+        rows: list[Row] = []
+        for plan, cells in self._by_model():
+            try:
+                model = self.workshop.make(plan)
+                digest = weights_digest(model)
+            except StoreError:
+                raise
+            except Exception as error:  # a stranger's model may die of anything; the other models go on
+                rows += [self._failed(cell, None, error, 0.0) for cell in cells]
+                continue
+            rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+        write_tables(rows, self.store.folder)
+        return rows
+
+    def preview(self) -> list[Row]:
+        """Each cell's state and cost: status, cell, forwards and backwards per image, estimated seconds."""
+        rows: list[Row] = []
+        for plan, cells in self._by_model():
+            images = self.images[plan.data]
+            training = plan.recipe is not None and self.workshop.must_train(plan)
+            model = build_model(plan.recipe.architecture) if training and plan.recipe else self.workshop.make(plan)
+            forward, backward, classes = _time(model.to(self.device).eval(), images)
+            digest = None if training else weights_digest(model)
+            for cell in cells:
+                key = row_key(cell.definition(images, digest, self.config))
+                done = not training and self.store.done(key) and not self.config.force
+                forwards, backwards = cell.attack.cost(classes)
+                seconds = len(images) * (forwards * forward + backwards * backward)
+                rows.append({
+                    "status": "must train" if training else "done" if done else "to do",
+                    "cell": str(cell), "forwards": forwards, "backwards": backwards,
+                    "seconds": 0.0 if done else seconds,
+                })  # fmt: skip
+        return rows
+
+    def _by_model(self) -> Iterator[tuple[Blueprint, list[Cell]]]:
+        for _, cells in groupby(self.cells, key=lambda cell: id(cell.model)):
+            group = list(cells)
+            yield group[0].model, group
+
+    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int) -> Row:
+        """The cell's row: the stored one where it is good, otherwise a new one."""
+        images = self.images[cell.model.data]
+        definition = cell.definition(images, digest, self.config)
+        key = row_key(definition)
+        if not self.config.force and (row := self.store.read(key)) is not None and row["status"] == "ok":
+            self.report.line(f"{cell}: done before")
+            return row
+        part = _Part(self.report, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells))
+        started = time.monotonic()
+        try:
+            verdict = cell.judge(self.config)(model, images, cell.attack, cell.threat, report=part)
+            results = summarise(verdict, images.classes)
+        except Exception as error:  # an attack may die of anything; the other cells go on
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return self._failed(cell, digest, error, time.monotonic() - started)
+        row = {"status": "ok", "results": results, **self._context(definition)}
+        self.store.write(key, row, _arrays(verdict, with_x_adv=self.config.save == "x_adv"))
+        self.report.line(
+            f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
+            f" ({verdict.seconds:.1f} s)"
+        )
+        stored = self.store.read(key)
+        assert stored is not None
+        return stored
+
+    def _failed(self, cell: Cell, digest: str | None, error: Exception, seconds: float) -> Row:
+        definition = cell.definition(self.images[cell.model.data], digest, self.config)
+        what = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)[-6:]),
+            "seconds": seconds,
+        }
+        row = {"status": "error", "error": what, **self._context(definition)}
+        key = row_key(definition)
+        self.store.write(key, row)
+        self.report.line(f"{cell}: FAILED, {what['type']}: {what['message']}")
+        return {"key": key, **row}
+
+    def _context(self, definition: dict[str, Any]) -> dict[str, Any]:
+        return {"grid": self.name, "definition": definition, "environment": environment(self.device)}
+
+
+class _Part(Report):
+    """A cell's share of the whole grid's progress."""
+
+    def __init__(self, whole: Report, label: str, start: float, width: float) -> None:
+        self._whole, self._label, self._start, self._width = whole, label, start, width
+
+    def line(self, text: str) -> None:
+        self._whole.line(f"{self._label}: {text}")
+
+    def advance(self, what: str, share: float) -> None:
+        self._whole.advance(self._label, self._start + self._width * share)
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: CUDA where there is one. ConfigError where the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f'unknown device "{name}": auto, cpu, cuda or cuda:1') from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device {name} is not there: torch {torch.__version__} sees {count} GPUs")
+    return device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a result may depend on beyond its definition."""
+    try:
+        own = version("robustbench_local")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {
+        "robustbench_local": own,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": hardware(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _arrays(verdict: Verdict, *, with_x_adv: bool) -> dict[str, npt.NDArray[Any]]:
+    """The per-sample arrays of a row, (N, ...)."""
+    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards"]
+    names += ["clean_bits", "bits", "bits_8bit"] + ["x_adv"] * with_x_adv
+    found = ((name, getattr(verdict, name)) for name in names)
+    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found if tensor is not None}
+
+
+def _time(model: nn.Module, images: Images) -> tuple[float, float, int]:
+    """Seconds per image of a forward pass, of a backward pass, and the number of classes; by one small batch."""
+    x = images[:_TRIAL]
+    draws = Draws(0, images.ids[:_TRIAL])
+    best = [math.inf, math.inf]
+    for _ in range(2):  # the first pays for what is set up once
+        leaf = x.clone().requires_grad_()
+        started = _now(x.device)
+        logits = call(model, leaf, draws)
+        middle = _now(x.device)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), leaf)
+        best = [min(best[0], middle - started), min(best[1], _now(x.device) - middle)]
+    return best[0] / len(x), best[1] / len(x), logits.shape[1]
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

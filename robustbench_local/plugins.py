@@ -1,0 +1,126 @@
+"""Attacks and defenses by name, met through entry points: ours exactly as a stranger's package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from robustbench_local.attack import Attack
+from robustbench_local.defense import Defense
+from robustbench_local.errors import PluginError, did_you_mean
+from robustbench_local.settings import construct, defaults
+
+T = TypeVar("T")
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_HOME = Path(__file__).resolve().parent.parent  # where our own packages lie side by side
+
+
+@dataclass(frozen=True)
+class Group:
+    """The plug-ins of one kind: where they are declared and what they must be."""
+
+    word: str
+    entry_points: str
+    base: type[Any]
+
+
+ATTACKS = Group("attack", "robustbench_local.attacks", Attack)
+DEFENSES = Group("defense", "robustbench_local.defenses", Defense)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What `list` shows of one plug-in; `error` says why it cannot be used, and the rest is then empty."""
+
+    name: str
+    summary: str = ""
+    paper: str = ""
+    access: str = ""
+    norms: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def find_attack(name: str, settings: Mapping[str, Any] = _NONE) -> Attack:
+    """The attack of that name with these settings; PluginError or ConfigError where there is none such."""
+    return construct(_load(ATTACKS, name, Attack), settings, f'attack "{name}"')
+
+
+def find_defense(name: str, settings: Mapping[str, Any] = _NONE) -> Defense:
+    """The defense of that name with these settings; PluginError or ConfigError where there is none such."""
+    return construct(_load(DEFENSES, name, Defense), settings, f'defense "{name}"')
+
+
+def listing(group: Group) -> list[Listed]:
+    """All plug-ins of a group by name. One that cannot be imported is listed with its error."""
+    rows = []
+    for name in sorted(_declared(group)):
+        try:
+            kind = _load(group, name, group.base)
+        except PluginError as error:
+            rows.append(Listed(name, error=str(error)))
+            continue
+        rows.append(
+            Listed(
+                name, kind.summary, kind.paper,
+                access=kind.access.name.lower() if issubclass(kind, Attack) else "",
+                norms=tuple(sorted(kind.norms)) if issubclass(kind, Attack) else (),
+                settings=defaults(kind),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _declared(group: Group) -> dict[str, EntryPoint]:
+    """A package may not take a name of ours; among strangers the first found keeps a name."""
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=group.entry_points), key=_ours, reverse=True):
+        found.setdefault(point.name, point)
+    return found
+
+
+def _ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name.replace("-", "_").lower() == "robustbench_local"
+
+
+def _load(group: Group, name: str, base: type[T]) -> type[T]:
+    declared = _declared(group)
+    if name not in declared:
+        if not any(_ours(point) for point in declared.values()):
+            raise PluginError(
+                f"no {group.word} of this package is registered: it runs from a folder and is not installed."
+                " Install it with `pip install -e .` there"
+            )
+        raise PluginError(
+            f'unknown {group.word} "{name}"{did_you_mean(name, declared)}: one of {", ".join(sorted(declared))}'
+        )
+    point = declared[name]
+    origin = f'{group.word} "{name}" ({point.value}{f", from {point.dist.name}" if point.dist else ""})'
+    try:
+        kind = point.load()
+    except Exception as error:  # a stranger's import may die of anything
+        _refuse_shadow(point, origin)
+        raise PluginError(f"{origin} cannot be imported: {type(error).__name__}: {error}") from error
+    _refuse_shadow(point, origin)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise PluginError(f"{origin} is {kind!r}: it must be a subclass of {base.__module__}.{base.__name__}")
+    return kind
+
+
+def _refuse_shadow(point: EntryPoint, origin: str) -> None:
+    """A package of the user's own called attacks or defenses, where they run, is found before ours."""
+    package = point.module.partition(".")[0]
+    if not _ours(point) or package not in sys.modules:
+        return
+    module = sys.modules[package]
+    places = [module.__file__] if module.__file__ else list(module.__path__)
+    if not any(Path(place).resolve().is_relative_to(_HOME / package) for place in places):
+        raise PluginError(
+            f"{origin} is hidden by {places[0]}, which has the same package name `{package}` and comes first on"
+            " Python's path: rename that, or run from another folder"
+        )

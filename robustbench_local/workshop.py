@@ -1,0 +1,243 @@
+"""How an architecture and a defense become a deployed model: out of the zoo, out of the cache, or trained now."""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_local.conf import reading
+from robustbench_local.conf.schema import ModelConfig, ZooConfig
+from robustbench_local.data import open_data
+from robustbench_local.defense import Defense
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError, ModelError, did_you_mean
+from robustbench_local.models import ARCHITECTURES, build_model, checkpoints, load_model, zoo_entry, zoo_names
+from robustbench_local.paths import cache_folder
+from robustbench_local.plugins import find_defense
+from robustbench_local.progress import Report
+from robustbench_local.settings import construct
+from robustbench_local.store import row_key
+from robustbench_local.train import Schedule, Trainer
+
+UNDEFENDED = "none"
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """All that decides what training gives: images, architecture, defense, schedule and seed."""
+
+    data: str
+    architecture: str
+    defense_name: str
+    defense: Defense
+    schedule: Schedule
+    seed: int = 0
+
+
+def parse_recipe(values: Mapping[str, Any], what: str) -> TrainingRecipe:
+    """The recipe that a zoo file (or a checkpoint's metadata) describes; `what` names it in errors."""
+    config = construct(ZooConfig, values, what)
+    if config.architecture not in ARCHITECTURES:
+        raise ConfigError(f"{what}: {unknown_architecture(config.architecture)}")
+    name, settings = named(config.defense, "defense")
+    schedule = construct(Schedule, config.schedule, f"the schedule of {what}")
+    return TrainingRecipe(config.data, config.architecture, name, find_defense(name, settings), schedule, config.seed)
+
+
+def named(entry: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """An entry of a list of plug-ins, `pgd` or `{pgd: {steps: 40}}`, as name and settings."""
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        name, settings = next(iter(entry.items()))
+        if settings is None or isinstance(settings, Mapping):
+            return str(name), {str(key): value for key, value in (settings or {}).items()}
+    raise ConfigError(f"{what} {entry!r}: write a name, or {{name: {{setting: value}}}}")
+
+
+@functools.cache
+def recipe_file(name: str) -> dict[str, Any]:
+    """What the packaged zoo file of that name says."""
+    return reading.read(reading.find("zoo", name), {})
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """One deployed model of a grid. recipe is None for a finished model (zoo:, module:function, weights)."""
+
+    data: str
+    model: ModelConfig
+    defense_name: str
+    defense: Defense
+    recipe: TrainingRecipe | None
+
+
+@dataclass
+class Workshop:
+    """Turns blueprints into models, and keeps what it trained in the cache. source: where training images come from."""
+
+    device: torch.device
+    source: str | None = None
+    report: Report = field(default_factory=Report)
+    _finished: dict[tuple[str, str | None], nn.Module] = field(default_factory=dict, repr=False)
+
+    def blueprint(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
+        """The model of `entry`, a defense as a grid writes it.
+
+        A bare name of a defense means the zoo's settings for that data set, if it has such a recipe.
+        Raises ConfigError, ModelError or PluginError where there can be no such model.
+        """
+        name, settings = named(entry, "defense")
+        if is_finished(model):
+            if model.schedule:
+                raise ConfigError(f"{model.name} is a finished model: its schedule would train nothing")
+            defense = find_defense(name, settings)
+            if defense.trains and name != UNDEFENDED:
+                raise ConfigError(
+                    f"defense {name} trains a network of its own, and {model.name} is a finished model:"
+                    " give it defenses=[none]"
+                )
+            self._finished_model(model)
+            return Blueprint(data, model, name, defense, None)
+        if model.name not in ARCHITECTURES:
+            raise ModelError(unknown_architecture(model.name))
+        defense = find_defense(name, settings)
+        base = _house_recipe(data, model.name, name if defense.trains else UNDEFENDED)
+        if defense.trains and not settings and base is not None and base.defense_name == name:
+            defense = base.defense
+        trained_name, trained = (name, defense) if defense.trains else (UNDEFENDED, find_defense(UNDEFENDED))
+        schedule = base.schedule if base else Schedule()
+        if model.schedule:
+            schedule = construct(Schedule, asdict(schedule) | model.schedule, f"the schedule of {model.name}")
+        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, base.seed if base else 0)
+        return Blueprint(data, model, name, defense, recipe)
+
+    def must_train(self, plan: Blueprint) -> bool:
+        """Whether the model is neither finished nor in the zoo nor in the cache."""
+        return plan.recipe is not None and _zoo_match(plan.recipe) is None and not self._cached(plan.recipe).exists()
+
+    def make(self, plan: Blueprint) -> nn.Module:
+        """The deployed model, in evaluation mode on the device; trained first where it must be."""
+        if plan.recipe is None:
+            net = self._finished_model(plan.model)
+        elif (name := _zoo_match(plan.recipe)) is not None:
+            net = load_model(f"zoo:{name}", device=self.device)
+        else:
+            path = self._cached(plan.recipe)
+            if not path.exists():
+                self._train(plan.recipe, path)
+            net = load_model(plan.recipe.architecture, weights=path, device=self.device)
+        if not plan.defense.trains:  # a wrapper asks for no trainer
+            draws = Draws(0, torch.zeros(1, dtype=torch.int64, device=self.device)).stream("build")
+            net = plan.defense.build(net, None, draws)  # type: ignore[arg-type]
+        return net.to(self.device).eval()
+
+    def _finished_model(self, model: ModelConfig) -> nn.Module:
+        """Loaded once: a user's function may give another network at every call."""
+        key = (model.name, model.weights)
+        if key not in self._finished:
+            self._finished[key] = load_model(
+                model.name, weights=model.weights, allow_pickle=model.allow_pickle, device=self.device
+            )
+        return self._finished[key]
+
+    def _cached(self, recipe: TrainingRecipe) -> Path:
+        where = f"{recipe.data}-{recipe.architecture}-{recipe.defense_name}".replace(":", "-").replace("/", "-")
+        return cache_folder() / "models" / f"{where}-{row_key(definition(recipe, self.source))}.safetensors"
+
+    def _train(self, recipe: TrainingRecipe, path: Path) -> None:
+        self.report.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
+        net, trainer = train(recipe, source=self.source, device=self.device, report=self.report)
+        checkpoints.save(path, net, metadata(recipe, trainer), half=False)
+
+
+def train(
+    recipe: TrainingRecipe, *, source: str | None, device: torch.device, report: Report
+) -> tuple[nn.Module, Trainer]:
+    """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there."""
+    images = open_data(recipe.data, split="train", source=source, device=device)
+    trainer = Trainer(
+        images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report
+    )
+    net = build_model(recipe.architecture, seed=recipe.seed)
+    draws = Draws(recipe.seed, images.ids[:1]).stream("train")
+    return recipe.defense.build(net, trainer, draws), trainer
+
+
+def definition(recipe: TrainingRecipe, source: str | None) -> dict[str, Any]:
+    """What a trained checkpoint is named by. Own images are named by their digest, known ones by their name."""
+    own = ":" in recipe.data or source == "bundled"
+    images = open_data(recipe.data, split="train", source=source).digest if own else recipe.data
+    return {"images": images, "version": recipe.defense.version} | describe(recipe)
+
+
+def describe(recipe: TrainingRecipe) -> dict[str, Any]:
+    """A recipe as a zoo file says it, all settings written out."""
+    return {
+        "data": recipe.data,
+        "architecture": recipe.architecture,
+        "defense": {recipe.defense_name: asdict(recipe.defense)},
+        "schedule": asdict(recipe.schedule),
+        "seed": recipe.seed,
+    }
+
+
+def metadata(recipe: TrainingRecipe, trainer: Trainer) -> dict[str, str]:
+    """What a checkpoint says of itself."""
+    return {
+        "architecture": recipe.architecture,
+        "recipe": json.dumps(describe(recipe)),
+        "seed": str(recipe.seed),
+        "data_digest": trainer.images.digest,
+        "hardware": hardware(trainer.images.device),
+        "minutes": f"{trainer.minutes:.1f}",
+        "epochs": str(len(trainer.history)),
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The device's name; of a CPU its architecture and how many threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def is_finished(model: ModelConfig) -> bool:
+    """Whether the model comes with its weights: nothing is to be trained."""
+    return model.weights is not None or ":" in model.name
+
+
+def unknown_architecture(name: str) -> str:
+    return (
+        f'unknown model "{name}"{did_you_mean(name, ARCHITECTURES)}: one of {", ".join(ARCHITECTURES)},'
+        " zoo:NAME or module:function"
+    )
+
+
+def _house_recipe(data: str, architecture: str, defense_name: str) -> TrainingRecipe | None:
+    """The packaged recipe of this data set and defense; one of the same architecture first."""
+    files = [(name, recipe_file(name)) for name in reading.names("zoo")]
+    recipes = [
+        parse_recipe(values, f"zoo recipe {name}")
+        for name, values in files
+        if values["data"] == data and named(values["defense"], "defense")[0] == defense_name
+    ]
+    return min(recipes, key=lambda recipe: recipe.architecture != architecture, default=None)
+
+
+def _zoo_match(recipe: TrainingRecipe) -> str | None:
+    """The zoo's checkpoint that this very recipe gave, by what the checkpoint says of itself."""
+    for name in zoo_names():
+        values = zoo_entry(name).recipe
+        same = named(values["defense"], "defense")[0] == recipe.defense_name
+        if same and parse_recipe(values, f"checkpoint {name}") == recipe:
+            return name
+    return None

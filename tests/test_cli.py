@@ -1,0 +1,115 @@
+"""The command line: exit codes, messages without tracebacks, listings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robustbench_local.cli import main
+from robustbench_local.paths import CACHE_VARIABLE
+
+MODELS = """
+from torch import nn
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise OSError("out of order")
+"""
+ROOT = Path(__file__).parent.parent
+RUN = ["run", "grid=quickstart", "data=mnist", "n=8", "models=[clitoys:linear]", "defenses=none", "threats=[linf:0.1]",
+       "attacks=[fgsm]", "device=cpu"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "clitoys.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delitem(sys.modules, "clitoys", raising=False)
+    return tmp_path
+
+
+def test_run_prints_the_table_and_where_it_is(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(RUN) == 0
+    shown = capsys.readouterr()
+    assert "fgsm" in shown.out and "clean" in shown.out
+    assert str(Path("results/quickstart/table.md")) in shown.out
+    assert (folder / "results/quickstart/table.md").exists()
+    assert "robust" in shown.err  # a line per cell, where there is no terminal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "grid=quickstrat"], 'did you mean "quickstart"?'),
+        (["run"], "which grid?"),
+        ([*RUN, "attcks=[fgsm]"], 'did you mean "attacks"?'),
+        ([*RUN, "attacks=fgsm,pgd"], "write a list"),
+        ([*RUN, "attacks=[{pgd:{stpes:3}}]"], 'did you mean "steps"?'),
+        ([*RUN, "device=gpu"], "unknown device"),
+        (["train", "zoo=mnist/nnoe"], 'did you mean "mnist/none"?'),
+        (["data", "fetch", "mnits"], 'did you mean "mnist"?'),
+    ],
+)
+def test_a_mistake_ends_with_2_and_a_suggestion(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err and "Traceback" not in shown.err
+    assert not (folder / "results").exists()
+
+
+def test_a_failed_cell_ends_with_1_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "models=[clitoys:Broken,clitoys:linear]"]) == 1
+    shown = capsys.readouterr()
+    assert "1 of 2 cells failed" in shown.err and "clitoys:Broken" in shown.err and "out of order" in shown.err
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robustbench_local.progress import Terminal
+
+    def interrupt(self: Terminal, what: str, share: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Terminal, "advance", interrupt)
+    assert main(RUN) == 130
+    assert "robustbench-local run grid=quickstart" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_cells_and_cost(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main([*RUN, "dry_run=true"]) == 0
+    shown = capsys.readouterr().out
+    assert "to do" in shown and "1 of 1 cells to do" in shown
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("attacks", ["pgd", "access: gradients", "norms: l1, l2, linf", "steps=40", "1706.06083"]),
+        ("defenses", ["adversarial_training", "method=pgd", "2001.03994"]),
+        ("grids", ["quickstart", "cifar10_pgd", "mnist_pgd", "reference_trades"]),
+        ("models", ["preact_small", "zoo:cifar10/none", "unverified"]),
+        ("data", ["mnist", "cifar10", "bundled", "CC BY-SA", CACHE_VARIABLE]),
+    ],
+)
+def test_listings(what: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for word in words:
+        assert word in shown
+
+
+def test_the_checkouts_entry_points_are_the_same_main() -> None:
+    for module, words in (("experiments.run", "which grid?"), ("experiments.train", "which zoo?")):
+        done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and words in done.stderr

@@ -1,0 +1,344 @@
+"""Grids from file to rows: what they mean, that they resume, that failures stay where they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustbench_local.cells import read_config, resolve
+from robustbench_local.conf import reading
+from robustbench_local.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
+from robustbench_local.grid import Grid, pick_device, run_grid
+from robustbench_local.making import make
+from robustbench_local.models import zoo
+from robustbench_local.paths import CACHE_VARIABLE
+from robustbench_local.progress import Report
+from robustbench_local.workshop import Workshop
+
+MODELS = """
+import os
+import torch
+from torch import nn
+
+def linear():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.linspace(-1, 1, 7840).view(10, 784).cos())
+        net[1].bias.zero_()
+    return net
+
+class Moody(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x):
+        if os.environ.get("MOOD") == "bad":
+            raise OSError("not in the mood")
+        return self.net(x)
+
+moody = Moody
+"""
+
+GRID = """
+data: mnist
+source: bundled
+n: 16
+models: ["toys:linear"]
+attacks: [fgsm, {pgd: {steps: 2}}]
+threats: ["linf:0.1"]
+device: cpu
+"""
+
+SMALL = {"epochs": 1, "batch": 100, "validation": 1800, "watched": 20}
+
+
+class Record(Report):
+    """Keeps what is said; `stop_at` interrupts, as Ctrl-C would, once that many lines were said."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.stop_at = stop_at
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, what: str, share: float) -> None:
+        if self.stop_at is not None and len(self.lines) >= self.stop_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a grid and a module of models, an empty cache and an empty zoo."""
+    (tmp_path / "toys.py").write_text(MODELS)
+    (tmp_path / "toy.yaml").write_text(GRID)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    monkeypatch.delitem(__import__("sys").modules, "toys", raising=False)
+    return tmp_path
+
+
+def cells(name: str, **overrides: Any) -> list[str]:
+    config = read_config(name, overrides)
+    return [str(cell) for cell in resolve(config, Workshop(torch.device("cpu"), config.source))]
+
+
+def test_a_grid_gives_rows_and_tables(folder: Path) -> None:
+    rows = run_grid("toy.yaml")
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert [row["definition"]["attack"] for row in rows] == ["fgsm", "pgd"]
+    assert rows[0]["definition"]["ids"] == "0:16" and rows[0]["results"]["n"] == 16
+    assert rows[0]["environment"]["torch"] == torch.__version__
+    assert (folder / "results/toy/table.md").exists() and (folder / "results/toy/table.csv").exists()
+    assert len(list((folder / "results/toy/rows").glob("*.json"))) == 2
+
+
+def test_the_same_again_does_nothing_and_force_does_it_anew(folder: Path) -> None:
+    first = run_grid("toy.yaml")
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "results/toy/rows").iterdir()}
+    assert run_grid("toy.yaml") == first
+    assert {path: path.stat().st_mtime_ns for path in (folder / "results/toy/rows").iterdir()} == stamps
+    again = run_grid("toy.yaml", force=True)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "results/toy/rows").iterdir()} != stamps
+    for old, new in zip(first, again, strict=True):
+        assert {**old["results"], "seconds": 0} == {**new["results"], "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": 15}, {"ids": "1:17"}, {"seeds": 1}, {"threats": ["linf:0.2"]}, {"precision": "float64"},
+        {"count": "last"}, {"models": ["toys:moody"]}, {"attacks": ["fgsm", {"pgd": {"steps": 3}}]}, {"budget": 50},
+    ],
+)  # fmt: skip
+def test_what_defines_a_cell_is_in_its_key(change: dict[str, Any]) -> None:
+    before = {row["key"] for row in run_grid("toy.yaml")}
+    after = {row["key"] for row in run_grid("toy.yaml", **change)}
+    assert before != after
+
+
+def test_batch_size_defines_nothing() -> None:
+    first = run_grid("toy.yaml")
+    assert run_grid("toy.yaml", batch_size=5) == first
+
+
+def test_a_failing_model_keeps_its_error_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOOD", "bad")
+    rows = run_grid("toy.yaml", models=["toys:moody", "toys:linear"])
+    assert [row["status"] for row in rows] == ["error", "error", "ok", "ok"]
+    assert "not in the mood" in rows[0]["error"]["message"]
+    assert "forward" in rows[0]["error"]["traceback"]
+    monkeypatch.setenv("MOOD", "good")
+    report = Record()
+    rows = run_grid("toy.yaml", models=["toys:moody", "toys:linear"], report=report)
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    assert sum("done before" in line for line in report.lines) == 2
+
+
+def test_interrupted_it_keeps_what_is_finished(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_grid("toy.yaml", report=Record(stop_at=1))
+    assert len(list((folder / "results/toy/rows").glob("*.json"))) == 1
+    report = Record()
+    rows = run_grid("toy.yaml", report=report)
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert ["done before" in line for line in report.lines] == [True, False]
+
+
+def test_adversarial_images_are_kept_losslessly_if_asked_for() -> None:
+    opened = Grid("toy.yaml", {"save": "x_adv"}, Report())
+    row = opened.run()[1]
+    arrays = opened.store.arrays(row["key"])
+    x = opened.images["mnist"][:].numpy()
+    assert arrays["x_adv"].dtype == "float32" and arrays["x_adv"].shape == x.shape
+    assert abs(arrays["x_adv"] - x).max() <= 0.1 + 1e-6
+    assert (arrays["clean"] & ~arrays["robust"]).any()  # the toy falls, so there is something to keep
+    assert "x_adv" not in opened.store.arrays(run_grid("toy.yaml", force=True)[1]["key"])
+
+
+def test_a_dry_run_runs_nothing(folder: Path) -> None:
+    rows = run_grid("toy.yaml", dry_run=True)
+    assert [(row["status"], row["forwards"], row["backwards"]) for row in rows] == [("to do", 1, 1), ("to do", 2, 2)]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert not (folder / "results").exists()
+    run_grid("toy.yaml", attacks=["fgsm"])
+    assert [row["status"] for row in run_grid("toy.yaml", dry_run=True)] == ["done", "to do"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"attcks": ["fgsm"]}, ConfigError, 'did you mean "attacks"'),
+        ({"attacks": ["fgms"]}, PluginError, 'did you mean "fgsm"'),
+        ({"attacks": [{"pgd": {"stpes": 4}}]}, ConfigError, 'did you mean "steps"'),
+        ({"attacks": [{"pgd": 4}]}, ConfigError, "write a name, or"),
+        ({"attacks": [{"pgd": {"threat": "l0:3"}}]}, ConfigError, "does not know the norm"),
+        ({"attacks": []}, ConfigError, "no cell"),
+        ({"defenses": ["nonne"]}, PluginError, 'did you mean "none"'),
+        ({"defenses": ["adversarial_training"]}, ConfigError, "finished model"),
+        ({"models": ["mnist_smal"]}, ModelError, 'did you mean "mnist_small"'),
+        ({"models": ["toys:liner"]}, ModelError, 'did you mean "linear"'),
+        ({"models": ["zoo:mnist/nonexistent"]}, ModelError, "in the zoo"),
+        ({"models": [{"name": "mnist_small", "weigths": "x"}]}, ConfigError, 'did you mean "weights"'),
+        ({"models": [{"name": "mnist_small", "weights": "nowhere.pt"}]}, ModelError, "nowhere.pt"),
+        ({"models": {"cifar10": ["preact_small"]}}, ConfigError, "data is mnist"),
+        ({"data": "mnits"}, DataError, 'did you mean "mnist"'),
+        ({"n": 5000}, DataError, "5000"),
+        ({"n": "many"}, ConfigError, "a whole number"),
+        ({"ids": 650}, ConfigError, "base 60"),
+        ({"threats": ["lnf:0.1"]}, RobustBenchError, 'did you mean "linf"'),
+        ({"threats": ["linf:0.7"]}, RobustBenchError, "grey"),
+        ({"precision": "float16"}, ConfigError, "float16"),
+        ({"device": "gpu"}, ConfigError, "unknown device"),
+        ({"weights": "a.pt", "models": ["mnist_small", "fast_cnn"]}, ConfigError, "one model"),
+    ],
+)
+def test_a_mistake_is_an_error_before_anything_runs(
+    change: dict[str, Any], kind: type[Exception], words: str, folder: Path
+) -> None:
+    with pytest.raises(kind, match=words):
+        run_grid("toy.yaml", **change)
+    assert not (folder / "results").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_before_anything_runs(folder: Path) -> None:
+    (folder / "results").write_text("a file where a folder should be")
+    report = Record()
+    with pytest.raises(StoreError):
+        run_grid("toy.yaml", report=report)
+    assert not report.lines
+
+
+def test_threats_stand_per_data_set_or_per_attack() -> None:
+    listed = cells(
+        "toy.yaml", data=["mnist", "cifar10"], models={"mnist": ["mnist_small"], "cifar10": ["preact_small"]},
+        threats={"mnist": ["linf:0.3"], "cifar10": ["linf:8/255", "l0:1"]},
+        attacks=["noise", "fgsm", {"pgd": {"threat": "l2:0.5"}}],
+    )  # fmt: skip
+    assert listed == [
+        "mnist mnist_small none | noise linf:0.3 seed 0",
+        "mnist mnist_small none | fgsm linf:0.3 seed 0",
+        "mnist mnist_small none | pgd l2:0.5 seed 0",
+        "cifar10 preact_small none | noise linf:8/255 seed 0",
+        "cifar10 preact_small none | noise l0:1 seed 0",
+        "cifar10 preact_small none | fgsm linf:8/255 seed 0",
+        "cifar10 preact_small none | pgd l2:0.5 seed 0",
+    ]
+
+
+def test_a_file_of_ones_own_may_extend_a_packaged_one(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("defaults: [cifar10_pgd, _self_]\nattacks: [fgsm]\nseeds: [3, 4]\n")
+    assert len(cells("mine.yaml")) == 2 * 2
+
+
+@pytest.mark.parametrize("name", reading.names("grid"))
+def test_packaged_grids_are_sound(name: str, folder: Path) -> None:
+    overrides = {}
+    if name.startswith("reference"):
+        with pytest.raises(ConfigError, match="weights"):
+            read_config(name, {})
+        overrides = {"models": ["mnist_small"], "weights": None}
+    assert cells(name, **overrides)
+
+
+@pytest.mark.parametrize("name", reading.names("zoo"))
+def test_packaged_recipes_are_sound(name: str) -> None:
+    values = reading.read(reading.find("zoo", name), {})
+    plan = Workshop(torch.device("cpu")).blueprint(
+        values["data"], config_model(values["architecture"]), values["defense"]
+    )
+    assert plan.recipe is not None and plan.recipe.architecture == values["architecture"]
+
+
+def config_model(name: str, **more: Any) -> Any:
+    from robustbench_local.conf.schema import ModelConfig
+
+    return ModelConfig(name, **more)
+
+
+def test_a_bare_defense_takes_the_settings_of_the_zoo() -> None:
+    workshop = Workshop(torch.device("cpu"))
+    bare = workshop.blueprint("cifar10", config_model("preact_small"), "adversarial_training")
+    assert bare.defense.method == "fgsm_rs"  # type: ignore[attr-defined]
+    assert bare.recipe is not None and bare.recipe.schedule.epochs == 20
+    named = workshop.blueprint("cifar10", config_model("preact_small"), {"adversarial_training": {"steps": 3}})
+    assert named.defense.method == "pgd" and named.defense.steps == 3  # type: ignore[attr-defined]
+
+
+def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
+    overrides: dict[str, Any] = {
+        "models": [{"name": "fast_cnn", "schedule": SMALL}], "defenses": ["none", "adversarial_training"],
+        "attacks": ["fgsm"],
+    }  # fmt: skip
+    assert [row["status"] for row in run_grid("toy.yaml", dry_run=True, **overrides)] == ["must train"] * 2
+    report = Record()
+    first = run_grid("toy.yaml", report=report, **overrides)
+    assert [row["status"] for row in first] == ["ok", "ok"]
+    assert sum(line.startswith("training") for line in report.lines) == 2
+    assert len(list((folder / "cache/models").glob("*.safetensors"))) == 2
+    report = Record()
+    assert run_grid("toy.yaml", report=report, **overrides) == first
+    assert not any(line.startswith("training") for line in report.lines)
+    overrides["models"][0]["schedule"] = SMALL | {"lr": 0.1}
+    assert run_grid("toy.yaml", dry_run=True, **overrides)[0]["status"] == "must train"
+
+
+def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> None:
+    small = {f"schedule.{key}": value for key, value in SMALL.items()}
+    path, figures = make(
+        "mnist/none", {**small, "source": "bundled", "n": 32, "device": "cpu", "attack": "fgsm"}, Report()
+    )
+    assert path == folder / "zoo/mnist/none.safetensors"
+    assert figures["n"] == 32 and 0 <= figures["robust_accuracy"] <= figures["clean_accuracy"] <= 1
+    entry = zoo.zoo_entry("mnist/none")
+    assert entry.figures == json.loads(json.dumps(figures)) and entry.metadata["minutes"]
+
+    schedule = entry.recipe["schedule"]
+    report = Record()
+    model = {"name": entry.architecture, "schedule": schedule}
+    rows = run_grid("toy.yaml", models=[model], attacks=["fgsm"], n=32, threats=[figures["threat"]], report=report)
+    assert not any(line.startswith("training") for line in report.lines)
+    assert rows[0]["results"]["clean_accuracy"] == figures["clean_accuracy"]
+    assert rows[0]["results"]["robust_accuracy"] == figures["robust_accuracy"]
+
+
+def test_making_a_zoo_model_refuses_a_mistake_before_it_trains() -> None:
+    report = Record()
+    for overrides in ({"schedule.epocs": 1}, {"architecture": "mnist_smal"}, {"attack": "pdg"}, {"treat": "linf:0.1"}):
+        with pytest.raises(RobustBenchError, match="did you mean"):
+            make("mnist/none", {**overrides, "source": "bundled"}, report)
+    assert not report.lines
+
+
+def test_overrides_are_parsed_as_hydra_does() -> None:
+    assert reading.parse(["n=100", "ids=1000:10000", "attacks=[fgsm,{pgd:{steps:10}}]", "threats=[linf:4/255]"]) == {
+        "n": 100, "ids": "1000:10000", "attacks": ["fgsm", {"pgd": {"steps": 10}}], "threats": ["linf:4/255"],
+    }  # fmt: skip
+    for wrong in ("n", "attacks=fgsm,pgd", "~n", "attacks=[fgsm"):
+        with pytest.raises(ConfigError, match=r"list|key=value"):
+            reading.parse([wrong])
+
+
+def test_an_application_of_hydras_keeps_its_own_state(folder: Path) -> None:
+    from hydra import compose, initialize_config_dir, version
+
+    (folder / "app.yaml").write_text("port: 80\n")
+    with initialize_config_dir(str(folder), version_base="1.2"):
+        read_config("toy.yaml", {})
+        assert compose("app").port == 80
+        assert version.base_at_least("1.2") and not version.base_at_least("1.3")
+    read_config("toy.yaml", {})
+    from hydra.core.global_hydra import GlobalHydra
+
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_auto_takes_what_is_there() -> None:
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,175 @@
+"""Plug-ins by name: ours, a stranger's, a broken one, and one that hides ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from robustbench_local.errors import ConfigError, PluginError, ThreatError
+from robustbench_local.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
+from robustbench_local.settings import construct
+
+STRANGER = """
+from dataclasses import dataclass
+from robustbench_local.attack import Attack
+
+@dataclass(frozen=True)
+class Nothing(Attack):
+    summary = "does nothing"
+    strength: float = 1.0
+
+    def __call__(self, oracle, x, y, threat, draws):
+        return x
+
+not_an_attack = 3
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installed package of somebody else's: a good attack, one whose import fails, and something else entirely."""
+    (tmp_path / "strange.py").write_text(STRANGER)
+    (tmp_path / "shattered.py").write_text("import no_such_library\n")
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[robustbench_local.attacks]\nnothing = strange:Nothing\nshattered = shattered:Attack\n"
+        "number = strange:not_an_attack\npgd = strange:Nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("strange", "shattered"):
+        sys.modules.pop(name, None)
+
+
+def test_ours_are_listed_with_what_a_reader_needs() -> None:
+    attacks = {row.name: row for row in listing(ATTACKS)}
+    assert {"noise", "fgsm", "bim", "pgd"} <= set(attacks)
+    assert attacks["pgd"].access == "gradients"
+    assert attacks["pgd"].norms == ("l1", "l2", "linf")
+    assert attacks["pgd"].settings["steps"] == 40
+    assert "1706.06083" in attacks["pgd"].paper
+    assert {"none", "adversarial_training"} <= {row.name for row in listing(DEFENSES)}
+
+
+def test_settings_reach_the_plugin() -> None:
+    assert find_attack("pgd", {"steps": 7, "step_size": "2/255"}).steps == 7  # type: ignore[attr-defined]
+    assert find_defense("adversarial_training", {"method": "fgsm_rs"}).method == "fgsm_rs"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("pdg", {}, ['unknown attack "pdg"', 'did you mean "pgd"?']),
+        ("pgd", {"stpes": 3}, ['no setting "stpes"', 'did you mean "steps"?', "restarts"]),
+        ("pgd", {"steps": "many"}, ["steps", "'many'", "a whole number"]),
+        ("pgd", {"steps": True}, ["steps", "True"]),
+        ("pgd", {"steps": 0}, ["pgd", "at least 1"]),
+        ("pgd", {"random_start": 1}, ["random_start", "true or false"]),
+    ],
+)
+def test_a_mistake_is_named_with_a_suggestion(name: str, settings: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises((ConfigError, PluginError)) as caught:
+        find_attack(name, settings)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_choice_is_checked() -> None:
+    with pytest.raises(ConfigError, match="pgd or fgsm_rs"):
+        find_defense("adversarial_training", {"method": "fgsm"})
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_strangers_attack_is_found_as_ours_are() -> None:
+    assert find_attack("nothing", {"strength": 2}).strength == 2.0  # type: ignore[attr-defined]
+    assert "does nothing" in {row.summary for row in listing(ATTACKS)}
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_stranger_cannot_take_our_name() -> None:
+    assert type(find_attack("pgd")).__module__ == "attacks.pgd"
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_broken_plugin_is_named_and_the_others_work() -> None:
+    with pytest.raises(PluginError, match=r"shattered.*stranger.*no_such_library"):
+        find_attack("shattered")
+    rows = {row.name: row for row in listing(ATTACKS)}
+    assert "no_such_library" in rows["shattered"].error
+    assert not rows["pgd"].error and not rows["nothing"].error
+
+
+@pytest.mark.usefixtures("stranger")
+def test_what_is_no_attack_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"must be a subclass of robustbench_local\.attack\.Attack"):
+        find_attack("number")
+
+
+@pytest.mark.parametrize("files", [["__init__.py"], ["__init__.py", "pgd.py"], ["notes.py"]])
+def test_a_package_that_hides_ours_is_named(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "attacks").mkdir()
+    for file in files:
+        (tmp_path / "attacks" / file).write_text("class PGD: pass\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "attacks"]:
+        monkeypatch.delitem(sys.modules, name)
+    others = [path for path in sys.path if not (Path(path) / "attacks").is_dir()]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
+    try:
+        with pytest.raises(PluginError, match="hidden by") as caught:
+            find_attack("pgd")
+        assert str(tmp_path / "attacks") in str(caught.value)
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "attacks"]:
+            del sys.modules[name]
+
+
+@dataclass(frozen=True)
+class Settings:
+    eps: float
+    size: str | float | None = None
+    widths: tuple[int, ...] = (1,)
+    mode: Literal["a", 1] = "a"
+    names: dict[str, int] | None = None
+
+
+def test_values_are_fitted_to_their_annotations() -> None:
+    made = construct(Settings, {"eps": "8/255", "size": "8/255", "widths": [3, 4], "names": {"x": 1}}, "it")
+    assert made == Settings(8 / 255, "8/255", (3, 4), "a", {"x": 1})
+    assert type(construct(Settings, {"eps": 1}, "it").eps) is float
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "needs a value for eps"),
+        ({"eps": "eight"}, "eps of it is 'eight': it must be a number"),
+        ({"eps": None}, "eps of it is None"),
+        ({"eps": 1, "widths": [1.5]}, "a list of: a whole number"),
+        ({"eps": 1, "mode": True}, "a or 1"),
+        ({"eps": 1, "names": {"x": "y"}}, "a mapping to: a whole number or null"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        construct(Settings, settings, "it")
+
+
+def test_an_error_of_ours_keeps_its_kind() -> None:
+    @dataclass(frozen=True)
+    class Picky:
+        eps: float = 0.0
+
+        def __post_init__(self) -> None:
+            raise ThreatError("not today")
+
+    with pytest.raises(ThreatError, match="it: not today"):
+        construct(Picky, {}, "it")
