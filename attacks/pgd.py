@@ -66,7 +66,7 @@ class PGD(IterativeAttack):
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
         if self.loss == MULTI_TARGETED:
-            loss = partial(losses.margin_to, target=state["target"])
+            loss: losses.Loss = partial(losses.margin_to, target=state["target"])
         else:
             loss = losses.named(self.loss, targeted=oracle.targeted)
         size = self.reach * threat.eps / self.steps if self.step_size is None else parse_number(self.step_size)

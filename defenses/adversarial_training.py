@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from robustbench_local.defense import Defense, Recipe
 from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
 from robustbench_local.threat import ThreatModel, parse_number
 from robustbench_local.train import Trainer
 
@@ -20,6 +21,7 @@ class AdversarialTraining(Defense, Recipe):
     """PGD training (Madry et al. 2018, equation 2.1), or FGSM from a random start (Wong et al. 2020, algorithm 3).
 
     threat: any ball, "linf:8/255". step_size: in pixels, by default 2.5 eps / steps for pgd and 1.25 eps for fgsm_rs.
+    ramp: the share of training over which eps grows from 0, for large eps at which a fresh network learns nothing.
     validate attacks held-out training images with PGD, so that the trainer sees catastrophic overfitting and stops.
     """
 
@@ -31,9 +33,23 @@ class AdversarialTraining(Defense, Recipe):
     method: Literal["pgd", "fgsm_rs"] = "pgd"
     steps: int = 7
     step_size: str | float | None = None
+    ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        ThreatModel.parse(self.threat)
+        if self.method not in ("pgd", "fgsm_rs"):
+            raise ConfigError(f'method "{self.method}" is unknown: pgd or fgsm_rs')
+        if self.steps < 1 or not 0 <= self.ramp <= 1:
+            raise ConfigError(f"steps is {self.steps}, ramp {self.ramp}: steps must be at least 1, ramp in [0, 1]")
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         return trainer.fit(base, self, draws)
+
+    def at(self, progress: float) -> Recipe:
+        if progress >= self.ramp:
+            return self
+        threat = ThreatModel.parse(self.threat)
+        return replace(self, threat=f"{threat.norm}:{threat.eps * progress / self.ramp}", ramp=0.0)
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         threat = ThreatModel.parse(self.threat)
@@ -46,7 +62,7 @@ class AdversarialTraining(Defense, Recipe):
         threat = ThreatModel.parse(self.threat)
         x_adv = ascend(net, x, y, threat, draws, steps=10, size=0.25 * threat.eps)
         with torch.no_grad():
-            return (net(x_adv).argmax(1) == y).float().mean().item()
+            return float((net(x_adv).argmax(1) == y).float().mean())
 
 
 def ascend(

@@ -74,8 +74,10 @@ class IterativeAttack(Attack):
                 break
             mine = draws[rows].stream(f"round:{turn}")
             x_adv[rows] = self._round(oracle[rows], x[rows], y[rows], threat, mine, turn)
-            if turn + 1 < rounds or oracle.stochastic:  # the judge asks about what is returned; others need a query
-                left = ~oracle.done
+            left = ~oracle.done
+            if turn + 1 == rounds and not oracle.stochastic:
+                left &= oracle.remembered  # the judge asks about what is returned: only a rival's is to be asked here
+            if left.any():
                 oracle[left].submit(x_adv[left])
         return oracle.best(x_adv)
 

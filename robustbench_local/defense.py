@@ -56,7 +56,7 @@ class Deployed(Defended):
         for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
             own = draws.stream(f"preprocess:{place}") if draws is not None else None
             x = _through(step, x, own)
-        return call(self.net, x, draws)
+        return call(self.net, x, draws.stream("net") if draws is not None else None)
 
 
 def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
@@ -66,7 +66,8 @@ def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     soft = step.surrogate(x, draws[:] if draws is not None else None)
     with torch.no_grad():
         hard = step(x, draws)
-    return soft + (hard - soft).detach()
+    out: Tensor = hard + (soft - soft.detach())  # hard to the last bit
+    return out
 
 
 def is_stochastic(module: nn.Module) -> bool:
@@ -80,6 +81,10 @@ def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
 
 class Recipe:
     """How to train: one loss. `validate` may report a robust accuracy; the trainer then keeps the best epoch."""
+
+    def at(self, progress: float) -> Recipe:
+        """The recipe as it stands at this share, in [0, 1], of training: for what is ramped up."""
+        return self
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         """() mean training loss of a batch; net is in training mode."""

@@ -53,6 +53,8 @@ class Draws:
 
     def numbered(self, number: Tensor) -> Draws:
         """An independent stream per sample and number (N,) int64, for samples that have come unequally far."""
+        if self._number is not None:
+            number = _mix(self._number) + number  # numbers within numbers
         return self._copy(self.ids, _word(f"{self._base}:numbered"), number, 0)
 
     def reseat(self, ids: Tensor) -> Draws:

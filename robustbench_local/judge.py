@@ -93,7 +93,7 @@ class Judge:
         if self.count not in COUNTS:
             raise ConfigError(f'count "{self.count}" is unknown: one of {", ".join(COUNTS)}')
         if self.budget is not None and self.precision == "fast":
-            raise ConfigError("a budget is one search's: give it with precision=float32, not fast, which may search twice")
+            raise ConfigError("a budget is one search's, and fast may search twice: give it with precision=float32")
         for name in ("budget", "batch_size", "eot", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,6 +107,8 @@ class Judge:
         if threat.norm not in attack.norms:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
+        if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
+            raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: give one each")
         started = time.monotonic()
         report = report or Report()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
@@ -114,7 +116,7 @@ class Judge:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
-            model, flags = check_model(model, first, images.labels[:64], images.labels, draws[:64])
+            model, flags = check_model(model, images, draws, dtype)
             size = self.batch_size or BATCH.get(first.device.type, 250)
             parts: list[_Part] = []
             done = 0
@@ -162,7 +164,7 @@ class Judge:
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
         stands = self._stands(model, x_adv, y, goal, inside, draws)
         rounded = to_8bit(x_adv, x, threat)
-        stands_8bit = self._stands(model, rounded, y, goal, threat.contains(rounded, x), draws)
+        stands_8bit = self._stands(model, rounded, y, goal, inside & threat.contains(rounded, x), draws)
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
             distance=threat.distance(x_adv, x),
@@ -211,8 +213,11 @@ class Judge:
     def _search(
         self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
     ) -> _Found:
-        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew."""
-        if self.precision == "fast" and has_bfloat16(x.device):
+        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
+
+        A random model is searched in float32 only: nothing of it may retire on one draw.
+        """
+        if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, attack, threat, draws)
             stands = self._stands(model, quick.x_adv, goal, goal, threat.contains(quick.x_adv, x), draws)[:, 0]
@@ -231,7 +236,8 @@ class Judge:
         x_adv = attack(oracle, x.clone(memory_format=torch.preserve_format), goal, threat, draws.stream("attack"))
         if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
-            raise ConfigError(f"{type(attack).__name__} returned {what}: an attack returns images like x, {tuple(x.shape)}")
+            name = type(attack).__name__
+            raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
         return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen)
 
 

@@ -31,20 +31,22 @@ def as_deployed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """TF32 off: a verdict is taken in float32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    """TF32 and bfloat16 off, on GPU and CPU: a verdict is taken in float32."""
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is native there, and so faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")) and _amx()
 
 

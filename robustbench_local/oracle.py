@@ -13,8 +13,9 @@ from robustbench_local.defense import call, is_stochastic
 from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ModelError
 from robustbench_local.losses import Loss
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 
+BOX = ThreatModel(Norm.NONE, 0.0)
 CLEARLY = 1e-4  # margin past the boundary, in logits, that ends a search: float32 kernels differ with batch shape
 
 
@@ -34,11 +35,11 @@ class Ledger:
         count = (len(x),)
         self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
-        self.lead = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)
-        self.distance = torch.full(count, torch.inf, dtype=x.dtype, device=x.device)
+        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # of what is remembered
         self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
         self.x_adv = x.clone()
         self.budget = budget
+        self.classes: int | None = None
 
 
 class Oracle:
@@ -87,14 +88,18 @@ class Oracle:
         if live is not None:
             value, grad, logits = x.new_zeros(len(x)), torch.zeros_like(x), x.new_zeros(len(x), self.classes)
             if live.any():
-                value[live], grad[live], logits[live] = self[live].grad(x[live], y[live], loss)
+
+                def of_all(out: Tensor, _: Tensor) -> Tensor:  # a loss may hold tensors of all N samples
+                    return loss(out.new_zeros(len(x), out.shape[1]).index_put((live,), out), y)[live]
+
+                value[live], grad[live], logits[live] = self[live].grad(x[live], y[live], of_all)
             return value, grad, logits
         self._add(self.eot, self.eot)
         sums: list[Tensor] = []
         with torch.enable_grad():
             for search in self._searches():
                 leaf = x.detach().requires_grad_()
-                out = call(self._model, leaf, search)
+                out = self._forward(leaf, search)
                 each = loss(out, y)
                 slope = _derivative(each.sum(), leaf)
                 parts = [each.detach(), slope, out.detach(), self._lead(out.detach())]
@@ -118,7 +123,7 @@ class Oracle:
         with torch.enable_grad():
             for search in self._searches():
                 leaf = x.detach().requires_grad_()
-                out = call(self._model, leaf, search)
+                out = self._forward(leaf, search)
                 lead += self._lead(out.detach()) / self.eot
                 for k in range(classes):
                     slopes[:, k] += _derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
@@ -146,13 +151,20 @@ class Oracle:
     @property
     def classes(self) -> int:
         """K, from the shape of one output; no query is counted."""
-        with torch.no_grad():
-            return call(self._model, self._x[:1], self._draws[:1].stream("shape")).shape[1]
+        if self._ledger.classes is None:
+            with torch.no_grad():
+                self._ledger.classes = self._forward(self._x[:1], self._draws[:1].stream("shape")).shape[1]
+        return self._ledger.classes
 
     @property
     def fallen(self) -> Tensor:
         """(N,) bool: an in-ball image beyond doubt misclassified was seen (never so for a random model)."""
         return self._mine(self._ledger.fallen)
+
+    @property
+    def remembered(self) -> Tensor:
+        """(N,) bool: there is an image to give back, be it only one that ties."""
+        return self._mine(self._ledger.worth) > -torch.inf
 
     @property
     def every_iterate(self) -> bool:
@@ -179,14 +191,13 @@ class Oracle:
 
     def submit(self, x_adv: Tensor) -> None:
         """Hand in the end of a restart. It counts even where not every iterate does; one query per sample."""
-        every, self._every_iterate = self._every_iterate, True
-        self._ask(x_adv)
-        self._every_iterate = every
+        judged = self[torch.arange(len(self), device=self._x.device)]
+        judged._every_iterate = True
+        judged._ask(x_adv)
 
     def best(self, x_adv: Tensor) -> Tensor:
         """What was remembered, where there is something to remember; x_adv elsewhere."""
-        known = self._mine(self._ledger.lead) > -torch.inf
-        return torch.where(known.view(-1, 1, 1, 1), self._mine(self._ledger.x_adv), x_adv)
+        return torch.where(self.remembered.view(-1, 1, 1, 1), self._mine(self._ledger.x_adv), x_adv)
 
     # inside
 
@@ -242,44 +253,47 @@ class Oracle:
                 margins = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
                 for k in range(self.eot):
                     draws = stream[rows].numbered(number[rows] - k) if self.stochastic else None
-                    part = call(self._model, flat[rows], draws)
+                    part = self._forward(flat[rows], draws)
                     margins += self._lead(part, self._y[ids[rows]]) / self.eot
                     total = part if total is None else total + part
                 assert total is not None
                 logits.append(total / self.eot)
                 lead.append(margins)
-        best = torch.cat(lead).view(len(x), size).max(1)
-        chosen = x.reshape(len(x), size, *x.shape[-3:])[torch.arange(len(x), device=x.device), best.indices]
-        self._remember(chosen, best.values)
+        self._remember(flat, torch.cat(lead))
         return torch.cat(logits).view(len(x), *population, -1)
+
+    def _forward(self, x: Tensor, draws: Draws | None) -> Tensor:
+        return call(self._model, x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
 
     def _lead(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
         return lead(logits, self._y if y is None else y, targeted=self.targeted)
 
     def _remember(self, x_adv: Tensor, lead: Tensor) -> None:
-        """Keep each sample's best in-ball image; a deterministic model's only where it errs."""
+        """Keep each sample's best image, of x_adv (N * P, C, H, W) with leads (N * P,), P in a row for each sample."""
         if not self._every_iterate:
             return
-        ledger, rows = self._ledger, self._rows
-        known = self._mine(ledger.lead)
-        better = lead > known
-        if not self.stochastic:
-            better &= lead >= 0
-        if self._minimises:
-            distance = self.threat.distance(x_adv, self._x)
-            better = (lead >= 0) & (distance < self._mine(ledger.distance))
-        if x_adv.device.type == "cpu" and not better.any():
+        ledger, count = self._ledger, len(self)
+        known = self._mine(ledger.worth)
+        size = len(lead) // max(1, count)
+        counts = self.stochastic and not self._minimises  # a random model's best image need not have won
+        index = ((lead.view(count, size) > known[:, None]).flatten() if counts else lead >= 0).nonzero()[:, 0]
+        if not len(index):
             return
-        if not self._minimises:
-            better &= self.threat.contains(x_adv, self._x)
-        index = better.nonzero()[:, 0]
-        at = index if rows is None else rows[index]
-        ledger.lead[at] = lead[index]
-        ledger.x_adv[at] = x_adv[index].to(ledger.x_adv)
+        worth = torch.full_like(lead, -torch.inf)
+        worth[index] = self._worth(x_adv[index], self._x[index // size], lead[index])
+        best = worth.view(count, size).max(1)
+        better = (best.values > known).nonzero()[:, 0]
+        at = better if self._rows is None else self._rows[better]
+        ledger.worth[at] = best.values[better]
+        ledger.x_adv[at] = x_adv[better * size + best.indices[better]]
+        if not self.stochastic and not self._minimises:
+            ledger.fallen[at] = best.values[better] >= CLEARLY
+
+    def _worth(self, x_adv: Tensor, x: Tensor, lead: Tensor) -> Tensor:
+        """(M,): the lead, in the ball; for a minimising attack nearness, in the box; -inf: worth nothing."""
         if self._minimises:
-            ledger.distance[at] = distance[index]
-        elif not self.stochastic:
-            ledger.fallen[at] = lead[index] >= CLEARLY
+            return torch.where(BOX.contains(x_adv, x), -self.threat.distance(x_adv, x), -torch.inf)
+        return torch.where(self.threat.contains(x_adv, x), lead, -torch.inf)
 
 
 class _Metered(nn.Module):
@@ -299,7 +313,7 @@ class _Metered(nn.Module):
         if oracle._live(oracle.eot) is not None:
             raise AccessError(f"the budget of {oracle._ledger.budget} forward passes is spent")
         oracle._add(oracle.eot, 0)
-        parts = [call(oracle._model, x, draws) for draws in oracle._searches()]
+        parts = [oracle._forward(x, draws) for draws in oracle._searches()]
         logits = torch.stack(parts).mean(0)
         oracle._remember(x.detach(), oracle._lead(logits.detach()))
         logits.register_hook(lambda _: oracle._add(0, oracle.eot))

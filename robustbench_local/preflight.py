@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 
 from robustbench_local.defense import Defended, call, is_stochastic
 from robustbench_local.draws import Draws
-from robustbench_local.errors import DataError, ModelError
+from robustbench_local.errors import DataError, ModelError, RobustBenchError
 
 REPEATS = 5  # forward passes by which randomness is measured
+SAMPLE = 64  # images in each of them
 
 
 class Source(Protocol):
     """Images with labels: what a judge reads, data.Images or a user's tensors."""
 
-    labels: Tensor
-    ids: Tensor
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def ids(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
     def __getitem__(self, rows: slice | Tensor, /) -> Tensor: ...
@@ -47,21 +51,24 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
-def check_model(model: nn.Module, x: Tensor, y: Tensor, labels: Tensor, draws: Draws) -> tuple[nn.Module, list[str]]:
-    """(the model to attack, flags). Asks the model about a few images x (N, C, H, W); labels are those of all images.
+def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
+    """(the model to attack, flags). Asks the model about the first images.
 
     Randomness is measured, not believed: a module that gives different answers to the same question, though it does
     not take its numbers from draws, is wrapped so that it does, and flagged.
     """
     flags: list[str] = []
-    with torch.no_grad():
+    rows = torch.arange(SAMPLE, device=draws.ids.device) % min(SAMPLE, len(images))  # few images are asked often
+    x, draws, labels = images[rows].to(dtype), draws[rows], images.labels
+    with torch.no_grad(), kept_random_state(x.device):
         try:
             answers = [call(model, x, draws.stream(f"preflight:{k}")) for k in range(REPEATS)]
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except (torch.OutOfMemoryError, RobustBenchError):
+            raise
+        except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
             raise ModelError(
-                f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width): {error}"
+                f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width):"
+                f" {type(error).__name__}: {error}"
             ) from error
         logits = answers[0]
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
@@ -73,6 +80,9 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor, labels: Tensor, draws: D
                 f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
                 " wrong labels, or a model with the wrong number of classes"
             )
+        known = len(getattr(images, "classes", ())) or classes
+        if classes > known + 1:  # one more may be a class for rejection
+            flags.append("extra_classes")
         if bool(logits.isnan().any()):
             flags.append("nan_logits")
         if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
@@ -89,6 +99,11 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor, labels: Tensor, draws: D
         elif any(_differ(answer, logits) for answer in answers[1:]):
             return Stranger(model), [*flags, "undeclared_randomness"]
     return model, flags
+
+
+def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """The global random state is afterwards what it was."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
@@ -112,7 +127,6 @@ class Stranger(Defended):
             return call(self.module, x, None)
         seeds = draws.stream("stranger").integers(2**31)
         digest = hashlib.blake2b(seeds.cpu().numpy().tobytes(), digest_size=7).digest()
-        devices = [x.device] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with kept_random_state(x.device):
             torch.manual_seed(int.from_bytes(digest, "little"))
             return call(self.module, x, draws)

@@ -30,7 +30,7 @@ def parse_number(text: str | float) -> float:
     """'8/255', '0.3' or 0.3 as a float."""
     try:
         return float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise ThreatError(f'"{text}" is no number: write it as 0.3 or 8/255') from error
 
 
@@ -68,7 +68,7 @@ class ThreatModel:
             known = ", ".join(Norm)
             raise ThreatError(f'unknown norm "{name}" in "{text}"{did_you_mean(name, list(Norm))}: one of {known}')
         if name == Norm.NONE:
-            return cls(Norm.NONE, 0.0)
+            return cls(Norm.NONE, parse_number(eps or 0))
         if not eps:
             raise ThreatError(f'threat "{text}" has no eps: write it as {name}:8/255')
         return cls(Norm(name), parse_number(eps), allow_large)
@@ -76,10 +76,11 @@ class ThreatModel:
     def __str__(self) -> str:
         if self.norm is Norm.NONE:
             return "none"
-        levels = self.eps * 255
-        if self.norm is Norm.LINF and self.eps and abs(levels - round(levels)) < 1e-9:
-            return f"linf:{round(levels)}/255"
-        return f"{self.norm}:{self.eps:g}"
+        levels = round(self.eps * 255)
+        for eps in (f"{self.eps:g}", f"{levels}/255"):
+            if parse_number(eps) == self.eps:
+                return f"{self.norm}:{eps}"
+        return f"{self.norm}:{self.eps!r}"
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): size of the perturbation in this norm (norm none: in L2, for information)."""
@@ -92,7 +93,8 @@ class ThreatModel:
             case Norm.L0:
                 return (delta.amax(1) > 0).flatten(1).sum(1).to(x.dtype)
             case _:
-                return delta.flatten(1).norm(dim=1)
+                size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+                return size
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) bool: inside ball and box, up to TOLERANCE. NaN pixels are outside."""
@@ -133,16 +135,17 @@ class ThreatModel:
                 top = flat.abs().topk(k, dim=1).indices
                 return torch.zeros_like(flat).scatter_(1, top, flat.gather(1, top).sign() / k).view_as(grad)
             case Norm.L0:
-                k = min(int(self.eps), grad[0, 0].numel())
-                return grad.sign() * _top_positions(grad.abs().sum(1), k)
+                return grad.sign() * _top_positions(grad.abs().sum(1), int(self.eps))
             case _:
-                norm = flat.norm(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
-                return grad / norm.view(-1, 1, 1, 1)
+                tiny = torch.finfo(grad.dtype).tiny
+                grad = grad / flat.abs().amax(1).clamp_min(tiny).view(-1, 1, 1, 1)  # the square of 1e-25 is 0 in float32
+                size: Tensor = torch.linalg.vector_norm(grad.flatten(1), dim=1).clamp_min(tiny)
+                return grad / size.view(-1, 1, 1, 1)
 
     def start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point drawn uniformly in the ball (L0: eps random positions of random colour), then projected."""
         shape = x.shape[1:]
-        size = x[0].numel()
+        size = math.prod(shape)
         match self.norm:
             case Norm.LINF:
                 delta = (2 * draws.uniform(*shape) - 1) * self.eps
@@ -220,8 +223,11 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     sloped = (wish > high) & (wish - high < limit)  # the coordinates that still answer to the shift
     spare = (eps - size.sum(1, keepdim=True)) / sloped.sum(1, keepdim=True).clamp_min(1)
     size = torch.minimum((size + spare * sloped).clamp_min(0), limit)
-    moved = x[outside] + size.view_as(x[outside]) * (x_adv[outside] - x[outside]).sign()
-    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved.clamp(0, 1))
+    origin, size = x[outside], size.view_as(x[outside])
+    moved = (origin + size * (x_adv[outside] - origin).sign()).clamp(0, 1)
+    # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
+    moved = torch.where((moved - origin).abs() > size, moved.nextafter(origin), moved)
+    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved)
 
 
 def _project_l0(x_adv: Tensor, x: Tensor, eps: int) -> Tensor:

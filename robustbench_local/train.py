@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from robustbench_local.data import Images
 from robustbench_local.defense import Recipe
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.files import whole_file
 from robustbench_local.progress import Report
 
 COLLAPSE = 0.5  # robust accuracy below this share of the best epoch's is catastrophic overfitting
@@ -48,6 +48,8 @@ class Schedule:
         for name in ("epochs", "batch", "lr"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup is {self.warmup}: it must be in [0, 1), a share of all steps")
 
     def rate(self, progress: float) -> float:
         """Share of the peak learning rate at progress in [0, 1]."""
@@ -66,6 +68,8 @@ class Trainer:
     ) -> None:
         if not 0 < schedule.validation < len(images):
             raise ConfigError(f"validation is {schedule.validation}: it must be in 1 .. {len(images) - 1} here")
+        if schedule.batch > len(images) - schedule.validation:
+            raise ConfigError(f"batch is {schedule.batch}: {len(images) - schedule.validation} training images are left")
         self.images, self.schedule, self.seed, self.folder, self.report = images, schedule, seed, folder, report
         self.history: list[dict[str, float]] = []
         self.minutes = 0.0
@@ -94,17 +98,18 @@ class Trainer:
             order = Draws(self.seed, torch.arange(count)).stream(f"order:{epoch}").uniform().argsort()
             total = 0.0
             for step, rows in enumerate(order[: steps * plan.batch].split(plan.batch)):
+                progress = (epoch * steps + step) / (plan.epochs * steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = plan.lr * plan.rate((epoch * steps + step) / (plan.epochs * steps))
+                    group["lr"] = plan.lr * plan.rate(progress)
                 rows = rows.to(images.device)
                 mine = draws.reseat(images.ids[rows]).stream(f"epoch:{epoch}")
                 x = self._augment(images[rows], mine.stream("augment"))
-                loss = recipe.loss(net, x, images.labels[rows], mine.stream("recipe"))
+                loss = recipe.at(progress).loss(net, x, images.labels[rows], mine.stream("recipe"))
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 total += loss.detach().item()
-                self.report.advance(f"epoch {epoch + 1}/{plan.epochs}", (epoch * steps + step + 1) / (plan.epochs * steps))
+                self.report.advance(f"epoch {epoch + 1}/{plan.epochs}", progress)
             row = {"loss": total / steps} | self._validate(net, recipe, draws)
             if "robust" in row and row["robust"] >= max((past["robust"] for past in self.history), default=0.0):
                 best = copy.deepcopy(net.state_dict())
@@ -170,6 +175,5 @@ class Trainer:
 
 def _save(file: Path, state: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    torch.save(state, partial)
-    os.replace(partial, file)
+    with whole_file(file) as stream:
+        torch.save(state, stream)
