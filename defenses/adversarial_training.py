@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from robustbench_local.defense import Defense, Recipe
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.threat import ThreatModel, parse_number
+from robustbench_local.threat import Norm, ThreatModel, parse_number
 from robustbench_local.train import Trainer
 
 
@@ -49,7 +49,8 @@ class AdversarialTraining(Defense, Recipe):
         if progress >= self.ramp:
             return self
         threat = ThreatModel.parse(self.threat)
-        return replace(self, threat=f"{threat.norm}:{threat.eps * progress / self.ramp}", ramp=0.0)
+        eps = threat.eps * progress / self.ramp
+        return replace(self, threat=f"{threat.norm}:{int(eps) if threat.norm is Norm.L0 else eps}", ramp=0.0)
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         threat = ThreatModel.parse(self.threat)

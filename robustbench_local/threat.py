@@ -93,8 +93,7 @@ class ThreatModel:
             case Norm.L0:
                 return (delta.amax(1) > 0).flatten(1).sum(1).to(x.dtype)
             case _:
-                size: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-                return size
+                return _length(delta.flatten(1))
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) bool: inside ball and box, up to TOLERANCE. NaN pixels are outside."""
@@ -138,9 +137,8 @@ class ThreatModel:
                 return grad.sign() * _top_positions(grad.abs().sum(1), int(self.eps))
             case _:
                 tiny = torch.finfo(grad.dtype).tiny
-                grad = grad / flat.abs().amax(1).clamp_min(tiny).view(-1, 1, 1, 1)  # the square of 1e-25 is 0 in float32
-                size: Tensor = torch.linalg.vector_norm(grad.flatten(1), dim=1).clamp_min(tiny)
-                return grad / size.view(-1, 1, 1, 1)
+                grad = grad / flat.abs().amax(1).clamp_min(tiny).view(-1, 1, 1, 1)  # in float32 1e-25 squared is 0
+                return grad / _length(grad.flatten(1)).clamp_min(tiny).view(-1, 1, 1, 1)
 
     def start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point drawn uniformly in the ball (L0: eps random positions of random colour), then projected."""
@@ -152,7 +150,7 @@ class ThreatModel:
             case Norm.L2:
                 delta = draws.normal(*shape)
                 radius = self.eps * draws.uniform() ** (1 / size)
-                delta *= (radius / delta.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+                delta *= (radius / _length(delta.flatten(1))).view(-1, 1, 1, 1)
             case Norm.L1:  # exponential magnitudes divided by their sum and one more are uniform on the simplex
                 magnitude = -torch.log1p(-draws.uniform(size + 1))
                 share = magnitude[:, :size] / magnitude.sum(1, keepdim=True)
@@ -173,6 +171,21 @@ def _top_positions(score: Tensor, k: int) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, top, True).view_as(score).unsqueeze(1)
 
 
+def _length(flat: Tensor) -> Tensor:
+    """(N, D) -> (N,) L2 norms. torch's own adds one by one, and in float32 errs by 2e-6 where all numbers are equal."""
+    return flat.square().sum(1).sqrt()
+
+
+def _moved(boxed: Tensor, outside: Tensor, x_adv: Tensor, x: Tensor, size: Tensor) -> Tensor:
+    """boxed, where the rows `outside` are x moved towards x_adv by `size` (n, D) instead."""
+    origin = x[outside]
+    size = size.view_as(origin)
+    moved = (origin + size * (x_adv[outside] - origin).sign()).clamp(0, 1)
+    # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
+    moved = torch.where((moved - origin).abs() > size, moved.nextafter(origin), moved)
+    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved)
+
+
 def _limits(x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """(|d|, c), each (N, D): the wish d = x_adv - x, and how far the box lets each coordinate go that way."""
     wish = (x_adv - x).flatten(1)
@@ -186,12 +199,12 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     t rises monotonically to its root: solve as if no further coordinate met the box, note which do, repeat.
     """
     boxed = x_adv.clamp(0, 1)
-    outside = (boxed - x).flatten(1).norm(dim=1) > eps
+    outside = _length((boxed - x).flatten(1)) > eps
     if not outside.any():
         return boxed
     wish, limit = _limits(x_adv[outside], x[outside])
     tiny = torch.finfo(x.dtype).tiny
-    t = eps / wish.norm(dim=1)
+    t = eps / _length(wish)
     for _ in range(wish.shape[1]):
         held = t[:, None] * wish >= limit
         rest = eps**2 - (limit.square() * held).sum(1)
@@ -200,8 +213,7 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
         if torch.equal(raised, t):
             break
         t = raised
-    moved = x[outside] + t.view(-1, 1, 1, 1) * (x_adv[outside] - x[outside])
-    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved.clamp(0, 1))
+    return _moved(boxed, outside, x_adv, x, torch.minimum(t[:, None] * wish, limit))
 
 
 def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -223,11 +235,7 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     sloped = (wish > high) & (wish - high < limit)  # the coordinates that still answer to the shift
     spare = (eps - size.sum(1, keepdim=True)) / sloped.sum(1, keepdim=True).clamp_min(1)
     size = torch.minimum((size + spare * sloped).clamp_min(0), limit)
-    origin, size = x[outside], size.view_as(x[outside])
-    moved = (origin + size * (x_adv[outside] - origin).sign()).clamp(0, 1)
-    # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
-    moved = torch.where((moved - origin).abs() > size, moved.nextafter(origin), moved)
-    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved)
+    return _moved(boxed, outside, x_adv, x, size)
 
 
 def _project_l0(x_adv: Tensor, x: Tensor, eps: int) -> Tensor:

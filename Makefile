@@ -1,0 +1,55 @@
+# make demo: a first table. make test: the quick tests. make help: the rest.
+# PYTHON=/path/to/python chooses another Python than the preflight does (3.11 to 3.14).
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo test slow check preflight clean
+
+help:
+	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
+	@echo "make test    the quick test suite"
+	@echo "make slow    the slow tests"
+	@echo "make check   ruff and mypy --strict"
+	@echo "make install .venv with what a run needs; make dev adds what the tests need"
+	@echo "make clean   remove .venv and caches; results stay"
+
+demo: .venv/.installed
+	$(PY) -m experiments.run grid=quickstart
+
+test: .venv/.installed-dev
+	$(PY) -m pytest
+
+slow: .venv/.installed-dev
+	$(PY) -m pytest -m slow
+
+check: .venv/.installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+install: .venv/.installed
+
+dev: .venv/.installed-dev
+
+preflight:
+	@sh .ci/preflight
+
+# The stamps make a second call instant; a changed pyproject.toml or constraints.txt installs again.
+.venv/.installed: pyproject.toml constraints.txt
+	@python=$$(sh .ci/preflight) || exit 1; \
+	$(PY) -c 'import pip' 2>/dev/null || { echo "Making .venv with $$($$python --version)"; $$python -m venv --clear .venv; }
+	@echo "Installing into .venv: some minutes the first time"
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation -e .
+	@touch $@
+
+# torchattacks asks for an old requests, which the rest cannot live with: without its dependencies it works as well.
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) --no-build-isolation -e '.[dev]'
+	$(INSTALL) --no-deps torchattacks
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

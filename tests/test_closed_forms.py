@@ -1,0 +1,171 @@
+"""Linear classifiers, where the distance to the boundary is known: what must fall, falls, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.bim import BIM
+from attacks.fgsm import FGSM
+from attacks.pgd import PGD
+from robustbench_local.attack import Attack
+from robustbench_local.draws import Draws
+from robustbench_local.evaluate import evaluate
+from robustbench_local.oracle import Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+SHAPE = (3, 4, 4)
+GAP = 1e-4  # no point is nearer than this to the edge of the ball
+DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
+THREATS = [ThreatModel(Norm.LINF, 0.1), ThreatModel(Norm.L2, 0.2), ThreatModel(Norm.L1, 0.2)]
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Module:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data, layer.bias.data = weight, bias
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def distances(model: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+    """(N,): distance to the nearest boundary of a linear model, negative beyond it."""
+    weight, logits = model[1].weight.double(), model.double()(x.double())
+    model.float()
+    slope = (weight[:, None] - weight[None]).norm(p=DUAL[norm], dim=2)[y].scatter(1, y[:, None], 1.0)
+    gap = (logits.gather(1, y[:, None]) - logits) / slope
+    return gap.scatter(1, y[:, None], torch.inf).amin(1).detach()
+
+
+def two_classes(threat: ThreatModel) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """(model, x, y, distance): points of both classes at 0.5 to 1.5 eps from the boundary, far from the box."""
+    generator = torch.Generator().manual_seed(1)
+    size = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    weight = torch.randn(2, size, generator=generator)
+    normal = weight[1] - weight[0]
+    model = linear(weight, -0.5 * weight.sum(1))  # the boundary goes through mid-grey
+    close = torch.tensor([threat.eps - 1.5 * GAP, threat.eps + 1.5 * GAP])
+    wanted = torch.cat([threat.eps * torch.linspace(0.5, 1.5, 100), close])
+    wanted = torch.cat([wanted, -wanted])  # negative: on the side of class 0
+    x = 0.5 + 0.02 * torch.randn(len(wanted), size, generator=generator)
+    missing = wanted * normal.norm(p=DUAL[threat.norm]) - (x - 0.5) @ normal
+    x = (x + missing[:, None] * normal / normal.dot(normal)).view(-1, *SHAPE)
+    y = (wanted > 0).long()
+    found = distances(model, x, y, threat.norm)
+    assert torch.allclose(found, wanted.abs().double(), atol=1e-5)
+    assert (found - threat.eps).abs().min() > GAP
+    assert x.min() > threat.eps and x.max() < 1 - threat.eps
+    return model, x, y, found
+
+
+def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
+    model, x, y, distance = two_classes(threat)
+    verdict = evaluate(model, x, y, attack, threat)
+    assert verdict.clean.all()
+    return torch.equal(verdict.robust, distance > threat.eps)
+
+
+def attacks(threat: ThreatModel) -> list[Attack]:
+    long = None if threat.norm is Norm.LINF else threat.eps  # long steps: the curved ball is walked around
+    return [FGSM(), BIM(), PGD(step_size=long), PGD(step_size=long, loss="margin")]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_the_near_points_fall_and_no_others(threat: ThreatModel) -> None:
+    for attack in attacks(threat):
+        assert fells_exactly_the_near(attack, threat), attack
+
+
+class WrongSign(ThreatModel):
+    def steepest(self, grad: Tensor, x_adv: Tensor, x: Tensor, sparsity: float = 0.01) -> Tensor:
+        return -super().steepest(grad, x_adv, x, sparsity)
+
+
+class NoStep(ThreatModel):
+    def steepest(self, grad: Tensor, x_adv: Tensor, x: Tensor, sparsity: float = 0.01) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class NoProjection(ThreatModel):
+    def steepest(self, grad: Tensor, x_adv: Tensor, x: Tensor, sparsity: float = 0.01) -> Tensor:
+        return 1.01 * super().steepest(grad, x_adv, x, sparsity)  # FGSM's step alone would just stay inside
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return x_adv
+
+
+def twin(attack: Attack, broken: type[ThreatModel]) -> Attack:
+    """The same attack with broken geometry; the judge keeps the true one."""
+
+    @dataclass(frozen=True)
+    class Twin(type(attack)):  # type: ignore[misc]
+        def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+            return super().__call__(oracle, x, y, broken(threat.norm, threat.eps), draws)
+
+    return Twin(**asdict(attack))
+
+
+@pytest.mark.parametrize("broken", [WrongSign, NoStep, NoProjection])
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_broken_twins_are_caught(threat: ThreatModel, broken: type[ThreatModel]) -> None:
+    for attack in attacks(threat):
+        assert not fells_exactly_the_near(twin(attack, broken), threat), attack
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(Norm.LINF, 0.006), (Norm.L2, 0.04), (Norm.L1, 0.09)])
+def test_more_classes_need_the_multi_targeted_margin(
+    norm: Norm, eps: float, record_property: Callable[[str, object], None]
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    size, classes, threat = SHAPE[0] * SHAPE[1] * SHAPE[2], 8, ThreatModel(norm, eps)
+    weight = torch.randn(classes, size, generator=generator) * torch.linspace(0.1, 3, classes)[:, None]
+    model = linear(weight, -0.5 * weight.sum(1))
+    x = 0.5 + 0.1 * torch.randn(600, *SHAPE, generator=generator).clamp(-3, 3)
+    y = model(x).argmax(1)
+    distance = distances(model, x, y, norm)
+    keep = (distance - eps).abs() > GAP
+    x, y, distance = x[keep], y[keep], distance[keep]
+    assert x.min() > eps and x.max() < 1 - eps
+    assert 0.2 < (distance < eps).double().mean() < 0.8
+
+    exact = evaluate(model, x, y, PGD(loss="multi_targeted", step_size=eps), threat)
+    assert torch.equal(exact.robust, distance > eps)
+
+    entropy = evaluate(model, x, y, PGD(loss="ce", step_size=eps), threat)
+    assert entropy.robust[exact.robust].all()  # nothing beyond eps falls to anyone
+    overstated = entropy.robust_accuracy - exact.robust_accuracy
+    record_property(f"cross-entropy overstates robust accuracy by ({threat})", overstated)
+    assert overstated > 0
+
+
+TWO_PIXELS = torch.tensor([[1.0, -2.0], [-1.0, 1.0]])  # the loss of class 0 rises along (-2, 3)
+
+
+@pytest.mark.parametrize(
+    ("threat", "x", "expected", "stands"),
+    [
+        ("linf:0.1", (0.6, 0.29), (0.5, 0.39), False),  # logits (0.02, -0.31) become (-0.28, -0.11)
+        ("linf:0.1", (0.95, 0.05), (0.85, 0.15), True),  # logits (0.85, -0.9) become (0.55, -0.7)
+        ("linf:0.1", (0.05, 0.02), (0.0, 0.12), False),  # the box holds the first pixel at 0
+        ("l2:0.1", (0.6, 0.29), (0.6 - 0.2 / 13**0.5, 0.29 + 0.3 / 13**0.5), False),
+        ("l1:0.1", (0.6, 0.29), (0.6, 0.39), True),  # only the steeper pixel moves: logits (-0.18, -0.21)
+    ],
+)
+def test_fgsm_by_hand(threat: str, x: tuple[float, float], expected: tuple[float, float], stands: bool) -> None:
+    model = linear(TWO_PIXELS, torch.zeros(2))
+    image, y = torch.tensor(x).view(1, 1, 1, 2), torch.tensor([0])
+    verdict = evaluate(model, image, y, "fgsm", threat)
+    assert torch.allclose(verdict.x_adv.flatten(), torch.tensor(expected), atol=1e-6)
+    assert verdict.robust.tolist() == [stands]
+    assert verdict.forwards.tolist() == verdict.backwards.tolist() == [1]
+
+
+def test_fgsm_towards_a_target_by_hand() -> None:
+    """From class 0 towards class 2 = -class 0: against the gradient of the first logit, not of the second."""
+    model = linear(torch.tensor([[1.0, 1.0], [1.0, -3.0], [-1.0, -1.0]]), torch.zeros(3))
+    image, y = torch.tensor([0.6, 0.5]).view(1, 1, 1, 2), torch.tensor([0])
+    verdict = evaluate(model, image, y, FGSM(loss="margin"), "linf:0.1", targets=torch.tensor([2]))
+    assert torch.allclose(verdict.x_adv.flatten(), torch.tensor([0.5, 0.4]), atol=1e-6)
+    assert verdict.robust.tolist() == [True]  # it lost accuracy nowhere: class 2 was not reached

@@ -1,0 +1,425 @@
+"""What must not matter to a verdict, and what a verdict must leave as it found it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.fgsm import FGSM
+from attacks.noise import Noise
+from attacks.pgd import PGD
+from robustbench_local import losses
+from robustbench_local.attack import Attack, IterativeAttack, State
+from robustbench_local.defense import Defended
+from robustbench_local.draws import Draws
+from robustbench_local.errors import AccessError, ConfigError
+from robustbench_local.evaluate import Tensors
+from robustbench_local.judge import Judge, Verdict
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import ThreatModel
+
+LINF, L2 = ThreatModel.parse("linf:0.03"), ThreatModel.parse("l2:0.2")
+COUNT = 30
+
+
+def network(seed: int = 0) -> nn.Module:
+    """A small random network with batch norm and dropout, 4 classes, images of 3x8x8."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 4)
+        ).eval()  # fmt: skip
+
+
+class Jittered(Defended):
+    """A random defense: every draw shifts the image a little."""
+
+    stochastic = True
+
+    def __init__(self, net: nn.Module, size: float = 0.02) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        assert draws is not None
+        answer: Tensor = self.net(x + self.size * draws.normal(*x.shape[1:]).to(x))
+        return answer
+
+
+def images(model: nn.Module, dtype: torch.dtype = torch.float32) -> Tensors:
+    """Random images labelled as the network sees them, but every sixth wrongly."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(COUNT, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    with torch.no_grad():
+        y = model.to(dtype)(x).argmax(1)
+    y[::6] = (y[::6] + 1) % 4
+    return Tensors(x, y, torch.arange(100, 100 + COUNT))
+
+
+def chosen(data: Tensors, rows: Tensor) -> Tensors:
+    return Tensors(data.x[rows], data.labels[rows], data.ids[rows])
+
+
+ATTACKS: list[tuple[Attack, ThreatModel]] = [
+    (Noise(), LINF), (FGSM(), LINF), (PGD(steps=4, restarts=2), LINF), (PGD(steps=5, loss="margin"), L2),
+    (PGD(steps=2, loss="multi_targeted"), LINF), (PGD(steps=4), ThreatModel.parse("l1:1.5")),
+]  # fmt: skip
+MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {"deterministic": lambda net: net, "random": Jittered}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(("attack", "threat"), ATTACKS, ids=lambda value: str(value).replace(" ", ""))
+def test_in_float64_batch_order_and_company_change_nothing(attack: Attack, threat: ThreatModel, kind: str) -> None:
+    net = network()
+    data = images(net, torch.float64)
+    model = MODELS[kind](net)
+
+    def verdict(rows: Tensor, batch: int) -> Verdict:
+        judge = Judge(seed=3, precision="float64", batch_size=batch, eot=2, draws=3)
+        return judge(model, chosen(data, rows), attack, threat)
+
+    whole = verdict(torch.arange(COUNT), COUNT)
+    assert isinstance(attack, Noise | FGSM) or 0.1 < whole.robust_accuracy < 0.8  # some fall, some stand
+    shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
+    for rows, batch in ((torch.arange(COUNT), 1), (torch.arange(COUNT), 7), (shuffled, 11), (shuffled[:9], 4)):
+        part = verdict(rows, batch)
+        assert torch.equal(part.ids, whole.ids[rows])
+        for name in ("clean", "robust", "robust_8bit", "forwards", "backwards"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rows]), name
+        if whole.bits is not None:
+            assert part.bits is not None and torch.equal(part.bits, whole.bits[rows])
+        assert torch.allclose(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-12)
+
+
+def test_in_float32_verdicts_agree_but_for_near_ties(record_property: Callable[[str, object], None]) -> None:
+    model = network()
+    data = images(model)
+    verdicts = [Judge(batch_size=size)(model, data, PGD(steps=10), LINF) for size in (1, 5, COUNT)]
+    differ = torch.zeros(COUNT, dtype=torch.bool)
+    tied = torch.zeros(COUNT, dtype=torch.bool)
+    for verdict in verdicts:
+        differ |= verdict.robust != verdicts[0].robust
+        with torch.no_grad():
+            tied |= losses.margin(model(verdict.x_adv), data.labels).abs() < 1e-3
+    record_property("verdicts that depend on the batch size", int(differ.sum()))
+    assert not (differ & ~tied).any()
+    assert differ.double().mean() < 0.05
+
+
+def test_the_images_are_left_alone() -> None:
+    model = network()
+    data = images(model)
+    before = data.x.clone()
+
+    @dataclass(frozen=True)
+    class Vandal(Attack):
+        def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+            return x.add_(0.01)
+
+    for attack in (Noise(), FGSM(), PGD(steps=3), Vandal()):
+        verdict = Judge()(model, data, attack, LINF)
+        assert torch.equal(data.x, before)
+    assert verdict.distance.max() > 0.009  # measured from the true image, not from what the vandal left
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("attack", [Noise(), FGSM(), PGD(), PGD(step_size=0.1), PGD(loss="multi_targeted")], ids=str)
+def test_a_ball_of_size_zero_is_the_clean_image(attack: Attack, norm: str, kind: str) -> None:
+    net = network()
+    data = images(net)
+    verdict = Judge(eot=2, draws=3)(MODELS[kind](net), data, attack, ThreatModel.parse(f"{norm}:0"))
+    assert torch.equal(verdict.x_adv, data.x)
+    assert not verdict.distance.any()
+    if kind == "deterministic":
+        assert torch.equal(verdict.robust, verdict.clean) and verdict.robust_accuracy == verdict.clean_accuracy
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_given_back_as_it_was(fails: bool) -> None:
+    model = network()
+    data = images(model)
+    model.train()
+    model[1].eval()
+    model[5].bias.requires_grad_(False)
+    for place, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, place) if place % 2 else None
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @dataclass(frozen=True)
+    class Failing(PGD):
+        def step(self, *given: object) -> State:
+            assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+            super().step(*given)  # type: ignore[arg-type]
+            raise KeyError("in the middle of a step")
+
+    if fails:
+        with pytest.raises(KeyError, match="in the middle"):
+            Judge()(model, data, Failing(), LINF)
+    else:
+        Judge()(model, data, PGD(steps=3), LINF)
+    assert [module.training for module in model.modules()] == [True, True, False, True, True, True, True]
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True] * 5 + [False]
+    for place, parameter in enumerate(model.parameters()):
+        assert parameter.grad is None if place % 2 == 0 else bool((parameter.grad == place).all())
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_seed_decides_and_nothing_global_moves(kind: str) -> None:
+    net = network()
+    data, model = images(net), MODELS[kind](net)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    first, second, other = (Judge(seed=seed, eot=2)(model, data, PGD(steps=1), LINF) for seed in (1, 1, 2))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
+    assert before[2] == random.getstate()
+    assert torch.equal(first.x_adv, second.x_adv) and torch.equal(first.robust, second.robust)
+    tried = first.clean & other.clean
+    assert tried.any() and not (first.x_adv == other.x_adv).flatten(1).all(1)[tried].any()
+
+
+@pytest.mark.parametrize("targets", ["random", "least_likely", "given"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "probability_margin", "dlr"])
+def test_targeted_attacks_are_judged_by_their_target(targets: str, loss: str) -> None:
+    model = network()
+    data = images(model)
+    given = (data.labels + 2) % 4
+    judge = Judge(targets=given if targets == "given" else targets)
+    verdict = judge(model, data, PGD(steps=20, loss=loss), ThreatModel.parse("linf:0.1"))
+    with torch.no_grad():
+        clean, reached = model(data.x), model(verdict.x_adv).argmax(1)
+    fallen = verdict.clean & ~verdict.robust
+    assert fallen.sum() > 3
+    assert (reached != data.labels)[fallen].all()
+    if targets == "given":
+        assert torch.equal(fallen, verdict.clean & (reached == given))
+    if targets == "least_likely":
+        assert torch.equal(reached[fallen], clean.argmin(1)[fallen])
+    untargeted = Judge()(model, data, PGD(steps=20, loss=loss), ThreatModel.parse("linf:0.1"))
+    assert untargeted.robust_accuracy < verdict.robust_accuracy
+
+
+def test_targets_that_mean_nothing_are_refused() -> None:
+    model = network()
+    data = images(model)
+    for targets, why in ((data.labels, "other than the true one"), (data.labels + 4, r"0 \.\. 3"), (data.labels[:7], "30")):
+        with pytest.raises(ConfigError, match=why):
+            Judge(targets=targets)(model, data, PGD(steps=2), LINF)
+    with pytest.raises(ConfigError, match="multi_targeted is an untargeted attack"):
+        Judge(targets="random")(model, data, PGD(steps=2, loss="multi_targeted"), LINF)
+
+
+class Step(nn.Module):
+    """Class 0 below the brightness of 0.5, class 1 above; linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(1) - 0.5
+        return torch.stack([-bright, bright], 1)
+
+
+def dark(count: int = 4) -> Tensors:
+    return Tensors(torch.full((count, 1, 2, 2), 0.45), torch.zeros(count, dtype=torch.int64), torch.arange(count))
+
+
+@dataclass(frozen=True)
+class Path(IterativeAttack):
+    """Walks through given brightnesses, one list per round, asking about each place before it leaves it."""
+
+    access: ClassVar[Access] = Access.SCORES
+
+    places: tuple[tuple[float, ...], ...] = ()
+
+    def rounds(self, oracle: Oracle) -> int:
+        return len(self.places)
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        return {"x_adv": x.clone(), "turn": torch.full_like(y, turn)}
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        oracle.logits(state["x_adv"])
+        return state | {"x_adv": torch.full_like(x, self.places[int(state["turn"][0])][i])}
+
+
+WIDE = ThreatModel.parse("linf:0.1")
+
+
+@pytest.mark.parametrize(
+    ("places", "every", "last"),
+    [
+        (((0.55, 0.46),), False, True),  # passed through on the way
+        (((0.46, 0.55),), False, False),  # where the only round ends, which no query of the attack's has seen
+        (((0.46, 0.55), (0.46, 0.44)), False, False),  # where the first of two rounds ends
+        (((0.46, 0.44), (0.46, 0.55)), False, False),
+        (((0.46, 0.44), (0.46, 0.44)), True, True),
+        (((0.60, 0.46),), True, True),  # outside the ball
+    ],
+)
+def test_which_iterates_count(places: tuple[tuple[float, ...], ...], every: bool, last: bool) -> None:
+    attack = Path(steps=2, places=places)
+    assert Judge()(Step(), dark(), attack, WIDE).robust.tolist() == [every] * 4
+    assert Judge(count="last")(Step(), dark(), attack, WIDE).robust.tolist() == [last] * 4
+
+
+def test_an_end_beats_a_near_tie_on_the_way() -> None:
+    """0.500001 wins by less than kernels differ; the end wins clearly, and is what the judge must be shown."""
+    verdict = Judge()(Step(), dark(), Path(steps=2, places=((0.50001, 0.54),)), WIDE)
+    assert not verdict.robust.any() and torch.allclose(verdict.x_adv, torch.tensor(0.54))
+
+
+def test_more_counts_and_more_restarts_only_lower() -> None:
+    model = network()
+    data = images(model)
+    last = Judge(count="last")(model, data, PGD(steps=2, step_size=0.06), LINF).robust
+    every = Judge()(model, data, PGD(steps=2, step_size=0.06), LINF).robust
+    assert not (every & ~last).any() and every.sum() < last.sum()
+    once, often = (Judge()(model, data, PGD(steps=1, step_size=0.01, restarts=count), LINF).robust for count in (1, 9))
+    assert not (often & ~once).any() and often.sum() < once.sum()
+
+
+@dataclass(frozen=True)
+class Stubborn(PGD):
+    """PGD that does not notice when it walks in circles."""
+
+    memoryless: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize("threat", ["linf:0.01", "l2:0.05", "l1:0.2"])
+def test_circles_end_early_and_change_no_verdict(threat: str) -> None:
+    model = network().double()
+    data = images(model, torch.float64)
+    judge, settings = Judge(precision="float64"), dict(steps=100, step_size=0.02, restarts=2)
+    quick = judge(model, data, PGD(**settings), ThreatModel.parse(threat))  # type: ignore[arg-type]
+    slow = judge(model, data, Stubborn(**settings), ThreatModel.parse(threat))  # type: ignore[arg-type]
+    assert torch.equal(quick.robust, slow.robust) and quick.robust.any()
+    if threat.startswith("linf"):
+        assert quick.forwards.sum() < 0.5 * slow.forwards.sum()
+
+
+class Counted(nn.Module):
+    """Counts the images it is asked for gradients; the judge asks for none."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.asked = net, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x) if torch.is_grad_enabled() else 0
+        answer: Tensor = self.net(x)
+        return answer
+
+
+def test_the_meter_counts_what_was_asked() -> None:
+    net = network()
+    model = Counted(net)
+    verdict = Judge(batch_size=10)(model, images(net), PGD(steps=9), LINF)
+    assert model.asked == verdict.backwards.sum() == verdict.forwards.sum()
+    assert verdict.forwards[~verdict.clean].eq(0).all()  # what errs already is not attacked
+    assert verdict.forwards.max() == 9 and verdict.forwards[verdict.clean & ~verdict.robust].float().mean() < 9
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 8])
+@pytest.mark.parametrize("kind", MODELS)
+def test_budgets_are_hard(kind: str, budget: int) -> None:
+    net = network()
+    data = images(net)
+    for loss in ("ce", "multi_targeted"):
+        judge = Judge(budget=budget, eot=3, draws=2)
+        verdict = judge(MODELS[kind](net), data, PGD(steps=4, restarts=2, loss=loss), ThreatModel.parse("linf:0.001"))
+        assert verdict.forwards.max() <= budget
+        spent = budget if kind == "deterministic" else budget - budget % 3
+        assert verdict.forwards.max() == spent
+
+
+@dataclass(frozen=True)
+class Spendthrift(Attack):
+    """Asks twice about every second sample, then five times about all, with a loss that holds a tensor of them all."""
+
+    access: ClassVar[Access] = Access.GRADIENTS
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        def loss(logits: Tensor, label: Tensor) -> Tensor:
+            return losses.margin_to(logits, label, (y + 1) % 4)
+
+        half = torch.arange(0, len(x), 2)
+        oracle[half].labels(x[half, None].expand(-1, 2, -1, -1, -1))
+        for turn in range(5):
+            _, grad, _ = oracle.grad(x, y, loss)
+            frozen = ~grad.flatten(1).any(1)
+            expected = torch.full((len(x),), turn >= 3)
+            expected[half] = turn >= 1
+            assert torch.equal(frozen, expected)
+        assert oracle.logits(x).isnan().all() and (oracle.labels(x) == -1).all()
+        assert not oracle.jacobian(x).any()
+        assert oracle.done.all()
+        return x
+
+
+def test_samples_that_spent_their_budget_freeze() -> None:
+    model = network()
+    data = chosen(images(model), torch.tensor([1, 2, 3, 4, 5, 7, 8, 9]))
+    verdict = Judge(budget=3)(model, data, Spendthrift(), LINF)
+    assert verdict.forwards.tolist() == [3] * 8
+    assert verdict.backwards.tolist() == [1, 3] * 4
+
+
+@dataclass(frozen=True)
+class Population(Attack):
+    """Shows a bright image outside the ball beside a less bright one inside: only the second one wins."""
+
+    access: ClassVar[Access] = Access.LABELS
+
+    minimises: ClassVar[bool] = False
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        levels = torch.tensor([0.44, 0.9, 0.54, 0.52, 1.7]).view(1, 5, 1, 1, 1)
+        labels = oracle.labels(torch.ones_like(x)[:, None] * levels)
+        assert labels[0].tolist() == [0, 1, 1, 1, 1] and oracle.forwards.tolist() == [5] * len(x)
+        return oracle.best(x)
+
+
+@dataclass(frozen=True)
+class Nearest(Population):
+    minimises: ClassVar[bool] = True
+
+
+def test_of_a_population_the_best_that_counts_is_remembered() -> None:
+    verdict = Judge()(Step(), dark(), Population(), WIDE)
+    assert not verdict.robust.any() and torch.allclose(verdict.x_adv, torch.tensor(0.54))
+    nearest = Judge()(Step(), dark(), Nearest(), ThreatModel.parse("linf:0.01"))
+    assert nearest.robust.all() and torch.allclose(nearest.distance, torch.tensor(0.07))
+
+
+@pytest.mark.parametrize("granted", list(Access))
+@pytest.mark.parametrize("asks", ["labels", "logits", "as_module", "grad", "jacobian"])
+def test_an_attack_gets_what_it_declares_and_no_more(granted: Access, asks: str) -> None:
+    needs = {"labels": Access.LABELS, "logits": Access.SCORES, "as_module": Access.SCORES}.get(asks, Access.GRADIENTS)
+
+    @dataclass(frozen=True)
+    class Greedy(Attack):
+        access: ClassVar[Access] = granted
+
+        def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+            if asks == "as_module":
+                oracle.as_module()(x)
+            elif asks == "grad":
+                oracle.grad(x, y, losses.ce)
+            else:
+                getattr(oracle, asks)(x)
+            return x
+
+    model = network()
+    if granted >= needs:
+        Judge()(model, images(model), Greedy(), LINF)
+    else:
+        with pytest.raises(AccessError, match=rf"granted {granted.name} .* needs {needs.name}"):
+            Judge()(model, images(model), Greedy(), LINF)
