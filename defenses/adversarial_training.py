@@ -22,6 +22,7 @@ class AdversarialTraining(Defense, Recipe):
 
     threat: any ball, "linf:8/255". step_size: in pixels, by default 2.5 eps / steps for pgd and 1.25 eps for fgsm_rs.
     ramp: the share of training over which eps grows from 0, for large eps at which a fresh network learns nothing.
+    pgd_from: the share of training from which fgsm_rs hands over to PGD, as single steps grow weak late in training.
     validate attacks held-out training images with PGD, so that the trainer sees catastrophic overfitting and stops.
     """
 
@@ -34,23 +35,28 @@ class AdversarialTraining(Defense, Recipe):
     steps: int = 7
     step_size: str | float | None = None
     ramp: float = 0.0
+    pgd_from: float = 1.0
 
     def __post_init__(self) -> None:
         ThreatModel.parse(self.threat)
         if self.method not in ("pgd", "fgsm_rs"):
             raise ConfigError(f'method "{self.method}" is unknown: pgd or fgsm_rs')
-        if self.steps < 1 or not 0 <= self.ramp <= 1:
-            raise ConfigError(f"steps is {self.steps}, ramp {self.ramp}: steps must be at least 1, ramp in [0, 1]")
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        for name in ("ramp", "pgd_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it is a share of training, in [0, 1]")
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         return trainer.fit(base, self, draws)
 
     def at(self, progress: float) -> Recipe:
+        now = replace(self, method="pgd") if progress >= self.pgd_from else self
         if progress >= self.ramp:
-            return self
+            return now
         threat = ThreatModel.parse(self.threat)
         eps = threat.eps * progress / self.ramp
-        return replace(self, threat=f"{threat.norm}:{int(eps) if threat.norm is Norm.L0 else eps}", ramp=0.0)
+        return replace(now, threat=f"{threat.norm}:{int(eps) if threat.norm is Norm.L0 else eps}", ramp=0.0)
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         threat = ThreatModel.parse(self.threat)

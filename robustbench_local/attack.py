@@ -85,7 +85,7 @@ class IterativeAttack(Attack):
         state = self.init(oracle, x, y, threat, draws, turn)
         ended = state["x_adv"].clone()
         rows = torch.arange(len(x), device=x.device)
-        watch = self.memoryless and oracle.every_iterate and not oracle.stochastic
+        watch = self.memoryless and not oracle.stochastic
         before, last = state["x_adv"], state["x_adv"]
         for i in range(self.steps):
             state = self.step(state, oracle, x, y, threat, draws.stream(i), i)

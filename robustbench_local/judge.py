@@ -108,7 +108,7 @@ class Judge:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
-            raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: give one each")
+            raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
         report = report or Report()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
@@ -122,12 +122,14 @@ class Judge:
             done = 0
             while done < len(images):
                 rows = slice(done, min(done + size, len(images)))
+                part: _Part | None = None
                 try:
                     part = self._batch(model, images, rows, attack, threat, draws[rows], dtype)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
-                    size = max(1, size // 2)
+                if part is None:  # only here has the error let go of the batch's tensors
+                    size = max(1, min(size, len(images)) // 2)
                     if first.device.type == "cuda":
                         torch.cuda.empty_cache()
                     report.line(f"out of memory: going on with batches of {size}")

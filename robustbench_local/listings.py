@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from robustbench_local.conf import reading
 from robustbench_local.data import describe
 from robustbench_local.models import ARCHITECTURES, zoo_entry, zoo_names
@@ -40,7 +42,8 @@ def grids() -> list[Item]:
 
 def models() -> list[Item]:
     """Architectures; the zoo's checkpoints with their figures; recipes whose checkpoint is not bundled."""
-    sizes = ((name, sum(part.numel() for part in make().parameters())) for name, make in ARCHITECTURES.items())
+    with torch.device("meta"):  # shapes without memory
+        sizes = [(name, sum(part.numel() for part in make().parameters())) for name, make in ARCHITECTURES.items()]
     nets = [Item(name, f"architecture, {size:,} parameters") for name, size in sizes]
     bundled, recipes = zoo_names(), reading.names("zoo")
     return nets + [_zoo(name, bundled=name in bundled) for name in sorted({*bundled, *recipes})]

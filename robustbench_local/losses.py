@@ -27,7 +27,7 @@ def best_other(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{k != y} z_k - z_y (Carlini and Wagner 2017, f_6 without its floor): the image has fallen where it is >= 0."""
+    """max_{k != y} z_k - z_y (Carlini and Wagner 2017, f_6 without its floor); at 0 and above the image fell."""
     return best_other(logits, y) - logits.gather(1, y[:, None])[:, 0]
 
 
@@ -50,7 +50,7 @@ def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, y: Tensor) -> Tensor:
-    """The ratio form of the targeted margin; y is the class to reach (Croce and Hein 2020, equation 7, from y's side)."""
+    """The margin towards y over z_(1) - (z_(3) + z_(4)) / 2, the scale of Croce and Hein 2020, equation 7."""
     if logits.shape[1] < 4:
         raise ConfigError(f"the targeted dlr loss needs 4 classes or more, the model has {logits.shape[1]}: use margin")
     top = logits.topk(4, dim=1).values

@@ -59,7 +59,8 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
     """
     flags: list[str] = []
     rows = torch.arange(SAMPLE, device=draws.ids.device) % min(SAMPLE, len(images))  # few images are asked often
-    x, draws, labels = images[rows].to(dtype), draws[rows], images.labels
+    x = images[rows].to(dtype).contiguous(memory_format=torch.channels_last)  # as the judge will ask
+    draws, labels = draws[rows], images.labels
     with torch.no_grad(), kept_random_state(x.device):
         try:
             answers = [call(model, x, draws.stream(f"preflight:{k}")) for k in range(REPEATS)]

@@ -18,6 +18,7 @@ from robustbench_local.defense import Recipe
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.files import whole_file
+from robustbench_local.models.checkpoints import weights_digest
 from robustbench_local.progress import Report
 
 COLLAPSE = 0.5  # robust accuracy below this share of the best epoch's is catastrophic overfitting
@@ -69,7 +70,7 @@ class Trainer:
         if not 0 < schedule.validation < len(images):
             raise ConfigError(f"validation is {schedule.validation}: it must be in 1 .. {len(images) - 1} here")
         if schedule.batch > len(images) - schedule.validation:
-            raise ConfigError(f"batch is {schedule.batch}: {len(images) - schedule.validation} training images are left")
+            raise ConfigError(f"batch is {schedule.batch}: {len(images) - schedule.validation} images are left")
         self.images, self.schedule, self.seed, self.folder, self.report = images, schedule, seed, folder, report
         self.history: list[dict[str, float]] = []
         self.minutes = 0.0
@@ -129,7 +130,8 @@ class Trainer:
 
     def _collapsed(self) -> bool:
         robust = [row["robust"] for row in self.history if "robust" in row]
-        return bool(robust) and robust[-1] < COLLAPSE * max(robust)
+        constant = 1.5 / len(self.images.classes)  # about what a net that names one class always would hold
+        return bool(robust) and max(robust) > constant and robust[-1] < COLLAPSE * max(robust)
 
     def _optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
         plan = self.schedule
@@ -169,7 +171,7 @@ class Trainer:
         if self.folder is None:
             return None
         parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(self.seed)]
-        parts += [f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()]
+        parts += [weights_digest(net)]
         return self.folder / f"training-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}.pt"
 
 

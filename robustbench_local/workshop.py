@@ -32,7 +32,10 @@ UNDEFENDED = "none"
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """All that decides what training gives: images, architecture, defense, schedule and seed."""
+    """All that decides what training gives: images, architecture, defense, schedule, seed, and where it starts.
+
+    start: the zoo's model whose weights training goes on from; None: fresh ones.
+    """
 
     data: str
     architecture: str
@@ -40,6 +43,7 @@ class TrainingRecipe:
     defense: Defense
     schedule: Schedule
     seed: int = 0
+    start: str | None = None
 
 
 def parse_recipe(values: Mapping[str, Any], what: str) -> TrainingRecipe:
@@ -49,7 +53,8 @@ def parse_recipe(values: Mapping[str, Any], what: str) -> TrainingRecipe:
         raise ConfigError(f"{what}: {unknown_architecture(config.architecture)}")
     name, settings = named(config.defense, "defense")
     schedule = construct(Schedule, config.schedule, f"the schedule of {what}")
-    return TrainingRecipe(config.data, config.architecture, name, find_defense(name, settings), schedule, config.seed)
+    defense = find_defense(name, settings)
+    return TrainingRecipe(config.data, config.architecture, name, defense, schedule, config.seed, config.start)
 
 
 def named(entry: Any, what: str) -> tuple[str, dict[str, Any]]:
@@ -117,7 +122,8 @@ class Workshop:
         schedule = base.schedule if base else Schedule()
         if model.schedule:
             schedule = construct(Schedule, asdict(schedule) | model.schedule, f"the schedule of {model.name}")
-        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, base.seed if base else 0)
+        seed, start = (base.seed, base.start) if base and base.architecture == model.name else (0, None)
+        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, seed, start)
         return Blueprint(data, model, name, defense, recipe)
 
     def must_train(self, plan: Blueprint) -> bool:
@@ -167,7 +173,8 @@ def train(
     trainer = Trainer(
         images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report
     )
-    net = build_model(recipe.architecture, seed=recipe.seed)
+    fresh = recipe.start is None
+    net = build_model(recipe.architecture, seed=recipe.seed) if fresh else load_model(f"zoo:{recipe.start}")
     draws = Draws(recipe.seed, images.ids[:1]).stream("train")
     return recipe.defense.build(net, trainer, draws), trainer
 
@@ -187,6 +194,7 @@ def describe(recipe: TrainingRecipe) -> dict[str, Any]:
         "defense": {recipe.defense_name: asdict(recipe.defense)},
         "schedule": asdict(recipe.schedule),
         "seed": recipe.seed,
+        "start": recipe.start,
     }
 
 

@@ -93,7 +93,8 @@ def test_images_a_model_cannot_read() -> None:
             assert x.shape[1] == 1, "grey images only"
             return x.flatten(1)
 
-    for model in (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), Picky()):
+    grey, narrow = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
+    for model in (grey, narrow, Picky()):
         with pytest.raises(ModelError, match=r"cannot read images of shape \(3, 4, 4\) \(channels, height, width\)"):
             evaluate(model, X, Y, "fgsm")
     with pytest.raises(ModelError, match="AssertionError: grey images only"):
@@ -119,7 +120,7 @@ def test_models_that_return_no_logits(answer: Callable[[Tensor], Tensor], says: 
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(ConfigError, match="model is function: give an nn.Module"):
+    with pytest.raises(ConfigError, match=r"model is function: give an nn\.Module"):
         evaluate(lambda x: x, X, Y, "fgsm")  # type: ignore[arg-type]
 
 
@@ -217,9 +218,7 @@ class Returns(Attack):
         (lambda x: torch.where(torch.arange(4) == 1, torch.nan, x + 0.2), ("nan_pixels:4",), 0.0),
     ],
 )
-def test_images_that_do_not_count(
-    what: Callable[[Tensor], object], flags: tuple[str, ...], distance: float
-) -> None:
+def test_images_that_do_not_count(what: Callable[[Tensor], object], flags: tuple[str, ...], distance: float) -> None:
     verdict = evaluate(Brightness(), X, Y, Returns(what), "linf:0.1")
     assert verdict.robust.all() and verdict.robust_8bit.all()
     assert verdict.flags == flags
@@ -282,7 +281,7 @@ def test_a_model_without_gradients_says_so() -> None:
                 answer: Tensor = Brightness()(x)
             return answer
 
-    with pytest.raises(ModelError, match="does not depend on its input through autograd: .* give it a surrogate"):
+    with pytest.raises(ModelError, match=r"does not depend on its input through autograd: .* give it a surrogate"):
         evaluate(Steps(), X, Y, "pgd")
     assert evaluate(Steps(), X, Y, "noise").clean.all()  # nothing wrong with asking
 

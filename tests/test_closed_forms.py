@@ -24,22 +24,25 @@ DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}
 THREATS = [ThreatModel(Norm.LINF, 0.1), ThreatModel(Norm.L2, 0.2), ThreatModel(Norm.L1, 0.2)]
 
 
-def linear(weight: Tensor, bias: Tensor) -> nn.Module:
+def linear(weight: Tensor, bias: Tensor) -> nn.Sequential:
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     layer.weight.data, layer.bias.data = weight, bias
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def distances(model: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+def distances(model: nn.Sequential, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     """(N,): distance to the nearest boundary of a linear model, negative beyond it."""
-    weight, logits = model[1].weight.double(), model.double()(x.double())
-    model.float()
+    layer = model[1]
+    assert isinstance(layer, nn.Linear)
+    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+    logits = x.flatten(1).double() @ weight.T + bias
     slope = (weight[:, None] - weight[None]).norm(p=DUAL[norm], dim=2)[y].scatter(1, y[:, None], 1.0)
     gap = (logits.gather(1, y[:, None]) - logits) / slope
-    return gap.scatter(1, y[:, None], torch.inf).amin(1).detach()
+    nearest: Tensor = gap.scatter(1, y[:, None], torch.inf).amin(1)
+    return nearest
 
 
-def two_classes(threat: ThreatModel) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+def two_classes(threat: ThreatModel) -> tuple[nn.Sequential, Tensor, Tensor, Tensor]:
     """(model, x, y, distance): points of both classes at 0.5 to 1.5 eps from the boundary, far from the box."""
     generator = torch.Generator().manual_seed(1)
     size = SHAPE[0] * SHAPE[1] * SHAPE[2]
@@ -102,7 +105,8 @@ def twin(attack: Attack, broken: type[ThreatModel]) -> Attack:
     @dataclass(frozen=True)
     class Twin(type(attack)):  # type: ignore[misc]
         def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-            return super().__call__(oracle, x, y, broken(threat.norm, threat.eps), draws)
+            x_adv: Tensor = super().__call__(oracle, x, y, broken(threat.norm, threat.eps), draws)
+            return x_adv
 
     return Twin(**asdict(attack))
 

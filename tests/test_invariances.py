@@ -23,13 +23,14 @@ from robustbench_local.errors import AccessError, ConfigError
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge, Verdict
 from robustbench_local.oracle import Access, Oracle
+from robustbench_local.progress import Report
 from robustbench_local.threat import ThreatModel
 
 LINF, L2 = ThreatModel.parse("linf:0.03"), ThreatModel.parse("l2:0.2")
 COUNT = 30
 
 
-def network(seed: int = 0) -> nn.Module:
+def network(seed: int = 0) -> nn.Sequential:
     """A small random network with batch norm and dropout, 4 classes, images of 3x8x8."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -168,7 +169,8 @@ def test_the_model_is_given_back_as_it_was(fails: bool) -> None:
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True, True]
     assert [parameter.requires_grad for parameter in model.parameters()] == [True] * 5 + [False]
     for place, parameter in enumerate(model.parameters()):
-        assert parameter.grad is None if place % 2 == 0 else bool((parameter.grad == place).all())
+        grad = parameter.grad
+        assert grad is None if place % 2 == 0 else grad is not None and torch.equal(grad, torch.full_like(grad, place))
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
@@ -210,7 +212,8 @@ def test_targeted_attacks_are_judged_by_their_target(targets: str, loss: str) ->
 def test_targets_that_mean_nothing_are_refused() -> None:
     model = network()
     data = images(model)
-    for targets, why in ((data.labels, "other than the true one"), (data.labels + 4, r"0 \.\. 3"), (data.labels[:7], "30")):
+    y = data.labels
+    for targets, why in ((y, "other than the true one"), (y + 4, r"0 \.\. 3"), (y[:7], r"\(7,\) for 30 images")):
         with pytest.raises(ConfigError, match=why):
             Judge(targets=targets)(model, data, PGD(steps=2), LINF)
     with pytest.raises(ConfigError, match="multi_targeted is an untargeted attack"):
@@ -303,6 +306,79 @@ def test_circles_end_early_and_change_no_verdict(threat: str) -> None:
     assert torch.equal(quick.robust, slow.robust) and quick.robust.any()
     if threat.startswith("linf"):
         assert quick.forwards.sum() < 0.5 * slow.forwards.sum()
+
+
+def test_fast_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16, emulated where it is not native, only searches first: verdicts are float32's, and so is the rest."""
+    net = network()
+    data, attack = images(net), PGD(steps=10)
+    full = Judge()(net, data, attack, LINF)
+    monkeypatch.setattr("robustbench_local.judge.has_bfloat16", lambda device: True)
+    fast = Judge(precision="fast")(net, data, attack, LINF)
+    with torch.no_grad():
+        wrong = net(fast.x_adv).argmax(1) != data.labels
+    assert torch.equal(fast.robust, ~wrong) and not (fast.robust & ~full.robust).any()
+    assert fast.forwards[fast.robust & fast.clean].eq(20).all()  # what stands was searched twice
+    noisy = Jittered(net)
+    for name, judge in (("float32", Judge(eot=2)), ("fast", Judge(eot=2, precision="fast"))):
+        verdict = judge(noisy, data, attack, LINF)
+        assert verdict.forwards.eq(22).all(), name  # a random model is searched once, in float32
+
+
+def test_memory_running_out_costs_nothing_but_time() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 64:
+                raise torch.OutOfMemoryError("out of memory")
+            answer: Tensor = self.net(x)
+            return answer
+
+    class Lines(Report):
+        said: ClassVar[list[str]] = []
+
+        def line(self, text: str) -> None:
+            self.said.append(text)
+
+    few = images(network())
+    data = Tensors(few.x.repeat(5, 1, 1, 1), few.labels.repeat(5), torch.arange(5 * COUNT))
+    verdict = Judge()(Small(), data, PGD(steps=3), LINF, Lines())
+    assert Lines.said == [f"out of memory: going on with batches of {size}" for size in (75, 37)]
+    assert torch.equal(verdict.robust, Judge(batch_size=37)(network(), data, PGD(steps=3), LINF).robust)
+    with pytest.raises(torch.OutOfMemoryError):
+        Judge()(network(), data, Hungry(), LINF)
+
+
+@dataclass(frozen=True)
+class Hungry(Attack):
+    """Runs out of memory with a single image, too."""
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+
+@dataclass(frozen=True)
+class Alternating(IterativeAttack):
+    """Bright, dark, bright, dark: each step depends on where it stands only."""
+
+    memoryless: ClassVar[bool] = True
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        return {"x_adv": x}
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        return {"x_adv": torch.where(state["x_adv"] < 0.5, 0.55, 0.46)}
+
+
+def test_where_only_the_last_counts_no_circle_ends_early() -> None:
+    for steps, stands in ((3, False), (4, True), (5, False), (6, True)):
+        verdict = Judge(count="last")(Step(), dark(), Alternating(steps=steps), WIDE)
+        assert verdict.robust.tolist() == [stands] * 4
 
 
 class Counted(nn.Module):

@@ -1,4 +1,4 @@
-"""Random models: no lucky draws, expectation over their randomness, and strangers who do not say that they are random."""
+"""Random models: no lucky draws, expectation over randomness, and strangers who do not say that they are random."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_undeclared_randomness_is_measured_flagged_and_contained(count: int) -> 
     assert first.bits is not None and first.bits.shape == (count, 20)
     torch.manual_seed(8)
     second = evaluate(Undeclared(0.5), x, y, PGD(steps=5), "linf:0.2", eot=3)
-    assert torch.equal(first.bits, second.bits) and torch.equal(first.x_adv, second.x_adv)
+    assert second.bits is not None and torch.equal(first.bits, second.bits)
+    assert torch.equal(first.x_adv, second.x_adv)
     other = evaluate(Undeclared(0.5), x, y, PGD(steps=5), "linf:0.2", eot=3, seed=1)
     assert not torch.equal(first.x_adv, other.x_adv)
     still = evaluate(Undeclared(0), x, y, PGD(steps=5), "linf:0.2")
@@ -161,6 +162,7 @@ class RandomLinear(Defended):
     """Linear, with weights redrawn for every image and draw around their mean."""
 
     stochastic = True
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +187,7 @@ def averaged(eot: int, sign: int = 1) -> tuple[Tensor, Tensor]:
     oracle = Oracle(model, x, y, threat, Access.GRADIENTS, Draws(0, torch.arange(8)), eot=eot)
     value, grad, logits = oracle.grad(x, y, loss)
     assert torch.allclose(value, loss(logits, y), atol=1e-4)  # both are means over the same draws
-    expected: Tensor = model.mean[target] - model.mean[y]  # type: ignore[index]
+    expected: Tensor = model.mean[target] - model.mean[y]
     return grad.flatten(1), expected.flatten(1)
 
 

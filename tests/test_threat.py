@@ -194,6 +194,10 @@ def test_float32_projections_agree_with_float64(norm, eps):
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6)
     reached = ball(norm, eps).distance(found, x)  # a projection from outside lands on the sphere, not well within
     torch.testing.assert_close(reached, torch.full_like(reached, eps), rtol=1e-5, atol=0)
+    for far in (1e4 * (x_adv - x), 100 * (x_adv - x).sign()):  # where float32 holds no small parts of the wish
+        found = ball(norm, eps).project(x + far, x)
+        reached = ball(norm, eps).distance(found, x)
+        torch.testing.assert_close(reached, torch.full_like(reached, eps), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("text", FULL)

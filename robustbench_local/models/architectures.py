@@ -115,7 +115,7 @@ def trades_cnn() -> nn.Module:
         flatten=nn.Flatten(),
     )  # fmt: skip
     classifier = OrderedDict(
-        fc1=nn.Linear(64 * 4 * 4, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
+        fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
     )
     return nn.Sequential(OrderedDict(feature_extractor=nn.Sequential(features), classifier=nn.Sequential(classifier)))
 

@@ -1,0 +1,1 @@
+"""Speed beside the peers; run as modules, never timed in tests."""
