@@ -82,14 +82,17 @@ def standing(model: nn.Module, x: Tensor, y: Tensor) -> Job:
 
 
 def bare(model: nn.Module, x: Tensor, y: Tensor) -> Job:
-    """The forward passes and input gradients alone, in the same layout, precision and batches."""
+    """The input gradients alone, and a forward pass before and after; in the same layout, precision and batches."""
 
     def job() -> None:
         with as_deployed(model), full_float32():
             for images, labels in zip(x.split(250), y.split(250), strict=True):
-                leaf = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+                leaf = images.contiguous(memory_format=torch.channels_last)
+                right(model, leaf)
+                leaf.requires_grad_()
                 for _ in range(STEPS):
                     torch.autograd.grad(F.cross_entropy(model(leaf), labels, reduction="sum"), leaf)
+                right(model, leaf)
 
     return job
 

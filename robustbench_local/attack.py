@@ -85,7 +85,7 @@ class IterativeAttack(Attack):
         state = self.init(oracle, x, y, threat, draws, turn)
         ended = state["x_adv"].clone()
         rows = torch.arange(len(x), device=x.device)
-        watch = self.memoryless and not oracle.stochastic
+        watch = self.memoryless and oracle.every_iterate and not oracle.stochastic
         before, last = state["x_adv"], state["x_adv"]
         for i in range(self.steps):
             state = self.step(state, oracle, x, y, threat, draws.stream(i), i)
@@ -106,4 +106,9 @@ class IterativeAttack(Attack):
 
 
 def _same(a: Tensor, b: Tensor) -> Tensor:
-    return (a == b).flatten(1).all(1)
+    """(N,) bool: equal images. One line of pixels tells most apart, and is cheap."""
+    line = a.shape[2] // 2
+    same = (a[:, :, line] == b[:, :, line]).flatten(1).all(1)
+    rows = same.nonzero()[:, 0]
+    same[rows] = (a[rows] == b[rows]).flatten(1).all(1)
+    return same

@@ -28,6 +28,7 @@ COLLAPSE = 0.5  # robust accuracy below this share of the best epoch's is catast
 class Schedule:
     """How long and how fast. The learning rate rises linearly for `warmup` of all steps and falls linearly to 0.
 
+    restarts: epochs after which it does so anew, to half the peak before (warm restarts, Loshchilov and Hutter 2017).
     crop: pixels of reflect-padding before a random crop; flip: random mirror images. validation: how many of the last
     training images are held out; `watched` of them meet the recipe's validation attack after every epoch.
     """
@@ -37,6 +38,7 @@ class Schedule:
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.2
     warmup: float = 0.2
+    restarts: tuple[int, ...] = ()
     weight_decay: float = 5e-4
     crop: int = 0
     flip: bool = False
@@ -51,11 +53,17 @@ class Schedule:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}: it must be in [0, 1), a share of all steps")
+        if list(self.restarts) != sorted({epoch for epoch in self.restarts if 0 < epoch < self.epochs}):
+            raise ConfigError(f"restarts are {list(self.restarts)}: rising epochs in 1 .. {self.epochs - 1}")
 
     def rate(self, progress: float) -> float:
         """Share of the peak learning rate at progress in [0, 1]."""
-        rising = progress / self.warmup if self.warmup else 1.0
-        return min(rising, (1 - progress) / (1 - self.warmup))
+        epoch = progress * self.epochs
+        bounds = [0, *self.restarts, self.epochs]
+        turn = sum(epoch >= start for start in self.restarts)
+        leg = (epoch - bounds[turn]) / (bounds[turn + 1] - bounds[turn])
+        rising = leg / self.warmup if self.warmup else 1.0
+        return 0.5**turn * max(0.0, min(rising, (1 - leg) / (1 - self.warmup)))
 
 
 class Trainer:

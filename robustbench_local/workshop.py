@@ -32,10 +32,7 @@ UNDEFENDED = "none"
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """All that decides what training gives: images, architecture, defense, schedule, seed, and where it starts.
-
-    start: the zoo's model whose weights training goes on from; None: fresh ones.
-    """
+    """All that decides what training gives: images, architecture, defense, schedule and seed."""
 
     data: str
     architecture: str
@@ -43,7 +40,6 @@ class TrainingRecipe:
     defense: Defense
     schedule: Schedule
     seed: int = 0
-    start: str | None = None
 
 
 def parse_recipe(values: Mapping[str, Any], what: str) -> TrainingRecipe:
@@ -54,7 +50,7 @@ def parse_recipe(values: Mapping[str, Any], what: str) -> TrainingRecipe:
     name, settings = named(config.defense, "defense")
     schedule = construct(Schedule, config.schedule, f"the schedule of {what}")
     defense = find_defense(name, settings)
-    return TrainingRecipe(config.data, config.architecture, name, defense, schedule, config.seed, config.start)
+    return TrainingRecipe(config.data, config.architecture, name, defense, schedule, config.seed)
 
 
 def named(entry: Any, what: str) -> tuple[str, dict[str, Any]]:
@@ -122,8 +118,8 @@ class Workshop:
         schedule = base.schedule if base else Schedule()
         if model.schedule:
             schedule = construct(Schedule, asdict(schedule) | model.schedule, f"the schedule of {model.name}")
-        seed, start = (base.seed, base.start) if base and base.architecture == model.name else (0, None)
-        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, seed, start)
+        seed = base.seed if base and base.architecture == model.name else 0
+        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, seed)
         return Blueprint(data, model, name, defense, recipe)
 
     def must_train(self, plan: Blueprint) -> bool:
@@ -173,8 +169,7 @@ def train(
     trainer = Trainer(
         images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report
     )
-    fresh = recipe.start is None
-    net = build_model(recipe.architecture, seed=recipe.seed) if fresh else load_model(f"zoo:{recipe.start}")
+    net = build_model(recipe.architecture, seed=recipe.seed)
     draws = Draws(recipe.seed, images.ids[:1]).stream("train")
     return recipe.defense.build(net, trainer, draws), trainer
 
@@ -194,7 +189,6 @@ def describe(recipe: TrainingRecipe) -> dict[str, Any]:
         "defense": {recipe.defense_name: asdict(recipe.defense)},
         "schedule": asdict(recipe.schedule),
         "seed": recipe.seed,
-        "start": recipe.start,
     }
 
 

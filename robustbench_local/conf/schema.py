@@ -76,9 +76,8 @@ class ModelConfig:
 class ZooConfig:
     """How a model of the zoo is made.
 
-    schedule: the fields of train.Schedule. start: the zoo's model whose weights training goes on from. threat: what
-    its robust accuracy is measured within, by default what its defense trains for. verified: somebody ran it, and its
-    figures are measured.
+    schedule: the fields of train.Schedule. threat: what its robust accuracy is measured within, by default what its
+    defense trains for. verified: somebody ran it, and its figures are measured.
     """
 
     data: str
@@ -86,7 +85,6 @@ class ZooConfig:
     defense: str | dict[str, Any]
     schedule: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    start: str | None = None
     threat: str | None = None
     verified: bool = True
 
