@@ -141,7 +141,7 @@ class Grid:
         what = {
             "type": type(error).__name__,
             "message": str(error),
-            "traceback": "".join(traceback.format_exception(error)[-6:]),
+            "traceback": "".join(traceback.format_exception(error)),
             "seconds": seconds,
         }
         row = {"status": "error", "error": what, **self._context(definition)}

@@ -298,6 +298,12 @@ def test_the_rate_rises_and_falls():
     assert Schedule(warmup=0).rate(0) == 1 and Schedule(warmup=0).rate(0.5) == 0.5
 
 
+def test_a_restart_rises_anew_to_half_the_peak():
+    plan = Schedule(epochs=6, restarts=(4,), warmup=0.5)
+    found = [plan.rate(epoch / 6) for epoch in (0, 2, 3, 4, 5, 6)]
+    assert found == pytest.approx([0, 1, 0.5, 0, 0.5, 0])
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -306,6 +312,8 @@ def test_the_rate_rises_and_falls():
         ({"lr": -0.1}, "lr is -0.1"),
         ({"batch": 0}, "batch is 0"),
         ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"epochs": 3, "restarts": (3,)}, r"restarts are \[3\]: rising epochs in 1 .. 2"),
+        ({"epochs": 9, "restarts": (4, 2)}, r"restarts are \[4, 2\]"),
     ],
 )
 def test_a_schedule_that_means_nothing_is_refused(settings, message):
