@@ -402,7 +402,7 @@ def test_a_ramp_raises_eps_from_nothing(text, halfway):
     norm = text.partition(":")[0]
     assert ThreatModel.parse(recipe.at(0.0).threat) == ThreatModel.parse(f"{norm}:0")
     assert ThreatModel.parse(recipe.at(0.25).threat) == ThreatModel.parse(halfway)
-    assert recipe.at(0.5) is recipe and recipe.at(1.0) is recipe
+    assert recipe.at(0.5) == recipe and recipe.at(1.0) == recipe
     assert AdversarialTraining(threat=text).at(0.0).threat == text
 
 
