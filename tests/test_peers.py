@@ -140,7 +140,7 @@ def points(share: float) -> float:
     return 100 * share
 
 
-TRADES = dict(attack="pgd", threat="linf:0.3", steps=40, step_size=0.01)
+TRADES = dict(attack="pgd", threat="linf:0.3", steps=40, step_size=0.01, random_start=False)
 FAST = dict(attack="pgd", threat="linf:0.3", steps=50, step_size=0.01, restarts=10)
 
 
