@@ -31,6 +31,23 @@ class Attack:
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
 
+    @property
+    def own_images(self) -> int:
+        """How many images of the attacker's own `prepare` learns from."""
+        return 0
+
+    def prepare(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Attack:
+        """What is learnt once, before any judged image is seen -> the attack that then runs on the batches.
+
+        x (own_images, C, H, W) and their labels y are the attacker's own, none of them judged; the oracle answers for
+        exactly these, with this attack's access and a meter of its own.
+        """
+        return self
+
+    def sources(self) -> dict[str, str]:
+        """{what it reads beyond its settings, such as weights: digest}. A row is named by these too."""
+        return {}
+
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """Clean images x (N, C, H, W) and labels y (N,), or targets where oracle.targeted -> x_adv, like x."""
         raise NotImplementedError

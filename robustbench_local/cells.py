@@ -39,8 +39,12 @@ class Cell:
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
         return f"{model.data} {model.model.label} {model.defense_name} | {rest}"
 
-    def definition(self, images: Images, weights_digest: str | None, config: GridConfig) -> dict[str, Any]:
+    def definition(
+        self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None
+    ) -> dict[str, Any]:
         """All that decides the result, as the row records it and its key is made from."""
+        learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
+        read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
         return {
             "data": images.name,
             "split": images.split,
@@ -64,6 +68,8 @@ class Cell:
             "budget": config.budget,
             "eot": config.eot,
             "draws": config.draws,
+            **learnt,
+            **read,
         }
 
     def judge(self, config: GridConfig) -> Judge:

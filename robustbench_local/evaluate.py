@@ -13,6 +13,7 @@ from robustbench_local.errors import ConfigError, DataError
 from robustbench_local.judge import Judge, Verdict
 from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import check_images
+from robustbench_local.store import fingerprint
 from robustbench_local.threat import ThreatModel
 
 JUDGE_SETTINGS = frozenset(field.name for field in fields(Judge)) - {"seed"}
@@ -35,11 +36,12 @@ class Tensors:
 
 def evaluate(
     model: nn.Module, x: Tensor, y: Tensor, attack: str | Attack = "pgd", threat: str | ThreatModel = "linf:8/255",
-    seed: int = 0, **settings: Any,
+    seed: int = 0, *, attacker: tuple[Tensor, Tensor] | None = None, **settings: Any,
 ) -> Verdict:  # fmt: skip
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
 
     settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws).
+    attacker: images and labels that an attack may learn from (a substitute's seeds), none of them among x.
     Raises DataError, ModelError, ThreatError, ConfigError or PluginError, each naming the value and the likely cause.
     """
     if not isinstance(model, nn.Module):
@@ -55,4 +57,18 @@ def evaluate(
         attack = find_attack(attack, settings)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
     images = Tensors(x.to(device), y.to(device), torch.arange(len(x), device=device))
-    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat))
+    own = None if attacker is None else _not_judged(*attacker, images)
+    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own)
+
+
+def _not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
+    """The attacker's images, with ids of their own. DataError where any is among the judged."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise DataError(f"attacker is ({type(x).__name__}, {type(y).__name__}): give torch tensors (images, labels)")
+    check_images(x, y)
+    x = x.to(images.x)
+    shared = int(torch.isin(fingerprint(x), fingerprint(images.x)).sum()) if x.shape[1:] == images.x.shape[1:] else 0
+    if shared:
+        raise DataError(f"{shared} of the attacker's {len(x)} images are among those judged: give training images")
+    ids = len(images) + torch.arange(len(x), device=images.ids.device)
+    return Tensors(x, y.to(images.labels), ids)

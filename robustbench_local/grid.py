@@ -27,10 +27,11 @@ from robustbench_local.metrics import summarise
 from robustbench_local.models import build_model, weights_digest
 from robustbench_local.progress import Report
 from robustbench_local.report.table import write_tables
-from robustbench_local.store import Row, Store, row_key
+from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
 _TRIAL = 32  # images in the batch that a dry run times
+_BLOCK = 4096  # images turned into floats at a time
 
 
 def run_grid(grid: str, *, report: Report | None = None, **overrides: Any) -> list[Row]:
@@ -58,6 +59,10 @@ class Grid:
         self.workshop = Workshop(self.device, self.config.source, report)
         self.cells = resolve(self.config, self.workshop)
         self.images = {str(data): self._open(str(data)) for data in as_list(self.config.data)}
+        for cell in self.cells:
+            cell.attack.sources()  # what an attack reads must be there before anything runs
+        learning = {cell.model.data for cell in self.cells if cell.attack.own_images}
+        self.attackers = {data: self._open_attacker(data) for data in learning}
 
     def _open(self, data: str) -> Images:
         config = self.config
@@ -65,6 +70,20 @@ class Grid:
             data, split=config.split, source=config.source, n=config.n, ids=config.ids, sample=config.sample,
             seed=int(as_list(config.seeds)[0]), device=self.device,
         )  # fmt: skip
+
+    def _open_attacker(self, data: str) -> Images:
+        """What an attacker may learn from: the training split, without what is judged."""
+        whole = open_data(data, split="train", source=self.config.source, device=self.device)
+        if self.config.split != "train":
+            return whole
+        left = whole.ids[~torch.isin(whole.ids, self.images[data].ids)].tolist()
+        if not left:
+            raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
+        return open_data(data, split="train", source=self.config.source, ids=left, device=self.device)
+
+    def _definition(self, cell: Cell, digest: str | None) -> dict[str, Any]:
+        data = cell.model.data
+        return cell.definition(self.images[data], digest, self.config, self.attackers.get(data))
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
@@ -93,7 +112,7 @@ class Grid:
             forward, backward, classes = _time(model.to(self.device).eval(), images)
             digest = None if training else weights_digest(model)
             for cell in cells:
-                key = row_key(cell.definition(images, digest, self.config))
+                key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
                 forwards, backwards = cell.attack.cost(classes)
                 seconds = len(images) * (forwards * forward + backwards * backward)
@@ -112,7 +131,7 @@ class Grid:
     def _row(self, cell: Cell, model: nn.Module, digest: str, place: int) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
         images = self.images[cell.model.data]
-        definition = cell.definition(images, digest, self.config)
+        definition = self._definition(cell, digest)
         key = row_key(definition)
         if not self.config.force and (row := self.store.read(key)) is not None and row["status"] == "ok":
             self.report.line(f"{cell}: done before")
@@ -120,14 +139,18 @@ class Grid:
         part = _Part(self.report, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells))
         started = time.monotonic()
         try:
-            verdict = cell.judge(self.config)(model, images, cell.attack, cell.threat, report=part)
+            own = self.attackers.get(cell.model.data)
+            verdict = cell.judge(self.config)(model, images, cell.attack, cell.threat, report=part, attacker=own)
             results = summarise(verdict, images.classes)
         except Exception as error:  # an attack may die of anything; the other cells go on
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             return self._failed(cell, digest, error, time.monotonic() - started)
         row = {"status": "ok", "results": results, **self._context(definition)}
-        self.store.write(key, row, _arrays(verdict, with_x_adv=self.config.save == "x_adv"))
+        arrays = _arrays(verdict)
+        if self.config.save == "x_adv":
+            arrays |= _kept(verdict, images)
+        self.store.write(key, row, arrays)
         self.report.line(
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
             f" ({verdict.seconds:.1f} s)"
@@ -137,7 +160,7 @@ class Grid:
         return stored
 
     def _failed(self, cell: Cell, digest: str | None, error: Exception, seconds: float) -> Row:
-        definition = cell.definition(self.images[cell.model.data], digest, self.config)
+        definition = self._definition(cell, digest)
         what = {
             "type": type(error).__name__,
             "message": str(error),
@@ -196,12 +219,20 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _arrays(verdict: Verdict, *, with_x_adv: bool) -> dict[str, npt.NDArray[Any]]:
+def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
     names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards"]
-    names += ["clean_bits", "bits", "bits_8bit"] + ["x_adv"] * with_x_adv
-    found = ((name, getattr(verdict, name)) for name in names)
-    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found if tensor is not None}
+    names += ["clean_bits", "bits", "bits_8bit"]
+    found = {name: getattr(verdict, name) for name in names}
+    found |= {f"note_{name}": values for name, values in verdict.notes.items()}
+    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+
+
+def _kept(verdict: Verdict, images: Images) -> dict[str, npt.NDArray[Any]]:
+    """The adversarial images, and what the clean ones are known by."""
+    known = [fingerprint(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK)]
+    kept = {"x_adv": verdict.x_adv, "fingerprint": torch.cat(known)}
+    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in kept.items()}
 
 
 def _time(model: nn.Module, images: Images) -> tuple[float, float, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
 from robustbench_local.oracle import Oracle, lead
 from robustbench_local.preflight import Source, check_images, check_model
+from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
 from robustbench_local.threat import ThreatModel
@@ -31,7 +32,9 @@ class Verdict:
     """What one attack left standing. All tensors are on the model's device, in the order of the images.
 
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
-    more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept.
+    more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
+    backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
+    notes are the attack's figures per image, (N,), NaN where it has none.
     """
 
     labels: Tensor
@@ -48,6 +51,9 @@ class Verdict:
     clean_bits: Tensor | None = None
     bits: Tensor | None = None
     bits_8bit: Tensor | None = None
+    prepared_forwards: int = 0
+    prepared_backwards: int = 0
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def clean_accuracy(self) -> float:
@@ -102,8 +108,10 @@ class Judge:
             raise ConfigError(f'targets "{self.targets}" is unknown: "random", "least_likely" or int64 (N,)')
 
     def __call__(
-        self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None
-    ) -> Verdict:
+        self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
+        attacker: Source | None = None,
+    ) -> Verdict:  # fmt: skip
+        """attacker: images that an attack may learn from, where it asks for some; none of them among the judged."""
         if threat.norm not in attack.norms:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
@@ -116,7 +124,10 @@ class Judge:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
+            own = own_images(attack, attacker, first, self.seed)
             model, flags = check_model(model, images, draws, dtype)
+            name = type(attack).__name__
+            attack, prepared = self._prepare(model, attack, own, threat)
             size = self.batch_size or BATCH.get(first.device.type, 250)
             parts: list[_Part] = []
             done = 0
@@ -136,14 +147,37 @@ class Judge:
                     continue
                 parts.append(part)
                 done = rows.stop
-                report.advance(f"{type(attack).__name__.lower()} {threat}", done / len(images))
-        for name in parts[0].count:
-            if total := sum(part.count[name] for part in parts):
-                flags.append(f"{name}:{total}")
-        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+                report.advance(f"{name.lower()} {threat}", done / len(images))
+        for fault in parts[0].count:
+            if total := sum(part.count[fault] for part in parts):
+                flags.append(f"{fault}:{total}")
+        tensors = {key: torch.cat([part.tensors[key] for part in parts]) for key in parts[0].tensors}
+        noted = sorted(set().union(*(part.notes for part in parts)))
+        notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
-            labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started, **tensors
-        )
+            labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
+            prepared_forwards=prepared[0], prepared_backwards=prepared[1], notes=notes, **tensors,
+        )  # fmt: skip
+
+    def _prepare(
+        self, model: nn.Module, attack: Attack, own: tuple[Tensor, Tensor, Draws], threat: ThreatModel
+    ) -> tuple[Attack, tuple[int, int]]:
+        """(the attack as it runs on the batches, forward and backward passes it took to become so)."""
+        x, y, draws = own
+        oracle = self._oracle(model, x, y, attack, threat, draws.stream("prepare"), targeted=False)
+        prepared = attack.prepare(oracle, x.clone(), y, threat, draws.stream("learn"))
+        if prepared.access > attack.access or prepared.minimises != attack.minimises:
+            raise ConfigError(f"{type(attack).__name__} became another kind of attack when it was prepared")
+        return prepared, (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
+
+    def _oracle(
+        self, model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: ThreatModel, draws: Draws, *,
+        targeted: bool,
+    ) -> Oracle:  # fmt: skip
+        return Oracle(
+            model, x, y, threat, attack.access, draws, targeted=targeted, eot=self.eot, budget=self.budget,
+            every_iterate=self.count == "all", minimises=attack.minimises,
+        )  # fmt: skip
 
     def _batch(
         self, model: nn.Module, images: Source, rows: slice, attack: Attack, threat: ThreatModel, draws: Draws,
@@ -157,7 +191,7 @@ class Judge:
         clean = rights.double().mean(1) > 0.5
         goal = y if self.targets is None else self._goal(logits, y, rows, draws.stream("targets"))
         worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
-        found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean))
+        found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean), {})
         if worth.any():
             found.put(worth, self._search(model, x[worth], goal[worth], attack, threat, draws[worth]))
         x_adv = found.x_adv
@@ -180,7 +214,7 @@ class Judge:
             outside_ball=int((~inside & ~nan).sum()),
             near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
         )
-        return _Part(tensors, count)
+        return _Part(tensors, count, found.notes)
 
     def _answers(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """(right (N, R) bool, mean logits (N, K)); R is 1 unless the model is random. A tie or NaN is not right."""
@@ -231,16 +265,14 @@ class Judge:
     def _attack(
         self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
     ) -> _Found:
-        oracle = Oracle(
-            model, x, goal, threat, attack.access, draws.stream("oracle"), targeted=self.targets is not None,
-            eot=self.eot, budget=self.budget, every_iterate=self.count == "all", minimises=attack.minimises,
-        )  # fmt: skip
+        targeted = self.targets is not None
+        oracle = self._oracle(model, x, goal, attack, threat, draws.stream("oracle"), targeted=targeted)
         x_adv = attack(oracle, x.clone(memory_format=torch.preserve_format), goal, threat, draws.stream("attack"))
         if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
             name = type(attack).__name__
             raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
-        return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen)
+        return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
 
 
 @dataclass
@@ -251,12 +283,15 @@ class _Found:
     forwards: Tensor
     backwards: Tensor
     fallen: Tensor
+    notes: dict[str, Tensor]
 
     def put(self, rows: Tensor, other: _Found, add: bool = False) -> None:
         """Put another search's finds into these rows; add: its spending comes on top."""
         self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
         self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
         self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
+        for name, values in other.notes.items():
+            self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
 
 
 @dataclass
@@ -265,6 +300,11 @@ class _Part:
 
     tensors: dict[str, Tensor]
     count: dict[str, int]
+    notes: dict[str, Tensor]
+
+    def note(self, name: str) -> Tensor:
+        """(n,), NaN where this batch has no such note."""
+        return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -51,7 +51,8 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     """The results of a row: accuracies in [0, 1] with 95 % intervals, per class, cost, flags.
 
     distance_median is over the images that were right and fell, in units of the threat's norm, None where none
-    did; forwards_mean and backwards_mean are passes per image.
+    did; forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image was
+    judged. notes are means over the images that have one.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     n = len(verdict.labels)
@@ -67,6 +68,9 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "per_class": per_class(verdict.labels, clean, robust, classes),
         "forwards_mean": float(verdict.forwards.double().mean()),
         "backwards_mean": float(verdict.backwards.double().mean()),
+        "prepared_forwards": verdict.prepared_forwards,
+        "prepared_backwards": verdict.prepared_backwards,
+        "notes": {name: float(values.double().nanmean()) for name, values in verdict.notes.items()},
         "distance_median": float(fell.double().median()) if len(fell) else None,
         "seconds": verdict.seconds,
         "flags": list(verdict.flags),

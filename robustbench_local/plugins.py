@@ -17,6 +17,7 @@ from robustbench_local.settings import construct, defaults
 
 T = TypeVar("T")
 _NONE: Mapping[str, Any] = MappingProxyType({})
+_HANDED_ON = ("name", "settings")  # fields of a family, which says in its summary how to name its members
 _HOME = Path(__file__).resolve().parent.parent  # where our own packages lie side by side
 
 
@@ -47,8 +48,20 @@ class Listed:
 
 
 def find_attack(name: str, settings: Mapping[str, Any] = _NONE) -> Attack:
-    """The attack of that name with these settings; PluginError or ConfigError where there is none such."""
-    return construct(_load(ATTACKS, name, Attack), settings, f'attack "{name}"')
+    """The attack of that name with these settings; PluginError or ConfigError where there is none such.
+
+    A name with a colon is one of a family: `foolbox:LinfPGD` is the plug-in `foolbox` with the field name="LinfPGD".
+    A plug-in with a field `settings` takes there all that it is given, to check and hand on.
+    """
+    plugin, colon, member = name.partition(":")
+    kind = _load(ATTACKS, plugin, Attack)
+    if "settings" in defaults(kind):
+        settings = {"settings": dict(settings)}
+    if colon:
+        if "name" not in defaults(kind):
+            raise PluginError(f'unknown attack "{name}": "{plugin}" is one attack and not a family of them')
+        settings = {"name": member} | dict(settings)
+    return construct(kind, settings, f'attack "{name}"')
 
 
 def find_defense(name: str, settings: Mapping[str, Any] = _NONE) -> Defense:
@@ -70,7 +83,7 @@ def listing(group: Group) -> list[Listed]:
                 name, kind.summary, kind.paper,
                 access=kind.access.name.lower() if issubclass(kind, Attack) else "",
                 norms=tuple(sorted(kind.norms)) if issubclass(kind, Attack) else (),
-                settings=defaults(kind),
+                settings={name: value for name, value in defaults(kind).items() if name not in _HANDED_ON},
             )
         )  # fmt: skip
     return rows

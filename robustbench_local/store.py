@@ -21,7 +21,10 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from robustbench_local.draws import Draws
 from robustbench_local.errors import StoreError
 from robustbench_local.files import sweep, whole_file
 
@@ -40,6 +43,13 @@ def row_key(definition: Mapping[str, Any]) -> str:
     whole = _plain({"schema": SCHEMA, "definition": definition}, exact=True)
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def fingerprint(x: Tensor) -> Tensor:
+    """(N,) int64: what images (N, C, H, W) are known by, in any data set and selection, from their bits in float32."""
+    bits = x.float().contiguous().view(torch.int32).flatten(1).long()
+    weights = Draws(0, torch.zeros(1, dtype=torch.int64, device=x.device)).integers(2**31, bits.shape[1])
+    return (bits * weights).sum(1)
 
 
 class Store:

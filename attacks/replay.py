@@ -1,0 +1,92 @@
+"""Replay: what other attacks once made of the same images is tried again, on this model, within this threat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local.attack import Attack
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.store import Row, Store, fingerprint
+from robustbench_local.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Replay(Attack):
+    """Every adversarial image that rows kept (`save=x_adv`) of an image is projected into the threat and asked about.
+
+    rows: a results folder, as results/cifar10_pgd, or one that holds several; whatever model, defense, attack and
+    threat its rows are of, they serve, but for rows of replays. An image is known by its pixels, so that any selection
+    of the same data serves. All images kept are in host memory at once. It asks for labels only; but what it replays
+    may have been made with gradients, of this very model if its rows are there: so its access says gradients.
+
+    Costs at most a forward per row, and no backward; note replayed: how many images there were to try.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    summary: ClassVar[str] = "adversarial images that earlier rows kept, tried again"
+
+    rows: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ConfigError("rows is empty: name a results folder whose grids ran with save=x_adv")
+
+    def keeping(self) -> Iterator[tuple[Store, Row]]:
+        """The rows that kept images, those that left least standing first."""
+        stores = (Store(folder.parent) for folder in sorted(Path(self.rows).expanduser().rglob("rows")))
+        kept = [
+            (store, row)
+            for store in stores
+            for row in store.rows()
+            if {"x_adv", "fingerprint"} <= row["arrays"].keys() and row["definition"]["attack"] != "replay"
+        ]
+        yield from sorted(kept, key=lambda each: (each[1]["results"]["robust_accuracy"], each[1]["key"]))
+
+    def sources(self) -> dict[str, str]:
+        """Which images there are: once there are more, replaying them is another cell."""
+        kept = [(row["key"], row["arrays"]["x_adv"]) for _, row in self.keeping()]
+        return {"rows": hashlib.sha256(json.dumps(kept).encode()).hexdigest()}
+
+    def prepare(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Attack:
+        kept = []
+        for store, row in self.keeping():
+            arrays = store.arrays(row["key"], "x_adv", "fingerprint")
+            kept.append((torch.from_numpy(arrays["fingerprint"]), torch.from_numpy(arrays["x_adv"])))
+        if not kept:
+            raise ConfigError(f"no row under {Path(self.rows).absolute()} kept its images: run a grid with save=x_adv")
+        return Kept(tuple(kept))
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        return len(list(self.keeping())), 0
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Attack):
+    """images: for each row what the clean images are known by, (M,) int64, and what became of them, (M, C, H, W)."""
+
+    access: ClassVar[Access] = Access.GRADIENTS
+
+    images: tuple[tuple[Tensor, Tensor], ...]
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        mine, x_adv, count = fingerprint(x).cpu(), x.clone(), torch.zeros_like(y)
+        for known, images in self.images:
+            same = mine[:, None] == known
+            there = same.any(1).to(x.device)
+            rows = (there & ~oracle.done).nonzero()[:, 0]
+            made = images[same.int().argmax(1)[rows.cpu()]].to(x)
+            x_adv[rows] = threat.project(made, x[rows])
+            oracle[rows].submit(x_adv[rows])
+            count += there
+        oracle.note("replayed", count)
+        return oracle.best(x_adv)
