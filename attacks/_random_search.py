@@ -1,0 +1,79 @@
+"""Random search, as Square and Sparse-RS do it: propose a change, ask for its score, keep it where the loss rises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local import losses
+from robustbench_local.attack import IterativeAttack, State
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class RandomSearch(IterativeAttack):
+    """start and propose are the attack's own; what they return besides x_adv is kept or dropped together with it.
+
+    steps: proposals. loss is raised without targets, targeted_loss with them.
+    Cost: restarts * (steps + 2) - 1 forwards, as a restart that another follows hands in its end; no backwards.
+    """
+
+    access: ClassVar[Access] = Access.SCORES
+
+    restarts: int = 1
+    loss: str = "margin"
+    targeted_loss: str = "ce"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ConfigError(f"steps is {self.steps}, restarts {self.restarts}: both must be at least 1")
+        losses.named(self.loss)
+        losses.named(self.targeted_loss, targeted=True)
+
+    def start(self, x: Tensor, threat: ThreatModel, draws: Draws) -> State:
+        raise NotImplementedError
+
+    def propose(self, state: State, x: Tensor, threat: ThreatModel, draws: Draws, i: int, *, targeted: bool) -> State:
+        raise NotImplementedError
+
+    def rounds(self, oracle: Oracle) -> int:
+        return self.restarts
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        return self._scored(self.start(x, threat, draws.stream("start")), oracle, y)
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        proposal = self.propose(state, x, threat, draws, i, targeted=oracle.targeted)
+        proposal = self._scored(proposal, oracle, y)
+        better = proposal["loss"] > state["loss"]
+        return {
+            name: torch.where(better.view(-1, *[1] * (value.ndim - 1)), proposal[name], value)
+            for name, value in state.items()
+        }
+
+    def _scored(self, state: State, oracle: Oracle, y: Tensor) -> State:
+        loss = losses.named(self.targeted_loss if oracle.targeted else self.loss, targeted=oracle.targeted)
+        return state | {"loss": settled(loss(oracle.logits(state["x_adv"]), y))}
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        return self.restarts * (self.steps + 2) - 1, 0
+
+
+def settled(score: Tensor) -> Tensor:
+    """Without the last digits, which depend on the shape of the batch: what ties must tie in any company."""
+    unit: float = torch.finfo(score.dtype).eps ** 0.75  # 6e-6 in float32, 2e-12 in float64
+    return (score / unit).round() * unit
+
+
+def phase(i: int, steps: int, ends: Sequence[int]) -> int:
+    """How many of a schedule's marks, given for 10,000 proposals, lie behind proposal i of `steps`."""
+    return sum(10_000 * i // steps > end for end in ends)
