@@ -1,0 +1,65 @@
+"""AutoAttack: the standard evaluation, at exactly its published strength."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from attacks._random_search import phase
+from attacks.apgd import APGD
+from attacks.fab import FAB
+from attacks.square import HALVINGS, Square
+from robustbench_local.attack import Attack
+from robustbench_local.oracle import Access
+from robustbench_local.suite import Suite
+from robustbench_local.threat import Norm
+
+
+@dataclass(frozen=True)
+class FirstHalf(Square):
+    """Square as AutoAttack runs it: its squares shrink as those of 10,000 proposals do, of which it makes 5,000."""
+
+    def share(self, i: int) -> float:
+        return self.p / 2.0 ** phase(i, 10_000, HALVINGS)
+
+
+@dataclass(frozen=True)
+class AutoAttack(Suite):
+    """Croce and Hein 2020; in L1 as in Croce and Hein 2021 (arXiv:2103.01208).
+
+    standard: APGD on cross-entropy, APGD on the targeted dlr loss, targeted FAB, Square. plus: more restarts, and the
+    untargeted APGD on dlr and FAB. rand, for random models: APGD on cross-entropy and on dlr, each query the mean of
+    the judge's eot draws, which are 20 unless it is told otherwise.
+
+    Cost: the sum over the members, which depends on the norm.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    summary: ClassVar[str] = "APGD, targeted APGD and FAB, Square: the standard evaluation"
+    paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208"
+
+    variant: Literal["standard", "plus", "rand"] = "standard"
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        sparse = norm is Norm.L1
+        match self.variant:
+            case "standard":
+                return {
+                    "apgd-ce": APGD(loss="ce", restarts=5 if sparse else 1, larger_eps=sparse),
+                    "apgd-t": APGD(loss="dlr", targets=5 if sparse else 9, larger_eps=sparse),
+                    "fab-t": FAB(targets=9),
+                    "square": FirstHalf(steps=5000, p=0.8),
+                }
+            case "plus":
+                return {
+                    "apgd-ce": APGD(loss="ce", restarts=5),
+                    "apgd-dlr": APGD(loss="dlr", restarts=5),
+                    "fab": FAB(restarts=5),
+                    "square": FirstHalf(steps=5000, p=0.8),
+                    "apgd-t": APGD(loss="dlr", targets=9),
+                    "fab-t": FAB(targets=9),
+                }
+            case "rand":
+                return {"apgd-ce": APGD(loss="ce"), "apgd-dlr": APGD(loss="dlr")}

@@ -1,0 +1,162 @@
+"""Fast adaptive boundary attack: step to the linearised boundary, drawn back towards the clean image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks._targets import ranked
+from robustbench_local import losses
+from robustbench_local.attack import IterativeAttack, State
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+
+@dataclass(frozen=True)
+class FAB(IterativeAttack):
+    """The nearest adversarial image in L∞, L2 or L1 (Croce and Hein 2020, algorithm 1).
+
+    Each step projects the point and the clean image onto hyperplane ∩ box, where the hyperplane is the linearised
+    boundary to the class that is nearest by it; goes `eta` times as far; and takes the mean of the two, the clean
+    image's with a weight of at most `alpha_max` (equation 8). Where that is adversarial it goes back, to `beta` of the
+    way from the clean image. The first round starts at the clean image, restarts anywhere within eps / 2 of it.
+
+    targets: 0, or how many of the classes with the highest clean logits get `restarts` rounds each, in which the only
+    hyperplane is that class's (at most K - 1). That needs one backward pass a step instead of K.
+
+    Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, untargeted R * (3 steps + 1) forwards and
+    R * K * steps backwards, with targets R * (2 steps + 2) and R * steps. In a ball, where nothing was found, the last
+    round asks once less.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    minimises: ClassVar[bool] = True
+    summary: ClassVar[str] = "nearest adversarial image by projections onto linearised boundaries"
+    paper: ClassVar[str] = "Croce and Hein 2020, arXiv:1907.02044"
+
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 0
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ConfigError(f"steps is {self.steps}, restarts {self.restarts}: both must be at least 1")
+        if self.targets < 0:
+            raise ConfigError(f"targets is {self.targets}: a number of classes, or 0 for all in every step")
+        if not 0 <= self.alpha_max <= 1 or not 0 < self.beta < 1 or self.eta < 1:
+            raise ConfigError(
+                f"alpha_max {self.alpha_max}, beta {self.beta}, eta {self.eta}: alpha_max is a weight in [0, 1], beta a"
+                " share of the way in (0, 1), eta an overshoot of 1 or more"
+            )
+
+    def rounds(self, oracle: Oracle) -> int:
+        return self._rounds(oracle.classes)
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        if oracle.targeted:
+            raise ConfigError("FAB looks for the nearest class of any kind: it cannot be given one to reach")
+        again = turn % self.restarts
+        start = ThreatModel(threat.norm, threat.eps / 2).start(x, draws.stream("start")) if again else x
+        state = {"x_adv": start, "found": x, "distance": x.new_full((len(x),), torch.inf)}
+        return state | ({"target": ranked(oracle, x, y, turn // self.restarts)} if self.targets else {})
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        x_adv, norm = state["x_adv"], threat.norm
+        if self.targets:
+            gap, slope, _ = oracle.grad(x_adv, y, partial(losses.margin_to, target=state["target"]))
+        else:
+            gap, slope = nearest_boundary(oracle, x_adv, y, norm)
+        gap_clean = gap + (slope * (x - x_adv)).flatten(1).sum(1)  # of the linearisation at x_adv
+        ahead, back = onto_boundary(
+            torch.cat([x_adv, x]), torch.cat([gap, gap_clean]), torch.cat([slope, slope]), norm
+        ).split(len(x))
+        far, near = (threat.distance(move, torch.zeros_like(x)).clamp_min(1e-8) for move in (ahead, back))
+        alpha = (far / (far + near)).clamp_max(self.alpha_max).view(-1, 1, 1, 1)
+        x_adv = ((1 - alpha) * (x_adv + self.eta * ahead) + alpha * (x + self.eta * back)).clamp_(0, 1)
+
+        margin = losses.margin(oracle.logits(x_adv), y)
+        won, distance = margin >= 0, threat.distance(x_adv, x)
+        nearer = (margin >= CLEARLY) & (distance < state["distance"])
+        found = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["found"])
+        further = torch.where(won.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
+        return state | {
+            "x_adv": found if i + 1 == self.steps else further,
+            "found": found, "distance": torch.where(nearer, distance, state["distance"]),
+        }  # fmt: skip
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        rounds = self._rounds(classes)
+        if self.targets:
+            return rounds * (2 * self.steps + 2), rounds * self.steps
+        return rounds * (3 * self.steps + 1), rounds * self.steps * classes
+
+    def _rounds(self, classes: int) -> int:
+        return self.restarts * max(1, min(self.targets, classes - 1))
+
+
+def nearest_boundary(oracle: Oracle, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """(z_k - z_y (N,), its gradient like x) for the class k whose linearised boundary is nearest."""
+    rows = torch.arange(len(x), device=x.device)
+    logits, slopes = oracle.logits(x), oracle.jacobian(x)
+    gaps = logits - logits.gather(1, y[:, None])
+    slopes = slopes - slopes[rows, y][:, None]
+    lengths = slopes.flatten(2).norm(p={Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}[norm], dim=2)
+    away = (gaps.abs() / lengths.clamp_min(1e-12)).scatter(1, y[:, None], torch.inf)
+    nearest = away.argmin(1)
+    return gaps[rows, nearest], slopes[rows, nearest]
+
+
+def onto_boundary(points: Tensor, gap: Tensor, slope: Tensor, norm: Norm) -> Tensor:
+    """The shortest move of each point (N, C, H, W) in [0, 1] onto {gap + <slope, move> = 0} ∩ [0, 1]^d.
+
+    Where hyperplane and box do not meet: as near to the hyperplane as the box allows.
+    """
+    flat, point = slope.flatten(1), points.flatten(1)
+    sign = flat.sign() * -gap.sign()[:, None]  # which way each coordinate must go
+    most = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)  # in float32 1e-25 squared is 0
+    weight, need = flat.abs() / most[:, None], gap.abs() / most
+    room = torch.where(sign > 0, 1 - point, point) * (sign != 0)
+    size = fill(weight, room, need) if norm is Norm.L1 else level(weight, room, need, norm)
+    return (sign * size).view_as(points)
+
+
+def fill(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """The least sum of sizes in [0, room] with <weight, size> = need: the largest weights first."""
+    order = weight.argsort(1, descending=True)
+    ranked_weight = weight.gather(1, order)
+    gain = ranked_weight * room.gather(1, order)
+    missing = (need[:, None] - gain.cumsum(1) + gain).clamp_min(0)  # when it is this coordinate's turn
+    size = torch.minimum(gain, missing) / ranked_weight.clamp_min(torch.finfo(weight.dtype).tiny)
+    return torch.zeros_like(size).scatter_(1, order, size)
+
+
+def level(weight: Tensor, room: Tensor, need: Tensor, norm: Norm) -> Tensor:
+    """L∞: sizes min(t, room), L2: min(t * weight, room), with the one t where <weight, size> = need.
+
+    The product rises with t, in pieces of falling slope: Newton's steps from below reach the last piece and end there.
+    """
+    grows = torch.ones_like(weight) if norm is Norm.LINF else weight
+    tiny = torch.finfo(weight.dtype).tiny
+    t = torch.zeros_like(need)
+    free = room > 0
+    for _ in range(weight.shape[1]):
+        held = (weight * room * ~free).sum(1)
+        reached = (need - held) / (weight * grows * free).sum(1).clamp_min(tiny)
+        t = torch.maximum(t, reached.clamp_max(1 / tiny))
+        still = free & (t[:, None] * grows < room)
+        if torch.equal(still, free):
+            break
+        free = still
+    return torch.minimum(t[:, None] * grows, room)
