@@ -1,0 +1,114 @@
+"""Smallest perturbation by penalty: what CW and EAD share is the search for the constant c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local import losses
+from robustbench_local.attack import Attack, State
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.losses import Loss
+from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.threat import ThreatModel
+
+PROGRESS = 0.9999  # times the lowest objective so far is what a search must get below, to go on
+
+
+@dataclass(frozen=True)
+class PenaltyAttack(Attack):
+    """Minimise size(x_adv - x) + c * max(0, confidence - margin(x_adv)), with the smallest c that succeeds.
+
+    c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
+    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). abort_early ends a sample's search once
+    a tenth of `steps` brought its lowest objective down by less than 0.01 %, which is hasty where steps are
+    few. confidence is a margin in logits, never below what the oracle counts as clear. Of all that reached it, the
+    smallest is given back.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    minimises: ClassVar[bool] = True
+
+    steps: int = 10_000
+    searches: int = 9
+    constant: float = 1e-3
+    step_size: float = 0.01
+    confidence: float = 0.0
+    abort_early: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "searches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("constant", "step_size"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.confidence < 0:
+            raise ConfigError(f"confidence is {self.confidence}: a margin in logits, at least 0")
+
+    def begin(self, x: Tensor) -> State:
+        """The state before the first step of a search."""
+        raise NotImplementedError
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, i: int
+    ) -> tuple[State, Tensor, Tensor]:
+        """One step with constants c (N, 1, 1, 1) -> state with its x_adv, objective (N,), margin of x_adv (N,)."""
+        raise NotImplementedError
+
+    def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(N,): what is to be small."""
+        raise NotImplementedError
+
+    @property
+    def goal(self) -> float:
+        return max(self.confidence, CLEARLY)
+
+    def margin(self, oracle: Oracle) -> Loss:
+        """The margin up to the goal, beyond which there is nothing to gain."""
+        margin = losses.named("margin", targeted=oracle.targeted)
+        return lambda logits, y: margin(logits, y).clamp_max(self.goal)
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        best, smallest = x.clone(), x.new_full((len(x),), torch.inf)
+        c, low, high = (x.new_full((len(x),), value) for value in (self.constant, 0.0, torch.inf))
+        for _ in range(self.searches):
+            rows = (~oracle.done).nonzero()[:, 0]
+            if not len(rows):
+                break
+            found, size = self._search(oracle[rows], x[rows], y[rows], c[rows])
+            smaller = size < smallest[rows]
+            best[rows[smaller]], smallest[rows[smaller]] = found[smaller], size[smaller]
+            high[rows] = torch.where(size < torch.inf, c[rows], high[rows])
+            low[rows] = torch.where(size < torch.inf, low[rows], c[rows])
+            c = torch.where(high < torch.inf, (low + high) / 2, 10 * c)
+        ours = (smallest < torch.inf) & ~oracle.fallen
+        return torch.where(ours.view(-1, 1, 1, 1), best, oracle.best(x))
+
+    def _search(self, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """(smallest success, its size (N,), infinite where there is none) with these constants."""
+        best, smallest = x.clone(), x.new_full((len(x),), torch.inf)
+        rows = torch.arange(len(x), device=x.device)
+        before, lowest = torch.full_like(smallest, torch.inf), torch.full_like(smallest, torch.inf)
+        state = self.begin(x)
+        for i in range(self.steps):
+            state, objective, margin = self.step(state, oracle, x, y, c.view(-1, 1, 1, 1), i)
+            size = torch.where(margin >= self.goal, self.size(state["x_adv"], x), torch.inf)
+            smaller = (size < smallest[rows]).nonzero()[:, 0]
+            best[rows[smaller]], smallest[rows[smaller]] = state["x_adv"][smaller], size[smaller]
+            leaving, lowest = oracle.done, torch.minimum(lowest, objective)
+            if self.abort_early and i % max(1, self.steps // 10) == 0:
+                leaving = leaving | (lowest > PROGRESS * before)
+                before = lowest
+            if leaving.any():
+                stay = (~leaving).nonzero()[:, 0]
+                if not len(stay):
+                    break
+                state = {name: value[stay] for name, value in state.items()}
+                rows, oracle, x, y, c = rows[stay], oracle[stay], x[stay], y[stay], c[stay]
+                before, lowest = before[stay], lowest[stay]
+        return best, smallest

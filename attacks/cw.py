@@ -1,0 +1,53 @@
+"""Carlini and Wagner's L2 attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks._penalty import PenaltyAttack
+from robustbench_local.attack import State
+from robustbench_local.oracle import Oracle
+from robustbench_local.threat import Norm
+
+MOMENTS, TINY = (0.9, 0.999), 1e-8  # Adam's defaults (Kingma and Ba 2015)
+INSIDE = 0.999999  # how much of the box is used, so that its edges have a finite w
+
+
+@dataclass(frozen=True)
+class CW(PenaltyAttack):
+    """Minimise ||x_adv - x||² + c * max(0, confidence - margin) over w by Adam, where x_adv = (tanh(w) + 1) / 2.
+
+    Carlini and Wagner 2017, section 6.A, with f_6 on the logits; the defaults are the paper's. Per image that never
+    falls: steps * searches forwards and backwards.
+    """
+
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
+    summary: ClassVar[str] = "smallest L2 perturbation, by Adam and a search for c"
+    paper: ClassVar[str] = "Carlini and Wagner 2017, arXiv:1608.04644"
+
+    def begin(self, x: Tensor) -> State:
+        w = torch.atanh(INSIDE * (2 * x - 1))
+        return {"w": w, "mean": torch.zeros_like(w), "square": torch.zeros_like(w)}
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, i: int
+    ) -> tuple[State, Tensor, Tensor]:
+        x_adv = torch.sigmoid(2 * state["w"])  # = (tanh(w) + 1) / 2
+        margin, slope, _ = oracle.grad(x_adv, y, self.margin(oracle))
+        objective = self.size(x_adv, x) + c.flatten() * (self.goal - margin)
+        slope = (2 * (x_adv - x) - c * slope) * 2 * x_adv * (1 - x_adv)
+        mean = state["mean"].lerp(slope, 1 - MOMENTS[0])
+        square = state["square"].lerp(slope.square(), 1 - MOMENTS[1])
+        rate = self.step_size / (1 - MOMENTS[0] ** (i + 1))
+        w = state["w"] - rate * mean / ((square / (1 - MOMENTS[1] ** (i + 1))).sqrt() + TINY)
+        return {"x_adv": x_adv, "w": w, "mean": mean, "square": square}, objective, margin
+
+    def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return (x_adv - x).flatten(1).square().sum(1)
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        return self.steps * self.searches, self.steps * self.searches
