@@ -1,0 +1,1 @@
+"""Attacks of other packages under the contract of ours: the same oracle meters them, the same judge decides."""

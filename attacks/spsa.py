@@ -1,0 +1,72 @@
+"""SPSA: simultaneous perturbation, a gradient from scores alone, followed by Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks._estimated import slope
+from robustbench_local import losses
+from robustbench_local.attack import IterativeAttack, State
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+BETA, GAMMA, TINY = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015)
+
+
+@dataclass(frozen=True)
+class SPSA(IterativeAttack):
+    """Adam on gradients estimated along random signs (Uesato et al. 2018, Algorithm 1), projected after every step.
+
+    samples: images per gradient, in pairs at +-delta along a random sign per coordinate. The published strength is 100
+    steps of 8,192 samples, delta 0.01, learning_rate 0.01, on the margin.
+    Cost: steps * samples forwards, no backwards.
+    """
+
+    access: ClassVar[Access] = Access.SCORES
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF})
+    summary: ClassVar[str] = "Adam on finite differences along random signs, by scores alone"
+    paper: ClassVar[str] = "Uesato et al. 2018, arXiv:1802.05666"
+
+    steps: int = 100
+    samples: int = 128
+    delta: float = 0.01
+    learning_rate: float = 0.01
+    loss: str = "margin"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        if self.samples < 2 or self.samples % 2:
+            raise ConfigError(f"samples is {self.samples}: an even number, since they come in pairs")
+        if self.delta <= 0 or self.learning_rate <= 0:
+            raise ConfigError(
+                f"delta is {self.delta}, learning_rate {self.learning_rate}: both must be above 0, in pixels in [0, 1]"
+            )
+        losses.named(self.loss)
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        return {"x_adv": x, "mean": torch.zeros_like(x), "square": torch.zeros_like(x)}
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        loss = losses.named(self.loss, targeted=oracle.targeted)
+
+        def signs(count: int) -> Tensor:
+            return 2.0 * draws.integers(2, count, *x.shape[1:]) - 1
+
+        grad = slope(oracle, state["x_adv"], y, loss, signs, self.samples // 2, self.delta)
+        mean = BETA * state["mean"] + (1 - BETA) * grad
+        square = GAMMA * state["square"] + (1 - GAMMA) * grad**2
+        rate = (square / (1 - GAMMA ** (i + 1))).sqrt() + TINY
+        moved = state["x_adv"] + self.learning_rate * mean / (1 - BETA ** (i + 1)) / rate
+        return {"x_adv": threat.project(moved, x), "mean": mean, "square": square}
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        return self.steps * self.samples, 0
