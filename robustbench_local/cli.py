@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import shlex
 import shutil
 import sys
@@ -19,15 +20,16 @@ from rich.table import Table
 from robustbench_local.errors import ConfigError, RobustBenchError
 from robustbench_local.progress import Terminal
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG, INTERRUPTED, CUT_SHORT = 0, 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 130 after Ctrl-C."""
+    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 130 after Ctrl-C; 141: see below."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
         code: int = options.do(options)
+        sys.stdout.flush()
         return code
     except RobustBenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = shlex.join(["robustbench-local", *arguments])
         print(f"\ninterrupted; what is finished is kept. The same command goes on:\n  {again}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever was reading along, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_SHORT
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -113,3 +113,12 @@ def test_the_checkouts_entry_points_are_the_same_main() -> None:
     for module, words in (("experiments.run", "which grid?"), ("experiments.train", "which zoo?")):
         done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    script = "import sys; from robustbench_local.cli import main; sys.exit(main(['list', 'attacks']))"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, cwd=ROOT) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 141
