@@ -24,7 +24,10 @@ OK, FAILED, WRONG, INTERRUPTED, CUT_SHORT = 0, 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 130 after Ctrl-C; 141: see below."""
+    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it.
+
+    130 after Ctrl-C; 141 where whoever read the output left.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
