@@ -20,7 +20,7 @@ demo: .venv/.installed
 	$(PY) -m experiments.run grid=quickstart
 
 test: .venv/.installed-dev
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow

