@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks._timing import Job, pairs, surroundings
 from robustbench_local.data import load_data
 from robustbench_local.evaluate import evaluate
 from robustbench_local.models import build_model, load_model, zoo_names
@@ -33,7 +33,6 @@ from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
 STEPS, EPS = 40, 8 / 255
 STEP_SIZE = 2.5 * EPS / STEPS
 TINY = 1e-5  # a ball in which next to nothing falls
-Job = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -98,18 +97,8 @@ def bare(model: nn.Module, x: Tensor, y: Tensor) -> Job:
 
 
 def measure(name: str, target: float | None, first: Job, second: Job, runs: int, device: torch.device) -> Ratio:
-    ratio = Ratio(name, target, [], [])
-    jobs = [(first, ratio.ours), (second, ratio.theirs)]
-    for run in range(-1, runs):  # one to warm up
-        for job, seconds in jobs if run % 2 else jobs[::-1]:
-            with torch.random.fork_rng():  # peers draw from the global generator
-                started = time.perf_counter()
-                job()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                if run >= 0:
-                    seconds.append(time.perf_counter() - started)
-    return ratio
+    taken = list(islice(pairs(first, second, device), runs + 1))[1:]  # one to warm up
+    return Ratio(name, target, [ours for (_, ours), _ in taken], [theirs for _, (_, theirs) in taken])
 
 
 def right(model: nn.Module, x: Tensor) -> Tensor:
@@ -151,17 +140,6 @@ def comparisons(count: int, runs: int, device: torch.device, say: Callable[[str]
         yield measure("robust, ours fast: torchattacks", 0.5, *pair, runs, device)
 
 
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=250, help="how many bundled CIFAR-10 test images (1 to 1000)")
@@ -175,9 +153,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     device, console = torch.device(given.device), Console()
-    about: dict[str, Any] = {
-        "hardware": hardware(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "python": platform.python_version(), "images": given.images, "runs": given.runs, "attack": f"PGD-{STEPS}",
+    about: dict[str, Any] = surroundings(device) | {
+        "images": given.images, "runs": given.runs, "attack": f"PGD-{STEPS}",
     }  # fmt: skip
     console.print(", ".join(f"{name}: {value}" for name, value in about.items()), highlight=False)
     table = Table("ours / theirs", "median", "spread", "target", "ours, s", "theirs, s")

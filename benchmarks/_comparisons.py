@@ -1,0 +1,219 @@
+"""What is compared: our attacks and peers' with the same settings, on which model, on how many images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._peers import peer, release
+from benchmarks._timing import pairs, surroundings
+from robustbench_local.data import load_data
+from robustbench_local.evaluate import evaluate
+from robustbench_local.models import load_model
+from robustbench_local.models.checkpoints import weights_digest
+from robustbench_local.plugins import find_attack
+from robustbench_local.threat import Norm, ThreatModel
+
+Row = dict[str, Any]
+
+
+class Subject(NamedTuple):
+    """A model, its images, and the size of a ball in L∞ and one in L2 in which some of them stand."""
+
+    name: str
+    data: str
+    linf: float
+    l2: float
+    weights: Path | None = None
+
+
+ZOO = (
+    Subject("mnist/none", "mnist", 0.1, 1.5),
+    Subject("mnist/adversarial_training", "mnist", 0.3, 2.0),
+    Subject("cifar10/none", "cifar10", 1 / 255, 0.1),
+    Subject("cifar10/adversarial_training", "cifar10", 8 / 255, 0.5),
+)
+
+
+class Entry(NamedTuple):
+    """One attack of ours beside peers' of the same settings, on so many images of MNIST and of CIFAR-10."""
+
+    attack: str
+    norm: Norm
+    ours: dict[str, Any]
+    theirs: dict[str, dict[str, Any]]
+    images: tuple[int, int]
+    minimises: bool = False  # it seeks the smallest perturbation; whether that is in the ball is what counts
+    targeted: bool = False  # towards the next class
+    eps: float | None = None  # instead of the subject's
+    scale: float = 1.0  # of the subject's
+
+
+def entries(eps: float) -> list[Entry]:
+    """From cheap to dear; eps is the subject's in L∞."""
+    step = 2.5 * eps / 40
+    return [
+        Entry("fgsm", Norm.LINF, {}, {
+            "torchattacks:FGSM": {}, "foolbox:LinfFastGradientAttack": {}, "art:FastGradientMethod": {},
+        }, (100, 100)),
+        Entry("bim", Norm.LINF, {"steps": 10, "step_size": eps / 10}, {
+            "torchattacks:BIM": {"steps": 10, "alpha": eps / 10},
+            "foolbox:LinfBasicIterativeAttack": {"steps": 10, "abs_stepsize": eps / 10},
+            "art:BasicIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
+        }, (100, 100)),
+        Entry("mim", Norm.LINF, {"steps": 10, "step_size": eps / 10}, {
+            "torchattacks:MIFGSM": {"steps": 10, "alpha": eps / 10},
+            "foolbox:MIFGSM": {"steps": 10, "abs_stepsize": eps / 10},
+            "art:MomentumIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
+        }, (100, 100)),
+        Entry("pgd", Norm.LINF, {"steps": 40, "step_size": step}, {
+            "torchattacks:PGD": {"steps": 40, "alpha": step},
+            "foolbox:LinfPGD": {"steps": 40, "abs_stepsize": step},
+            "art:ProjectedGradientDescentPyTorch": {"max_iter": 40, "eps_step": step, "num_random_init": 1},
+        }, (100, 100)),
+        Entry("apgd", Norm.LINF, {"steps": 50, "loss": "ce"}, {
+            "torchattacks:APGD": {"steps": 50, "loss": "ce"},
+            "art:AutoProjectedGradientDescent": {
+                "max_iter": 50, "loss_type": "cross_entropy", "nb_random_init": 1, "eps_step": 2 * eps,
+            },
+        }, (100, 50)),
+        Entry("apgd", Norm.LINF, {"steps": 50, "loss": "dlr"}, {
+            "torchattacks:APGD": {"steps": 50, "loss": "dlr"},
+            "art:AutoProjectedGradientDescent": {
+                "max_iter": 50, "loss_type": "difference_logits_ratio", "nb_random_init": 1, "eps_step": 2 * eps,
+            },
+        }, (100, 50)),
+        Entry("cw", Norm.L2, {"steps": 50, "searches": 1, "constant": 1.0, "step_size": 0.1}, {
+            "torchattacks:CW": {"steps": 50, "c": 1, "lr": 0.1},
+        }, (100, 50), minimises=True),
+        Entry("fab", Norm.LINF, {"steps": 20}, {"torchattacks:FAB": {"steps": 20}}, (100, 20), minimises=True),
+        Entry("deepfool", Norm.L2, {"steps": 50}, {
+            "torchattacks:DeepFool": {"steps": 50}, "foolbox:L2DeepFoolAttack": {"steps": 50},
+            "art:DeepFool": {"max_iter": 50, "epsilon": 0.02},
+        }, (30, 10), minimises=True),
+        Entry("hopskipjump", Norm.L2, {"steps": 8}, {"foolbox:HopSkipJumpAttack": {"steps": 8}}, (20, 10),
+              minimises=True, scale=2),
+        Entry("hopskipjump", Norm.L2, {"steps": 4}, {"art:HopSkipJump": {"max_iter": 4}}, (10, 10),
+              minimises=True, scale=2),
+        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {
+            "torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}, "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
+        }, (10, 0), minimises=True, targeted=True, eps=784),
+        Entry("square", Norm.LINF, {"steps": 500}, {
+            "torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500},
+        }, (100, 40)),
+        Entry("spsa", Norm.LINF, {"steps": 20, "samples": 128, "learning_rate": eps / 8}, {
+            "torchattacks:SPSA": {"nb_iter": 20, "nb_sample": 64, "lr": eps / 8},  # pairs
+        }, (40, 20)),
+        Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 90, "generations": 20}, {
+            "torchattacks:OnePixel": {"popsize": 90, "steps": 20, "inf_batch": 1024},
+        }, (30, 20), eps=1),
+        Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 399, "generations": 10}, {
+            "art:PixelAttack": {"max_iter": 10},  # always 400 members, rounded down to a multiple of the genes
+        }, (20, 20), eps=1),
+        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": 0.1}, {
+            "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": 0.1},
+            "art:CarliniL2Method": {
+                "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": 0.1,
+            },
+        }, (20, 10), minimises=True),
+    ]  # fmt: skip
+
+
+AUTOATTACK = Entry("autoattack", Norm.LINF, {}, {"pyautoattack:AutoAttack": {}}, (0, 0))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    subject: Subject
+    entry: Entry
+    theirs: str
+    images: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry.attack} {self.subject.name} {self.theirs}"
+
+    @property
+    def threat(self) -> ThreatModel:
+        own = self.subject.linf if self.entry.norm is Norm.LINF else self.subject.l2
+        return ThreatModel(self.entry.norm, self.entry.eps or self.entry.scale * own)
+
+    @property
+    def what(self) -> Row:
+        """All that decides the figures, but luck and machine."""
+        return {
+            "attack": self.entry.attack, "version": find_attack(self.entry.attack, self.entry.ours).version,
+            "settings": self.entry.ours, "peer": self.theirs, "release": release(self.theirs.partition(":")[0]),
+            "peer_settings": self.entry.theirs[self.theirs], "subject": self.subject.name,
+            "weights": weights_digest(model_of(self.subject, "cpu")), "threat": str(self.threat),
+            "images": self.images,
+        }  # fmt: skip
+
+    def run(self, at_most: int, seconds: float, device: str) -> Row:
+        """Pairs of runs, until there are so many or so many seconds are spent; the first image warms both up."""
+        model = model_of(self.subject, device)
+        x, y = images_of(self.subject.data, self.images, device)
+        aim = (y + 1) % 10 if self.entry.targeted else y
+        self._ours(model, x[:1], y[:1], aim[:1], 0)
+        self._theirs(model, x[:1], aim[:1], 0)
+        seeds = count(), count()
+        stood: tuple[list[Tensor], list[Tensor]] = [], []
+        spent: tuple[list[float], list[float]] = [], []
+        for both in pairs(
+            lambda: self._ours(model, x, y, aim, next(seeds[0])), lambda: self._theirs(model, x, aim, next(seeds[1])),
+            torch.device(device),
+        ):  # fmt: skip
+            for (standing, taken), bits, times in zip(both, stood, spent, strict=True):
+                bits.append(standing)
+                times.append(taken)
+            if len(spent[0]) >= at_most or sum(spent[0]) + sum(spent[1]) >= seconds:
+                break
+        return {"what": self.what} | figures(*map(torch.stack, stood)) | {"seconds": spent} | surroundings(x.device)
+
+    def _ours(self, model: nn.Module, x: Tensor, y: Tensor, aim: Tensor, seed: int) -> Tensor:
+        settings = self.entry.ours | ({"targets": aim} if self.entry.targeted else {})
+        return evaluate(model, x, y, self.entry.attack, self.threat, seed, **settings).robust
+
+    def _theirs(self, model: nn.Module, x: Tensor, aim: Tensor, seed: int) -> Tensor:
+        settings, threat = self.entry.theirs[self.theirs], self.threat
+        craft = peer(self.theirs, settings, model, threat, targeted=self.entry.targeted, seed=seed)
+        found = craft(x.clone(), aim.clone()).detach()
+        if not self.entry.minimises:
+            found = threat.project(found, x)
+        return self._stands(model, x, aim) & (self._stands(model, found, aim) | ~threat.contains(found, x))
+
+    def _stands(self, model: nn.Module, x: Tensor, aim: Tensor) -> Tensor:
+        with torch.no_grad():
+            answer = torch.cat([model(part).argmax(1) for part in x.split(500)])
+        return (answer != aim) if self.entry.targeted else (answer == aim)
+
+
+def figures(ours: Tensor, theirs: Tensor) -> Row:
+    """Of who stood, (pairs, N) bool each."""
+    apart = ours.double().mean(0) - theirs.double().mean(0)
+    return {
+        "standing": [100 * bits.double().mean().item() for bits in (ours, theirs)],
+        "difference": 100 * apart.mean().item(),
+        "luck": 100 * apart.square().sum().sqrt().item() / len(apart),
+        "more_after_ours": (apart > 0).nonzero()[:, 0].tolist(),
+        "more_after_theirs": (apart < 0).nonzero()[:, 0].tolist(),
+    }
+
+
+@cache
+def model_of(subject: Subject, device: str) -> nn.Module:
+    if subject.weights is None:
+        return load_model(f"zoo:{subject.name}", device=device)
+    architecture = subject.name.partition("=")[0]
+    return load_model(architecture, weights=subject.weights, allow_pickle=True, device=device)
+
+
+@cache
+def images_of(data: str, count: int, device: str) -> tuple[Tensor, Tensor]:
+    return load_data(data, n=count, source="bundled" if count <= 1000 else None, device=device)

@@ -1,0 +1,89 @@
+"""The table of strength beside peers: its arithmetic, what is kept, and that a second call goes on where one ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import _comparisons
+from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, entries, figures, images_of, model_of
+from benchmarks.strength import behind, keep, kept, main, markdown
+
+
+def standing(*bits: str) -> Tensor:
+    """One word of 0 and 1 per pair of runs."""
+    return torch.tensor([[bit == "1" for bit in word] for word in bits])
+
+
+def test_figures_of_one_pair_and_of_several() -> None:
+    row = figures(standing("1110000000"), standing("0100000001"))
+    assert row["standing"] == pytest.approx([30, 20]) and row["difference"] == pytest.approx(10)
+    assert row["luck"] == pytest.approx(10 * 3**0.5)  # three images differ
+    assert (row["more_after_ours"], row["more_after_theirs"]) == ([0, 2], [9])
+    halves = figures(standing("10", "10"), standing("10", "00"))  # one image, in one pair of two
+    assert halves["difference"] == pytest.approx(25) and halves["luck"] == pytest.approx(25)
+
+
+def test_behind_is_more_than_half_a_point_and_more_than_luck() -> None:
+    most = standing("1" * 100)
+    for fewer, expected in ((1, False), (4, False), (5, True), (100, True)):  # 2 sqrt(k) < k from 5 on
+        assert behind(figures(most, standing("0" * fewer + "1" * (100 - fewer)))) is expected
+    assert not behind(figures(standing("0" * 100), most))
+    many, one_less = standing("1" * 10_000), standing("0" * 40 + "1" * 9_960)
+    assert not behind(figures(many, one_less))  # 0.4 points: no luck, but allowed
+
+
+def test_half_a_line_is_no_row_and_spoils_none(tmp_path: Path) -> None:
+    file = tmp_path / "strength.jsonl"
+    assert kept(file) == []
+    keep(file, {"a": 1})
+    with file.open("a") as out:
+        out.write('{"b": ')  # killed here
+    keep(file, {"c": 3})
+    assert kept(file) == [{"a": 1}, {"c": 3}]
+
+
+def test_every_attack_of_ours_takes_its_settings() -> None:
+    for subject in ZOO:
+        for entry in [*entries(subject.linf), AUTOATTACK]:
+            for theirs in entry.theirs:
+                comparison = Comparison(subject, entry, theirs, 10)
+                assert comparison.what["version"] >= 1 and comparison.threat.eps > 0
+
+
+def test_an_image_outside_the_ball_has_not_fallen(monkeypatch: pytest.MonkeyPatch) -> None:
+    nearest = next(entry for entry in entries(0.1) if entry.attack == "deepfool")
+    comparison = Comparison(ZOO[0], nearest, "torchattacks:DeepFool", 4)
+    model, (x, y) = model_of(ZOO[0], "cpu"), images_of("mnist", 4, "cpu")
+    fooled = x.flip(0)  # the images of the others
+    monkeypatch.setattr(_comparisons, "peer", lambda *given, **more: lambda images, labels: fooled)
+    assert not comparison._stands(model, fooled, y).any() and comparison._theirs(model, x, y, 0).all()
+    everywhere = Comparison(ZOO[0], nearest._replace(eps=28.0), "torchattacks:DeepFool", 4)
+    assert not everywhere._theirs(model, x, y, 0).any()
+    assert not comparison._theirs(model, x, (y + 1) % 10, 0).any()  # misclassified from the start
+
+
+def test_a_second_call_adds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    call = ["--out", str(tmp_path), "--images", "8", "--pairs", "2", "--only", "fgsm mnist torchattacks"]
+    main(call)
+    rows = kept(tmp_path / "strength.jsonl")
+    assert [row["what"]["subject"] for row in rows] == ["mnist/none", "mnist/adversarial_training"]
+    for row in rows:
+        assert row["standing"][0] == row["standing"][1]  # FGSM is FGSM
+        assert len(row["seconds"][0]) == len(row["seconds"][1]) == 2
+    assert "unverified" in (tmp_path / "strength.md").read_text() and markdown(rows).count("| fgsm |") == 2
+    capsys.readouterr()
+    main(call)
+    assert kept(tmp_path / "strength.jsonl") == rows and "..." not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--full"], ["--weights", "trades_cnn"], ["--pairs", "0"], ["--images", "0"], ["--autoattack", "-1"]]
+)
+def test_arguments_are_checked(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
