@@ -22,10 +22,11 @@ class RandomSearch(IterativeAttack):
     """start and propose are the attack's own; what they return besides x_adv is kept or dropped together with it.
 
     steps: proposals. loss is raised without targets, targeted_loss with them.
-    Cost: restarts * (steps + 2) - 1 forwards, as a restart that another follows hands in its end; no backwards.
+    Cost: restarts * (steps + 1) forwards, no backwards.
     """
 
     access: ClassVar[Access] = Access.SCORES
+    ends_asked: ClassVar[bool] = True
 
     restarts: int = 1
     loss: str = "margin"
@@ -65,7 +66,7 @@ class RandomSearch(IterativeAttack):
         return state | {"loss": settled(loss(oracle.logits(state["x_adv"]), y))}
 
     def cost(self, classes: int) -> tuple[int, int]:
-        return self.restarts * (self.steps + 2) - 1, 0
+        return self.restarts * (self.steps + 1), 0
 
 
 def settled(score: Tensor) -> Tensor:

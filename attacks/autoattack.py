@@ -6,22 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from attacks._random_search import phase
 from attacks.apgd import APGD
 from attacks.fab import FAB
-from attacks.square import HALVINGS, Square
+from attacks.square import Square
 from robustbench_local.attack import Attack
 from robustbench_local.oracle import Access
 from robustbench_local.suite import Suite
 from robustbench_local.threat import Norm
-
-
-@dataclass(frozen=True)
-class FirstHalf(Square):
-    """Square as AutoAttack runs it: its squares shrink as those of 10,000 proposals do, of which it makes 5,000."""
-
-    def share(self, i: int) -> float:
-        return self.p / 2.0 ** phase(i, 10_000, HALVINGS)
 
 
 @dataclass(frozen=True)
@@ -50,14 +41,14 @@ class AutoAttack(Suite):
                     "apgd-ce": APGD(loss="ce", restarts=5 if sparse else 1, larger_eps=sparse),
                     "apgd-t": APGD(loss="dlr", targets=5 if sparse else 9, larger_eps=sparse),
                     "fab-t": FAB(targets=9),
-                    "square": FirstHalf(steps=5000, p=0.8),
+                    "square": Square(steps=5000, p=0.8, stretch=False),
                 }
             case "plus":
                 return {
                     "apgd-ce": APGD(loss="ce", restarts=5),
                     "apgd-dlr": APGD(loss="dlr", restarts=5),
                     "fab": FAB(restarts=5),
-                    "square": FirstHalf(steps=5000, p=0.8),
+                    "square": Square(steps=5000, p=0.8, stretch=False),
                     "apgd-t": APGD(loss="dlr", targets=9),
                     "fab-t": FAB(targets=9),
                 }

@@ -17,6 +17,7 @@ from robustbench_local.threat import Norm, ThreatModel
 
 NUDGE = 1e-4  # added to every walk, as in the authors' code: otherwise what the box cuts off may never be made up for
 
+
 @dataclass(frozen=True)
 class DeepFool(Attack):
     """Moosavi-Dezfooli et al. 2016, algorithm 2, and its extension to L∞ in section 3.3.
@@ -53,7 +54,7 @@ class DeepFool(Attack):
             rows, logits = rows[stands], logits[stands]
             if not len(rows):
                 break
-            walked[rows] += _to_the_nearest(logits, oracle[rows].jacobian(x_adv[rows]), y[rows], threat.norm)
+            walked[rows] += _to_the_nearest(logits, oracle[rows].jacobian(x_adv[rows])[0], y[rows], threat.norm)
             x_adv[rows] = (x[rows] + (1 + self.overshoot) * walked[rows]).clamp(0, 1)
         return oracle.best(x_adv)
 

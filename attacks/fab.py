@@ -30,14 +30,14 @@ class FAB(IterativeAttack):
     targets: 0, or how many of the classes with the highest clean logits get `restarts` rounds each, in which the only
     hyperplane is that class's (at most K - 1). That needs one backward pass a step instead of K.
 
-    Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, untargeted R * (3 steps + 1) forwards and
-    R * K * steps backwards, with targets R * (2 steps + 2) and R * steps. In a ball, where nothing was found, the last
-    round asks once less.
+    Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, untargeted 2 R * steps forwards and R * K * steps
+    backwards, with targets R * (2 steps + 1) and R * steps.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
     minimises: ClassVar[bool] = True
+    ends_asked: ClassVar[bool] = True
     summary: ClassVar[str] = "nearest adversarial image by projections onto linearised boundaries"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:1907.02044"
 
@@ -99,8 +99,8 @@ class FAB(IterativeAttack):
     def cost(self, classes: int) -> tuple[int, int]:
         rounds = self._rounds(classes)
         if self.targets:
-            return rounds * (2 * self.steps + 2), rounds * self.steps
-        return rounds * (3 * self.steps + 1), rounds * self.steps * classes
+            return rounds * (2 * self.steps + 1), rounds * self.steps
+        return rounds * 2 * self.steps, rounds * self.steps * classes
 
     def _rounds(self, classes: int) -> int:
         return self.restarts * max(1, min(self.targets, classes - 1))
@@ -109,7 +109,7 @@ class FAB(IterativeAttack):
 def nearest_boundary(oracle: Oracle, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """(z_k - z_y (N,), its gradient like x) for the class k whose linearised boundary is nearest."""
     rows = torch.arange(len(x), device=x.device)
-    logits, slopes = oracle.logits(x), oracle.jacobian(x)
+    slopes, logits = oracle.jacobian(x)
     gaps = logits - logits.gather(1, y[:, None])
     slopes = slopes - slopes[rows, y][:, None]
     lengths = slopes.flatten(2).norm(p={Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}[norm], dim=2)
@@ -147,16 +147,18 @@ def level(weight: Tensor, room: Tensor, need: Tensor, norm: Norm) -> Tensor:
 
     The product rises with t, in pieces of falling slope: Newton's steps from below reach the last piece and end there.
     """
-    grows = torch.ones_like(weight) if norm is Norm.LINF else weight
+    even = norm is Norm.LINF
+    most, slope = weight * room, weight if even else weight.square()
     tiny = torch.finfo(weight.dtype).tiny
     t = torch.zeros_like(need)
     free = room > 0
     for _ in range(weight.shape[1]):
-        held = (weight * room * ~free).sum(1)
-        reached = (need - held) / (weight * grows * free).sum(1).clamp_min(tiny)
+        held = torch.where(free, 0, most).sum(1)
+        reached = (need - held) / torch.where(free, slope, 0).sum(1).clamp_min(tiny)
         t = torch.maximum(t, reached.clamp_max(1 / tiny))
-        still = free & (t[:, None] * grows < room)
+        size = t[:, None] if even else t[:, None] * weight
+        still = free & (size < room)
         if torch.equal(still, free):
             break
         free = still
-    return torch.minimum(t[:, None] * grows, room)
+    return torch.minimum(size, room)

@@ -24,7 +24,7 @@ class JSMA(Attack):
     both effects is largest moves by theta; without targets the true class is to fall and the others to rise. A feature
     at the end of its range is out. It ends with success, with no such pair left, or with a share gamma of all features
     changed. L0 counts pixel positions: a colour image's features may share one. Per image that never falls, and D
-    features, gamma * D / 2 times: 2 forwards and K backwards.
+    features, gamma * D / 2 times: a forward and K backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -47,11 +47,11 @@ class JSMA(Attack):
         x_adv = x.clone()
         rows = (~oracle.done).nonzero()[:, 0]
         for _ in range(int(self.gamma * x[0].numel() / 2)):
-            fails = margin(oracle[rows].logits(x_adv[rows]), y[rows]) < CLEARLY
-            rows = rows[fails & ~oracle[rows].done]
+            slopes, logits = oracle[rows].jacobian(x_adv[rows])
+            stands = (margin(logits, y[rows]) < CLEARLY) & ~oracle[rows].done
+            rows, slopes = rows[stands], slopes[stands].flatten(2)
             if not len(rows):
                 break
-            slopes = oracle[rows].jacobian(x_adv[rows]).flatten(2)
             at = torch.arange(len(rows), device=x.device)
             goal = slopes[at, y[rows]]
             sign = 1 if oracle.targeted == (self.theta > 0) else -1
@@ -64,7 +64,7 @@ class JSMA(Attack):
 
     def cost(self, classes: int) -> tuple[int, int]:
         steps = int(self.gamma * 784 / 2)  # of an image of 28x28
-        return 2 * steps, classes * steps
+        return steps, classes * steps
 
 
 def best_pair(rise: Tensor, fall: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,9 +63,11 @@ class IterativeAttack(Attack):
 
     A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
+    A round hands in its end, but for one that it has asked about itself (`ends_asked`) where every iterate counts.
     """
 
     memoryless: ClassVar[bool] = False
+    ends_asked: ClassVar[bool] = False
 
     steps: int = 1
 
@@ -91,6 +93,8 @@ class IterativeAttack(Attack):
                 break
             mine = draws[rows].stream(f"round:{turn}")
             x_adv[rows] = self._round(oracle[rows], x[rows], y[rows], threat, mine, turn)
+            if self.ends_asked and oracle.every_iterate:
+                continue
             left = ~oracle.done
             if turn + 1 == rounds and not oracle.stochastic:
                 left &= oracle.remembered  # the judge asks about what is returned: only a rival's is to be asked here

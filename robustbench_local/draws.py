@@ -19,9 +19,18 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MIX_1  # the masks turn torch's arithmetic shift into a logical one
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MIX_2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    z = (z >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(z).mul_(_MIX_1)  # the masks make torch's shifts logical
+    z = (z >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(z).mul_(_MIX_2)
+    return (z >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(z)
+
+
+def _mixed(word: int) -> int:
+    """_mix of one signed word, on the host."""
+    z = word % 2**64
+    z = (z ^ (z >> 30)) * (_MIX_1 % 2**64) % 2**64
+    z = (z ^ (z >> 27)) * (_MIX_2 % 2**64) % 2**64
+    z ^= z >> 31
+    return z - 2**64 if z >= 2**63 else z
 
 
 def _word(text: str) -> int:
@@ -41,10 +50,12 @@ class Draws:
         self._base = _word(f"seed:{seed}")  # the seed and all streams so far, one host word
         self._number: Tensor | None = None
         self._counter = 0
+        self._key: Tensor | None = None  # (N,), what all numbers of a sample in this stream begin with
 
     def _copy(self, ids: Tensor, base: int, number: Tensor | None, counter: int) -> Draws:
         other = object.__new__(Draws)
         other.ids, other.dtype, other._base, other._number, other._counter = ids, self.dtype, base, number, counter
+        other._key = None
         return other
 
     def stream(self, name: str | int) -> Draws:
@@ -72,12 +83,13 @@ class Draws:
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
         """(N, *shape) int64, all 64 bits random."""
         count = math.prod(shape)
-        key = _mix(_mix(torch.full_like(self.ids, self._base)) ^ (self.ids * _GOLDEN))
-        if self._number is not None:
-            key = _mix(key ^ (self._number * _MIX_1))
-        place = torch.arange(self._counter, self._counter + count, device=self.ids.device)
+        if self._key is None:
+            self._key = _mix((self.ids * _GOLDEN).bitwise_xor_(_mixed(self._base)))
+            if self._number is not None:
+                self._key = _mix((self._number * _MIX_1).bitwise_xor_(self._key))
+        place = torch.arange(self._counter + 1, self._counter + count + 1, device=self.ids.device)
         self._counter += count
-        return _mix(key[:, None] + (place + 1) * _GOLDEN).view(len(self), *shape)
+        return _mix(self._key[:, None] + place.mul_(_GOLDEN)).view(len(self), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) in [0, 1), 24 random bits each, so that float32 and float64 hold the same number."""
@@ -91,4 +103,4 @@ class Draws:
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """(N, *shape) int64, uniform on 0 .. high-1 (high up to 2^31)."""
-        return ((self._bits(shape) >> 32) & 0x7FFFFFFF) * high >> 31
+        return (self._bits(shape) >> 32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)

@@ -211,7 +211,7 @@ class Judge:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
             nan_pixels=int(nan.sum()),
-            outside_ball=int((~inside & ~nan).sum()),
+            outside_ball=0 if attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
             near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
         )
         return _Part(tensors, count, found.notes)

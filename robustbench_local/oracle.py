@@ -17,7 +17,6 @@ from robustbench_local.threat import Norm, ThreatModel
 
 BOX = ThreatModel(Norm.NONE, 0.0)
 CLEARLY = 1e-4  # margin past the boundary, in logits, that ends a search: float32 kernels differ with batch shape
-FAR = 1e6  # beyond any distance in the box
 
 
 class Access(IntEnum):
@@ -36,7 +35,7 @@ class Ledger:
         count = (len(x),)
         self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
-        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # of what is remembered
+        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # of what is remembered: _worth
         self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
         self.x_adv = x.clone()
         self.budget = budget
@@ -100,7 +99,7 @@ class Oracle:
         sums: list[Tensor] = []
         with torch.enable_grad():
             for search in self._searches():
-                leaf = x.detach().requires_grad_()
+                leaf = _laid_out(x.detach()).requires_grad_()
                 out = self._forward(leaf, search)
                 each = loss(out, y)
                 slope = _derivative(each.sum(), leaf)
@@ -110,27 +109,32 @@ class Oracle:
         self._remember(x, lead)
         return value, grad, logits
 
-    def jacobian(self, x: Tensor) -> Tensor:
-        """(N, K, C, H, W): the gradient of every logit. One forward and K backward passes per sample and draw."""
+    def jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of every logit (N, K, C, H, W), 0 where frozen, and the logits (N, K), NaN where frozen.
+
+        One forward and K backward passes per sample and draw.
+        """
         self._require(Access.GRADIENTS, "a jacobian")
         classes = self.classes
         live = self._live(self.eot)
         if live is not None:
-            slopes = x.new_zeros(len(x), classes, *x.shape[1:])
+            slopes, logits = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_full((len(x), classes), torch.nan)
             if live.any():
-                slopes[live] = self[live].jacobian(x[live])
-            return slopes
+                slopes[live], logits[live] = self[live].jacobian(x[live])
+            return slopes, logits
         self._add(self.eot, self.eot * classes)
-        slopes, lead = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_zeros(len(x))
+        slopes, logits = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_zeros(len(x), classes)
+        lead = x.new_zeros(len(x))
         with torch.enable_grad():
             for search in self._searches():
-                leaf = x.detach().requires_grad_()
+                leaf = _laid_out(x.detach()).requires_grad_()
                 out = self._forward(leaf, search)
+                logits += out.detach() / self.eot
                 lead += self._lead(out.detach()) / self.eot
                 for k in range(classes):
                     slopes[:, k] += _derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
         self._remember(x, lead)
-        return slopes
+        return slopes, logits
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, *P, C, H, W) -> (N, *P, K): any population per sample, in chunks that fit memory. NaN where frozen."""
@@ -266,26 +270,28 @@ class Oracle:
             return frozen
         self._add(size * self.eot, 0)
         flat = x.reshape(-1, *x.shape[-3:])
-        ids = torch.arange(len(x), device=x.device).repeat_interleave(size)
-        place = torch.arange(size, device=x.device).repeat(len(x)) * self.eot
-        number = self.forwards[ids] - place
-        stream = self._draws.stream("search").reseat(self._draws.ids[ids])
+        y = self._y if size == 1 else self._y.repeat_interleave(size)
+        streams = self._population(size)
         logits, lead = [], []
         with torch.no_grad():
-            for rows in torch.arange(len(flat), device=x.device).split(self._chunk):
-                total: Tensor | None = None
-                margins = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
-                for k in range(self.eot):
-                    draws = stream[rows].numbered(number[rows] - k) if self.stochastic else None
-                    part = self._forward(flat[rows], draws)
-                    margins += self._lead(part, self._y[ids[rows]]) / self.eot
-                    total = part if total is None else total + part
-                assert total is not None
-                logits.append(total / self.eot)
-                lead.append(margins)
+            for first in range(0, max(1, len(flat)), self._chunk):
+                rows = slice(first, first + self._chunk)
+                images = _laid_out(flat[rows])
+                answers = [self._forward(images, stream and stream[rows]) for stream in streams]
+                logits.append(_mean(answers))
+                lead.append(_mean([self._lead(answer, y[rows]) for answer in answers]))
         self._remember(flat, torch.cat(lead))
-        answers = torch.cat(logits)
-        return answers.view(len(x), *population, answers.shape[1])
+        answer = torch.cat(logits)
+        return answer.view(len(x), *population, answer.shape[1])
+
+    def _population(self, size: int) -> list[Draws | None]:
+        """As _searches, for so many images of each sample: the draws that single queries in turn would have."""
+        if not self.stochastic:
+            return [None]
+        place = torch.arange(size, device=self._x.device).repeat(len(self)) * self.eot
+        number = self.forwards.repeat_interleave(size) - place
+        stream = self._draws.stream("search").reseat(self._draws.ids.repeat_interleave(size))
+        return [stream.numbered(number - k) for k in range(self.eot)]
 
     def _forward(self, x: Tensor, draws: Draws | None) -> Tensor:
         return call(self._model, x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
@@ -298,16 +304,20 @@ class Oracle:
         if not self._every_iterate:
             return
         ledger, count = self._ledger, len(self)
-        known = self._mine(ledger.worth)
         size = len(lead) // max(1, count)
-        counts = self.stochastic and not self._minimises  # a random model's best image need not have won
-        index = ((lead.view(count, size) > known[:, None]).flatten() if counts else lead >= 0).nonzero()[:, 0]
+        if self.stochastic and not self._minimises:  # a random model's best image need not have won
+            index = (lead.view(count, size) > self._mine(ledger.worth)[:, None]).flatten().nonzero()[:, 0]
+        else:
+            index = (lead >= 0).nonzero()[:, 0]
         if not len(index):
             return
+        known = self._mine(ledger.worth)
         worth = torch.full_like(lead, -torch.inf)
         worth[index] = self._worth(x_adv[index], self._x[index // size], lead[index])
         best = worth.view(count, size).max(1)
         better = (best.values > known).nonzero()[:, 0]
+        if not len(better):
+            return
         at = better if self._rows is None else self._rows[better]
         ledger.worth[at] = best.values[better]
         ledger.x_adv[at] = x_adv[better * size + best.indices[better]]
@@ -315,9 +325,14 @@ class Oracle:
             ledger.fallen[at] = best.values[better] >= CLEARLY
 
     def _worth(self, x_adv: Tensor, x: Tensor, lead: Tensor) -> Tensor:
-        """(M,): the lead, in the ball; for a minimising attack nearness, in the box; -inf: worth nothing."""
+        """(M,): the lead, in the ball; for a minimising attack nearness, in the box; -inf: worth nothing.
+
+        Nearness at distance d is 1 / d, and of a near-tie -d: any clear success is worth more than any near-tie, and
+        within both the nearer more, to the last digit that d has.
+        """
         if self._minimises:
-            near = -self.threat.distance(x_adv, x) - FAR * (lead < CLEARLY)  # a near-tie only where nothing is clear
+            distance = self.threat.distance(x_adv, x)
+            near = torch.where(lead < CLEARLY, -distance, 1 / distance)
             return torch.where(BOX.contains(x_adv, x), near, -torch.inf)
         return torch.where(self.threat.contains(x_adv, x), lead, -torch.inf)
 
@@ -408,10 +423,23 @@ class _Metered(nn.Module):
 
 def lead(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
     """(N,): >= 0 where the attacker has won. A tie or a NaN is the model's error, not its rescue."""
-    value = losses.margin(logits, y)
+    value = losses.margin(logits, y)  # NaN where any logit is
     if targeted:
         value = -value
-    return torch.where(torch.isnan(logits).any(1), torch.inf, value)
+    return torch.where(value.isnan(), torch.inf, value)
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Channels last, as convolutions run fastest; with one channel the strides must say so, or nobody would know."""
+    channels, height, width = x.shape[1:]
+    x = x.contiguous(memory_format=torch.channels_last)
+    if channels > 1 or x.device.type != "cpu":
+        return x
+    return x.as_strided(x.shape, (height * width, 1, width, 1))
 
 
 def _derivative(value: Tensor, leaf: Tensor, *, more: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ from attacks.cw import CW
 from attacks.ddn import DDN
 from attacks.deepfool import DeepFool
 from attacks.ead import EAD
+from attacks.fab import FAB
 from attacks.fmn import FMN, _project
 from attacks.jsma import JSMA
 from robustbench_local.attack import Attack
@@ -23,7 +24,7 @@ from robustbench_local.errors import ConfigError
 from robustbench_local.evaluate import Tensors, evaluate
 from robustbench_local.judge import Judge
 from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 HUGE = {Norm.LINF: 0.49, Norm.L2: 100.0, Norm.L1: 10_000.0, Norm.L0: 784.0}
@@ -94,8 +95,9 @@ class Twisted:
         value, slope, logits = self.oracle.grad(*given)
         return value, self.factor * slope, logits
 
-    def jacobian(self, x: Tensor) -> Tensor:
-        return self.factor * self.oracle.jacobian(x)
+    def jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        slopes, logits = self.oracle.jacobian(x)
+        return self.factor * slopes, logits
 
 
 def nearest(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, norm: Norm, factor: float = 1) -> Tensor:
@@ -404,3 +406,37 @@ def test_no_farther_than_foolbox(attack: Attack, norm: Norm, theirs: str, source
     record_property("success", (mine.isfinite().double().mean(), other.isfinite().double().mean()))
     assert mine.median() <= 1.005 * other.median()
     assert (mine > 1.002 * eps).double().mean() <= (other > eps).double().mean() + 0.005
+
+
+def test_of_near_ties_the_nearest_is_kept_and_any_clear_success_is_worth_more() -> None:
+    """Distances of 1e-6 apart are told apart, and so are near-ties; a clear success wins however far it is."""
+    model = linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5]))
+    x = torch.full((1, 1, 1, 1), 0.5 - 1e-3)
+    draws = Draws(0, torch.zeros(1, dtype=torch.int64))
+    oracle = Oracle(model, x, torch.zeros(1, dtype=torch.int64), threat(Norm.L2), Access.SCORES, draws, minimises=True)
+    ties, clear = [0.50002, 0.500016, 0.500018], [0.9, 0.6, 0.600001]
+    for asked, best in ((ties, 0.500016), (clear, 0.6), (ties, 0.6)):
+        for value in asked:
+            oracle.logits(torch.full_like(x, value))
+        assert oracle.best(x).item() == pytest.approx(best, abs=1e-7)
+        oracle.logits(torch.tensor(asked).view(1, 3, 1, 1, 1))  # a population, all at once
+        assert oracle.best(x).item() == pytest.approx(best, abs=1e-7)
+
+
+def test_a_jacobian_brings_its_logits() -> None:
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    model = linear(weight, torch.zeros(3))
+    draws = Draws(0, torch.arange(5))
+    oracle = Oracle(model, x, torch.zeros(5, dtype=torch.int64), threat(Norm.L2), Access.GRADIENTS, draws)
+    slopes, logits = oracle.jacobian(x)
+    assert torch.equal(logits, model(x)) and torch.allclose(slopes.flatten(2), weight.expand(5, 3, 4))
+    assert oracle.forwards.tolist() == [1] * 5 and oracle.backwards.tolist() == [3] * 5
+
+
+def test_a_distance_beyond_the_ball_is_no_fault_of_a_minimising_attack() -> None:
+    weight = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    x = torch.full((2, 1, 1, 2), 0.3)
+    model = linear(weight, torch.tensor([1.0, -1.0]))
+    verdict = evaluate(model, x, torch.zeros(2, dtype=torch.int64), FAB(), "linf:0.1")
+    assert verdict.robust.all() and (verdict.distance > 0.15).all() and not verdict.flags
