@@ -3,82 +3,80 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
-from robustbench_local.defense import Defense, Recipe
+from defenses._adversarial import Adversarial, ascend
+from robustbench_local.defense import call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.threat import Norm, ThreatModel, parse_number
-from robustbench_local.train import Trainer
+
+METHODS = ("pgd", "fgsm_rs", "free")
 
 
 @dataclass(frozen=True)
-class AdversarialTraining(Defense, Recipe):
-    """PGD training (Madry et al. 2018, equation 2.1), or FGSM from a random start (Wong et al. 2020, algorithm 3).
+class AdversarialTraining(Adversarial):
+    """PGD training (Madry et al. 2018, equation 2.1), FGSM from a random start (Wong et al. 2020, algorithm 3), or
+    free training (Shafahi et al. 2019, algorithm 1).
 
-    threat: any ball, "linf:8/255". step_size: in pixels, by default 2.5 eps / steps for pgd and 1.25 eps for fgsm_rs.
-    ramp: the share of training over which eps grows from 0, for large eps at which a fresh network learns nothing.
+    step_size: in pixels, by default 2.5 eps / steps for pgd, 1.25 eps for fgsm_rs and eps for free.
     pgd_from: the share of training from which fgsm_rs hands over to PGD, as single steps grow weak late in training.
-    validate attacks held-out training images with PGD, so that the trainer sees catastrophic overfitting and stops.
+    free: every batch is replayed `steps` times, and each pass moves the weights and the perturbation alike, so that
+    training costs as much as plain training of steps times the epochs. A batch's perturbation starts at random, where
+    the paper starts at the last batch's. With a weight perturbation gamma (AWP) only pgd and fgsm_rs go.
     """
 
-    trains: ClassVar[bool] = True
-    summary: ClassVar[str] = "training on PGD or random-start FGSM examples"
-    paper: ClassVar[str] = "Madry et al. 2018, arXiv:1706.06083; Wong et al. 2020, arXiv:2001.03994"
+    summary: ClassVar[str] = "training on PGD, random-start FGSM or free examples, with AWP where gamma is not 0"
+    paper: ClassVar[str] = (
+        "Madry et al. 2018, arXiv:1706.06083; Wong et al. 2020, arXiv:2001.03994;"
+        " Shafahi et al. 2019, arXiv:1904.12843; Wu et al. 2020, arXiv:2004.05884"
+    )
 
-    threat: str = "linf:8/255"
-    method: Literal["pgd", "fgsm_rs"] = "pgd"
+    method: Literal["pgd", "fgsm_rs", "free"] = "pgd"
     steps: int = 7
-    step_size: str | float | None = None
-    ramp: float = 0.0
     pgd_from: float = 1.0
 
     def __post_init__(self) -> None:
-        ThreatModel.parse(self.threat)
-        if self.method not in ("pgd", "fgsm_rs"):
-            raise ConfigError(f'method "{self.method}" is unknown: pgd or fgsm_rs')
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
-        for name in ("ramp", "pgd_from"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it is a share of training, in [0, 1]")
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ConfigError(f'method "{self.method}" is unknown: {", ".join(METHODS)}')
+        if not 0 <= self.pgd_from <= 1:
+            raise ConfigError(f"pgd_from is {self.pgd_from}: it is a share of training, in [0, 1]")
+        if self.method == "free" and (self.gamma or self.pgd_from < 1):
+            raise ConfigError(f"gamma is {self.gamma}, pgd_from {self.pgd_from}: free training takes neither")
 
-    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
-        return trainer.fit(base, self, draws)
+    def at(self, progress: float) -> Self:
+        late = self.method == "fgsm_rs" and progress >= self.pgd_from
+        now = replace(self, method="pgd") if late else self
+        return super(AdversarialTraining, now).at(progress)
 
-    def at(self, progress: float) -> Recipe:
-        now = replace(self, method="pgd") if progress >= self.pgd_from else self
-        if progress >= self.ramp:
-            return now
-        threat = ThreatModel.parse(self.threat)
-        eps = threat.eps * progress / self.ramp
-        return replace(now, threat=f"{threat.norm}:{int(eps) if threat.norm is Norm.L0 else eps}", ramp=0.0)
+    @property
+    def size(self) -> float:
+        if self.step_size is None and self.method != "pgd":
+            return {"fgsm_rs": 1.25, "free": 1.0}[self.method] * self.ball.eps
+        return super().size
 
-    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-        threat = ThreatModel.parse(self.threat)
-        steps = 1 if self.method == "fgsm_rs" else self.steps
-        factor = 1.25 if self.method == "fgsm_rs" else 2.5 / steps
-        size = factor * threat.eps if self.step_size is None else parse_number(self.step_size)
-        return F.cross_entropy(net(ascend(net, x, y, threat, draws, steps, size)), y)
+    def craft(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        return ascend(net, x, y, self.ball, draws, 1 if self.method == "fgsm_rs" else self.steps, self.size)
 
-    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float | None:
-        threat = ThreatModel.parse(self.threat)
-        x_adv = ascend(net, x, y, threat, draws, steps=10, size=0.25 * threat.eps)
-        with torch.no_grad():
-            return float((net(x_adv).argmax(1) == y).float().mean())
+    def outer(self, net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        return F.cross_entropy(call(net, x_adv, draws), y)
 
-
-def ascend(
-    net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, steps: int, size: float
-) -> Tensor:
-    """The inner maximisation, in whatever mode net is in: steps of `size` up the cross-entropy, from a random start."""
-    x_adv = threat.start(x, draws)
-    for _ in range(steps):
-        x_adv.requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(net(x_adv), y, reduction="sum"), x_adv)
-        x_adv = threat.project(x_adv.detach() + size * threat.steepest(grad, x_adv.detach(), x), x)
-    return x_adv.detach()
+    def step(self, net: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer, draws: Draws) -> Tensor:
+        if self.method != "free":
+            return super().step(net, x, y, optimizer, draws)
+        x_adv = self.ball.start(x, draws)
+        loss = x.new_zeros(())
+        for turn in range(self.steps):
+            x_adv.requires_grad_()
+            loss = self.outer(net, x, x_adv, y, draws.stream(f"free:{turn}"))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            assert x_adv.grad is not None
+            slope, x_adv = x_adv.grad, x_adv.detach()
+            x_adv = self.ball.project(x_adv + self.size * self.ball.steepest(slope, x_adv, x), x)
+        return loss.detach()

@@ -37,7 +37,7 @@ class Cell:
         settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
-        return f"{model.data} {model.model.label} {model.defense_name} | {rest}"
+        return f"{model.data} {model.model.label} {model.label} | {rest}"
 
     def definition(
         self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None
@@ -52,9 +52,9 @@ class Cell:
             "ids": _compact(images.ids),
             "model": self.model.model.label,
             "weights_digest": weights_digest,
-            "defense": self.model.defense_name,
-            "defense_settings": asdict(self.model.defense),
-            "defense_version": self.model.defense.version,
+            "defense": self.model.label,
+            "defense_settings": self.model.settings,
+            "defense_version": self.model.version,
             "attack": self.attack_name,
             "attack_settings": asdict(self.attack),
             "attack_version": self.attack.version,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from robustbench_local.draws import Draws
 
@@ -53,6 +54,7 @@ class Deployed(Defended):
         self.stochastic = is_stochastic(net) or any(step.stochastic for step in steps)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = draws_for(x, draws) if self.stochastic else draws
         for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
             own = draws.stream(f"preprocess:{place}") if draws is not None else None
             x = _through(step, x, own)
@@ -70,6 +72,11 @@ def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     return out
 
 
+def draws_for(x: Tensor, draws: Draws | None) -> Draws:
+    """draws, or where somebody calls a random model without any, those of seed 0 and of places in the batch."""
+    return Draws(0, torch.arange(len(x), device=x.device), dtype=x.dtype) if draws is None else draws
+
+
 def is_stochastic(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
 
@@ -80,7 +87,7 @@ def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
 
 
 class Recipe:
-    """How to train: one loss. `validate` may report a robust accuracy; the trainer then keeps the best epoch."""
+    """How to train: one loss, or one step. `validate` may report a robust accuracy, and the best epoch is then kept."""
 
     def at(self, progress: float) -> Recipe:
         """The recipe as it stands at this share, in [0, 1], of training: for what is ramped up."""
@@ -89,6 +96,14 @@ class Recipe:
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         """() mean training loss of a batch; net is in training mode."""
         raise NotImplementedError
+
+    def step(self, net: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer, draws: Draws) -> Tensor:
+        """Move the weights on one batch; () the loss to report. Overridden where one loss is not enough."""
+        loss = self.loss(net, x, y, draws)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
 
     def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float | None:
         """Robust accuracy on held-out training images in [0, 1], net in evaluation mode; None: nothing to watch."""
@@ -110,3 +125,7 @@ class Defense:
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         """base (fresh or already trained) -> what is deployed."""
         raise NotImplementedError
+
+    def as_trained(self) -> Defense:
+        """This defense with what training does not read at its default: one checkpoint serves all that agree here."""
+        return self

@@ -24,7 +24,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
-from robustbench_local.models import build_model, weights_digest
+from robustbench_local.models import rebuild, weights_digest
 from robustbench_local.progress import Report
 from robustbench_local.report.table import write_tables
 from robustbench_local.store import Row, Store, fingerprint, row_key
@@ -108,7 +108,8 @@ class Grid:
         for plan, cells in self._by_model():
             images = self.images[plan.data]
             training = plan.recipe is not None and self.workshop.must_train(plan)
-            model = build_model(plan.recipe.architecture) if training and plan.recipe else self.workshop.make(plan)
+            recipe = plan.recipe
+            model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
             forward, backward, classes = _time(model.to(self.device).eval(), images)
             digest = None if training else weights_digest(model)
             for cell in cells:

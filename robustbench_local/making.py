@@ -8,15 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from robustbench_local.conf import reading
 from robustbench_local.conf.schema import MakeConfig, ZooConfig
 from robustbench_local.data import open_data
 from robustbench_local.errors import ConfigError
 from robustbench_local.grid import pick_device
 from robustbench_local.judge import Judge
-from robustbench_local.models import build_model, checkpoints, zoo
+from robustbench_local.models import checkpoints, rebuild, zoo
 from robustbench_local.paths import cache_folder
 from robustbench_local.plugins import find_attack
 from robustbench_local.progress import Report
@@ -48,7 +46,7 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
     notes = metadata(recipe, trainer)
     draft = cache_folder() / "training" / f"{stem}.safetensors"
     checkpoints.save(draft, net, notes)
-    stored: nn.Module = build_model(recipe.architecture)
+    stored = rebuild(recipe.architecture, recipe.defense)
     checkpoints.restore(stored, checkpoints.load(draft)[0], draft)
     report.line(f"measuring {attack} within {threat} on {len(images)} test images")
     verdict = Judge()(stored.to(device).eval(), images, attack, threat, report=report)

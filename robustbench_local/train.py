@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.data import Images
-from robustbench_local.defense import Recipe
+from robustbench_local.defense import Recipe, call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.files import whole_file
@@ -31,6 +31,8 @@ class Schedule:
     restarts: epochs after which it does so anew, to half the peak before (warm restarts, Loshchilov and Hutter 2017).
     crop: pixels of reflect-padding before a random crop; flip: random mirror images. validation: how many of the last
     training images are held out; `watched` of them meet the recipe's validation attack after every epoch.
+    average: the decay, per batch, of an exponential moving average of the weights, which is then what is validated and
+    kept (Gowal et al. 2020, arXiv:2010.03593, with 0.995). 0: the weights themselves.
     """
 
     epochs: int = 15
@@ -44,6 +46,7 @@ class Schedule:
     flip: bool = False
     validation: int = 2000
     watched: int = 500
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):
@@ -53,6 +56,8 @@ class Schedule:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}: it must be in [0, 1), a share of all steps")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average is {self.average}: it must be in [0, 1), a decay per batch such as 0.995")
         if list(self.restarts) != sorted({epoch for epoch in self.restarts if 0 < epoch < self.epochs}):
             raise ConfigError(f"restarts are {list(self.restarts)}: rising epochs in 1 .. {self.epochs - 1}")
 
@@ -69,7 +74,7 @@ class Schedule:
 class Trainer:
     """Trains nets on a data set. With a folder it saves every epoch there and resumes from it.
 
-    After fit, `history` holds one dict per epoch and `minutes` the wall time of all sessions together.
+    After fit, `history` holds one dict per epoch; `minutes` is the wall time of all fits and their sessions together.
     """
 
     def __init__(
@@ -83,28 +88,35 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.minutes = 0.0
 
-    def fit(self, net: nn.Module, recipe: Recipe, draws: Draws) -> nn.Module:
-        """net, trained in place and in evaluation mode: the last epoch, or the most robust one a recipe reports."""
-        plan, images = self.schedule, self.images
+    def fit(self, net: nn.Module, recipe: Recipe, draws: Draws, *, seed: int | None = None) -> nn.Module:
+        """net, trained in place and in evaluation mode: the last epoch, or the most robust one a recipe reports.
+
+        seed: of the images' order, by default the trainer's; several nets of one defense may want several.
+        """
+        plan, images, seed = self.schedule, self.images, self.seed if seed is None else seed
         net.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = self._optimizer(net)
         count = len(images) - plan.validation
         steps = count // plan.batch
         best: dict[str, Tensor] | None = None
-        state_file = self._state_file(net, recipe)
-        self.history, self.minutes = [], 0.0
+        state_file = self._state_file(net, recipe, seed)
+        average = _Average(net, plan.average) if plan.average else None
+        kept = average.net if average else net
+        self.history, minutes = [], 0.0
         if state_file is not None and state_file.exists():
             saved = torch.load(state_file, map_location=images.device, weights_only=True)
             net.load_state_dict(saved["net"])
             optimizer.load_state_dict(saved["optimizer"])
-            self.history, self.minutes, best = saved["history"], saved["minutes"], saved["best"]
+            self.history, minutes, best = saved["history"], saved["minutes"], saved["best"]
+            if average:
+                average.net.load_state_dict(saved["average"])
             self.report.line(f"resumed after epoch {len(self.history)} of {plan.epochs}")
         for epoch in range(len(self.history), plan.epochs):
             if self._collapsed():
                 break
             started = time.monotonic()
             net.train()
-            order = Draws(self.seed, torch.arange(count)).stream(f"order:{epoch}").uniform().argsort()
+            order = Draws(seed, torch.arange(count)).stream(f"order:{epoch}").uniform().argsort()
             total = 0.0
             for step, rows in enumerate(order[: steps * plan.batch].split(plan.batch)):
                 progress = (epoch * steps + step) / (plan.epochs * steps)
@@ -113,27 +125,26 @@ class Trainer:
                 rows = rows.to(images.device)
                 mine = draws.reseat(images.ids[rows]).stream(f"epoch:{epoch}")
                 x = self._augment(images[rows], mine.stream("augment"))
-                loss = recipe.at(progress).loss(net, x, images.labels[rows], mine.stream("recipe"))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += loss.detach().item()
+                now = recipe.at(progress)
+                total += now.step(net, x, images.labels[rows], optimizer, mine.stream("recipe")).item()
+                if average:
+                    average.follow(net, done=epoch * steps + step)
                 self.report.advance(f"epoch {epoch + 1}/{plan.epochs}", progress)
-            row = {"loss": total / steps} | self._validate(net, recipe, draws)
+            row = {"loss": total / steps} | self._validate(kept, recipe, draws)
             if "robust" in row and row["robust"] >= max((past["robust"] for past in self.history), default=0.0):
-                best = copy.deepcopy(net.state_dict())
+                best = copy.deepcopy(kept.state_dict())
             self.history.append(row)
-            self.minutes += (time.monotonic() - started) / 60
+            minutes += (time.monotonic() - started) / 60
             self.report.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
             if state_file is not None:
                 _save(state_file, dict(
-                    net=net.state_dict(), optimizer=optimizer.state_dict(), history=self.history,
-                    minutes=self.minutes, best=best,
+                    net=net.state_dict(), optimizer=optimizer.state_dict(), history=self.history, minutes=minutes,
+                    best=best, average=average.net.state_dict() if average else None,
                 ))  # fmt: skip
         if self._collapsed():
             self.report.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
-        if best is not None:
-            net.load_state_dict(best)
+        self.minutes += minutes
+        net.load_state_dict(kept.state_dict() if best is None else best)
         return net.eval()
 
     def _collapsed(self) -> bool:
@@ -167,20 +178,48 @@ class Trainer:
         right = 0
         with torch.no_grad():
             for part in rows.split(500):
-                right += int((net(self.images[part]).argmax(1) == self.images.labels[part]).sum())
+                mine = draws.reseat(self.images.ids[part]).stream("clean")
+                right += int((call(net, self.images[part], mine).argmax(1) == self.images.labels[part]).sum())
         row = {"clean": right / len(rows)}
         watched = rows[: self.schedule.watched]
         mine = draws.reseat(self.images.ids[watched]).stream("validation")
         robust = recipe.validate(net, self.images[watched], self.images.labels[watched], mine)
         return row if robust is None else row | {"robust": robust}
 
-    def _state_file(self, net: nn.Module, recipe: Recipe) -> Path | None:
+    def _state_file(self, net: nn.Module, recipe: Recipe, seed: int) -> Path | None:
         """Named by all that defines the run, so that a changed setting never resumes another run's state."""
         if self.folder is None:
             return None
-        parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(self.seed)]
+        parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(seed)]
         parts += [weights_digest(net)]
         return self.folder / f"training-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}.pt"
+
+
+class Blank(Trainer):
+    """Trains nothing: a defense's build then gives what it deploys, made ready for the weights of a checkpoint."""
+
+    def __init__(self) -> None:
+        self.seed, self.history, self.minutes = 0, [], 0.0
+
+    def fit(self, net: nn.Module, recipe: Recipe, draws: Draws, *, seed: int | None = None) -> nn.Module:
+        return net.eval()
+
+
+class _Average:
+    """A net whose weights follow another's, slowly; batch statistics follow as weights do."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net, self.decay = copy.deepcopy(net), decay
+
+    @torch.no_grad()
+    def follow(self, net: nn.Module, done: int) -> None:
+        """One step; done: how many were before. The first ones are longer, so that the start is soon forgotten."""
+        share = 1 - min(self.decay, (1 + done) / (10 + done))
+        for mine, other in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(other, share)
+            else:
+                mine.copy_(other)
 
 
 def _save(file: Path, state: dict[str, Any]) -> None:

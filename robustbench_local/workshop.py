@@ -6,7 +6,7 @@ import functools
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from robustbench_local.data import open_data
 from robustbench_local.defense import Defense
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ModelError, did_you_mean
-from robustbench_local.models import ARCHITECTURES, build_model, checkpoints, load_model, zoo_entry, zoo_names
+from robustbench_local.models import (
+    ARCHITECTURES,
+    build_model,
+    checkpoints,
+    load_model,
+    rebuild,
+    zoo_entry,
+    zoo_names,
+)
 from robustbench_local.paths import cache_folder
 from robustbench_local.plugins import find_defense
 from robustbench_local.progress import Report
@@ -64,6 +72,15 @@ def named(entry: Any, what: str) -> tuple[str, dict[str, Any]]:
     raise ConfigError(f"{what} {entry!r}: write a name, or {{name: {{setting: value}}}}")
 
 
+def _wrapper(entry: Any) -> tuple[str, Defense]:
+    """A part of a composition that is not its last."""
+    name, settings = named(entry, "defense")
+    defense = find_defense(name, settings)
+    if defense.trains:
+        raise ConfigError(f"{name} trains the network, which nothing may have changed before: put it last in its list")
+    return name, defense
+
+
 @functools.cache
 def recipe_file(name: str) -> dict[str, Any]:
     """What the packaged zoo file of that name says."""
@@ -72,13 +89,41 @@ def recipe_file(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One deployed model of a grid. recipe is None for a finished model (zoo:, module:function, weights)."""
+    """One deployed model of a grid. recipe is None for a finished model (zoo:, module:function, weights).
+
+    wrappers stand before the defense, by name and from the outermost, which meets an image first, inwards.
+    """
 
     data: str
     model: ModelConfig
     defense_name: str
     defense: Defense
     recipe: TrainingRecipe | None
+    wrappers: tuple[tuple[str, Defense], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[str, Defense], ...]:
+        return (*self.wrappers, (self.defense_name, self.defense))
+
+    @property
+    def label(self) -> str:
+        """What tables call it: "jpeg + adversarial_training"."""
+        return " + ".join(name for name, _ in self.parts)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings; of several parts as "jpeg.quality", or "jpeg#1.quality" where a name comes twice."""
+        if not self.wrappers:
+            return asdict(self.defense)
+        names = [name for name, _ in self.parts]
+        own = [name if names.count(name) == 1 else f"{name}#{place}" for place, name in enumerate(names, 1)]
+        every = zip(own, (asdict(defense) for _, defense in self.parts), strict=True)
+        return {f"{name}.{key}": value for name, settings in every for key, value in settings.items()}
+
+    @property
+    def version(self) -> int | list[int]:
+        versions = [defense.version for _, defense in self.parts]
+        return versions if self.wrappers else versions[0]
 
 
 @dataclass
@@ -93,9 +138,15 @@ class Workshop:
     def blueprint(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
         """The model of `entry`, a defense as a grid writes it.
 
-        A bare name of a defense means the zoo's settings for that data set, if it has such a recipe.
+        A bare name of a defense means the zoo's settings for that data set, if it has such a recipe. A list is a
+        composition: what comes first meets an image first, and only what comes last may train.
         Raises ConfigError, ModelError or PluginError where there can be no such model.
         """
+        *outer, inner = entry if isinstance(entry, list | tuple) and entry else [entry]
+        wrappers = tuple(_wrapper(each) for each in outer)
+        return replace(self._innermost(data, model, inner), wrappers=wrappers)
+
+    def _innermost(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
         name, settings = named(entry, "defense")
         if is_finished(model):
             if model.schedule:
@@ -119,7 +170,7 @@ class Workshop:
         if model.schedule:
             schedule = construct(Schedule, asdict(schedule) | model.schedule, f"the schedule of {model.name}")
         seed = base.seed if base and base.architecture == model.name else 0
-        recipe = TrainingRecipe(data, model.name, trained_name, trained, schedule, seed)
+        recipe = TrainingRecipe(data, model.name, trained_name, trained.as_trained(), schedule, seed)
         return Blueprint(data, model, name, defense, recipe)
 
     def must_train(self, plan: Blueprint) -> bool:
@@ -130,16 +181,18 @@ class Workshop:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
         if plan.recipe is None:
             net = self._finished_model(plan.model)
-        elif (name := _zoo_match(plan.recipe)) is not None:
-            net = load_model(f"zoo:{name}", device=self.device)
         else:
-            path = self._cached(plan.recipe)
+            name = _zoo_match(plan.recipe)
+            path = self._cached(plan.recipe) if name is None else zoo_entry(name).path
             if not path.exists():
                 self._train(plan.recipe, path)
-            net = load_model(plan.recipe.architecture, weights=path, device=self.device)
-        if not plan.defense.trains:  # a wrapper asks for no trainer
-            draws = Draws(0, torch.zeros(1, dtype=torch.int64, device=self.device)).stream("build")
-            net = plan.defense.build(net, None, draws)  # type: ignore[arg-type]
+            net = rebuild(plan.recipe.architecture, plan.defense if plan.defense.trains else plan.recipe.defense)
+            checkpoints.restore(net, checkpoints.load(path)[0], path)
+            net.to(self.device).eval()
+        draws = Draws(0, torch.zeros(1, dtype=torch.int64, device=self.device)).stream("build")
+        for _, defense in reversed(plan.parts):
+            if not defense.trains:  # a wrapper asks for no trainer
+                net = defense.build(net, None, draws)  # type: ignore[arg-type]
         return net.to(self.device).eval()
 
     def _finished_model(self, model: ModelConfig) -> nn.Module:
@@ -240,6 +293,8 @@ def _zoo_match(recipe: TrainingRecipe) -> str | None:
     for name in zoo_names():
         values = zoo_entry(name).recipe
         same = named(values["defense"], "defense")[0] == recipe.defense_name
-        if same and parse_recipe(values, f"checkpoint {name}") == recipe:
-            return name
+        if same:
+            found = parse_recipe(values, f"checkpoint {name}")
+            if replace(found, defense=found.defense.as_trained()) == recipe:
+                return name
     return None

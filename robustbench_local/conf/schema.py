@@ -14,7 +14,8 @@ class GridConfig:
     data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
     models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
                 data sets a mapping {data: [models]} says which goes where
-    defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set
+    defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
+                within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's
     threats     linf:8/255, l2:0.5, l1:12, l0:1; a list, or a mapping {data: [threats]}
     seeds       seeds of the attacks' randomness

@@ -11,14 +11,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustbench_local.defense import Defense
+from robustbench_local.draws import Draws
 from robustbench_local.errors import ModelError, did_you_mean
 from robustbench_local.models.architectures import ARCHITECTURES, Normalise, normalised
 from robustbench_local.models.checkpoints import load, restore, save, weights_digest
 from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
+from robustbench_local.plugins import find_defense
 
 __all__ = [
-    "ARCHITECTURES", "Normalise", "ZooEntry", "build_model", "load", "load_model", "normalised", "restore", "save",
-    "weights_digest", "zoo_entry", "zoo_names",
+    "ARCHITECTURES", "Normalise", "ZooEntry", "build_model", "load", "load_model", "normalised", "rebuild", "restore",
+    "save", "weights_digest", "zoo_entry", "zoo_names",
 ]  # fmt: skip
 
 
@@ -33,6 +36,14 @@ def build_model(architecture: str, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[architecture]()
+
+
+def rebuild(architecture: str, defense: Defense) -> nn.Module:
+    """What that defense deploys of a network of that architecture, with fresh weights: a checkpoint's go there."""
+    from robustbench_local.train import Blank  # a trainer reads checkpoints: at the top this would be a circle
+
+    draws = Draws(0, torch.zeros(1, dtype=torch.int64)).stream("train")
+    return defense.build(build_model(architecture), Blank(), draws)
 
 
 def load_model(
@@ -57,7 +68,7 @@ def load_model(
         if weights is not None:
             raise ModelError(f'"{spec}" has its own weights: give weights={weights} with an architecture instead')
         entry = zoo_entry(name)
-        model, weights = build_model(entry.architecture), entry.path
+        model, weights = _of_the_zoo(entry), entry.path
     elif colon:
         model = _own(kind, name)
     else:
@@ -72,6 +83,15 @@ def load_model(
     if weights is not None:
         restore(model, load(weights, allow_pickle=allow_pickle)[0], weights)
     return model.to(device).eval()
+
+
+def _of_the_zoo(entry: ZooEntry) -> nn.Module:
+    """The module that the entry's recipe deploys, without its weights; a bare network where it has no recipe."""
+    recorded = entry.recipe.get("defense")
+    if recorded is None:
+        return build_model(entry.architecture)
+    ((name, settings),) = recorded.items()
+    return rebuild(entry.architecture, find_defense(name, settings))
 
 
 def _own(module: str, function: str) -> nn.Module:

@@ -1,0 +1,28 @@
+"""Bit-depth reduction: fewer grey levels, so that small changes vanish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from defenses._wrapper import Wrapper, check
+from robustbench_local.draws import Draws
+
+
+@dataclass(frozen=True)
+class BitDepth(Wrapper):
+    """Every value rounded to one of 2^bits levels from 0 to 1. The paper: 1 bit on MNIST, 4 or 5 on CIFAR-10."""
+
+    summary: ClassVar[str] = "pixels rounded to a few grey levels"
+    paper: ClassVar[str] = "Xu et al. 2018, arXiv:1704.01155"
+
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        check("bits", self.bits, 1, 8, "bits per channel")
+
+    def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
+        top = (1 << self.bits) - 1
+        return (x * top).round() / top

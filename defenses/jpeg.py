@@ -1,0 +1,39 @@
+"""JPEG compression before the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from defenses import _jpeg
+from defenses._wrapper import Wrapper
+from robustbench_local.draws import Draws
+
+
+@dataclass(frozen=True)
+class JPEG(Wrapper):
+    """quality 1 .. 100, as libjpeg counts; subsampling of colour, 4:2:0 (the usual files) or 4:4:4 (none).
+
+    codec: pillow takes the real one for every answer, image by image; torch is the same but for rare roundings, and
+    fast. surrogate: gradients see the identity (straight through), or JPEG with coefficients rounded softly.
+    """
+
+    summary: ClassVar[str] = "JPEG compression"
+    paper: ClassVar[str] = "Dziugaite et al. 2016, arXiv:1608.00853; Shin and Song 2017 (the soft surrogate)"
+
+    quality: int = 75
+    subsampling: _jpeg.Subsampling = "4:2:0"
+    codec: Literal["torch", "pillow"] = "torch"
+    surrogate: _jpeg.Surrogate = "identity"
+
+    def __post_init__(self) -> None:
+        _jpeg.check_settings((self.quality,), self.subsampling)
+
+    def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
+        compress = _jpeg.by_pillow if self.codec == "pillow" else _jpeg.compressed
+        return compress(x, self.quality, self.subsampling)
+
+    def soft(self, x: Tensor, draws: Draws | None) -> Tensor:
+        return x if self.surrogate == "identity" else _jpeg.softly(x, self.quality, self.subsampling)

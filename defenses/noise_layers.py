@@ -1,0 +1,128 @@
+"""Noise layers: noise on what each convolution receives, in training and at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from defenses._adversarial import ascend
+from defenses._passes import log_probabilities, mean_probability
+from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.threat import ThreatModel
+from robustbench_local.train import Trainer
+
+
+class Noisy(nn.Module):
+    """A layer behind Gaussian noise. The network that holds it hands it the draws of every pass.
+
+    Fixed: of standard deviation `amplitude`. Learnt: amplitude is a weight, and counts standard deviations of the
+    layer's own input, image by image.
+    """
+
+    def __init__(self, layer: nn.Module, amplitude: float, learnt: bool) -> None:
+        super().__init__()
+        self.layer, self.learnt = layer, learnt
+        self.amplitude = nn.Parameter(torch.tensor(amplitude)) if learnt else amplitude
+        self.draws: Draws | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.draws is not None
+        noise = self.draws.normal(*x.shape[1:]).to(x) * self.amplitude
+        if self.learnt:
+            noise = noise * x.flatten(1).std(1).view(-1, 1, 1, 1)
+        out: Tensor = self.layer(x + noise)
+        return out
+
+
+class NoisyNet(Defended):
+    """A network with noise before every convolution; the log of the mean probability of `passes` passes."""
+
+    stochastic = True
+
+    def __init__(self, net: nn.Module, first: float, inner: float, learnt: bool, passes: int) -> None:
+        super().__init__()
+        places = [
+            (parent, name)
+            for parent in net.modules() for name, child in parent.named_children() if isinstance(child, nn.Conv2d)
+        ]  # fmt: skip
+        for place, (parent, name) in enumerate(places):
+            setattr(parent, name, Noisy(getattr(parent, name), inner if place else first, learnt))
+        self.net, self.passes = net, passes
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = draws_for(x, draws)
+        passes = [partial(self._once, draws=draws.stream(k)) for k in range(1 if self.training else self.passes)]
+        return mean_probability(log_probabilities(x, passes))
+
+    def _once(self, x: Tensor, draws: Draws) -> Tensor:
+        layers = [module for module in self.net.modules() if isinstance(module, Noisy)]
+        for place, layer in enumerate(layers):
+            layer.draws = draws.stream(place)
+        logits: Tensor = self.net(x)
+        for layer in layers:
+            layer.draws = None
+        return logits
+
+
+@dataclass(frozen=True)
+class NoiseLayers(Defense, Recipe):
+    """Random self-ensemble (RSE, Liu et al. 2018): Gaussian noise of fixed size before the first and the inner
+    convolutions; theirs 0.2 and 0.1, in the units that a layer receives, and the mean of 10 passes is deployed.
+
+    learnt: parametric noise injection (PNI, He et al. 2019, on activations): first and inner are where each layer's
+    amplitude starts (theirs 0.25), in standard deviations of its input. threat: train on clean and PGD examples in
+    equal parts, as PNI does, since on clean images alone a learnt amplitude falls to 0.
+    """
+
+    trains: ClassVar[bool] = True
+    summary: ClassVar[str] = "Gaussian noise before every convolution, of fixed or learnt size"
+    paper: ClassVar[str] = "RSE: Liu et al. 2018, arXiv:1712.00673; PNI: He et al. 2019, arXiv:1811.09310"
+
+    first: float = 0.2
+    inner: float = 0.1
+    learnt: bool = False
+    passes: int = 1
+    threat: str | None = None
+    steps: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("first", "inner"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: the size of noise must be 0 or more")
+        for name in ("passes", "steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.threat is not None:
+            ThreatModel.parse(self.threat)
+
+    def as_trained(self) -> NoiseLayers:
+        return replace(self, passes=1)
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        net = NoisyNet(base, self.first, self.inner, self.learnt, self.passes)
+        return trainer.fit(net, self.as_trained(), draws)
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        clean = F.cross_entropy(call(net, x, draws.stream("clean")), y)
+        if self.threat is None:
+            return clean
+        return (clean + F.cross_entropy(call(net, self._crafted(net, x, y, draws), draws.stream("adversarial")), y)) / 2
+
+    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float | None:
+        if self.threat is None:
+            return None
+        x_adv = self._crafted(net, x, y, draws)
+        with torch.no_grad():
+            return float((call(net, x_adv, draws.stream("judged")).argmax(1) == y).float().mean())
+
+    def _crafted(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        assert self.threat is not None
+        threat = ThreatModel.parse(self.threat)
+        return ascend(net, x, y, threat, draws, self.steps, 2.5 * threat.eps / self.steps)

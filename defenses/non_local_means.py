@@ -1,0 +1,38 @@
+"""Non-local means: a mean of pixels whose surroundings look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from defenses._neighbours import weighted_mean
+from defenses._wrapper import Wrapper, check, check_odd
+from robustbench_local.draws import Draws
+
+
+@dataclass(frozen=True)
+class NonLocalMeans(Wrapper):
+    """Pixels of a `window` x `window` square, weighted by exp(-d / strength^2).
+
+    d is the mean squared difference of the `patch` x `patch` squares around both pixels, over all channels; edges are
+    mirrored without repeating the edge itself. Feature squeezing takes window 11, patch 3 and strength 4/255.
+    """
+
+    differentiable: ClassVar[bool] = True
+    summary: ClassVar[str] = "non-local means: a mean over patches that look alike"
+    paper: ClassVar[str] = "Buades et al. 2005, doi:10.1109/CVPR.2005.38; Xu et al. 2018, arXiv:1704.01155"
+
+    window: int = 11
+    patch: int = 3
+    strength: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_odd("window", self.window, 41)
+        check_odd("patch", self.patch, 11)
+        check("strength", self.strength, 1e-3, 10, "where white is 1")
+
+    def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
+        values = x.shape[1] * self.patch**2
+        return weighted_mean(x, self.window // 2, self.patch // 2, 1 / (values * self.strength**2))

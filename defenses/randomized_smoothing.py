@@ -1,0 +1,128 @@
+"""Randomized smoothing: the class that most noisy copies of an image get, certified within an L2 radius."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from defenses._passes import log_probabilities, mean_probability
+from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.noise import gaussian
+from robustbench_local.train import Trainer
+
+
+class Smoothed(Defended):
+    """PREDICT of Cohen et al. 2019: (N, K+1) logits, the last of which wins where it abstains.
+
+    Their order is that of the votes among `samples` noisy copies; the last stands half a vote under what the first
+    class needs for a two-sided binomial test against the second at level alpha. Gradients are those of the log mean
+    probability over the same copies (Salman et al. 2019, arXiv:1906.04584, equation 6).
+    """
+
+    stochastic = True
+    needed: Tensor
+
+    def __init__(self, net: nn.Module, sigma: float, samples: int, alpha: float) -> None:
+        super().__init__()
+        self.net, self.sigma, self.samples = net, sigma, samples
+        # needed[m]: the votes to win with, of m that go to the first two classes
+        needed = stats.binom.isf(alpha / 2, range(samples + 1), 0.5) + 1
+        self.register_buffer("needed", torch.tensor(needed, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = draws_for(x, draws)
+        logs = log_probabilities(x, [partial(self._once, draws=draws.stream(k)) for k in range(self.samples)])
+        votes = F.one_hot(logs.detach().argmax(2), logs.shape[2]).sum(0)
+        needed = self.needed.to(x)[votes.topk(2, dim=1).values.sum(1)]
+        hard = (torch.cat([votes + 0.5, needed[:, None]], 1) / (self.samples + 1)).log()
+        soft = F.pad(mean_probability(logs), (0, 1))
+        return hard + (soft - soft.detach())
+
+    def _once(self, x: Tensor, draws: Draws) -> Tensor:
+        noise = draws.stream("noise")
+        return call(self.net, gaussian(x, self.sigma, noise), draws.stream("net"))
+
+
+@dataclass(frozen=True)
+class RandomizedSmoothing(Defense, Recipe):
+    """Cohen et al. 2019: training on Gaussian noise of standard deviation sigma (not clipped), deployed as the vote of
+    `samples` noisy copies, which abstains unless it is significant at alpha. More samples need no other training.
+
+    Each query costs `samples` passes. `certify` gives the radii.
+    """
+
+    trains: ClassVar[bool] = True
+    summary: ClassVar[str] = "the vote of noisy copies, with abstention and a certified L2 radius"
+    paper: ClassVar[str] = "Cohen et al. 2019, arXiv:1902.02918"
+
+    sigma: float = 0.25
+    samples: int = 100
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ConfigError(f"sigma is {self.sigma}: it must be above 0, where white is 1; theirs are 0.12 to 1")
+        if not 0 < self.alpha < 1:
+            raise ConfigError(f"alpha is {self.alpha}: it must be in (0, 1), the chance of a wrong vote")
+        if 2 * 0.5**self.samples > self.alpha:
+            raise ConfigError(
+                f"samples is {self.samples}: even a vote of all would not be significant at alpha {self.alpha},"
+                " and every image would be rejected"
+            )
+
+    def as_trained(self) -> RandomizedSmoothing:
+        return replace(self, samples=RandomizedSmoothing.samples, alpha=RandomizedSmoothing.alpha)
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        net = trainer.fit(base, self.as_trained(), draws)
+        return Smoothed(net, self.sigma, self.samples, self.alpha).eval()
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        return F.cross_entropy(net(gaussian(x, self.sigma, draws)), y)
+
+
+def certify(
+    model: nn.Module, x: Tensor, y: Tensor, sigma: float, n0: int = 100, n: int = 100_000, alpha: float = 0.001, *,
+    draws: Draws | None = None, batch: int = 1000,
+) -> Tensor:  # fmt: skip
+    """CERTIFY of Cohen et al. 2019: (N,) L2 radii within which the smoothed model's answer y holds, each with
+    probability 1 - alpha over the draws. NaN where it abstains or the answer is not y.
+
+    model: the base classifier, or a Smoothed around it. n0 draws choose the class, n others bound its probability
+    from below (Clopper and Pearson, one-sided); batch: noisy images at a time.
+    """
+    net = model.net if isinstance(model, Smoothed) else model
+    draws = draws_for(x, draws)
+    chosen = _votes(net, x, sigma, n0, draws.stream("choose"), batch).argmax(1)
+    votes = _votes(net, x, sigma, n, draws.stream("certify"), batch)
+    top = votes.gather(1, chosen[:, None])[:, 0].double().cpu()
+    lower = torch.from_numpy(stats.beta.ppf(alpha, top.clamp_min(1), n - top + 1)) * (top > 0)
+    radius = sigma * torch.special.ndtri(lower.to(x.device))
+    return torch.where((chosen == y) & (radius > 0), radius, torch.nan)
+
+
+def certified_accuracy(radii: Tensor, at: Sequence[float]) -> list[float]:
+    """The share of all images that are certified to be right within each L2 radius."""
+    return [float((radii >= radius).double().mean()) for radius in at]
+
+
+@torch.no_grad()
+def _votes(net: nn.Module, x: Tensor, sigma: float, count: int, draws: Draws, batch: int) -> Tensor:
+    """(N, K) int64: how many of `count` noisy copies of each image get each class."""
+    each = max(1, batch // len(x))
+    total = torch.zeros((), dtype=torch.int64, device=x.device)
+    for numbers in torch.arange(count, device=x.device).split(each):
+        size = len(numbers)
+        mine = draws.reseat(draws.ids.repeat_interleave(size)).numbered(numbers.repeat(len(x)))
+        logits = call(net, gaussian(x.repeat_interleave(size, 0), sigma, mine), mine.stream("net"))
+        total = total + F.one_hot(logits.argmax(1), logits.shape[1]).view(len(x), size, -1).sum(1)
+    return total

@@ -1,0 +1,172 @@
+"""JPEG beside the real codec, its surrogates, and JPEG at several qualities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from wrapping import deployed, digits, draws, gradient, keeps_the_rules, photos, some_weights
+
+from defenses import _jpeg
+from defenses.jpeg import JPEG
+from defenses.multi_jpeg import MultiJPEG
+from robustbench_local.defense import call, is_stochastic
+from robustbench_local.errors import ConfigError
+from robustbench_local.plugins import find_defense
+
+MEAN, LARGEST = 0.4, 80  # grey levels; the largest where one coefficient is rounded the other way
+QUALITIES = (1, 10, 30, 50, 75, 90, 95, 100)
+
+
+def distance(x: Tensor, quality: int, subsampling: _jpeg.Subsampling) -> Tensor:
+    return (_jpeg.compressed(x, quality, subsampling) - _jpeg.by_pillow(x, quality, subsampling)).abs() * 255
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_it_is_pillows(quality: int, subsampling: _jpeg.Subsampling) -> None:
+    noise = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for x in (photos(60), digits(60), photos(20)[..., :27, :29], noise, photos(4).repeat(1, 1, 3, 2)[..., :70, :61]):
+        off = distance(x, quality, subsampling)
+        assert off.mean() < MEAN and off.max() <= LARGEST
+        assert (off > 1).double().mean() < 0.15  # most differ by nothing or by one
+
+
+def test_most_pixels_are_exactly_pillows() -> None:
+    for x, share in ((digits(60), 0.97), (photos(60), 0.85)):
+        assert (distance(x, 75, "4:2:0") == 0).double().mean() > share
+
+
+@pytest.mark.parametrize("twin", ["truncates", "replicates", "other table"])
+def test_a_broken_codec_would_be_noticed(twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def truncated(z: Tensor, hard: bool) -> Tensor:
+        return z.trunc()
+
+    def replicated(length: int) -> Tensor:
+        return torch.eye((length + 1) // 2, dtype=torch.float64).repeat_interleave(2, 0)[:length]
+
+    if twin == "truncates":
+        monkeypatch.setattr(_jpeg, "_coefficient", truncated)
+    elif twin == "replicates":
+        monkeypatch.setattr(_jpeg, "_doubling", replicated)
+    else:
+        monkeypatch.setattr(_jpeg, "_CHROMA", _jpeg._LUMA)
+    assert distance(photos(60), 75, "4:2:0").mean() > MEAN
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [JPEG(), JPEG(20, "4:4:4"), JPEG(codec="pillow"), JPEG(surrogate="soft"), MultiJPEG(), MultiJPEG((50,))],
+    ids=str,
+)
+def test_the_rules_are_kept(wrapper: JPEG) -> None:
+    if wrapper == MultiJPEG((50,)):  # random by name, with nothing to choose from
+        model = deployed(wrapper)
+        x = photos()
+        assert torch.equal(call(model, x, draws(12)), JPEG(50).apply(x, None).flatten(1))
+    else:
+        keeps_the_rules(wrapper)
+
+
+def test_what_comes_out_are_grey_levels_and_pillow_agrees_with_itself() -> None:
+    out = JPEG(30).apply(photos(), None) * 255
+    torch.testing.assert_close(out, out.round(), atol=1e-4, rtol=0)
+    x = photos()
+    assert torch.equal(JPEG(30, codec="pillow").apply(x, None), _jpeg.by_pillow(x, 30, "4:2:0"))
+
+
+def test_gradients_are_the_surrogates() -> None:
+    x = photos(6)
+    for codec in ("torch", "pillow"):
+        model = deployed(JPEG(50, codec=codec))
+        weights = some_weights(model, x)
+        assert torch.equal(gradient(model, x, weights), weights.view_as(x))
+        model = deployed(JPEG(50, codec=codec, surrogate="soft"))
+        leaf = x.clone().requires_grad_()
+        (expected,) = torch.autograd.grad((_jpeg.softly(leaf, 50, "4:2:0").flatten(1) * weights).sum(), leaf)
+        assert torch.equal(gradient(model, x, weights), expected)
+
+
+def test_the_soft_path_has_a_true_gradient_and_stays_near() -> None:
+    x = (photos(4).double() * 0.7 + 0.15)[..., :20, :18]
+    for images in (x, x[:, :1]):
+        for subsampling in ("4:2:0", "4:4:4"):
+            leaf = images.clone().requires_grad_()
+            weights = torch.rand(images.shape, generator=torch.Generator().manual_seed(1), dtype=images.dtype)
+            (grad,) = torch.autograd.grad((_jpeg.softly(leaf, 60, subsampling) * weights).sum(), leaf)
+            way = torch.randn(images.shape, generator=torch.Generator().manual_seed(2), dtype=images.dtype)
+            high, low = ((_jpeg.softly(images + s * way, 60, subsampling) * weights).sum() for s in (1e-7, -1e-7))
+            torch.testing.assert_close((grad * way).sum(), (high - low) / 2e-7, rtol=1e-4, atol=1e-4)
+            assert (
+                _jpeg.softly(images, 60, subsampling) - _jpeg.compressed(images, 60, subsampling)
+            ).abs().mean() < 3 / 255
+
+
+def test_every_block_has_the_quality_it_drew() -> None:
+    x, qualities = photos(40)[..., :28], (20, 40, 60, 80)
+    out = call(deployed(MultiJPEG(qualities)), x, draws(40)).view_as(x)
+    candidates = [_jpeg.compressed(x, quality, "4:2:0") for quality in qualities]
+    found = torch.zeros(len(qualities))
+    for row in range(0, 32, 8):
+        for column in range(0, 28, 8):
+            block = (slice(None), slice(None), slice(row, row + 8), slice(column, column + 8))
+            same = torch.stack([(out[block] == each[block]).flatten(1).all(1) for each in candidates])
+            assert same.any(0).all()
+            found += (same & (same.sum(0) == 1)).sum(1)
+    assert (found / found.sum() - 0.25).abs().max() < 0.08  # 640 blocks
+
+
+class Ramp(nn.Module):
+    """Three classes by the mean brightness of the left half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x[..., :16].mean((1, 2, 3))
+        return torch.stack([40 * (0.4 - bright), torch.zeros_like(bright), 40 * (bright - 0.5)], 1)
+
+
+def test_the_vote_is_the_majoritys() -> None:
+    x, qualities = photos(60), (1, 2, 4, 75)
+    model = deployed(MultiJPEG(qualities, mode="vote"), Ramp())
+    assert not is_stochastic(model)
+    out = model(x)
+    answers = torch.stack([Ramp()(_jpeg.compressed(x, quality, "4:2:0")) for quality in qualities])
+    votes = nn.functional.one_hot(answers.argmax(2), 3).sum(0)
+    probabilities = answers.softmax(2).mean(0)
+    torch.testing.assert_close(out, votes + probabilities)
+    most = votes.max(1).values
+    assert (votes.gather(1, out.argmax(1, keepdim=True))[:, 0] == most).all() and (most < 4).any()
+    tied = (votes == most[:, None]).sum(1) > 1
+    among = probabilities.masked_fill(votes < most[:, None], 0)
+    assert tied.any() and torch.equal(out[tied].argmax(1), among[tied].argmax(1))
+
+
+def test_the_votes_gradient_is_that_of_the_mean_probability() -> None:
+    x = photos(10)
+    model = deployed(MultiJPEG((10, 80), mode="vote"), Ramp())
+    weights = torch.tensor([[1.0, -0.5, 0.2]]).expand(10, -1)
+    leaves = [_jpeg.compressed(x, quality, "4:2:0").requires_grad_() for quality in (10, 80)]
+    soft = torch.stack([Ramp()(leaf).softmax(1) for leaf in leaves]).mean(0).log()
+    expected = sum(torch.autograd.grad((soft * weights).sum(), leaves))
+    torch.testing.assert_close(gradient(model, x, weights), expected)
+
+
+@pytest.mark.parametrize(
+    "name, settings, text",
+    [
+        ("jpeg", {"quality": 0}, "quality is 0"),
+        ("jpeg", {"quality": 101}, "1, 100"),
+        ("jpeg", {"subsampling": "4:1:1"}, "4:2:0 or 4:4:4"),
+        ("jpeg", {"codec": "webp"}, "torch or pillow"),
+        ("multi_jpeg", {"qualities": []}, "qualities is empty"),
+        ("multi_jpeg", {"qualities": [20, 400]}, "quality is 400"),
+        ("multi_jpeg", {"mode": "global"}, "local or vote"),
+    ],
+)
+def test_bad_settings_are_refused(name: str, settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        find_defense(name, settings)
+
+
+def test_two_channels_are_refused() -> None:
+    with pytest.raises(ConfigError, match="1 or 3 channels"):
+        _jpeg.compressed(torch.rand(1, 2, 8, 8), 75, "4:2:0")
