@@ -1,0 +1,121 @@
+"""Best: as near to AutoAttack's verdict as a tenth of its cost gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks._random_search import settled
+from attacks.square import Square
+from robustbench_local import losses
+from robustbench_local.attack import IterativeAttack, State
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+GRADIENTS = 0.49  # the share of all queries that ask for a gradient
+TARGETED = 3  # every third climb goes for one class
+
+
+@dataclass(frozen=True)
+class Best(IterativeAttack):
+    """Climb the margin from many starts at the edge of the ball, then search at random around the best point met.
+
+    A climb starts where Square does (L∞: stripes at +-eps) and takes steps of eps (1 - j / climb): a first step of eps,
+    back into the ball, found more on masked gradients than longer ones. Every third climb goes for one class, in the
+    order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
+    margin.
+    The search is Square's, begun with squares that cover the share `p` of the image. Where gradients are masked it is
+    the good point to begin at that spares Square most of its queries.
+
+    steps: queries of either kind, of which about half climb; effort multiplies them. With 10 classes effort=1 is a
+    tenth of the forwards and a fifth of the backwards of AutoAttack standard, and effort=10 about all its forwards. So
+    far measured within half a point above AutoAttack, on few images: for a published verdict run autoattack as well.
+
+    Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.49 S / climb)), S forwards and T * climb
+    backwards (S backwards at most).
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    summary: ClassVar[str] = "margin climbs from many starts, then Square from the best point: a tenth of AutoAttack"
+    paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
+
+    steps: int = 775
+    effort: float = 1.0
+    climb: int = 25
+    p: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.climb < 1:
+            raise ConfigError(f"steps is {self.steps}, climb {self.climb}: both must be at least 1")
+        if not 0 < self.effort <= 1000:
+            raise ConfigError(f"effort is {self.effort}: 1 is a tenth of AutoAttack's cost, allowed is (0, 1000]")
+        if not 0 < self.p <= 1:
+            raise ConfigError(f"p is {self.p}: the share of the image that a first square covers, in (0, 1]")
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        if self.effort != 1:
+            return replace(self, steps=self._total(), effort=1.0)(oracle, x, y, threat, draws)
+        return super().__call__(oracle, x, y, threat, draws)
+
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+        low = x.new_full((len(x), oracle.classes), -torch.inf)
+        return {"x_adv": x, "best": x, "worth": low[:, 0], "gaps": low, "target": y}
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        climbing = self._climbing()
+        if i < climbing:
+            return self._ascend(state, oracle, x, y, threat, draws, i)
+        square = Square(steps=self.steps - climbing, p=self.p)
+        proposal = square.propose({"x_adv": state["best"]}, x, threat, draws, i - climbing, targeted=oracle.targeted)
+        state = _met(state, proposal["x_adv"], oracle.logits(proposal["x_adv"]), oracle, y)
+        return state | {"x_adv": state["best"]}
+
+    def cost(self, classes: int) -> tuple[int, int]:
+        total = self._total()
+        return total, replace(self, steps=total)._climbing()
+
+    def _ascend(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        turn, j = divmod(i, self.climb)
+        aimed = not oracle.targeted and turn % TARGETED == TARGETED - 1
+        if j == 0:
+            state = state | {"x_adv": Square().start(x, threat, draws.stream("start"))["x_adv"]}
+            if aimed:
+                rank = turn // TARGETED % (oracle.classes - 1)
+                state["target"] = state["gaps"].argsort(1, descending=True)[:, rank]
+        loss = losses.named("margin", targeted=oracle.targeted)
+        loss = partial(losses.margin_to, target=state["target"]) if aimed else loss
+        x_adv = state["x_adv"]
+        _, grad, logits = oracle.grad(x_adv, y, loss)
+        size = threat.eps * (1 - j / self.climb)
+        moved = threat.project(x_adv + size * threat.steepest(grad, x_adv, x), x)
+        return _met(state, x_adv, logits, oracle, y) | {"x_adv": moved}
+
+    def _total(self) -> int:
+        return max(1, round(self.effort * self.steps))
+
+    def _climbing(self) -> int:
+        """How many of the steps are gradient steps: whole climbs."""
+        return min(self.steps, max(1, int(GRADIENTS * self.steps / self.climb)) * self.climb)
+
+
+def _met(state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor) -> State:
+    """What is known after the answer to x_adv: the best point so far, and how near each class came."""
+    worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y))
+    better = worth > state["worth"]
+    gaps = settled(logits - logits.gather(1, y[:, None])).scatter(1, y[:, None], -torch.inf)
+    return state | {
+        "best": torch.where(better.view(-1, 1, 1, 1), x_adv, state["best"]),
+        "worth": torch.where(better, worth, state["worth"]),
+        "gaps": torch.fmax(gaps, state["gaps"]),
+    }
