@@ -28,7 +28,7 @@ class SparseRS(RandomSearch):
     be stuck in the right place with a wrong one), and of a colour that changes nothing the opposite is taken.
 
     steps: proposals, 10,000 as in the paper. alpha_init 0.3 without targets, targeted_alpha_init 0.1 with them; loss
-    and targeted_loss likewise. Cost: restarts * (steps + 2) - 1 forwards, no backwards.
+    and targeted_loss likewise. Cost: restarts * (steps + 1) forwards, no backwards.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L0})
