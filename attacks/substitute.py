@@ -15,6 +15,7 @@ from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError, did_you_mean
 from robustbench_local.models import ARCHITECTURES, build_model
+from robustbench_local.modes import seeded
 from robustbench_local.oracle import Access, Oracle, lead
 from robustbench_local.plugins import find_attack
 from robustbench_local.threat import ThreatModel
@@ -109,8 +110,7 @@ class Substitute(Attack):
     def build(self, x: Tensor, classes: int, draws: Draws) -> nn.Module:
         seed = int(draws[:1].stream("weights").integers(2**31))
         if self.substitute == MLP:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 sizes = (x[0].numel(), 200), (200, 200), (200, classes)
                 first, second, last = (nn.Linear(*size) for size in sizes)
             net: nn.Module = nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), last)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_local.defense import Defense, Deployed, Preprocess, Recipe
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.modes import seeded
 from robustbench_local.noise import Kind, check_noise, noisy
 from robustbench_local.train import Trainer
 
@@ -67,8 +67,7 @@ class Autoencoder(Defense, Recipe):
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         net = trainer.fit(base, self, draws.stream("network"))
         channels = next(module.in_channels for module in base.modules() if isinstance(module, nn.Conv2d))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             denoiser = Denoiser(channels, self.width)
         wanted = [parameter.requires_grad for parameter in net.parameters()]
         net.requires_grad_(False)

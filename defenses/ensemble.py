@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from defenses._passes import log_probabilities, mean_probability
 from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for, is_stochastic
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.modes import seeded
 from robustbench_local.train import Trainer
 
 
@@ -62,8 +62,7 @@ class Ensemble(Defense, Recipe):
 def _begun_anew(net: nn.Module, seed: int) -> nn.Module:
     """A copy with other initial weights, which depend on the seed alone."""
     fresh = copy.deepcopy(net)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for module in fresh.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

@@ -53,3 +53,11 @@ def has_bfloat16(device: torch.device) -> bool:
 def _amx() -> bool:
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator of the CPU seeded, as for fresh weights, and afterwards what it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -18,7 +18,8 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ConfigError, PluginError, ThreatError
 from robustbench_local.evaluate import Tensors, evaluate
 from robustbench_local.judge import Judge
-from robustbench_local.oracle import Access, Oracle, SpentError, _Metered
+from robustbench_local.metered import Metered, SpentError
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.plugins import ATTACKS, find_attack, listing
 from robustbench_local.threat import ThreatModel
 
@@ -200,7 +201,7 @@ def oracle(model: nn.Module, data: Tensors, **settings: Any) -> Oracle:
     return Oracle(model, data.x, data.labels, LINF, Access.GRADIENTS, draws, **settings)
 
 
-def meter_is_right(kind: type[_Metered]) -> bool:
+def meter_is_right(kind: type[Metered]) -> bool:
     model = network()
     data = images(model, 5)
     asked = oracle(model, data)
@@ -215,13 +216,13 @@ def meter_is_right(kind: type[_Metered]) -> bool:
 
 
 def test_parts_of_a_batch_are_counted_where_they_belong() -> None:
-    assert meter_is_right(_Metered)
+    assert meter_is_right(Metered)
 
-    class First(_Metered):
+    class First(Metered):
         def _owner(self, x: Tensor) -> Tensor:
             return torch.arange(len(x))
 
-    class Everyone(_Metered):
+    class Everyone(Metered):
         def _spend(self, meter: Tensor, count: Tensor) -> None:
             meter += 1
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, PluginError, did_you_mean
-from robustbench_local.oracle import Access, Oracle, SpentError
+from robustbench_local.metered import SpentError
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.preflight import kept_random_state
 from robustbench_local.settings import fit, spell
 from robustbench_local.threat import Norm, ThreatModel

@@ -17,6 +17,7 @@ from robustbench_local.errors import ModelError, did_you_mean
 from robustbench_local.models.architectures import ARCHITECTURES, Normalise, normalised
 from robustbench_local.models.checkpoints import load, restore, save, weights_digest
 from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
+from robustbench_local.modes import seeded
 from robustbench_local.plugins import find_defense
 
 __all__ = [
@@ -33,8 +34,7 @@ def build_model(architecture: str, *, seed: int = 0) -> nn.Module:
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f'unknown architecture "{architecture}"{did_you_mean(architecture, ARCHITECTURES)}: {known}')
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return ARCHITECTURES[architecture]()
 
 
