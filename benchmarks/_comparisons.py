@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import peer, release
 from benchmarks._timing import pairs, surroundings
 from robustbench_local.data import load_data
@@ -20,7 +21,7 @@ from robustbench_local.models.checkpoints import weights_digest
 from robustbench_local.plugins import find_attack
 from robustbench_local.threat import Norm, ThreatModel
 
-Row = dict[str, Any]
+PART = 100  # images of a long run that are kept together
 
 
 class Subject(NamedTuple):
@@ -155,8 +156,13 @@ class Comparison:
             "images": self.images,
         }  # fmt: skip
 
-    def run(self, at_most: int, seconds: float, device: str) -> Row:
-        """Pairs of runs, until there are so many or so many seconds are spent; the first image warms both up."""
+    def run(self, at_most: int, seconds: float, device: str, parts: Path) -> Row:
+        """Pairs of runs, until there are so many or so many seconds are spent; the first image warms both up.
+
+        AutoAttack on many images is one pair, kept in the file of parts as it grows.
+        """
+        if self.entry.attack == AUTOATTACK.attack and self.images > PART:
+            return self._run_in_parts(device, parts)
         model = model_of(self.subject, device)
         x, y = images_of(self.subject.data, self.images, device)
         aim = (y + 1) % 10 if self.entry.targeted else y
@@ -175,6 +181,28 @@ class Comparison:
             if len(spent[0]) >= at_most or sum(spent[0]) + sum(spent[1]) >= seconds:
                 break
         return {"what": self.what} | figures(*map(torch.stack, stood)) | {"seconds": spent} | surroundings(x.device)
+
+    def _run_in_parts(self, device: str, file: Path) -> Row:
+        where = surroundings(torch.device(device))
+        what = self.what | where
+        done = {row["first"]: row for row in kept(file) if row["what"] == what}
+        for first in range(0, self.images, PART):
+            if first not in done:
+                done[first] = {"what": what, "first": first} | self._part(first, device)
+                keep(file, done[first])
+        rows = [done[first] for first in sorted(done)]
+        stood = [torch.cat([torch.tensor(row["stood"][side]) for row in rows])[None].bool() for side in (0, 1)]
+        spent = [[sum(row["seconds"][side] for row in rows)] for side in (0, 1)]
+        return {"what": self.what} | figures(*stood) | {"seconds": spent} | where
+
+    def _part(self, first: int, device: str) -> Row:
+        """Who stood, (2, n) of 0 and 1, and the seconds of both, on the images from the first on."""
+        model = model_of(self.subject, device)
+        x, y = (part[first : first + PART] for part in images_of(self.subject.data, self.images, device))
+        ours, theirs = next(pairs(
+            lambda: self._ours(model, x, y, y, first), lambda: self._theirs(model, x, y, first), torch.device(device)
+        ))  # fmt: skip
+        return {"stood": [side[0].int().tolist() for side in (ours, theirs)], "seconds": [ours[1], theirs[1]]}
 
     def _ours(self, model: nn.Module, x: Tensor, y: Tensor, aim: Tensor, seed: int) -> Tensor:
         settings = self.entry.ours | ({"targets": aim} if self.entry.targeted else {})

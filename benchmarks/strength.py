@@ -6,7 +6,8 @@
     python -m benchmarks.strength --full --weights trades_cnn=PATH    AutoAttack on all 10,000 MNIST test images
 
 Same model, images and settings in one process, ours and theirs in turn. Each comparison is written as it ends, to
-strength.jsonl; the same command leaves out what is there. Ours is the whole verdict, with pre-flight checks, judging
+strength.jsonl; the same command leaves out what is there. AutoAttack on many images is one pair of runs, kept after
+every hundred images in parts.jsonl. Ours is the whole verdict, with pre-flight checks, judging
 and rounding; theirs is the attack alone, called as its own users would. An image has fallen if it was misclassified
 before, or if what the attack gave back is, within the ball. A pair of runs has a seed of its own.
 
@@ -17,8 +18,6 @@ the luck of paired samples: the root of the summed squares of the differences pe
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
@@ -29,7 +28,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, Row, Subject, entries
+from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, Subject, entries
+from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
 from robustbench_local.models import zoo_names
 
@@ -64,25 +64,6 @@ def comparisons(given: argparse.Namespace, say: Callable[[str], None]) -> Iterat
             words = [f"*{word}*" for word in given.only.split()]
             if images and theirs.partition(":")[0] in packages and all(fnmatch(comparison.name, w) for w in words):
                 yield comparison
-
-
-def kept(file: Path) -> list[Row]:
-    """The rows of a file; half a line, of a run that was killed, is no row."""
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def keep(file: Path, row: Row) -> None:
-    torn = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-    with file.open("a", encoding="utf-8") as out:
-        out.write(("\n" if torn else "") + json.dumps(row) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
 
 
 HEADS = (
@@ -167,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             say(f"{comparison.name}, {comparison.threat}, {comparison.images} images ...")
             try:
-                row = comparison.run(given.pairs, given.seconds, given.device)
+                row = comparison.run(given.pairs, given.seconds, given.device, given.out / "parts.jsonl")
             except Exception as error:  # a peer may fail in any way; the others are still to be compared with
                 failed.append(f"{comparison.name}: {type(error).__name__}: {error}")
                 say(f"  failed: {failed[-1]}")

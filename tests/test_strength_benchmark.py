@@ -10,7 +10,8 @@ from torch import Tensor
 
 from benchmarks import _comparisons
 from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, entries, figures, images_of, model_of
-from benchmarks.strength import behind, keep, kept, main, markdown
+from benchmarks._kept import keep, kept
+from benchmarks.strength import behind, main, markdown
 
 
 def standing(*bits: str) -> Tensor:
@@ -87,3 +88,26 @@ def test_a_second_call_adds_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_arguments_are_checked(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
+
+
+def test_a_long_comparison_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_comparisons, "PART", 4)
+    asked: list[int] = []
+
+    def run(images: Tensor, name: str) -> Tensor:
+        if name == "ours":
+            asked.append(len(images))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return torch.ones(len(images), dtype=torch.bool)
+
+    monkeypatch.setattr(Comparison, "_ours", lambda self, model, x, *rest: run(x, "ours"))
+    monkeypatch.setattr(Comparison, "_theirs", lambda self, model, x, *rest: run(x, "theirs"))
+    comparison = Comparison(ZOO[0], AUTOATTACK, "pyautoattack:AutoAttack", 10)
+    parts = tmp_path / "parts.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        comparison.run(1, 1, "cpu", parts)
+    assert [row["first"] for row in kept(parts)] == [0, 4]
+    asked.clear()
+    row = comparison.run(1, 1, "cpu", parts)
+    assert asked == [2] and row["standing"] == [100, 100] and row["more_after_ours"] == []
