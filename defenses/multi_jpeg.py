@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from defenses import _jpeg
 from defenses._wrapper import Step, Wrapper
 from defenses.jpeg import JPEG
-from robustbench_local.defense import Defended, Deployed, call, is_stochastic
+from robustbench_local.defense import Defended, Deployed, call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.train import Trainer
@@ -71,3 +71,6 @@ class Vote(Defended):
         votes = F.one_hot(answers.argmax(2), answers.shape[2]).sum(0)
         soft = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
         return (votes + mean).detach() + (soft - soft.detach())
+
+    def undefended(self) -> nn.Module | None:
+        return undefended(self.voters[0])  # all vote with the same network

@@ -47,6 +47,9 @@ class Smoothed(Defended):
         soft = F.pad(mean_probability(logs), (0, 1))
         return hard + (soft - soft.detach())
 
+    def undefended(self) -> nn.Module:
+        return self.net
+
     def _once(self, x: Tensor, draws: Draws) -> Tensor:
         noise = draws.stream("noise")
         return call(self.net, gaussian(x, self.sigma, noise), draws.stream("net"))

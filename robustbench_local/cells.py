@@ -15,6 +15,7 @@ from robustbench_local.data import Images
 from robustbench_local.data.catalogue import known
 from robustbench_local.errors import ConfigError, did_you_mean
 from robustbench_local.judge import Judge
+from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
 from robustbench_local.settings import construct, defaults
 from robustbench_local.threat import ThreatModel
@@ -31,13 +32,14 @@ class Cell:
     threat: ThreatModel
     seed: int
     count: str
+    adaptive: bool = True
 
     def __str__(self) -> str:
         model = self.model
         settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
-        return f"{model.data} {model.model.label} {model.label} | {rest}"
+        return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
 
     def definition(
         self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None
@@ -68,6 +70,7 @@ class Cell:
             "budget": config.budget,
             "eot": config.eot,
             "draws": config.draws,
+            **({} if self.adaptive else {"adaptive": False}),
             **learnt,
             **read,
         }
@@ -76,6 +79,7 @@ class Cell:
         return Judge(
             seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
             budget=config.budget, eot=config.eot, draws=config.draws, batch_size=config.batch_size,
+            adaptive=self.adaptive,
         )  # fmt: skip
 
 
@@ -103,6 +107,7 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
     attacks = [_attack(entry, config) for entry in as_list(config.attacks)]
     seeds = as_list(config.seeds)
     counts = as_list(config.count)
+    knowing = as_list(config.adaptive)
     models = _per_data(config.models, data_sets, "models")
     threats = {
         data: [ThreatModel.parse(str(text), config.allow_large) for text in listed]
@@ -115,11 +120,13 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
             for defense in as_list(config.defenses):
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
-                    Cell(plan, name, attack, threat, seed, count)
+                    Cell(plan, name, attack, threat, seed, count, adaptive)
                     for name, attack, own in attacks
                     for threat in own or _within(name, attack, common)
                     for seed in seeds
                     for count in counts
+                    for adaptive in knowing
+                    if adaptive or attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
                 ]
     if not cells:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
@@ -185,7 +192,7 @@ def _model(model: Any, config: GridConfig) -> ModelConfig:
 
 
 def _compact(ids: torch.Tensor) -> str | list[int]:
-    """"0:1000" for a contiguous run, the list otherwise."""
+    """ "0:1000" for a contiguous run, the list otherwise."""
     first, count = int(ids[0]), len(ids)
     if torch.equal(ids, torch.arange(first, first + count, device=ids.device)):
         return f"{first}:{first + count}"

@@ -27,6 +27,10 @@ class Defended(nn.Module):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         raise NotImplementedError
 
+    def undefended(self) -> nn.Module | None:
+        """What an attacker sees who does not know of the defense: a part of this module. None: no part is left out."""
+        return None
+
 
 class Preprocess(nn.Module):
     """A step before the network. forward is deployed; surrogate is what gradients see, with the same draws.
@@ -36,6 +40,7 @@ class Preprocess(nn.Module):
     """
 
     stochastic: bool = False
+    encodes: bool = False  # it hands the network something else than images like x: the network cannot do without
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         raise NotImplementedError
@@ -60,6 +65,28 @@ class Deployed(Defended):
             x = _through(step, x, own)
         return call(self.net, x, draws.stream("net") if draws is not None else None)
 
+    def undefended(self) -> nn.Module | None:
+        """The network without the steps; through a step that encodes pass its own gradients, whatever they are."""
+        inner = undefended(self.net)
+        kept = [Bare(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
+        if kept:
+            return Deployed(inner or self.net, kept).eval()
+        return inner or (self.net if len(self.steps) else None)
+
+
+class Bare(Preprocess):
+    """A step as autograd sees it, without its surrogate."""
+
+    surrogate = None  # type: ignore[assignment]
+
+    def __init__(self, step: Preprocess) -> None:
+        super().__init__()
+        self.step, self.stochastic = step, step.stochastic
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        # where autograd cannot follow, the gradient is 0, not none
+        return cast(Tensor, self.step(x, draws)) + 0 * x.mean((1, 2, 3), keepdim=True)
+
 
 def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
@@ -79,6 +106,11 @@ def draws_for(x: Tensor, draws: Draws | None) -> Draws:
 
 def is_stochastic(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
+
+
+def undefended(module: nn.Module) -> nn.Module | None:
+    """What a static attacker sees of a model; None where no part of it is left out, as in one that was only trained."""
+    return module.undefended() if isinstance(module, Defended) else None
 
 
 def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
-from robustbench_local.defense import call
+from robustbench_local.defense import call, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
@@ -98,6 +98,7 @@ class Grid:
             except Exception as error:  # a stranger's model may die of anything; the other models go on
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
+            cells = _sensible(cells, model)
             rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
         write_tables(rows, self.store.folder)
         return rows
@@ -112,7 +113,7 @@ class Grid:
             model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
             forward, backward, classes = _time(model.to(self.device).eval(), images)
             digest = None if training else weights_digest(model)
-            for cell in cells:
+            for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
                 forwards, backwards = cell.attack.cost(classes)
@@ -191,6 +192,11 @@ class _Part(Report):
         self._whole.advance(self._label, self._start + self._width * share)
 
 
+def _sensible(cells: list[Cell], model: nn.Module) -> list[Cell]:
+    """Without the naive cells of a model of which no part could be left out: they would only repeat the others."""
+    return [cell for cell in cells if cell.adaptive or undefended(model) is not None]
+
+
 def pick_device(name: str) -> torch.device:
     """auto: CUDA where there is one. ConfigError where the named device is not there."""
     if name == "auto":
@@ -225,6 +231,7 @@ def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards"]
     names += ["clean_bits", "bits", "bits_8bit"]
     found = {name: getattr(verdict, name) for name in names}
+    found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
     found |= {f"note_{name}": values for name, values in verdict.notes.items()}
     return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
 

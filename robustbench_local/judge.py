@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
-from robustbench_local.defense import call, is_stochastic
+from robustbench_local.defense import call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
-from robustbench_local.oracle import Oracle, lead
+from robustbench_local.oracle import Access, Oracle, lead
 from robustbench_local.preflight import Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
@@ -34,7 +35,9 @@ class Verdict:
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    notes are the attack's figures per image, (N,), NaN where it has none.
+    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images, of a random model the
+    log of their mean over its draws (NaN where a logit was not finite). notes are the attack's figures per image, (N,),
+    NaN where it has none.
     """
 
     labels: Tensor
@@ -44,6 +47,8 @@ class Verdict:
     robust_8bit: Tensor
     x_adv: Tensor
     distance: Tensor
+    clean_scores: Tensor
+    scores: Tensor
     forwards: Tensor
     backwards: Tensor
     flags: tuple[str, ...]
@@ -82,6 +87,10 @@ class Judge:
     itself. precision: "float32"; "fast" searches in bfloat16 first and attacks what stands again in float32;
     "float64" is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers
     did. eot and draws: search draws per query and fresh draws per verdict of a random model.
+
+    adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
+    one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
+    attack: on the undefended part alone, to its end, as one who knows of no defense would.
     """
 
     seed: int = 0
@@ -92,6 +101,7 @@ class Judge:
     count: str = "all"
     eot: int = EOT
     draws: int = DRAWS
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -187,23 +197,26 @@ class Judge:
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
         random = is_stochastic(model)
-        rights, logits = self._answers(model, x, y, draws.stream("clean"))
+        answers = self._answers(model, x, draws.stream("clean"))
+        rights = _leads(answers, y) < 0
         clean = rights.double().mean(1) > 0.5
-        goal = y if self.targets is None else self._goal(logits, y, rows, draws.stream("targets"))
+        goal = y if self.targets is None else self._goal(answers.mean(1), y, rows, draws.stream("targets"))
         worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
         found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean), {})
         if worth.any():
-            found.put(worth, self._search(model, x[worth], goal[worth], attack, threat, draws[worth]))
+            found.put(worth, self._found(model, x[worth], goal[worth], attack, threat, draws[worth]))
         x_adv = found.x_adv
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        stands = self._stands(model, x_adv, y, goal, inside, draws)
+        attacked = self._answers(model, x_adv, draws.stream("verdict"))
+        stands = self._stand(attacked, goal, inside)
         rounded = to_8bit(x_adv, x, threat)
-        stands_8bit = self._stands(model, rounded, y, goal, inside & threat.contains(rounded, x), draws)
+        answers_8bit = self._answers(model, rounded, draws.stream("verdict"))
+        stands_8bit = self._stand(answers_8bit, goal, inside & threat.contains(rounded, x))
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
-            distance=threat.distance(x_adv, x),
+            distance=threat.distance(x_adv, x), clean_scores=_scores(answers), scores=_scores(attacked),
         )  # fmt: skip
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
@@ -216,23 +229,15 @@ class Judge:
         )
         return _Part(tensors, count, found.notes)
 
-    def _answers(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(right (N, R) bool, mean logits (N, K)); R is 1 unless the model is random. A tie or NaN is not right."""
+    def _answers(self, model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
+        """(N, R, K) logits; R is 1 unless the model is random, and then each draw is a fresh one."""
         rounds = self.draws if is_stochastic(model) else 1
         with torch.no_grad():
-            answers = [call(model, x, draws.stream(k)) for k in range(rounds)]
-        return torch.stack([lead(answer, y) < 0 for answer in answers], 1), torch.stack(answers).mean(0)
+            return torch.stack([call(model, x, draws.stream(k)) for k in range(rounds)], 1)
 
-    def _stands(self, model: nn.Module, x_adv: Tensor, y: Tensor, goal: Tensor, inside: Tensor, draws: Draws) -> Tensor:
-        """(N, R) bool: on fresh draws, that neither attack nor model has seen, the attacker has not won."""
-        rounds = self.draws if is_stochastic(model) else 1
-        judged = draws.stream("verdict")
-        with torch.no_grad():
-            leads = [
-                lead(call(model, x_adv, judged.stream(k)), goal, targeted=self.targets is not None)
-                for k in range(rounds)
-            ]
-        return (torch.stack(leads, 1) < 0) | ~inside[:, None]
+    def _stand(self, answers: Tensor, goal: Tensor, inside: Tensor) -> Tensor:
+        """(N, R) bool: by these answers (N, R, K) the attacker has not won, or was not inside the ball."""
+        return (_leads(answers, goal, targeted=self.targets is not None) < 0) | ~inside[:, None]
 
     def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
         """The class each image is to become."""
@@ -246,6 +251,38 @@ class Judge:
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
 
+    def _found(
+        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
+    ) -> _Found:
+        """The adaptive search, and for what it did not fell the naive one; or the naive one alone."""
+        bare = undefended(model) if attack.access is Access.GRADIENTS else None
+        if bare is None or (self.adaptive and self.budget is not None):
+            return self._search(model, x, goal, attack, threat, draws)
+        static = replace(self, count="last")  # what deceives the undefended part need not deceive the whole
+        if not self.adaptive:
+            return static._search(bare, x, goal, attack, threat, draws)
+        found = self._search(model, x, goal, attack, threat, draws)
+        rows = torch.ones_like(found.fallen) if attack.minimises or is_stochastic(model) else ~found.fallen
+        if rows.any():
+            naive = static._search(bare, x[rows], goal[rows], attack, threat, draws[rows])
+            both = (found[rows], naive)
+            leads = [self._worth(model, one, x[rows], goal[rows], attack, threat, draws[rows]) for one in both]
+            found.put(rows, _Found.better(*both, leads[1] > leads[0]))
+        return found
+
+    def _worth(
+        self, model: nn.Module, found: _Found, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel,
+        draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
+        search = replace(self, draws=self.eot)
+        leads = _leads(search._answers(model, found.x_adv, draws.stream("worth")), goal,
+                       targeted=self.targets is not None).mean(1)  # fmt: skip
+        inside = threat.contains(found.x_adv, x)
+        if not attack.minimises:
+            return torch.where(inside, leads, -torch.inf)
+        return torch.where(leads >= 0, -threat.distance(found.x_adv, x), -torch.inf)
+
     def _search(
         self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
     ) -> _Found:
@@ -256,7 +293,8 @@ class Judge:
         if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, attack, threat, draws)
-            stands = self._stands(model, quick.x_adv, goal, goal, threat.contains(quick.x_adv, x), draws)[:, 0]
+            answers = self._answers(model, quick.x_adv, draws.stream("verdict"))
+            stands = self._stand(answers, goal, threat.contains(quick.x_adv, x))[:, 0]
             if stands.any():
                 quick.put(stands, self._attack(model, x[stands], goal[stands], attack, threat, draws[stands]), add=True)
             return quick
@@ -285,6 +323,17 @@ class _Found:
     fallen: Tensor
     notes: dict[str, Tensor]
 
+    def __getitem__(self, rows: Tensor) -> _Found:
+        notes = {name: values[rows] for name, values in self.notes.items()}
+        return _Found(self.x_adv[rows], self.forwards[rows], self.backwards[rows], self.fallen[rows], notes)
+
+    @staticmethod
+    def better(one: _Found, other: _Found, takes: Tensor) -> _Found:
+        """one's finds, or the other's where takes (N,) says so; the spending of both, the notes of the first."""
+        x_adv = torch.where(takes.view(-1, 1, 1, 1), other.x_adv, one.x_adv)
+        forwards, backwards = one.forwards + other.forwards, one.backwards + other.backwards
+        return _Found(x_adv, forwards, backwards, one.fallen, one.notes)
+
     def put(self, rows: Tensor, other: _Found, add: bool = False) -> None:
         """Put another search's finds into these rows; add: its spending comes on top."""
         self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
@@ -305,6 +354,19 @@ class _Part:
     def note(self, name: str) -> Tensor:
         """(n,), NaN where this batch has no such note."""
         return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
+
+
+def _leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
+    """(N, R) leads of the attacker by answers (N, R, K)."""
+    rounds = answers.shape[1]
+    leads = lead(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
+    return leads.view(-1, rounds)
+
+
+def _scores(answers: Tensor) -> Tensor:
+    """(N, K) log-probabilities of answers (N, R, K): of a random model the log of their mean over its draws."""
+    mean: Tensor = answers.log_softmax(2).logsumexp(1)
+    return mean - math.log(answers.shape[1])
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

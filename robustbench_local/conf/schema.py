@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Cells = data x models x defenses x attacks x threats x seeds x count.
+    """Cells = data x models x defenses x attacks x threats x seeds x count x adaptive.
 
     data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
     models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
@@ -22,6 +22,8 @@ class GridConfig:
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
     device      auto takes CUDA where there is one; cpu, cuda, cuda:1
     count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
+    adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part
+                without its defense (of what was only trained there is none); or the list of both
     precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
     weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
     allow_large takes an linf eps of 0.5 and more
@@ -43,6 +45,7 @@ class GridConfig:
     source: str | None = None
     device: str = "auto"
     precision: str = "float32"
+    adaptive: bool | list[bool] = True
     count: str | list[str] = "all"
     targets: str | None = None
     budget: int | None = None

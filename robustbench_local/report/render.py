@@ -24,6 +24,10 @@ CAPTION = (
     " Worst case: per image, over these attacks."
 )
 EMPTY = f"{DASH}: failed or not run, and then no worst case."
+NAIVE = (
+    "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
+    " nothing could be left out."
+)
 RANDOM = "Random models: mean over fresh draws."
 
 _COLUMNS = (
@@ -133,7 +137,8 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
 
 def _legend(table: Table) -> list[str]:
     empty = any(rate is None for line in table.lines for rate in _rates(line))
-    return [CAPTION, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
+    naive = any(attack.naive for attack in table.attacks)
+    return [CAPTION, *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
 
 
 def _two_lines(rate: Rate | None) -> Text:

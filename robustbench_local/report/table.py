@@ -20,7 +20,9 @@ from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
 
-_USUAL = {"count": "all", "precision": "float32", "budget": None}  # anything else is part of an attack's name
+# anything else is part of an attack's name
+_USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
+_NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
 
 
@@ -39,6 +41,10 @@ class Label:
 
     name: str
     details: tuple[str, ...] = ()
+
+    @property
+    def naive(self) -> bool:
+        return self.name.startswith(_NAIVE)
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.details)})" if self.details else self.name
@@ -139,13 +145,14 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
     attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
     models = _labels([group[0] for group in groups], "defense", ("weights_digest", "defense_version"))
-    levels = sorted({_access(row) for row in columns.values()} - {Access.NONE}) or [Access.NONE]
+    judging = {attack: row for attack, row in columns.items() if not _is_naive(row)}
+    levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
         found = {_attack(row): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
-            _worst([row for attack, row in cells.items() if _access(columns[attack]) <= level], standing)
+            _worst([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing)
             for level in levels
         ]
         lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst)))
@@ -161,7 +168,7 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
 
 def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
     good = [row for row in cells if done(row)]
-    if len(good) < len(cells):
+    if not good or len(good) < len(cells):
         return None
     least = np.minimum.reduce([standing(row) for row in good])
     return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
@@ -172,6 +179,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
     for line in lines:
         said: dict[str, list[str]] = defaultdict(list)
         for attack, row in zip(attacks, line.rows, strict=True):
+            if row is None and attack.naive:
+                continue  # nothing to leave out
             if remark := _remark(row):
                 said[remark].append(str(attack))
         for remark, names in said.items():
@@ -188,7 +197,10 @@ def _remark(row: Row | None) -> str:
 
 def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
     """The attack or defense of each row, with those settings that are unusual or differ among its namesakes."""
-    named = [(row["definition"][kind], row["definition"]["model"] if kind == "defense" else None) for row in rows]
+    named = [
+        (row["definition"][kind], row["definition"]["model"] if kind == "defense" else None, _is_naive(row))
+        for row in rows
+    ]
     settings = [
         row["definition"][f"{kind}_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in also}
         for row in rows
@@ -198,7 +210,7 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(name[0], tuple(
+        Label(f"{_NAIVE}{name[0]}" if kind == "attack" and name[2] else name[0], tuple(
             f"{key}={_short(value)}" for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
         ))
@@ -219,7 +231,7 @@ def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _attack(row: Row) -> str:
-    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED)
+    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED, "adaptive")
 
 
 def _model(row: Row) -> str:
@@ -236,6 +248,11 @@ def _identity(row: Row, *keys: str) -> str:
 
 def _access(row: Row) -> Access:
     return Access[row["definition"]["access"].upper()]
+
+
+def _is_naive(row: Row) -> bool:
+    """Of an attack that knew of no defense: shown, and no part of the worst case."""
+    return not row["definition"].get("adaptive", True)
 
 
 def _is_stochastic(row: Row) -> bool:
