@@ -33,12 +33,14 @@ class Cell:
     seed: int
     count: str
     adaptive: bool = True
+    n: int | None = None  # images, where its attack is given fewer than the grid has
 
     def __str__(self) -> str:
         model = self.model
         settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
+        rest += f" n {self.n}" if self.n else ""
         return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
 
     def definition(
@@ -120,8 +122,8 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
             for defense in as_list(config.defenses):
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
-                    Cell(plan, name, attack, threat, seed, count, adaptive)
-                    for name, attack, own in attacks
+                    Cell(plan, name, attack, threat, seed, count, adaptive, n)
+                    for name, attack, own, n in attacks
                     for threat in own or _within(name, attack, common)
                     for seed in seeds
                     for count in counts
@@ -139,16 +141,21 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel]]:
-    """(name, attack, its own threats) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5"}}`."""
+def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel], int | None]:
+    """(name, attack, its own threats, its own n) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}`."""
     name, settings = named(entry, "attack")
+    n = settings.pop("n", None)
+    if n is not None and (type(n) is not int or n < 1):
+        raise ConfigError(f"n of {name} is {n!r}: it must be a whole number of images, at least 1")
+    if n is not None and config.n is not None and n >= config.n:
+        n = None  # all of the grid's
     texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
     attack = find_attack(name, settings)
     own = [ThreatModel.parse(str(text), config.allow_large) for text in texts]
     for threat in own:
         if threat.norm not in attack.norms:
             raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
-    return name, attack, own
+    return name, attack, own, n
 
 
 def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:

@@ -58,16 +58,17 @@ class Grid:
         self.store = Store(Path(self.config.results).expanduser() / self.name)
         self.workshop = Workshop(self.device, self.config.source, report)
         self.cells = resolve(self.config, self.workshop)
-        self.images = {str(data): self._open(str(data)) for data in as_list(self.config.data)}
+        wanted = {(str(data), None) for data in as_list(self.config.data)} | {(c.model.data, c.n) for c in self.cells}
+        self.images = {(data, n): self._open(data, n) for data, n in wanted}
         for cell in self.cells:
             cell.attack.sources()  # what an attack reads must be there before anything runs
         learning = {cell.model.data for cell in self.cells if cell.attack.own_images}
         self.attackers = {data: self._open_attacker(data) for data in learning}
 
-    def _open(self, data: str) -> Images:
+    def _open(self, data: str, n: int | None) -> Images:
         config = self.config
         return open_data(
-            data, split=config.split, source=config.source, n=config.n, ids=config.ids, sample=config.sample,
+            data, split=config.split, source=config.source, n=n or config.n, ids=config.ids, sample=config.sample,
             seed=int(as_list(config.seeds)[0]), device=self.device,
         )  # fmt: skip
 
@@ -76,14 +77,14 @@ class Grid:
         whole = open_data(data, split="train", source=self.config.source, device=self.device)
         if self.config.split != "train":
             return whole
-        left = whole.ids[~torch.isin(whole.ids, self.images[data].ids)].tolist()
+        left = whole.ids[~torch.isin(whole.ids, self.images[data, None].ids)].tolist()
         if not left:
             raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
         return open_data(data, split="train", source=self.config.source, ids=left, device=self.device)
 
     def _definition(self, cell: Cell, digest: str | None) -> dict[str, Any]:
         data = cell.model.data
-        return cell.definition(self.images[data], digest, self.config, self.attackers.get(data))
+        return cell.definition(self.images[data, cell.n], digest, self.config, self.attackers.get(data))
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
@@ -107,7 +108,7 @@ class Grid:
         """Each cell's state and cost: status, cell, forwards and backwards per image, estimated seconds."""
         rows: list[Row] = []
         for plan, cells in self._by_model():
-            images = self.images[plan.data]
+            images = self.images[plan.data, None]
             training = plan.recipe is not None and self.workshop.must_train(plan)
             recipe = plan.recipe
             model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
@@ -117,7 +118,7 @@ class Grid:
                 key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
                 forwards, backwards = cell.attack.cost(classes)
-                seconds = len(images) * (forwards * forward + backwards * backward)
+                seconds = len(self.images[plan.data, cell.n]) * (forwards * forward + backwards * backward)
                 rows.append({
                     "status": "must train" if training else "done" if done else "to do",
                     "cell": str(cell), "forwards": forwards, "backwards": backwards,
@@ -132,7 +133,7 @@ class Grid:
 
     def _row(self, cell: Cell, model: nn.Module, digest: str, place: int) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
-        images = self.images[cell.model.data]
+        images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
         key = row_key(definition)
         if not self.config.force and (row := self.store.read(key)) is not None and row["status"] == "ok":

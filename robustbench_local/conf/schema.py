@@ -16,7 +16,8 @@ class GridConfig:
                 data sets a mapping {data: [models]} says which goes where
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
-    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's
+    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
+                with `n` the attack gets only so many of the grid's images, in a table of their own
     threats     linf:8/255, l2:0.5, l1:12, l0:1; a list, or a mapping {data: [threats]}
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
