@@ -16,7 +16,7 @@ from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
 from robustbench_local.oracle import Access, Oracle, lead
 from robustbench_local.preflight import Source, check_images, check_model
-from robustbench_local.preparing import own_images
+from robustbench_local.preparing import own_images, prepared
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
 from robustbench_local.threat import ThreatModel
@@ -137,7 +137,7 @@ class Judge:
             own = own_images(attack, attacker, first, self.seed)
             model, flags = check_model(model, images, draws, dtype)
             name = type(attack).__name__
-            attack, prepared = self._prepare(model, attack, own, threat)
+            attack, spent = self._prepare(model, attack, own, threat)
             size = self.batch_size or BATCH.get(first.device.type, 250)
             parts: list[_Part] = []
             done = 0
@@ -166,7 +166,7 @@ class Judge:
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
             labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
-            prepared_forwards=prepared[0], prepared_backwards=prepared[1], notes=notes, **tensors,
+            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes, **tensors,
         )  # fmt: skip
 
     def _prepare(
@@ -175,10 +175,8 @@ class Judge:
         """(the attack as it runs on the batches, forward and backward passes it took to become so)."""
         x, y, draws = own
         oracle = self._oracle(model, x, y, attack, threat, draws.stream("prepare"), targeted=False)
-        prepared = attack.prepare(oracle, x.clone(), y, threat, draws.stream("learn"))
-        if prepared.access > attack.access or prepared.minimises != attack.minimises:
-            raise ConfigError(f"{type(attack).__name__} became another kind of attack when it was prepared")
-        return prepared, (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
+        ready = prepared(attack, oracle, x.clone(), y, threat, draws.stream("learn"))
+        return ready, (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
     def _oracle(
         self, model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: ThreatModel, draws: Draws, *,
