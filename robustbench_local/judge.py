@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
-from robustbench_local.defense import is_stochastic
+from robustbench_local.defense import Rejection, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.modes import as_deployed, full_float32
@@ -184,7 +184,9 @@ class Judge:
         clean_answers = answers(model, x, draws.stream("clean"), self.draws)
         rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
-        goal = y if self.targets is None else self._goal(clean_answers.mean(1), y, rows, draws.stream("targets"))
+        classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
+        means = clean_answers.mean(1)[:, :classes]
+        goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
         worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
         found = Found.nothing(x)
         if worth.any():
@@ -194,10 +196,11 @@ class Judge:
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
         attacked = answers(model, x_adv, draws.stream("verdict"), self.draws)
-        stands = (search.leads(attacked, goal) < 0) | ~inside[:, None]
+        stands = (search.leads(model, attacked, goal, x_adv, x) < 0) | ~inside[:, None]
         rounded = to_8bit(x_adv, x, threat)
         answers_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
-        stands_8bit = (search.leads(answers_8bit, goal) < 0) | ~(inside & threat.contains(rounded, x))[:, None]
+        stands_8bit = (search.leads(model, answers_8bit, goal, rounded, x) < 0) | ~inside[:, None]
+        stands_8bit |= ~threat.contains(rounded, x)[:, None]
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
             distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
-from robustbench_local.defense import call, is_stochastic, undefended
+from robustbench_local.defense import Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.modes import has_bfloat16
-from robustbench_local.oracle import Access, Oracle, lead
+from robustbench_local.oracle import Access, Oracle, joined, lead
 from robustbench_local.threat import ThreatModel
 
 
@@ -81,7 +81,18 @@ class Search:
         return replace(self, attack=prepared), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
     def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
-        """The adaptive search, and for what it did not fell the naive one; or the naive one alone."""
+        """The adaptive search, and for what it did not fell the naive one; or the naive one alone.
+
+        Of a random detector an image that is best left as it is comes back so: to reject that is an error.
+        """
+        found = self._both(model, x, goal, draws)
+        if self._detected(model) and is_stochastic(model):
+            alone = Found.nothing(x)
+            worth = [self._worth(model, one, x, goal, draws) for one in (found, alone)]
+            found = Found.better(found, alone, worth[1] > worth[0])
+        return found
+
+    def _both(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
         bare = undefended(model) if self.attack.access is Access.GRADIENTS else None
         if bare is None or (self.adaptive and self.budget is not None):
             return self._run(model, x, goal, draws)
@@ -97,13 +108,26 @@ class Search:
             found.put(rows, Found.better(*both, worth[1] > worth[0]))
         return found
 
-    def leads(self, answers: Tensor, goal: Tensor) -> Tensor:
-        """(N, R) leads of the attacker by answers (N, R, K)."""
-        return leads(answers, goal, targeted=self.targeted)
+    def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
+
+        What a detector rejects, the attacker has lost; but for an image that is as it was.
+        """
+        lead = leads(answers, goal, targeted=self.targeted)
+        if not self._detected(model):
+            return lead
+        rounds = answers.shape[1]
+        caught = joined(answers.flatten(0, 1), goal.repeat_interleave(rounds)).view(len(goal), rounds, -1)
+        changed = (x_adv != x).flatten(1).any(1, keepdim=True)
+        return torch.where(changed, leads(caught, goal), lead)
+
+    def _detected(self, model: nn.Module) -> bool:
+        return rejection(model) is Rejection.DETECTION and not self.targeted
 
     def _worth(self, model: nn.Module, found: Found, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
         """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
-        lead = self.leads(answers(model, found.x_adv, draws.stream("worth"), self.eot), goal).mean(1)
+        seen = answers(model, found.x_adv, draws.stream("worth"), self.eot)
+        lead = self.leads(model, seen, goal, found.x_adv, x).mean(1)
         inside = self.threat.contains(found.x_adv, x)
         if not self.attack.minimises:
             return torch.where(inside, lead, -torch.inf)
@@ -117,7 +141,7 @@ class Search:
         if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, draws)
-            leads = self.leads(answers(model, quick.x_adv, draws.stream("verdict")), goal)[:, 0]
+            leads = self.leads(model, answers(model, quick.x_adv, draws.stream("verdict")), goal, quick.x_adv, x)[:, 0]
             stands = (leads < 0) | ~self.threat.contains(quick.x_adv, x)
             if stands.any():
                 quick.put(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
