@@ -40,7 +40,7 @@ def about_the_middle(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = pixels(x)
     middle = (x.shape[-2] - 1) / 2, (x.shape[-1] - 1) / 2
     down, right = rows - middle[0], columns - middle[1]
-    (a, b), (c, d) = ((matrix[:, i, j, None, None] for j in range(2)) for i in range(2))
+    a, b, c, d = matrix.flatten(1)[:, :, None, None].unbind(1)
     return c * right + d * down + middle[0], a * right + b * down + middle[1]
 
 
