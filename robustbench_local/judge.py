@@ -39,7 +39,7 @@ class Verdict:
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
     clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images, of a random model the
     log of their mean over its draws (NaN where a logit was not finite). notes are the attack's figures per image, (N,),
-    NaN where it has none. corrupted, of a corruption only: right on the corrupted image, whether or not on the clean one.
+    NaN where it has none. corrupted, of a corruption only: right on the corrupted image, whatever the clean one is.
     """
 
     labels: Tensor

@@ -90,7 +90,8 @@ class MotionBlur(Corruption):
     levels: ClassVar[tuple[Any, ...]] = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        return along(x, *self.level, (draws.uniform() - 0.5) * 90)
+        radius, sigma = self.level
+        return along(x, radius, sigma, (draws.uniform() - 0.5) * 90)
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ class ZoomBlur(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (6, 11, 16, 21, 26)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        count: int = self.level
         number, channels, height, width = x.shape
-        down, across = (_zooms(length, self.level).to(x) for length in (height, width))
-        wide = (x @ across.flatten(0, 1).mT).view(number, channels, height, self.level, width)
-        high = wide.transpose(2, 3).reshape(number, channels, self.level * height, width)
+        down, across = (_zooms(length, count).to(x) for length in (height, width))
+        wide = (x @ across.flatten(0, 1).mT).view(number, channels, height, count, width)
+        high = wide.transpose(2, 3).reshape(number, channels, count * height, width)
         total = down.transpose(0, 1).flatten(1) @ high
-        return (x + total) / (self.level + 1)
+        return (x + total) / (count + 1)
 
 
 def blurred(x: Tensor, sigma: float, edge: Edge = "nearest", truncate: float = 4.0) -> Tensor:
@@ -134,15 +136,15 @@ def disk(radius: float, sigma: float) -> Tensor:
 def along(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     """x blurred by exp(-i^2 / 2 sigma^2), i = 0 .. 2 radius pixels away in direction `angle` (N,), degrees."""
     taps = torch.arange(2 * radius + 1, dtype=torch.float64)
-    weights = torch.exp(-(taps**2) / (2 * sigma**2))
-    weights = (weights / weights.sum())[: int((weights > _FAINT).sum())].tolist()
+    curve = torch.exp(-(taps**2) / (2 * sigma**2))
+    weights: list[float] = (curve / curve.sum())[curve > _FAINT].tolist()
     turn = torch.deg2rad(angle.double())
     height, width = x.shape[2:]
     reach = len(weights) - 1
     padded = F.pad(x, (reach,) * 4, mode="replicate").flatten(2)
     here = torch.arange(height, device=x.device)[:, None] * (width + 2 * reach) + torch.arange(width, device=x.device)
     here = (here + reach * (width + 2 * reach + 1)).flatten()
-    total = x.flatten(2) * weights[0]
+    total: Tensor = x.flatten(2) * weights[0]
     for i, weight in enumerate(weights[1:], 1):
         down, right = (torch.ceil(i * way - 0.5).long() for way in (turn.sin(), turn.cos()))
         there = here + (down * (width + 2 * reach) + right)[:, None]

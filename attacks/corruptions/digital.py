@@ -86,7 +86,7 @@ class Quantise(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (5, 4, 3, 2, 1)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        most = 2**self.level - 1
+        most: int = 2**self.level - 1
         return (x * most).round() / most
 
 

@@ -64,9 +64,10 @@ class Saturate(Corruption):
         value = x.amax(1, keepdim=True)
         missing = value - x
         most = missing.amax(1, keepdim=True)  # value times saturation
-        wanted = value * (most / value.clamp_min(1e-12) * factor + offset).clamp(0, 1)
+        wanted: Tensor = value * (most / value.clamp_min(1e-12) * factor + offset).clamp(0, 1)
         red = x.new_tensor([0, 1, 1]).view(1, 3, 1, 1)
-        return value - torch.where(most > 0, missing / most.clamp_min(1e-12), red) * wanted
+        share = torch.where(most > 0, missing / most.clamp_min(1e-12), red)
+        return value - share * wanted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class LightGradient(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (0.2, 0.35, 0.5, 0.65, 0.8)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        return x * (1 + self.level * _ramp(x, draws))
+        reach: float = self.level
+        return x * (1 + reach * _ramp(x, draws))
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,11 @@ class Shadow(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (0.2, 0.35, 0.5, 0.65, 0.8)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        taken: float = self.level
         ramp = _ramp(x, draws)
         border = (2 * draws.uniform(1, 1, 1).to(x) - 1) / 3
         shade = ((ramp - border) * 10 + 0.5).clamp(0, 1)  # a twentieth of the image from light to shadow
-        return x * (1 - self.level * shade)
+        return x * (1 - taken * shade)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class ShotNoise(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (500, 250, 100, 75, 50)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        return poisson(x, self.level, draws) / self.level
+        grains: int = self.level
+        return poisson(x, grains, draws) / grains
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class SensorNoise(Corruption):
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         electrons, read = self.level
-        return (poisson(x, electrons, draws) + read * draws.normal(*x.shape[1:])) / electrons
+        counted = poisson(x, electrons, draws) + read * draws.normal(*x.shape[1:])
+        seen: Tensor = counted / electrons
+        return seen
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ def poisson(x: Tensor, grains: int, draws: Draws) -> Tensor:
     By inversion: a level's distribution function, moved up by the level, is one stretch of a single rising line, on
     which level + u finds level and number at once.
     """
-    line = _distributions(grains, x.device)
+    line: Tensor = _distributions(grains, x.device)
     level = (x * 255).round()
     u = draws.uniform(*x.shape[1:])
-    place = torch.searchsorted(line.flatten(), (level.double() + u.double()), right=True)
-    return (place - level.long() * line.shape[1]).to(x)
+    place: Tensor = torch.searchsorted(line.flatten(), (level.double() + u.double()), right=True)
+    number: Tensor = place - level.long() * line.shape[1]
+    return number.to(x)
 
 
 @functools.cache
@@ -117,7 +121,7 @@ def _distributions(grains: int, device: torch.device) -> Tensor:
     """(256, K) float64: level + P(Poisson(level / 255 * grains) <= k), the last entry exactly level + 1."""
     rate = torch.arange(256, dtype=torch.float64)[:, None] / 255 * grains
     count = torch.arange(int(grains + 12 * grains**0.5 + 20), dtype=torch.float64)
-    steps = torch.special.xlogy(count, rate) - rate - torch.lgamma(count + 1)
+    steps: Tensor = torch.special.xlogy(count, rate) - rate - torch.lgamma(count + 1)
     line = steps.exp().cumsum(1).clamp_max(1)
     line[:, -1] = 1
     return (line + torch.arange(256)[:, None]).to(device)

@@ -38,7 +38,8 @@ class Fog(Corruption):
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         thickness, decay = self.level
         most = x.amax((1, 2, 3), keepdim=True)
-        return (x + thickness * clouds(x, decay, draws, self.size)) * (most / (most + thickness))
+        foggy: Tensor = (x + thickness * clouds(x, decay, draws, self.size)) * (most / (most + thickness))
+        return foggy
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,14 @@ class Frost(Corruption):
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         kept, added = self.level
-        return kept * x + added * self._ice(x, draws)
+        frosted: Tensor = kept * x + added * self._ice(x, draws)
+        return frosted
 
     def _ice(self, x: Tensor, draws: Draws) -> Tensor:
         crystals = [1 - (2 * clouds(x, decay, draws) - 1).abs() for decay in (1.6, 2.0)]
         cover = (crystals[0].square() + crystals[1]) / 2
-        return (
-            cover * x.new_tensor(_ICE).view(1, 3, 1, 1)
-            if x.shape[1] == 3
-            else cover * luma(x.new_tensor(_ICE).view(1, 3, 1, 1))
-        )
+        blue = x.new_tensor(_ICE).view(1, 3, 1, 1)
+        return cover * (blue if x.shape[1] == 3 else luma(blue))
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Snow(Corruption):
         flakes = separable(flakes, down, across)
         flakes = torch.where(flakes < threshold, 0, flakes).clamp(0, 1)
         flakes = along(flakes, radius, sigma, draws.uniform() * 90 - 135)
-        bleached = kept * x + (1 - kept) * torch.maximum(x, luma(x) * 1.5 + 0.5)
+        bleached: Tensor = kept * x + (1 - kept) * torch.maximum(x, luma(x) * 1.5 + 0.5)
         return bleached + flakes + flakes.flip(2, 3)
 
 
@@ -128,7 +127,7 @@ class Spatter(Corruption):
             return muddied(x, liquid > threshold, strength)
         drops = torch.where(liquid < threshold, 0, liquid).clamp(0, 1)
         shine = drops * _relief(drops)
-        shine = strength * shine / shine.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        shine *= strength / shine.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return x + shine * _tint(x, _WATER)
 
 
