@@ -14,25 +14,18 @@ def plasma(size: int, decay: float, draws: Draws) -> Tensor:
     A point is the mean of the four around it and a uniform number, of an amplitude that every halving of the distance
     divides by decay.
     """
-    noise = 2 * draws.uniform(size, size) - 1
-    map = torch.zeros_like(noise)
-    step, amplitude = size, 1.0
-    while step >= 2:
-        half = step // 2
-        middles, edges_across, edges_down = (
-            (slice(None), slice(half, None, step), slice(half, None, step)),
-            (slice(None), slice(None, None, step), slice(half, None, step)),
-            (slice(None), slice(half, None, step), slice(None, None, step)),
-        )
-        corners = map[:, ::step, ::step]
-        beside = corners + corners.roll(-1, 1)
-        map[middles] = (beside + beside.roll(-1, 2)) / 4 + amplitude * noise[middles]
-        inner = map[middles]
-        map[edges_across] = (corners + corners.roll(-1, 2) + inner + inner.roll(1, 1)) / 4 + (
-            amplitude * noise[edges_across]
-        )
-        map[edges_down] = (corners + corners.roll(-1, 1) + inner + inner.roll(1, 2)) / 4 + amplitude * noise[edges_down]
-        step, amplitude = half, amplitude / decay
+    noise = 2 * draws.uniform(size * size - 1) - 1
+    map, amplitude = noise.new_zeros(len(noise), 1, 1), 1.0
+    while (side := map.shape[1]) < size:
+        fresh, noise = noise.split([3 * side * side, noise.shape[1] - 3 * side * side], 1)
+        middles, across, down = (fresh * amplitude).view(-1, 3, side, side).unbind(1)
+        below, beside = map + map.roll(-1, 1), map + map.roll(-1, 2)
+        middles = middles + (below + below.roll(-1, 2)) / 4
+        finer = map.new_empty(len(map), 2 * side, 2 * side)
+        finer[:, ::2, ::2], finer[:, 1::2, 1::2] = map, middles
+        finer[:, ::2, 1::2] = across + (beside + middles + middles.roll(1, 1)) / 4
+        finer[:, 1::2, ::2] = down + (below + middles + middles.roll(1, 2)) / 4
+        map, amplitude = finer, amplitude / decay
     return spread(map)
 
 

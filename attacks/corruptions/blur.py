@@ -14,9 +14,10 @@ from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from attacks.corruptions._sampling import zoomed
 from robustbench_local.corruption import Corruption
 from robustbench_local.draws import Draws
-from robustbench_local.linear import Edge, gaussian, separable
+from robustbench_local.linear import Edge, filtering, gaussian, separable
 
-_FAINT = 1e-6  # a tap of less weight than this is left out
+_FAINT = 1e-4  # a tap of less weight than this is left out: all of them together move no grey level
+_NOTHING = 1e-9  # a singular value of less than this is rounding
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class DefocusBlur(Corruption):
     levels: ClassVar[tuple[Any, ...]] = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        kernel = disk(*self.level).to(x)
-        reach = len(kernel) // 2
-        planes = F.pad(x, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(1)
-        return F.conv2d(planes, kernel[None, None]).view_as(x)
+        return summed(x, *_defocus(*x.shape[2:], self.level))
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,7 @@ class ZoomBlur(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (6, 11, 16, 21, 26)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        count: int = self.level
-        number, channels, height, width = x.shape
-        down, across = (_zooms(length, count).to(x) for length in (height, width))
-        wide = (x @ across.flatten(0, 1).mT).view(number, channels, height, count, width)
-        high = wide.transpose(2, 3).reshape(number, channels, count * height, width)
-        total = down.transpose(0, 1).flatten(1) @ high
-        return (x + total) / (count + 1)
+        return summed(x, *_zooms(*x.shape[2:], self.level))
 
 
 def blurred(x: Tensor, sigma: float, edge: Edge = "nearest", truncate: float = 4.0) -> Tensor:
@@ -133,27 +125,57 @@ def disk(radius: float, sigma: float) -> Tensor:
     return kernel[0, 0]
 
 
+@functools.cache
+def _defocus(height: int, width: int, level: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """The disk as products of a column and a row, by its singular values."""
+    columns, values, rows = torch.linalg.svd(disk(*level))
+    kept = int((values > _NOTHING).sum())
+    down = torch.stack([filtering(height, columns[:, k] * values[k], "mirror") for k in range(kept)])
+    return down, torch.stack([filtering(width, rows[k], "mirror") for k in range(kept)])
+
+
+@functools.cache
+def _zooms(height: int, width: int, count: int) -> tuple[Tensor, Tensor]:
+    """The mean of the image and its zooms, in the fewest terms: a pixel of all zooms moves along few straight lines."""
+    down, across = (
+        torch.stack([torch.eye(length).double(), *(zoomed(length, 1 + step / 100) for step in range(count))])
+        for length in (height, width)
+    )
+    (left, first), (right, second) = (torch.linalg.qr(terms.flatten(1).mT) for terms in (down, across))
+    columns, values, rows = torch.linalg.svd(first @ second.mT / (count + 1))
+    kept = int((values > _NOTHING * values[0]).sum())
+    return (
+        (left @ columns[:, :kept] * values[:kept]).mT.reshape(kept, height, height).contiguous(),
+        (right @ rows[:kept].mT).mT.reshape(kept, width, width).contiguous(),
+    )
+
+
+def summed(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """sum_k down_k x across_k^T for every image and channel of x (N, C, H, W): (K, H, H), (K, W, W)."""
+    terms = zip(down.to(x), across.to(x), strict=True)
+    total = separable(x, *next(terms))
+    for term in terms:
+        total += separable(x, *term)
+    return total
+
+
 def along(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     """x blurred by exp(-i^2 / 2 sigma^2), i = 0 .. 2 radius pixels away in direction `angle` (N,), degrees."""
     taps = torch.arange(2 * radius + 1, dtype=torch.float64)
     curve = torch.exp(-(taps**2) / (2 * sigma**2))
-    weights: list[float] = (curve / curve.sum())[curve > _FAINT].tolist()
+    curve = curve[curve > _FAINT]
+    weights: list[float] = (curve / curve.sum()).tolist()
     turn = torch.deg2rad(angle.double())
-    height, width = x.shape[2:]
+    number, channels, height, width = x.shape
     reach = len(weights) - 1
-    padded = F.pad(x, (reach,) * 4, mode="replicate").flatten(2)
-    here = torch.arange(height, device=x.device)[:, None] * (width + 2 * reach) + torch.arange(width, device=x.device)
-    here = (here + reach * (width + 2 * reach + 1)).flatten()
-    total: Tensor = x.flatten(2) * weights[0]
+    padded = F.pad(x, (reach,) * 4, mode="replicate")
+    wide = padded.shape[3]
+    rows = padded.flatten().as_strided((padded.numel() - width + 1, width), (1, 1))  # from any pixel, what follows it
+    planes = torch.arange(number * channels, device=x.device).view(number, channels, 1) * padded.shape[2]
+    here = (planes + torch.arange(height, device=x.device) + reach) * wide + reach
+    total: Tensor = x * weights[0]
     for i, weight in enumerate(weights[1:], 1):
         down, right = (torch.ceil(i * way - 0.5).long() for way in (turn.sin(), turn.cos()))
-        there = here + (down * (width + 2 * reach) + right)[:, None]
-        tap = padded.gather(2, there.unsqueeze(1).expand(-1, x.shape[1], -1))
-        total.add_(tap, alpha=weight)
-    return total.view_as(x)
-
-
-@functools.cache
-def _zooms(length: int, count: int) -> Tensor:
-    """(count, length, length)."""
-    return torch.stack([zoomed(length, 1 + step / 100) for step in range(count)])
+        there = here + (down * wide + right)[:, None, None]
+        total.add_(rows.index_select(0, there.flatten()).view_as(x), alpha=weight)
+    return total
