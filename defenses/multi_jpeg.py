@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses import _jpeg
 from defenses._wrapper import Step, Wrapper
 from defenses.jpeg import JPEG
+from robustbench_local import jpeg
 from robustbench_local.defense import Defended, Deployed, call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
@@ -31,12 +31,12 @@ class MultiJPEG(Wrapper):
 
     qualities: tuple[int, ...] = (20, 40, 60, 80)
     mode: Literal["local", "vote"] = "local"
-    subsampling: _jpeg.Subsampling = "4:2:0"
+    subsampling: jpeg.Subsampling = "4:2:0"
 
     def __post_init__(self) -> None:
         if not self.qualities:
             raise ConfigError("qualities is empty: give one or more")
-        _jpeg.check_settings(self.qualities, self.subsampling)
+        jpeg.check_settings(self.qualities, self.subsampling)
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
         assert draws is not None
@@ -45,7 +45,7 @@ class MultiJPEG(Wrapper):
         choice = choice.repeat_interleave(8, 2)[:, :, :height].repeat_interleave(8, 3)[..., :width]
         out = x
         for place, quality in enumerate(self.qualities):
-            out = torch.where(choice == place, _jpeg.compressed(x, quality, self.subsampling), out)
+            out = torch.where(choice == place, jpeg.compressed(x, quality, self.subsampling), out)
         return out
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ import torch
 from robustbench_local.attack import Attack
 from robustbench_local.conf import reading
 from robustbench_local.conf.schema import GridConfig, ModelConfig
+from robustbench_local.corrupted import Under
+from robustbench_local.corruption import Corruption
 from robustbench_local.data import Images
 from robustbench_local.data.catalogue import known
 from robustbench_local.errors import ConfigError, did_you_mean
@@ -48,6 +50,8 @@ class Cell:
     ) -> dict[str, Any]:
         """All that decides the result, as the row records it and its key is made from."""
         learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
+        natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
+        under = {} if config.attack_under is None else {"attack_under": Under.parse(config.attack_under).definition()}
         read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
         return {
             "data": images.name,
@@ -75,13 +79,15 @@ class Cell:
             **({} if self.adaptive else {"adaptive": False}),
             **learnt,
             **read,
+            **natural,
+            **under,
         }
 
     def judge(self, config: GridConfig) -> Judge:
         return Judge(
             seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
             budget=config.budget, eot=config.eot, draws=config.draws, batch_size=config.batch_size,
-            adaptive=self.adaptive,
+            adaptive=self.adaptive, attack_under=config.attack_under,
         )  # fmt: skip
 
 
@@ -106,7 +112,7 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
     for data in data_sets:
         if ":" not in data:
             known(data)
-    attacks = [_attack(entry, config) for entry in as_list(config.attacks)]
+    attacks = [each for entry in as_list(config.attacks) for each in _severities(entry, config)]
     seeds = as_list(config.seeds)
     counts = as_list(config.count)
     knowing = as_list(config.adaptive)
@@ -141,6 +147,15 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
+def _severities(entry: Any, config: GridConfig) -> list[tuple[str, Attack, list[ThreatModel], int | None]]:
+    """The attack of an entry; of a corruption that does not say how severe, one for each of the grid's severities."""
+    name, attack, own, n = _attack(entry, config)
+    severities = as_list(config.severities)
+    if not severities or not isinstance(attack, Corruption) or "severity" in named(entry, "attack")[1]:
+        return [(name, attack, own, n)]
+    return [(name, replace(attack, severity=severity), own, n) for severity in severities]
+
+
 def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel], int | None]:
     """(name, attack, its own threats, its own n) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}`."""
     name, settings = named(entry, "attack")
@@ -159,7 +174,12 @@ def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatMod
 
 
 def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
-    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table."""
+    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
+
+    A corruption is bound by no norm and takes none of them.
+    """
+    if isinstance(attack, Corruption):
+        return [ThreatModel.parse("none")]
     within = [threat for threat in threats if threat.norm in attack.norms]
     if not within:
         listed = ", ".join(str(threat) for threat in threats) or "none"

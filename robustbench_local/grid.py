@@ -25,6 +25,7 @@ from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
 from robustbench_local.models import rebuild, weights_digest
+from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.table import write_tables
 from robustbench_local.store import Row, Store, fingerprint, row_key
@@ -146,7 +147,8 @@ class Grid:
         started = time.monotonic()
         try:
             own = self.attackers.get(cell.model.data)
-            verdict = cell.judge(self.config)(model, images, cell.attack, cell.threat, report=part, attacker=own)
+            judge = cell.judge(self.config)
+            verdict = judge(model, images, cell.attack, cell.threat, report=part, attacker=own)
             results = summarise(verdict, images.classes)
         except Exception as error:  # an attack may die of anything; the other cells go on
             if self.device.type == "cuda":
@@ -155,7 +157,7 @@ class Grid:
         row = {"status": "ok", "results": results, **self._context(definition)}
         arrays = _arrays(verdict)
         if self.config.save == "x_adv":
-            arrays |= _kept(verdict, images)
+            arrays |= _kept(verdict, judge.sees(images))
         self.store.write(key, row, arrays)
         self.report.line(
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
@@ -232,7 +234,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
-    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards"]
+    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards", "corrupted"]
     names += ["clean_bits", "bits", "bits_8bit"]
     found = {name: getattr(verdict, name) for name in names}
     found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
@@ -240,8 +242,8 @@ def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
 
 
-def _kept(verdict: Verdict, images: Images) -> dict[str, npt.NDArray[Any]]:
-    """The adversarial images, and what the clean ones are known by."""
+def _kept(verdict: Verdict, images: Source) -> dict[str, npt.NDArray[Any]]:
+    """The adversarial images, and what those they were made from are known by."""
     known = [fingerprint(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK)]
     kept = {"x_adv": verdict.x_adv, "fingerprint": torch.cat(known)}
     return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in kept.items()}

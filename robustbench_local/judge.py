@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
+from robustbench_local.corrupted import Corrupted, Under
+from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
@@ -37,7 +39,7 @@ class Verdict:
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
     clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images, of a random model the
     log of their mean over its draws (NaN where a logit was not finite). notes are the attack's figures per image, (N,),
-    NaN where it has none.
+    NaN where it has none. corrupted, of a corruption only: right on the corrupted image, whatever the clean one is.
     """
 
     labels: Tensor
@@ -59,6 +61,7 @@ class Verdict:
     prepared_forwards: int = 0
     prepared_backwards: int = 0
     notes: dict[str, Tensor] = field(default_factory=dict)
+    corrupted: Tensor | None = None
 
     @property
     def clean_accuracy(self) -> float:
@@ -67,6 +70,11 @@ class Verdict:
     @property
     def robust_accuracy(self) -> float:
         return _mean(self.robust if self.bits is None else self.bits)
+
+    @property
+    def corruption_accuracy(self) -> float | None:
+        """The share of the corrupted images that are classified rightly, as CIFAR-10-C counts; None of an attack."""
+        return None if self.corrupted is None else _mean(self.corrupted if self.bits is None else self.bits)
 
     @property
     def robust_accuracy_8bit(self) -> float:
@@ -86,7 +94,8 @@ class Judge:
     then reach that class, and robust means it did not. budget: forward passes per sample. batch_size: None finds
     itself. precision: "float32"; "fast" searches in bfloat16 first and attacks what stands again in float32;
     "float64" is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers
-    did. eot and draws: search draws per query and fresh draws per verdict of a random model.
+    did. eot and draws: search draws per query and fresh draws per verdict of a random model. attack_under: a corruption
+    by name and severity ("fog:3") that images meet first; clean then means under that corruption.
 
     adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
     one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
@@ -102,8 +111,11 @@ class Judge:
     eot: int = EOT
     draws: int = DRAWS
     adaptive: bool = True
+    attack_under: str | None = None
 
     def __post_init__(self) -> None:
+        if self.attack_under is not None:
+            Under.parse(self.attack_under)
         if self.precision not in PRECISIONS:
             raise ConfigError(f'precision "{self.precision}" is unknown: one of {", ".join(PRECISIONS)}')
         if self.count not in COUNTS:
@@ -117,6 +129,12 @@ class Judge:
         if isinstance(self.targets, str) and self.targets not in ("random", "least_likely"):
             raise ConfigError(f'targets "{self.targets}" is unknown: "random", "least_likely" or int64 (N,)')
 
+    def sees(self, images: Source) -> Source:
+        """The images as they arrive."""
+        if self.attack_under is None:
+            return images
+        return Corrupted(images, Under.parse(self.attack_under), self.seed)
+
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
         attacker: Source | None = None,
@@ -125,9 +143,12 @@ class Judge:
         if threat.norm not in attack.norms:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
+        if self.targets is not None and isinstance(attack, Corruption):
+            raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
+        images = self.sees(images)
         report = report or Report()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32():
@@ -187,7 +208,8 @@ class Judge:
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
         means = clean_answers.mean(1)[:, :classes]
         goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
-        worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
+        natural = isinstance(search.attack, Corruption)
+        worth = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
         found = Found.nothing(x)
         if worth.any():
             found.put(worth, search(model, x[worth], goal[worth], draws[worth]))
@@ -207,6 +229,8 @@ class Judge:
         )  # fmt: skip
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
+        if natural:
+            tensors["corrupted"] = stands.double().mean(1) > 0.5
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(

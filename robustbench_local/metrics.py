@@ -47,12 +47,22 @@ def shares(bits: Tensor, of_draws: Tensor | None) -> Tensor:
     return bits.double() if of_draws is None else of_draws.double().mean(1)
 
 
+def _corruption(verdict: Verdict) -> dict[str, Any]:
+    if verdict.corrupted is None:
+        return {}
+    standing = shares(verdict.corrupted, verdict.bits)
+    return {
+        "corruption_accuracy": verdict.corruption_accuracy,
+        "corruption_interval": wilson(float(standing.sum()), len(standing)),
+    }
+
+
 def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     """The results of a row: accuracies in [0, 1] with 95 % intervals, per class, cost, flags.
 
     distance_median is over the images that were right and fell, in units of the threat's norm, None where none
-    did; forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image was
-    judged. notes are means over the images that have one.
+    did; corruption_ figures are there for corruptions only; forwards_mean and backwards_mean are passes per image,
+    prepared_ those spent in all before any image was judged. notes are means over the images that have one.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     n = len(verdict.labels)
@@ -65,6 +75,7 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "robust_accuracy": verdict.robust_accuracy,
         "robust_interval": wilson(float(robust.sum()), n),
         "robust_accuracy_8bit": verdict.robust_accuracy_8bit,
+        **_corruption(verdict),
         "per_class": per_class(verdict.labels, clean, robust, classes),
         "forwards_mean": float(verdict.forwards.double().mean()),
         "backwards_mean": float(verdict.backwards.double().mean()),

@@ -18,7 +18,10 @@ class GridConfig:
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
                 with `n` the attack gets only so many of the grid's images, in a table of their own
-    threats     linf:8/255, l2:0.5, l1:12, l0:1; a list, or a mapping {data: [threats]}
+    threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
+    severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
+    baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
+    attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
     device      auto takes CUDA where there is one; cpu, cuda, cuda:1
@@ -38,6 +41,9 @@ class GridConfig:
     attacks: str | list[Any]
     threats: str | list[str] | dict[str, Any] = field(default_factory=list)
     defenses: str | list[Any] = "none"
+    severities: int | list[int] = field(default_factory=list)
+    baseline: str | None = None
+    attack_under: str | None = None
     seeds: int | list[int] = 0
     n: int | None = None
     ids: str | list[int] | None = None
