@@ -1,38 +1,10 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from scipy.stats import binomtest
 
-from robustbench_local.errors import DataError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import per_class, summarise, wilson
-
-
-def test_wilson_by_hand() -> None:
-    # 8 of 10, z = 1.959964: (8 + 1.920729) / 13.841459 -+ 1.959964 * sqrt(1.6 + 0.960365) / 13.841459
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 500), (500, 500), (37, 100), (8877, 10_000)])
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_wilson_agrees_with_scipy(k: int, n: int, confidence: float) -> None:
-    expected = binomtest(k, n).proportion_ci(confidence, method="wilson")
-    assert wilson(k, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_wilson_of_a_random_model_lies_between_its_whole_neighbours() -> None:
-    low, high = wilson(36.4, 100)
-    assert wilson(36, 100)[0] < low < wilson(37, 100)[0]
-    assert wilson(36, 100)[1] < high < wilson(37, 100)[1]
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 0), (-1, 10), (11, 10), (math.nan, 10)])
-def test_wilson_refuses_what_is_no_rate(k: float, n: int) -> None:
-    with pytest.raises(DataError, match=r"0 \.\. n"):
-        wilson(k, n)
 
 
 def test_per_class_leaves_out_classes_without_images() -> None:

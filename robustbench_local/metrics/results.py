@@ -1,34 +1,17 @@
-"""Rates with their intervals, per class and over a whole verdict."""
+"""What a row says of a verdict."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from robustbench_local.errors import DataError
+from robustbench_local.metrics.rates import wilson
 
 if TYPE_CHECKING:
     from robustbench_local.judge import Verdict
-
-
-def wilson(k: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a rate of k successes in n trials (Wilson 1927), both ends in [0, 1].
-
-    For a random model k is the sum of each image's share of survived draws and need not be whole. A share in
-    [0, 1] varies at most as much as a coin of the same mean: the interval is then, if anything, too wide.
-    DataError unless 0 <= k <= n and n >= 1.
-    """
-    if n < 1 or not 0 <= k <= n:
-        raise DataError(f"a rate of {k} in {n} trials: there must be at least one trial, and k in 0 .. n")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    middle = (k + z * z / 2) / (n + z * z)
-    reach = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    return (0.0 if k == 0 else middle - reach, 1.0 if k == n else middle + reach)
 
 
 def per_class(labels: Tensor, clean: Tensor, robust: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
