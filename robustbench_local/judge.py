@@ -35,9 +35,10 @@ class Verdict:
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images, of a random model the
-    log of their mean over its draws (NaN where a logit was not finite). notes are the attack's figures per image, (N,),
-    NaN where it has none.
+    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one where
+    the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where a logit
+    was not finite). won, of attacks that minimise only: (N,) the share of draws that x_adv deceives, wherever it lies.
+    notes are the attack's figures per image, (N,), NaN where it has none.
     """
 
     labels: Tensor
@@ -56,6 +57,7 @@ class Verdict:
     clean_bits: Tensor | None = None
     bits: Tensor | None = None
     bits_8bit: Tensor | None = None
+    won: Tensor | None = None
     prepared_forwards: int = 0
     prepared_backwards: int = 0
     notes: dict[str, Tensor] = field(default_factory=dict)
@@ -209,17 +211,20 @@ class Judge:
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        attacked = self._answers(model, x_adv, draws.stream("verdict"))
-        stands = self._stand(attacked, goal, inside)
+        reached = self._answers(model, x_adv, draws.stream("verdict"))
+        attacked = _allowed(reached, inside, answers)
         rounded = to_8bit(x_adv, x, threat)
         answers_8bit = self._answers(model, rounded, draws.stream("verdict"))
-        stands_8bit = self._stand(answers_8bit, goal, inside & threat.contains(rounded, x))
+        attacked_8bit = _allowed(answers_8bit, inside & threat.contains(rounded, x), answers)
+        stands, stands_8bit = self._stand(attacked, goal), self._stand(attacked_8bit, goal)
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
             distance=threat.distance(x_adv, x), clean_scores=_scores(answers), scores=_scores(attacked),
         )  # fmt: skip
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
+        if attack.minimises:
+            tensors["won"] = 1 - self._stand(reached, goal).float().mean(1)
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
@@ -235,9 +240,9 @@ class Judge:
         with torch.no_grad():
             return torch.stack([call(model, x, draws.stream(k)) for k in range(rounds)], 1)
 
-    def _stand(self, answers: Tensor, goal: Tensor, inside: Tensor) -> Tensor:
-        """(N, R) bool: by these answers (N, R, K) the attacker has not won, or was not inside the ball."""
-        return (_leads(answers, goal, targeted=self.targets is not None) < 0) | ~inside[:, None]
+    def _stand(self, answers: Tensor, goal: Tensor) -> Tensor:
+        """(N, R) bool: by these answers (N, R, K) the attacker has not won."""
+        return _leads(answers, goal, targeted=self.targets is not None) < 0
 
     def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
         """The class each image is to become."""
@@ -294,7 +299,7 @@ class Judge:
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, attack, threat, draws)
             answers = self._answers(model, quick.x_adv, draws.stream("verdict"))
-            stands = self._stand(answers, goal, threat.contains(quick.x_adv, x))[:, 0]
+            stands = self._stand(answers, goal)[:, 0] | ~threat.contains(quick.x_adv, x)
             if stands.any():
                 quick.put(stands, self._attack(model, x[stands], goal[stands], attack, threat, draws[stands]), add=True)
             return quick
@@ -361,6 +366,11 @@ def _leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
     rounds = answers.shape[1]
     leads = lead(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
     return leads.view(-1, rounds)
+
+
+def _allowed(answers: Tensor, inside: Tensor, clean: Tensor) -> Tensor:
+    """(N, R, K): an attacked image outside the ball does not count, and the clean one stands in its place."""
+    return torch.where(inside[:, None, None], answers, clean)
 
 
 def _scores(answers: Tensor) -> Tensor:

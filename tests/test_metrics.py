@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,11 +11,12 @@ from robustbench_local.metrics import per_class, summarise, wilson
 
 
 def test_per_class_leaves_out_classes_without_images() -> None:
-    labels = torch.tensor([0, 0, 2, 2])
-    clean, robust = torch.tensor([True, True, True, False]), torch.tensor([1.0, 0.25, 0.5, 0.0])
+    labels = np.array([0, 0, 2, 2])
+    clean, robust = np.array([1.0, 1.0, 1.0, 0.0]), np.array([1.0, 0.25, 0.5, 0.0])
+    level = math.sqrt(0.95)  # two classes whose intervals hold together
     assert per_class(labels, clean, robust, ["a", "b", "c"]) == [
-        {"class": "a", "n": 2, "clean": 1.0, "robust": 0.625},
-        {"class": "c", "n": 2, "clean": 0.5, "robust": 0.25},
+        {"class": "a", "n": 2, "clean": 1.0, "robust": 0.625, "robust_interval": list(wilson(1.25, 2, level))},
+        {"class": "c", "n": 2, "clean": 0.5, "robust": 0.25, "robust_interval": list(wilson(0.5, 2, level))},
     ]
 
 
@@ -47,7 +51,7 @@ def test_summary_of_a_random_model_is_of_shares_not_of_majorities() -> None:
     assert results["robust_accuracy"] == pytest.approx(0.25)
     assert results["robust_interval"] == pytest.approx(wilson(1, 4))
     assert results["clean_accuracy"] == 1.0
-    assert [row["robust"] for row in results["per_class"]] == pytest.approx([1 / 3, 1 / 6])
+    assert [row["robust"] for row in results["per_class"]] == pytest.approx([1 / 3, 1 / 6], abs=1e-5)
 
 
 def test_no_distance_where_nothing_fell() -> None:
