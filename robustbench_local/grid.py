@@ -24,6 +24,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
+from robustbench_local.metrics.classification import answers
 from robustbench_local.models import rebuild, weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
@@ -235,11 +236,14 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
     names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards", "corrupted"]
-    names += ["clean_bits", "bits", "bits_8bit"]
+    names += ["clean_bits", "bits", "bits_8bit", "won"]
     found = {name: getattr(verdict, name) for name in names}
     found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
     found |= {f"note_{name}": values for name, values in verdict.notes.items()}
-    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
+        arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
+    return arrays
 
 
 def _kept(verdict: Verdict, images: Source) -> dict[str, npt.NDArray[Any]]:
