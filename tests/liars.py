@@ -351,13 +351,13 @@ class Purifying(Wrapped):
 
 
 class WrongSurrogate(Preprocess):
-    """Three grey levels, and for a surrogate the image turned around: gradients arrive at the wrong pixels."""
+    """Three grey levels, and for a surrogate the mean brightness: every pixel gets the same gradient."""
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         return (x * 2).round() / 2
 
     def surrogate(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        return x.flip(2, 3)
+        return x.mean((1, 2, 3), keepdim=True).expand_as(x)
 
 
 class Uncertain(Defended):
