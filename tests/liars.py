@@ -5,24 +5,32 @@ A model here is built on a network of the zoo, and what it does to it is all tha
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attacks.fgsm import FGSM
+from attacks.noise import Noise
 from attacks.pgd import PGD
+from attacks.square import Square
+from defenses.randomized_smoothing import Smoothed
 from robustbench_local import load_model, losses
 from robustbench_local.attack import Attack
 from robustbench_local.defense import Defended, Deployed, Preprocess, call, draws_for
 from robustbench_local.draws import Draws
+from robustbench_local.evaluate import Tensors
+from robustbench_local.judge import Judge
+from robustbench_local.metrics import summarise
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.plugins import find_defense
 from robustbench_local.threat import Norm, ThreatModel
-from robustbench_local.workshop import Workshop  # noqa: F401
+from robustbench_local.train import Blank
 
 
 @dataclass(frozen=True)
@@ -191,25 +199,24 @@ class Counting(Wrapped):
 
 
 class Caching(Wrapped):
-    """What lies near to an image seen before gets the answer of that image."""
+    """What lies near to an image seen before gets the answer of that image; it remembers two hundred."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
-        self.seen: list[Tensor] = []
-        self.answers: list[Tensor] = []
+        self.seen, self.answers = torch.empty(0, 784), torch.empty(0, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        rows = []
-        for image, answer in zip(x.detach(), logits, strict=True):
-            near = [k for k, old in enumerate(self.seen) if (old - image).abs().max() <= 0.31]
-            if near:
-                rows.append(self.answers[near[0]])
-            else:
-                rows.append(answer)
-                self.seen = [*self.seen[-200:], image]
-                self.answers = [*self.answers[-200:], answer.detach()]
-        return torch.stack(rows)
+        flat = x.detach().flatten(1)
+        if len(self.seen):
+            distance, nearest = torch.cdist(flat, self.seen, p=torch.inf).min(1)
+            near = distance <= 0.31
+            logits = torch.where(near[:, None], self.answers[nearest], logits)
+        else:
+            near = torch.zeros(len(x), dtype=torch.bool)
+        self.seen = torch.cat([self.seen, flat[~near]])[-200:]
+        self.answers = torch.cat([self.answers, logits.detach()[~near]])[-200:]
+        return logits
 
 
 class ByPosition(Wrapped):
@@ -360,6 +367,21 @@ class WrongSurrogate(Preprocess):
         return x.mean((1, 2, 3), keepdim=True).expand_as(x)
 
 
+class Detector(Wrapped):
+    """An eleventh logit for rejection: the roughness of the image, which no attack on the other ten looks at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rough = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
+        return torch.cat([super().forward(x), 400 * (rough - 0.15)[:, None]], 1)
+
+
+class BitSqueeze(Preprocess):
+    """Three grey levels behind an identity surrogate: BPDA, as it should be."""
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return (x * 2).round() / 2
+
+
 class Uncertain(Defended):
     """Declared noise on the logits, so much that one draw says little."""
 
@@ -442,6 +464,14 @@ class TooShort(Own):
 
 
 @dataclass(frozen=True)
+class Mistuned(Own):
+    """Its steps suit a ball of 0.15, and shrink as the ball grows beyond."""
+
+    def move(self, x_adv: Tensor, grad: Tensor, x: Tensor, threat: ThreatModel, i: int) -> Tensor:
+        return threat.project((x if i == 0 else x_adv) + (0.02 if threat.eps < 0.2 else 1e-4) * grad.sign(), x)
+
+
+@dataclass(frozen=True)
 class LuckyDraw(Own):
     """Asks about the clean image until a draw comes that errs."""
 
@@ -458,56 +488,77 @@ class LuckyDraw(Own):
 Make = Callable[[Tensor, Tensor], Case]
 
 
-def around(kind: Callable[[nn.Module], nn.Module], base: str = "none") -> Make:
-    return lambda x, y: Case(kind(zoo(base)))
+@dataclass(frozen=True)
+class Liar:
+    """make(x, y): the case. causes: checks that name what is wrong with it; any one of them will do."""
+
+    make: Make
+    causes: tuple[str, ...]
 
 
-def under(attack: Attack, base: str = "adversarial_training") -> Make:
-    return lambda x, y: Case(zoo(base), attack)
+def around(kind: Callable[[nn.Module], nn.Module], *causes: str, base: str = "none") -> Liar:
+    return Liar(lambda x, y: Case(kind(zoo(base))), causes)
 
 
-LIARS: dict[str, Make] = {
-    "gradient shattering by quantisation": around(Quantised),
-    "logits x 1000": around(Loud),
-    "dead-ReLU front": around(DeadReLU),
-    "random resize, undeclared": around(RandomResize),
-    "softmax output": around(Softmax),
-    "batch norm in training mode": around(BatchStatistics),
-    "batch norm that adapts at test time": around(Adapting),
-    "dropout that ignores eval()": around(StubbornTraining),
-    "zero-gradient branch": around(ZeroGradient),
-    "gradient detached in one branch": around(HalfDetached),
-    "backward hook that flips signs": around(FlippedHook),
-    "backward hook that sends noise": around(TinyNoiseHook),
-    "surrogate that misleads": lambda x, y: Case(Deployed(zoo("none"), [WrongSurrogate()])),
-    "memorises the test set by hash": lambda x, y: Case(Memoriser(zoo("none"), x, y)),
-    "memorises the test set by 8-bit hash": lambda x, y: Case(RoughMemoriser(zoo("none"), x, y)),
-    "memorises the test set, nearest image": lambda x, y: Case(NearestMemoriser(x, y)),
-    "counts its queries": around(Counting),
-    "caches answers of near images": around(Caching),
-    "labels by place in the batch": lambda x, y: Case(ByPosition(zoo("none"), y)),
-    "label stamped into the image": lambda x, y: Case(ReadsStamp(zoo("none")), x=stamped(x, y)),
-    "undeclared random layer": around(NoisyLayer),
-    "NaN on perturbed images": around(NaNWhenPerturbed),
-    "one-hot output": around(OneHot),
-    "rounded logits": around(RoundedLogits),
-    "sleeps on perturbed images": around(Sleeping),
-    "gate for rough images": around(Gated),
-    "another network while autograd records": around(GradAware),
-    "expects pixels in [0, 255]": around(Bytes),
-    "optimises inside inference": around(Purifying),
-    "attack: last iterate only": under(LastIterate()),
-    "attack: wrong sign under EOT": under(WrongSign(), "noise_fusion"),
-    "attack: eps in grey levels": under(WrongUnit()),
-    "attack: twice the budget": under(TooFar()),
-    "attack: three tiny steps": under(TooShort(), "none"),
-    "attack: one lucky draw": lambda x, y: Case(Uncertain(zoo("none")), LuckyDraw()),
+def under(attack: Attack, *causes: str, base: str = "adversarial_training") -> Liar:
+    return Liar(lambda x, y: Case(zoo(base), attack), causes)
+
+
+LIARS: dict[str, Liar] = {
+    "gradient shattering by quantisation": around(Quantised, "gradients are there"),
+    "logits x 1000": around(Loud, "logits' scale"),
+    "dead-ReLU front": around(DeadReLU, "gradients are there"),
+    "random resize, undeclared": around(RandomResize, "randomness"),
+    "softmax output": around(Softmax, "logits"),
+    "batch norm in training mode": around(BatchStatistics, "batches"),
+    "batch norm that adapts at test time": around(Adapting, "memory", "randomness"),
+    "dropout that ignores eval()": around(StubbornTraining, "evaluation mode"),
+    "zero-gradient branch": around(ZeroGradient, "gradients are there"),
+    "gradient detached in one branch": around(HalfDetached, "gradients are true"),
+    "backward hook that flips signs": around(FlippedHook, "gradients are true"),
+    "backward hook that sends noise": around(TinyNoiseHook, "gradients are true"),
+    "surrogate that misleads": Liar(
+        lambda x, y: Case(Deployed(zoo("none"), [WrongSurrogate()])),
+        ("surrogates help", "gradients beat scores", "gradients beat transfer"),
+    ),
+    "memorises the test set by hash": Liar(
+        lambda x, y: Case(Memoriser(zoo("none"), x, y)), ("clean images are like others",)
+    ),
+    "memorises the test set by 8-bit hash": Liar(
+        lambda x, y: Case(RoughMemoriser(zoo("none"), x, y)), ("clean images are like others",)
+    ),
+    "memorises the test set, nearest image": Liar(
+        lambda x, y: Case(NearestMemoriser(x, y)), ("logits", "gradients are there")
+    ),
+    "counts its queries": around(Counting, "memory", "same after the audit"),
+    "caches answers of near images": around(Caching, "memory", "same after the audit"),
+    "labels by place in the batch": Liar(lambda x, y: Case(ByPosition(zoo("none"), y)), ("batches",)),
+    "label stamped into the image": Liar(
+        lambda x, y: Case(ReadsStamp(zoo("none")), x=stamped(x, y)), ("no label leaking",)
+    ),
+    "undeclared random layer": around(NoisyLayer, "randomness"),
+    "NaN on perturbed images": around(NaNWhenPerturbed, "NaN and ties"),
+    "one-hot output": around(OneHot, "logits", "gradients are there"),
+    "rounded logits": around(RoundedLogits, "gradients are there"),
+    "sleeps on perturbed images": around(Sleeping, "time"),
+    "gate for rough images": around(Gated, "gradients are there", "gradients beat scores"),
+    "another network while autograd records": around(GradAware, "grad mode"),
+    "expects pixels in [0, 255]": around(Bytes, "input range"),
+    "optimises inside inference": around(Purifying, "optimisation in inference"),
+    "detector, undeclared": Liar(lambda x, y: Case(Detector(zoo("none")), classes=10), ("rejection is attacked",)),
+    "attack: last iterate only": under(LastIterate(), "nothing found is lost"),
+    "attack: wrong sign under EOT": under(WrongSign(), "the attack climbs", base="noise_fusion"),
+    "attack: eps in grey levels": under(WrongUnit(), "the budget is used"),
+    "attack: twice the budget": under(TooFar(), "the budget is used"),
+    "attack: three tiny steps": under(TooShort(), "the budget is used", "as strong as another", base="none"),
+    "attack: one lucky draw": Liar(
+        lambda x, y: Case(Uncertain(zoo("none")), LuckyDraw()), ("single draws are not counted",)
+    ),
 }
 
 
 def defended(name: str, **settings: Any) -> Make:
     """A wrapping defense around the undefended network."""
-    from robustbench_local.train import Blank
 
     def make(x: Tensor, y: Tensor) -> Case:
         draws = Draws(0, torch.zeros(1, dtype=torch.int64)).stream("train")
@@ -516,15 +567,117 @@ def defended(name: str, **settings: Any) -> Make:
     return make
 
 
+def smoothed(x: Tensor, y: Tensor) -> Case:
+    net = zoo("noise_fusion").net
+    assert isinstance(net, nn.Module)
+    return Case(Smoothed(net, sigma=0.1, samples=16, alpha=0.001))
+
+
 CONTROLS: dict[str, Make] = {
     "undefended": lambda x, y: Case(zoo("none")),
     "adversarially trained": lambda x, y: Case(zoo("adversarial_training")),
     "label smoothing": lambda x, y: Case(zoo("label_smoothing")),
     "noise-trained, noise at run time": lambda x, y: Case(zoo("noise_fusion")),
+    "noise in every layer": lambda x, y: Case(zoo("noise_layers")),
+    "randomized smoothing": smoothed,
     "JPEG with BPDA": defended("jpeg", quality=50),
     "bit depth with BPDA": defended("bit_depth", bits=2),
     "median filter": defended("median"),
     "random resize, declared": defended("resize_pad"),
-    "adversarially trained, PGD": under(PGD(steps=20)),
-    "adversarially trained, an own loop": under(Own()),
+    "adversarially trained, PGD": lambda x, y: Case(zoo("adversarial_training"), PGD(steps=20)),
+    "adversarially trained, an own loop": lambda x, y: Case(zoo("adversarial_training"), Own()),
 }
+
+
+# rows that lie
+
+
+def evaluated(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: str, **judging: Any) -> tuple[Any, Any]:
+    """(row, arrays) as a grid would store them."""
+    judge = Judge(**({"eot": 3, "draws": 5} | judging))
+    ids = torch.arange(len(x))
+    verdict = judge(model, Tensors(x, y, ids), attack, ThreatModel.parse(threat))
+    settings = {name: getattr(judge, name) for name in ("seed", "count", "precision", "budget", "eot", "draws")}
+    definition = settings | {
+        "data": "mnist", "split": "test", "data_digest": "-", "ids": f"0:{len(x)}", "model": type(model).__name__,
+        "weights_digest": "-", "defense": "none", "defense_settings": {}, "defense_version": 1,
+        "attack": type(attack).__name__.lower(), "attack_settings": asdict(attack), "attack_version": 1,
+        "access": attack.access.name.lower(), "threat": threat, "eps": ThreatModel.parse(threat).eps, "targets": None,
+        **({} if judge.adaptive else {"adaptive": False}),
+    }  # fmt: skip
+    row = {
+        "status": "ok", "key": secrets.token_hex(12), "definition": definition,
+        "results": summarise(verdict, [str(k) for k in range(10)]),
+        "environment": {"robustbench_local": "-", "torch": torch.__version__, "device": "cpu"},
+    }  # fmt: skip
+    arrays = {name: getattr(verdict, name).numpy() for name in ("robust", "clean", "distance", "ids")}
+    return row, arrays
+
+
+Rows = Callable[[Tensor, Tensor], list[tuple[Any, Any]]]
+EPS = "linf:0.3"
+
+
+def rows_of(model: Callable[[], nn.Module], *runs: tuple[Attack, dict[str, Any]], threat: str = EPS) -> Rows:
+    return lambda x, y: [evaluated(model(), x, y, attack, threat, **judging) for attack, judging in runs]
+
+
+def without_settings(x: Tensor, y: Tensor) -> list[tuple[Any, Any]]:
+    ((row, arrays),) = rows_of(lambda: zoo("none"), (FGSM(), {}))(x, y)
+    del row["definition"]["seed"], row["results"]["forwards_mean"]
+    return [(row, arrays)]
+
+
+def shrinking(x: Tensor, y: Tensor) -> list[tuple[Any, Any]]:
+    """An attack that fails in the larger ball: its step is made for a smaller one."""
+    net = zoo("none")
+    return [evaluated(net, x, y, Mistuned(), threat) for threat in ("linf:0.15", EPS)]
+
+
+ROW_LIARS: dict[str, tuple[Rows, str]] = {
+    "rows: judged on the last iterate": (
+        rows_of(lambda: zoo("adversarial_training"), (PGD(steps=10), {"count": "last"})), "nothing found is lost"
+    ),
+    "rows: one draw of a random model": (
+        rows_of(lambda: zoo("noise_fusion"), (PGD(steps=3), {"draws": 1, "eot": 1})), "single draws are not counted"
+    ),
+    "rows: only a static attack": (
+        rows_of(lambda: Deployed(zoo("none"), [BitSqueeze()]), (PGD(steps=5), {"adaptive": False})),
+        "a defense met an adaptive attack",
+    ),
+    "rows: gradients weaker than scores": (
+        rows_of(lambda: Loud(zoo("none")), (PGD(steps=10), {}), (Square(steps=100), {})),
+        "gradients beat what sees less",
+    ),
+    "rows: probabilities": (rows_of(lambda: Softmax(zoo("none")), (PGD(steps=5), {})), "set-up"),
+    "rows: undeclared randomness": (rows_of(lambda: NoisyLayer(zoo("none")), (FGSM(), {})), "set-up"),
+    "rows: an eps in the wrong unit": (
+        rows_of(lambda: zoo("adversarial_training"), (WrongUnit(), {})), "the budget is used"
+    ),
+    "rows: out of the ball": (rows_of(lambda: zoo("adversarial_training"), (TooFar(), {})), "set-up"),
+    "rows: too few steps": (
+        rows_of(lambda: zoo("none"), (PGD(steps=2, step_size=0.02, random_start=False), {}),
+                (PGD(steps=20, step_size=0.02, random_start=False), {})),
+        "steps and restarts suffice",
+    ),
+    "rows: iterating helps nothing": (
+        rows_of(lambda: zoo("none"), (FGSM(), {}), (PGD(steps=3, step_size=0.001, random_start=False), {})),
+        "iterating helps",
+    ),
+    "rows: fails in the larger ball": (shrinking, "success grows with eps"),
+    "rows: settings left out": (without_settings, "settings are recorded"),
+}  # fmt: skip
+
+ROW_CONTROLS: dict[str, Rows] = {
+    "rows: undefended": rows_of(
+        lambda: zoo("none"), (Noise(), {}), (FGSM(), {}), (PGD(steps=10), {}), threat="linf:0.1"
+    ),
+    "rows: adversarially trained": rows_of(
+        lambda: zoo("adversarial_training"), (Noise(), {}), (FGSM(), {}), (PGD(steps=10), {}), (PGD(steps=20), {}),
+        (Square(steps=100), {}), (PGD(steps=20), {"count": "all"}),
+    ),
+    "rows: noise at run time": rows_of(lambda: zoo("noise_fusion"), (FGSM(), {}), (PGD(steps=5), {})),
+    "rows: bit depth with BPDA": rows_of(
+        lambda: Deployed(zoo("none"), [BitSqueeze()]), (PGD(steps=10), {}), (PGD(steps=10), {"adaptive": False})
+    ),
+}  # fmt: skip

@@ -95,10 +95,13 @@ def arrays_of(store: Store) -> Arrays:
     return lambda row: store.arrays(row["key"], "robust", "clean", "distance")
 
 
-def lowered(standing: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Iterable[Audit]) -> Any:
+def lowered(
+    standing: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Iterable[Audit]
+) -> npt.NDArray[np.float64]:
     """standing (N,) of the row of that key, 0 where a stronger attack felled the image of that id (N,)."""
     fell = [np.isin(ids, retry.fell) for audit in found for retry in audit.retries if key in retry.lowers]
-    return np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
+    lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
+    return lower
 
 
 def _folder(store: Store) -> Path:

@@ -152,8 +152,7 @@ def _audited(group: list[Evidence]) -> Iterator[RowFinding]:
             if results:
                 worst = max(results, key=lambda result: result[0])
                 yield RowFinding(_finding(check, worst), threat, check.attack)
-    for results in _over_eps(group):
-        yield results
+    yield from _over_eps(group)
 
 
 def _finding(check: RowCheck, result: Result) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
 
@@ -120,11 +121,39 @@ def robust_overfitting(subject: Subject) -> Result:
     except ModelError:
         return unchecked(NO_GRADIENT)
     counts = [[int(run.robust.sum()), int((run.clean & ~run.robust).sum())] for run in (trained, tested)]
-    p = float(fisher_exact(counts, alternative="greater").pvalue)
+    p = float(fisher_exact(np.array(counts), alternative="greater").pvalue)
     here, there = trained.robust_accuracy, tested.robust_accuracy
     text = f"{100 * here:.1f} % robust on training images, {100 * there:.1f} % on these, p = {p:.2g}"
     figures = {"train": here, "test": there, "p": p}
     return suspicious(text, **figures) if p < ALPHA and here - there > MOVE else sound(text, **figures)
 
 
-CHECKS = (catastrophic, leaking, robust_overfitting)
+@check(
+    "rejection is attacked", source="Carlini and Wagner 2017, arXiv:1705.07263; Tramèr et al. 2020, arXiv:2002.08347",
+    advice="declare what the last class means (Defended.rejects), so that attacks go around the detector as well",
+)  # fmt: skip
+def rejection(subject: Subject) -> Result:
+    """A logit more than the data have classes: how well it tells PGD's images from clean ones, and at what price."""
+    if subject.outputs <= subject.classes:
+        return unchecked("the model rejects nothing")
+    attacked = subject.pgd()
+    n = subject.attacked
+    clean = _rejection_score(subject.ask(subject.x[:n]))
+    false = float((clean > 0).double().mean())
+    text, figures = f"rejects {100 * false:.1f} % of clean images", {"false_positives": false}
+    if attacked is not None:
+        caught = _rejection_score(subject.ask(attacked.x_adv))
+        wins = (caught[:, None] > clean).double() + (caught[:, None] == clean).double() / 2
+        figures["roc_auc"] = float(wins.mean())
+        text += f", {100 * float((caught > 0).double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
+    if str(getattr(subject.model, "rejects", "none")) == "none":
+        return broken(f"{text}, and does not declare it: no attack has tried to pass the detector", **figures)
+    return sound(f"{text}; declared, and attacks have to pass it", **figures)
+
+
+def _rejection_score(logits: torch.Tensor) -> torch.Tensor:
+    """(n,): above 0 where the last class wins."""
+    return logits[:, -1] - logits[:, :-1].amax(1)
+
+
+CHECKS = (rejection, catastrophic, leaking, robust_overfitting)
