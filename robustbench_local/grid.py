@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from robustbench_local.audit.beside import audit_and_keep
+from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
 from robustbench_local.defense import call, undefended
@@ -102,9 +104,23 @@ class Grid:
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
             cells = _sensible(cells, model)
-            rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            rows += own
+            self._audit(own, model, self.images[plan.data, None])
         write_tables(rows, self.store.folder)
         return rows
+
+    def _audit(self, rows: list[Row], model: nn.Module, images: Images) -> None:
+        """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
+        try:
+            for audit in audit_and_keep(rows, self.store, model, images):
+                for each in audit.findings:
+                    if each.finding.status > Status.SOUND:
+                        self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's model may die of anything
+            self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
 
     def preview(self) -> list[Row]:
         """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds."""

@@ -95,6 +95,7 @@ def csv_text(tables: Iterable[Table]) -> str:
                 writer.writerow(where | {"attack": attack} | _three("robust", robust) | _of_row(row))
             for name, robust in zip(table.worst, line.worst, strict=True):
                 status = {"status": "ok" if robust else "missing"}
+                status |= {"flags": "; ".join(f"audit: {fault.check}" for fault in line.faults)}
                 writer.writerow(where | {"attack": name} | _three("robust", robust) | status)
     return text.getvalue()
 

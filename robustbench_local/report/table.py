@@ -12,6 +12,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.audit.beside import Audit, lowered
+from robustbench_local.audit.beside import audits as kept_audits
+from robustbench_local.audit.core import Finding
 from robustbench_local.files import whole_file
 from robustbench_local.metrics import wilson
 from robustbench_local.oracle import Access
@@ -52,12 +55,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Line:
-    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table."""
+    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
+    faults: what an audit found that is not sound.
+    """
 
     model: str
     defense: Label
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
+    faults: tuple[Finding, ...] = ()
 
     @property
     def clean(self) -> Rate | None:
@@ -91,7 +97,7 @@ class Table:
         return ", ".join(parts)
 
 
-def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
+def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] = ()) -> list[Table]:
     """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
@@ -103,23 +109,24 @@ def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
         for stochastic in (False, True):
             chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
             if chosen:
-                tables.append(_table(chosen, stochastic, standing))
+                tables.append(_table(chosen, stochastic, standing, audits))
     return tables
 
 
-def standing_in(store: Store) -> Standing:
-    """Reads each image's robustness from the arrays beside a row."""
+def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
+    """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
 
     def standing(row: Row) -> npt.NDArray[np.float64]:
-        arrays = store.arrays(row["key"], "robust", "bits")
-        return arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+        arrays = store.arrays(row["key"], "robust", "bits", "ids")
+        mean = arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+        return lowered(mean, arrays["ids"], row["key"], audits)
 
     return standing
 
 
 def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
     """Write table.md and table.csv into the folder of a store, and return the tables. StoreError as in whole_file."""
-    tables = robust_tables(rows, standing_in(Store(folder)))
+    tables = _audited_tables(rows, folder)
     for name, text in (("table.md", render.markdown(tables)), ("table.csv", render.csv_text(tables))):
         with whole_file(folder / name) as file:
             file.write(text.encode())
@@ -128,7 +135,13 @@ def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
 
 def print_tables(rows: Iterable[Row], folder: Path) -> None:
     """Show the tables of rows in the terminal; folder is that of their store."""
-    render.show(robust_tables(rows, standing_in(Store(folder))))
+    render.show(_audited_tables(rows, folder))
+
+
+def _audited_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
+    store = Store(folder)
+    found = kept_audits(store)
+    return robust_tables(rows, standing_in(store, found), found)
 
 
 def done(row: Row | None) -> TypeGuard[Row]:
@@ -140,7 +153,7 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) -> Table:
+def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
     columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
     attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
@@ -155,7 +168,9 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
             _worst([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing)
             for level in levels
         ]
-        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst)))
+        lines.append(
+            Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst), _faults(group, audits))
+        )
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
@@ -174,6 +189,13 @@ def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
     return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
 
 
+def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...]:
+    """Of the audits that saw rows of this group, within its threat."""
+    keys = {row["key"] for row in group}
+    threat = group[0]["definition"]["threat"]
+    return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
+
+
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
     """Why a cell is empty, and what was flagged; attacks that share a reason share a note."""
     for line in lines:
@@ -185,6 +207,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
                 said[remark].append(str(attack))
         for remark, names in said.items():
             yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+        for fault in line.faults:
+            yield f"{line.model} / {line.defense}, audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
 
 
 def _remark(row: Row | None) -> str:
