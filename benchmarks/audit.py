@@ -116,9 +116,9 @@ def main() -> None:
     order = {name: place for place, name in enumerate(cases)}
     rows_kept = sorted((row for row in kept(file) if row["case"] in order), key=lambda row: order[row["case"]])
     about = (
-        f"`python -m benchmarks.audit{' --weights PATH' if options.weights else ''}`: {options.n} MNIST images, {THREAT};"
-        f" transfer from {', '.join(SURROGATES)}. A liar counts as found where a check that knows its fault names it."
-        " A control counts as sound where no check is suspicious or worse."
+        f"`python -m benchmarks.audit{' --weights PATH' if options.weights else ''}`: {options.n} MNIST images,"
+        f" {THREAT}; transfer from {', '.join(SURROGATES)}. A liar counts as found where a check that knows its fault"
+        " names it. A control counts as sound where no check is suspicious or worse."
     )
     if rows_kept:
         (options.folder / "table.md").write_text(table(rows_kept, about), encoding="utf-8")
