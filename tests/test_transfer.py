@@ -327,7 +327,7 @@ def test_mim_leaves_no_more_standing_than_peers(name: str, record_property: Call
 def test_transfer_carries_over_at_least_as_well_as_peers(record_property: Callable[[str, object], None]) -> None:
     """From the undefended digits to a network of another shape, trained on bundled digits."""
     module = pytest.importorskip("torchattacks")
-    x, y = load_data("mnist", n=200, source="bundled")
+    x, y = load_data("mnist", n=500, source="bundled")
     target, own, eps = stranger(), load_model("zoo:mnist/none").requires_grad_(False), 0.2
     found: dict[str, tuple[float, float]] = {}
     with torch.random.fork_rng():
@@ -343,7 +343,22 @@ def test_transfer_carries_over_at_least_as_well_as_peers(record_property: Callab
     record_property("standing after ours, after theirs", found)
     clean = last_standing(target, x, y)
     for ours_, theirs_ in found.values():
-        assert ours_ <= theirs_ + 0.02 and ours_ < clean - 0.05
+        assert ours_ <= theirs_ + 0.005 and ours_ < clean - 0.05
+
+
+@pytest.mark.slow
+def test_smoothed_gradients_leave_no_more_standing_than_torchattacks(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """TI-FGSM, on the surrogate itself; torchattacks' smooths three channels, so in colour."""
+    module = pytest.importorskip("torchattacks")
+    x, y = load_data("cifar10", n=60, source="bundled")
+    own, eps = load_model("zoo:cifar10/none").requires_grad_(False), 2 / 255
+    settings: dict[str, Any] = dict(alpha=eps / 10, steps=10, decay=1.0, len_kernel=7, nsig=3, diversity_prob=0.0)
+    theirs = last_standing(own, module.TIFGSM(own, eps=eps, **settings)(x, y), y)
+    ours = evaluate(own, x, y, "transfer", "linf:2/255", surrogates="zoo:cifar10/none", translation=7).robust_accuracy
+    record_property("standing after ours, after theirs", (ours, theirs))
+    assert ours <= theirs + 0.005 and ours < last_standing(own, x, y) - 0.05
 
 
 def stranger() -> nn.Module:
