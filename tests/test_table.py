@@ -249,7 +249,7 @@ def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.C
     ]  # fmt: skip
     for row, bits in made:
         names = {"robust": bits} if bits.ndim == 1 else {"robust": bits.mean(1) > 0.5, "bits": bits}
-        store.write(row["key"], row, names)
+        store.write(row["key"], row, names | {"ids": np.arange(len(bits))})
     found = write_tables(store.rows(), tmp_path)
     assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
     assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(store.rows(), standing_in(store)))
