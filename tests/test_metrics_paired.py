@@ -76,6 +76,17 @@ def test_sign_flip_agrees_with_scipy() -> None:
     assert compare(one, two).p == pytest.approx(expected.pvalue, abs=0.02)
 
 
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_sign_flip_of_many_images_goes_on_where_that_of_few_ends(
+    alternative: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = np.random.default_rng(7).integers(-9, 11, 400) / 20
+    normal = sign_flip(apart, alternative)  # type: ignore[arg-type]
+    monkeypatch.setattr(paired, "_MANY", 1000)
+    assert normal == pytest.approx(sign_flip(apart, alternative), abs=0.01)  # type: ignore[arg-type]
+    assert 0.001 < normal < 0.999
+
+
 def test_sign_flip_of_bits_is_mcnemar() -> None:
     apart = np.repeat([1.0, -1.0, 0.0], [9, 3, 50])
     assert sign_flip(apart) == pytest.approx(mcnemar(9, 3))

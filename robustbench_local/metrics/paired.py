@@ -19,6 +19,7 @@ Alternative = Literal["two-sided", "less", "greater"]
 
 FLIPS = 19_999  # random sign patterns, where they are too many to count
 _ENOUGH = 10  # images that differ, below which their differences' percentiles say nothing
+_MANY = 200  # images that differ, above which the sum of their signed differences is as good as normal
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,16 @@ def sign_flip(apart: npt.ArrayLike, alternative: Alternative = "two-sided") -> f
     """p of differences (N,) under the hypothesis that each is as likely with either sign (Fisher 1935).
 
     Exact where they are of one size, which is McNemar's test; otherwise by 19,999 random patterns of signs from a
-    fixed seed. Differences of one size are drawn together, so that the cost does not grow with N.
+    fixed seed, differences of one size drawn together; above 200 differences by the normal limit of these.
     """
     values = np.asarray(apart, dtype=np.float64)
     sizes, counts = np.unique(np.abs(values[values != 0]).round(12), return_counts=True)
     if len(sizes) < 2:
         return mcnemar(int((values > 0).sum()), int((values < 0).sum()), alternative)
+    if counts.sum() > _MANY:
+        z = values.sum() / math.sqrt(float(counts @ sizes**2))
+        tail = {"greater": z, "less": -z}.get(alternative, abs(z))
+        return float(min(1.0, stats.norm.sf(tail) * (2 if alternative == "two-sided" else 1)))
     plus = np.random.default_rng(0).binomial(counts, 0.5, (FLIPS, len(sizes)))
     sums, seen = (2 * plus - counts) @ sizes, values.sum()
     match alternative:
@@ -159,16 +164,15 @@ def ranks(shares: Mapping[str, npt.ArrayLike], confidence: float = CONFIDENCE) -
     """
     values = {name: np.asarray(each, dtype=np.float64) for name, each in shares.items()}
     pairs = list(combinations(values, 2))
-    found = [compare(values[one], values[two], confidence=confidence) for one, two in pairs]
+    ps = holm([sign_flip(values[one] - values[two]) for one, two in pairs])
+    totals = {name: float(each.mean()) for name, each in values.items()}
     better = {name: 0 for name in values}  # how many are better than this one
     worse = dict(better)
-    for (one, two), pair, p in zip(pairs, found, holm([pair.p for pair in found]), strict=True):
-        if p > 1 - confidence:
-            continue
-        first, second = (one, two) if pair.difference.value > 0 else (two, one)
-        worse[first] += 1
-        better[second] += 1
-    totals = {name: float(each.mean()) for name, each in values.items()}
+    for (one, two), p in zip(pairs, ps, strict=True):
+        if p <= 1 - confidence:
+            first, second = (one, two) if totals[one] > totals[two] else (two, one)
+            worse[first] += 1
+            better[second] += 1
     return {
         name: Rank(
             1 + sum(other > totals[name] + 1e-12 for other in totals.values()),

@@ -64,6 +64,7 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     members = by_class(labels, classes)
     return {
         "n": len(labels),
+        "classes": len(classes),
         "stochastic": verdict.bits is not None,
         "intervals": _kind(robust, len(members)),
         "clean_accuracy": verdict.clean_accuracy,

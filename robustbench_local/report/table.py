@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -16,7 +16,9 @@ from robustbench_local.audit.beside import Audit, lowered
 from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.audit.core import Finding
 from robustbench_local.files import whole_file
-from robustbench_local.metrics import wilson
+from robustbench_local.metrics.paired import Rank, ranks
+from robustbench_local.metrics.rates import Rate as Rate
+from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
 from robustbench_local.report import render
 from robustbench_local.store import Row, Store
@@ -27,15 +29,6 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 _USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
 _NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An accuracy in [0, 1] and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,8 @@ class Label:
 class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
     faults: what an audit found that is not sound.
+
+    rank: among the table's lines, by the worst case of the highest access level. union: of the table's union, if any.
     """
 
     model: str
@@ -64,6 +59,8 @@ class Line:
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
     faults: tuple[Finding, ...] = ()
+    rank: Rank | None = None
+    union: tuple[Rate | None, ...] = ()
 
     @property
     def clean(self) -> Rate | None:
@@ -77,7 +74,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines over the same images within the same threat model; a random model never stands beside a fixed one."""
+    """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
+
+    union: the name of the worst case over this threat model and those of other norms, where there are any.
+    """
 
     data: str
     split: str
@@ -89,6 +89,7 @@ class Table:
     worst: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    union: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -103,14 +104,18 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
     these cells failed or is missing there is none, and the line stands after those that have one.
     """
-    tables = []
+    known: dict[str, npt.NDArray[np.float64]] = {}
+
+    def once(row: Row) -> npt.NDArray[np.float64]:
+        return known[row["key"]] if row["key"] in known else known.setdefault(row["key"], standing(row))
+
+    found = []
     for _, same_images in sorted(_by(_images, rows).items()):
-        groups = list(_by(_model, same_images).values())
+        within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
-            chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
-            if chosen:
-                tables.append(_table(chosen, stochastic, standing, audits))
-    return tables
+            chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
+            found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
+    return found
 
 
 def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
@@ -165,12 +170,12 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
         found = {_attack(row): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
-            _worst([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing)
+            _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
             for level in levels
         ]
-        lines.append(
-            Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst), _faults(group, audits))
-        )
+        faults = _faults(group, audits)
+        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst), faults))
+    lines = _ranked(lines, attacks, standing)
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
@@ -181,12 +186,64 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
     )  # fmt: skip
 
 
-def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
-    good = [row for row in cells if done(row)]
-    if not good or len(good) < len(cells):
-        return None
-    least = np.minimum.reduce([standing(row) for row in good])
-    return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
+def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) the least of each image's shares over these cells; None where one of them failed or is missing."""
+    shares = [standing(row) if done(row) else None for row in cells]
+    good = [each for each in shares if each is not None]
+    return np.minimum.reduce(good) if good and len(good) == len(shares) else None
+
+
+def worst_case(table: Table, line: Line, standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) shares that stand all attacks of the table, but for the naive; None as in least()."""
+    return least(_judging(line, table.attacks), standing)
+
+
+def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
+    return [row for row, attack in zip(line.rows, attacks, strict=True) if not attack.naive]
+
+
+def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing) -> list[Line]:
+    shares = {str(place): least(_judging(line, attacks), standing) for place, line in enumerate(lines)}
+    found = ranks({place: each for place, each in shares.items() if each is not None})
+    return [replace(line, rank=found.get(str(place))) for place, line in enumerate(lines)]
+
+
+def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
+    """The tables of the same images, with the worst case over all of them as a column, if they are of several norms.
+
+    Norm none (corruptions) is no ball, and no part of it. A model that lacks one of the tables has a dash.
+    """
+    balls = [table for table in tables if table.threat != "none"]
+    widest = {table.threat.partition(":")[0]: table.threat for table in sorted(balls, key=_eps)}
+    if len(widest) < 2:
+        return list(tables)
+    name = f"union of {', '.join(sorted(widest.values()))}"
+    shares: dict[str, list[npt.NDArray[np.float64] | None]] = defaultdict(list)
+    for table in balls:
+        for line in table.lines:
+            shares[_model_of(line)].append(worst_case(table, line, standing))
+    unions: dict[str, Rate | None] = {}
+    for model, each in shares.items():
+        good = [one for one in each if one is not None]
+        unions[model] = _rate(np.minimum.reduce(good)) if len(good) == len(balls) else None
+    return [
+        replace(
+            table, union=(name,), lines=tuple(replace(line, union=(unions[_model_of(line)],)) for line in table.lines)
+        ) if table.threat != "none" else table
+        for table in tables
+    ]  # fmt: skip
+
+
+def _model_of(line: Line) -> str:
+    return next(_model(row) for row in line.rows if row is not None)
+
+
+def _eps(table: Table) -> float:
+    return next(float(row["definition"].get("eps", 0)) for line in table.lines for row in line.rows if row is not None)
+
+
+def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
+    return None if shares is None else rate_of(shares)
 
 
 def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...]:
@@ -263,7 +320,11 @@ def _model(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest")
+    return _identity(row, "data", "split", "targets", "ids", "data_digest")
+
+
+def _threat(row: Row) -> str:
+    return str(row["definition"]["threat"])
 
 
 def _identity(row: Row, *keys: str) -> str:
