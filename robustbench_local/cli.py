@@ -88,7 +88,8 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 def _run(options: argparse.Namespace) -> int:
     from robustbench_local.grid import Grid
-    from robustbench_local.report.table import print_tables
+    from robustbench_local.report.results import Results
+    from robustbench_local.report.write import print_tables
 
     name, overrides = _named(options, "grid")
     with Terminal() as report:
@@ -97,8 +98,8 @@ def _run(options: argparse.Namespace) -> int:
     if grid.config.dry_run:
         _show_preview(rows)
         return OK
-    print_tables(rows, grid.store.folder)
-    print(f"rows in {grid.store.folder / 'rows'}, tables in {grid.store.folder / 'table.md'} and table.csv")
+    print_tables(Results.of(rows, grid.store))
+    print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:
         print(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:", file=sys.stderr)

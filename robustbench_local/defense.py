@@ -114,13 +114,15 @@ class Recipe:
 class Defense:
     """A plug-in: its fields are its settings. Recipes train, wrappers wrap, some do both.
 
-    trains says whether build needs a trainer (training data); summary and paper are what `list defenses` shows.
+    trains says whether build needs a trainer (training data); summary, paper and family (what the leaderboard groups
+    by, such as "denoising") are what `list defenses` shows.
     """
 
     trains: ClassVar[bool] = False
     version: ClassVar[int] = 1
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    family: ClassVar[str] = ""
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         """base (fresh or already trained) -> what is deployed."""

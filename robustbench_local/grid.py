@@ -26,7 +26,8 @@ from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
 from robustbench_local.models import rebuild, weights_digest
 from robustbench_local.progress import Report
-from robustbench_local.report.table import write_tables
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
@@ -99,7 +100,7 @@ class Grid:
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
             rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
-        write_tables(rows, self.store.folder)
+        write_report(Results.of(rows, self.store), self.store.folder)
         return rows
 
     def preview(self) -> list[Row]:

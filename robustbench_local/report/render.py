@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.report.table import Label
+from robustbench_local.report.text import DASH, interval, percent, visible
+
 if TYPE_CHECKING:
-    from robustbench_local.report.table import Label, Line, Rate, Table
+    from robustbench_local.report.table import Line, Rate, Table
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
-DASH = "–"
 CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
     " Worst case: per image, over these attacks."
@@ -54,9 +57,9 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
             for head in heads[block]:
                 grid.add_column(Text(head), justify="right", no_wrap=True)
             for name, line in zip(names, table.lines, strict=True):
-                grid.add_row(name, *map(_two_lines, _rates(line)[block]))
+                grid.add_row(name, *map(_two_lines, rates(line)[block]))
             console.print(grid)
-        for note in [*keys, *_legend(table), *table.notes]:
+        for note in [*keys, *legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
 
@@ -66,12 +69,12 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         heads = ["model", "defense", "clean", *map(str, table.attacks), *table.worst]
-        rows = [[line.model, str(line.defense), *map(_one_line, _rates(line))] for line in table.lines]
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in [heads, *rows]]
+        rows = [[line.model, str(line.defense), *map(one_line, rates(line))] for line in table.lines]
+        cells = [[_inert(cell) for cell in row] for row in [heads, *rows]]
         cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
         body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-        notes = "\n".join(f"- {' '.join(note.split())}" for note in table.notes)
-        parts += [f"## {table.title}", body, " ".join(_legend(table)), *([notes] if notes else [])]
+        notes = "\n".join(f"- {_inert(note)}" for note in table.notes)
+        parts += [f"## {_inert(table.title)}", body, " ".join(legend(table)), *([notes] if notes else [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,11 +91,22 @@ def csv_text(tables: Iterable[Table]) -> str:
                 **_three("clean", line.clean),
             }  # fmt: skip
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
-                writer.writerow(where | {"attack": attack} | _three("robust", robust) | _of_row(row))
+                writer.writerow(_no_formula(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
             for name, robust in zip(table.worst, line.worst, strict=True):
                 status = {"status": "ok" if robust else "missing"}
-                writer.writerow(where | {"attack": name} | _three("robust", robust) | status)
+                writer.writerow(_no_formula(where | {"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that Markdown leaves as it is: nothing in a name becomes a column, a link or HTML."""
+    return re.sub(r"[\\`*\[\]<>|&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _no_formula(record: dict[str, Any]) -> dict[str, Any]:
+    """A spreadsheet computes a text that begins like a formula; an apostrophe before it keeps it a text."""
+    texts = {key: visible(value) for key, value in record.items() if isinstance(value, str | Label)}
+    return record | {key: f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for key, text in texts.items()}
 
 
 def _of_row(row: dict[str, Any] | None) -> dict[str, Any]:
@@ -111,7 +125,8 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high} if rate else {}
 
 
-def _rates(line: Line) -> list[Rate | None]:
+def rates(line: Line) -> list[Rate | None]:
+    """A line's figures in the order of the columns: clean, attacks, worst cases."""
     return [line.clean, *line.robust, *line.worst]
 
 
@@ -131,20 +146,20 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
     ]
 
 
-def _legend(table: Table) -> list[str]:
-    empty = any(rate is None for line in table.lines for rate in _rates(line))
+def legend(table: Table) -> list[str]:
+    """What a reader must know of the figures."""
+    empty = any(rate is None for line in table.lines for rate in rates(line))
     return [CAPTION, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
 
 
 def _two_lines(rate: Rate | None) -> Text:
     if rate is None:
         return Text(DASH)
-    return Text.assemble(f"{100 * rate.value:.1f}", "\n", (_interval(rate), "dim"))
+    return Text.assemble(percent(rate.value), "\n", (interval(rate.low, rate.high), "dim"))
 
 
-def _one_line(rate: Rate | None) -> str:
-    return f"{100 * rate.value:.1f} ({_interval(rate)})" if rate else DASH
+def one_line(rate: Rate | None) -> str:
+    """"45.2 (42.1-48.3)", or a dash."""
+    return f"{percent(rate.value)} ({interval(rate.low, rate.high)})" if rate else DASH
 
 
-def _interval(rate: Rate) -> str:
-    return f"{100 * rate.low:.1f}-{100 * rate.high:.1f}".replace("100.0", "100")

@@ -6,17 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.files import whole_file
 from robustbench_local.metrics import wilson
 from robustbench_local.oracle import Access
-from robustbench_local.report import render
-from robustbench_local.store import Row, Store
+from robustbench_local.report.text import visible
+from robustbench_local.store import Row
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
 
@@ -101,30 +99,6 @@ def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
     return tables
 
 
-def standing_in(store: Store) -> Standing:
-    """Reads each image's robustness from the arrays beside a row."""
-
-    def standing(row: Row) -> npt.NDArray[np.float64]:
-        arrays = store.arrays(row["key"], "robust", "bits")
-        return arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
-
-    return standing
-
-
-def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
-    """Write table.md and table.csv into the folder of a store, and return the tables. StoreError as in whole_file."""
-    tables = robust_tables(rows, standing_in(Store(folder)))
-    for name, text in (("table.md", render.markdown(tables)), ("table.csv", render.csv_text(tables))):
-        with whole_file(folder / name) as file:
-            file.write(text.encode())
-    return tables
-
-
-def print_tables(rows: Iterable[Row], folder: Path) -> None:
-    """Show the tables of rows in the terminal; folder is that of their store."""
-    render.show(robust_tables(rows, standing_in(Store(folder))))
-
-
 def done(row: Row | None) -> TypeGuard[Row]:
     return row is not None and row["status"] == "ok"
 
@@ -148,12 +122,13 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
             _worst([row for attack, row in cells.items() if _access(columns[attack]) <= level], standing)
             for level in levels
         ]
-        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst)))
+        lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst)))
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
-        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=about["threat"],
-        targets=about.get("targets"), stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
+        data=visible(about["data"]), split=visible(about["split"]), images=_count(about["ids"]),
+        threat=visible(about["threat"]), targets=visible(about["targets"]) if about.get("targets") else None,
+        stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
     )  # fmt: skip
@@ -182,8 +157,8 @@ def _remark(row: Row | None) -> str:
     if row is None:
         return "not run"
     if done(row):
-        return ", ".join(row["results"]["flags"])
-    return " ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split())
+        return visible(", ".join(row["results"]["flags"]))
+    return visible(" ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split()))
 
 
 def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
@@ -198,8 +173,8 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(name[0], tuple(
-            f"{key}={_short(value)}" for key, value in own.items()
+        Label(visible(name[0]), tuple(
+            visible(f"{key}={_short(value)}") for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
         ))
         for name, own in zip(named, settings, strict=True)

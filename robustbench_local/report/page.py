@@ -1,0 +1,150 @@
+"""The leaderboard: tables -> one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from robustbench_local.plugins import DEFENSES, listing
+from robustbench_local.report import words
+from robustbench_local.report.detail import Detail, Flag, detail, flags_of
+from robustbench_local.report.plots import Picture
+from robustbench_local.report.results import Results
+from robustbench_local.report.table import Line, Rate, Table, done
+from robustbench_local.report.text import FLAGS, visible
+
+_UNKNOWN = "other"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a board. id is the same as long as table, model and defense are: links name it."""
+
+    id: str
+    rank: int | None
+    tied: bool
+    name: str
+    of: str
+    clean: Rate | None
+    robust: Rate | None
+    lower: tuple[Rate | None, ...]
+    missing: list[str]
+    strongest: str
+    families: list[str]
+    flags: list[Flag]
+    words: str
+    detail: Detail
+
+
+@dataclass(frozen=True)
+class Board:
+    """A table as a section of the page. lower: the worst cases of attackers who see less, by name."""
+
+    table: Table
+    within: str
+    answer: str
+    lower: list[str]
+    lines: list[Entry]
+    attacks: list[dict[str, str]]
+    pictures: list[dict[str, str]]
+
+
+def page(
+    tables: Sequence[Table], ranks: Sequence[Sequence[int | None]], results: Results, pictures: Sequence[Picture],
+    title: str,
+) -> str:  # fmt: skip
+    """The whole file. ranks: per table, per line. pictures: plots, each shown with the table it names."""
+    boards = [_board(*each, results, pictures) for each in zip(tables, ranks, strict=True)]
+    entries = [entry for board in boards for entry in board.lines]
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment().get_template("page.html.j2").render(
+        title=visible(title), boards=boards, count=len(entries), script=script, policy=policy(f"'sha256-{digest}'"),
+        glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
+        filters=[
+            ("data", "Data", sorted({board.table.data for board in boards})),
+            ("threat", "Threat", sorted({board.table.threat for board in boards})),
+            ("family", "Defense", sorted({family for entry in entries for family in entry.families})),
+            ("flag", "Flag", sorted({flag.name for entry in entries for flag in entry.flags})),
+        ],
+    )  # fmt: skip
+
+
+def environment() -> jinja2.Environment:
+    """Templates in which every value is escaped, and a name that is not there is an error."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("robustbench_local.report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def policy(script: str) -> str:
+    """What a browser lets the page do: no request at all, and no script but the one named."""
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script}; base-uri 'none'"
+
+
+def _asset(name: str) -> str:
+    return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _board(
+    table: Table, ranks: Sequence[int | None], results: Results, pictures: Sequence[Picture]
+) -> Board:
+    entries = [_entry(line, rank, ranks.count(rank) > 1, table, results)
+               for line, rank in zip(table.lines, ranks, strict=True)]
+    return Board(
+        table, words.within(table.threat), words.answer(table, ranks),
+        [name.removeprefix("worst case, ") for name in table.worst[:-1]], entries, list(_attacks(table)),
+        [
+            {"uri": _uri(picture.svg), "alt": picture.alt, "caption": picture.caption}
+            for picture in pictures if any(shown is table for shown in picture.tables)
+        ],
+    )  # fmt: skip
+
+
+def _entry(line: Line, rank: int | None, tied: bool, table: Table, results: Results) -> Entry:
+    cells = list(zip(table.attacks, line.rows, strict=True))
+    good = [(str(label), row["results"]["robust_accuracy"]) for label, row in cells if done(row)]
+    flags = flags_of(line.rows)
+    of = "undefended" if str(line.defense) == "none" else str(line.defense)
+    searched = [line.model, of, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
+    searched += [flag.label for flag in flags]
+    searched += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
+    return Entry(
+        id=hashlib.sha256(json.dumps([table.title, line.model, str(line.defense)]).encode()).hexdigest()[:10],
+        rank=rank, tied=tied and rank is not None, name=line.model, of=of,
+        clean=line.clean, robust=line.worst[-1], lower=line.worst[:-1],
+        missing=[str(label) for label, row in cells if not done(row)],
+        strongest=min(good, key=lambda found: found[1])[0] if good else "",
+        families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
+        flags=flags, words=visible(" ".join(searched).lower()), detail=detail(line, table, results),
+    )  # fmt: skip
+
+
+def _attacks(table: Table) -> Iterator[dict[str, str]]:
+    for place, label in enumerate(table.attacks):
+        row = next(row for line in table.lines if (row := line.rows[place]) is not None)
+        settings = ", ".join(f"{key}={value}" for key, value in _settings(row, "attack").items())
+        yield {"label": str(label), "access": visible(row["definition"]["access"]), "settings": visible(settings)}
+
+
+def _settings(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return dict(row["definition"][f"{kind}_settings"])
+
+
+@functools.cache
+def _families() -> dict[str, str]:
+    """{defense: family} of the plug-ins that are installed here."""
+    return {plugin.name: plugin.family or _UNKNOWN for plugin in listing(DEFENSES)}
+
+
+def _uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
