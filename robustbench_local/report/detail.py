@@ -151,9 +151,11 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(False, f"{flag.label.capitalize()}. {flag.why}")
     if good and not flags_of(line.rows):
         yield Ground(True, "Nothing was flagged.")
-    rounded = [row["results"]["robust_accuracy_8bit"] - row["results"]["robust_accuracy"] for row in good]
-    if rounded and max(rounded) >= 0.005:
-        yield Ground(False, f"Rounded to 8 bits, one attack loses {percent(max(rounded))} points of its success.")
+    rounded = [(row["results"]["robust_accuracy_8bit"] - row["results"]["robust_accuracy"], str(label))
+               for label, row in zip(table.attacks, line.rows, strict=True) if done(row)]  # fmt: skip
+    if rounded and max(rounded)[0] >= 0.005:
+        loss, attack = max(rounded)
+        yield Ground(False, f"Rounded to 8 bits, the images of {attack} lose {percent(loss)} points of their success.")
     elif rounded:
         yield Ground(True, "What was found survives rounding to 8 bits inside the ball.")
     for row in good:
@@ -176,12 +178,14 @@ def _settings(line: Line) -> Iterator[tuple[str, str]]:
         return
     about, machine = row["definition"], row.get("environment", {})
     for name, value in about["defense_settings"].items():
-        yield visible(name), visible(value)
+        yield visible(name), "not set" if value is None else visible(value)
     for name in ("seed", "precision", "eot", "draws", "weights_digest", "data_digest"):
         value = about.get(name)
         if value is not None and (name not in ("eot", "draws") or row.get("results", {}).get("stochastic")):
             yield name.replace("_", " "), visible(str(value)[:16] if name.endswith("digest") else value)
-    versions = " · ".join(f"{name} {machine[name]}" for name in ("robustbench_local", "torch", "python") if name in machine)
+    versions = " · ".join(
+        f"{name} {machine[name]}" for name in ("robustbench_local", "torch", "python") if name in machine
+    )
     if versions:
         yield "made with", visible(versions)
     if "device" in machine:

@@ -44,6 +44,14 @@ def panels(count: int, across: int = 3, width: float = 3.1, height: float = 2.5)
     return figure, axes[:count]
 
 
+def label_below(axes: list[Axes], text: str, across: int = 3) -> None:
+    """Name and number the x axis of the panels that have no other below them."""
+    for place, each in enumerate(axes):
+        if place + across >= len(axes):
+            each.set_xlabel(text)
+            each.tick_params(labelbottom=True)
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG text on no background; ink turns light where the reader's system is dark."""
     file = io.StringIO()

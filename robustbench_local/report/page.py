@@ -26,7 +26,7 @@ _UNKNOWN = "other"
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of a board. id is the same as long as table, model and defense are: links name it."""
+    """One model of a board: its name is what sets it apart there. id is the same as long as table, model and defense are: links name it."""
 
     id: str
     rank: int | None
@@ -40,7 +40,7 @@ class Entry:
     strongest: str
     families: list[str]
     flags: list[Flag]
-    words: str
+    searched: str
     detail: Detail
 
 
@@ -54,7 +54,7 @@ class Board:
     lower: list[str]
     lines: list[Entry]
     attacks: list[dict[str, str]]
-    pictures: list[dict[str, str]]
+    pictures: list[dict[str, Any]]
 
 
 def page(
@@ -95,16 +95,15 @@ def _asset(name: str) -> str:
     return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _board(
-    table: Table, ranks: Sequence[int | None], results: Results, pictures: Sequence[Picture]
-) -> Board:
-    entries = [_entry(line, rank, ranks.count(rank) > 1, table, results)
-               for line, rank in zip(table.lines, ranks, strict=True)]
+def _board(table: Table, ranks: Sequence[int | None], results: Results, pictures: Sequence[Picture]) -> Board:
+    entries = [
+        _entry(line, rank, ranks.count(rank) > 1, table, results) for line, rank in zip(table.lines, ranks, strict=True)
+    ]
     return Board(
         table, words.within(table.threat), words.answer(table, ranks),
         [name.removeprefix("worst case, ") for name in table.worst[:-1]], entries, list(_attacks(table)),
         [
-            {"uri": _uri(picture.svg), "alt": picture.alt, "caption": picture.caption}
+            {"uri": _uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}
             for picture in pictures if any(shown is table for shown in picture.tables)
         ],
     )  # fmt: skip
@@ -114,18 +113,20 @@ def _entry(line: Line, rank: int | None, tied: bool, table: Table, results: Resu
     cells = list(zip(table.attacks, line.rows, strict=True))
     good = [(str(label), row["results"]["robust_accuracy"]) for label, row in cells if done(row)]
     flags = flags_of(line.rows)
-    of = "undefended" if str(line.defense) == "none" else str(line.defense)
-    searched = [line.model, of, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
-    searched += [flag.label for flag in flags]
-    searched += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
+    defense = words.defense(line)
+    differ = len({str(other.defense) for other in table.lines}) > 1
+    name, of = (defense, line.model) if differ else (line.model, defense)
+    terms = [line.model, defense, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
+    terms += [flag.label for flag in flags]
+    terms += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
     return Entry(
         id=hashlib.sha256(json.dumps([table.title, line.model, str(line.defense)]).encode()).hexdigest()[:10],
-        rank=rank, tied=tied and rank is not None, name=line.model, of=of,
+        rank=rank, tied=tied and rank is not None, name=name, of=of,
         clean=line.clean, robust=line.worst[-1], lower=line.worst[:-1],
         missing=[str(label) for label, row in cells if not done(row)],
         strongest=min(good, key=lambda found: found[1])[0] if good else "",
         families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
-        flags=flags, words=visible(" ".join(searched).lower()), detail=detail(line, table, results),
+        flags=flags, searched=visible(" ".join(terms).lower()), detail=detail(line, table, results),
     )  # fmt: skip
 
 

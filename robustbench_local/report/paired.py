@@ -21,8 +21,8 @@ def mcnemar(lost: npt.ArrayLike, gained: npt.ArrayLike) -> npt.NDArray[np.float6
     Images on which both agree say nothing; each of the others is a fair coin if there is no difference.
     """
     lost, gained = np.asarray(lost), np.asarray(gained)
-    tail = stats.binom.cdf(np.minimum(lost, gained), lost + gained, 0.5)
-    return np.minimum(1.0, 2 * tail)
+    tail: npt.NDArray[np.float64] = stats.binom.cdf(np.minimum(lost, gained), lost + gained, 0.5)
+    return np.minimum(2 * tail, 1.0)
 
 
 def least(line: Line, standing: Callable[[Row], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64] | None:

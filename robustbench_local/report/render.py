@@ -159,7 +159,5 @@ def _two_lines(rate: Rate | None) -> Text:
 
 
 def one_line(rate: Rate | None) -> str:
-    """"45.2 (42.1-48.3)", or a dash."""
+    """ "45.2 (42.1-48.3)", or a dash."""
     return f"{percent(rate.value)} ({interval(rate.low, rate.high)})" if rate else DASH
-
-

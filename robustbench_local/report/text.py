@@ -29,7 +29,7 @@ def visible(text: object) -> str:
 
 
 def flag_name(flag: str) -> str:
-    """"near_tie" of "near_tie:3"."""
+    """ "near_tie" of "near_tie:3"."""
     return flag.partition(":")[0]
 
 
@@ -42,7 +42,7 @@ def percent(share: float) -> str:
 
 
 def interval(low: float, high: float, dash: str = "-") -> str:
-    """"42.1-48.3"."""
+    """ "42.1-48.3"."""
     return f"{percent(low)}{dash}{percent(high)}".replace("100.0", "100")
 
 

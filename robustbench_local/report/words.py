@@ -11,15 +11,19 @@ _BALLS = {"linf": "L∞ ball of radius {}", "l2": "L2 ball of radius {}", "l1": 
 
 
 def within(threat: str) -> str:
-    """"L∞ ball of radius 8/255" of "linf:8/255"."""
+    """ "L∞ ball of radius 8/255" of "linf:8/255"."""
     norm, _, eps = threat.partition(":")
     if norm == "l0":
         return f"{eps} pixel{'s' if eps != '1' else ''} changed"
     return _BALLS[norm].format(eps) if norm in _BALLS else "no norm bound" if norm == "none" else threat
 
 
+def defense(line: Line) -> str:
+    return "undefended" if str(line.defense) == "none" else str(line.defense)
+
+
 def named(line: Line) -> str:
-    return f"{line.model} with {line.defense}" if line.defense.name != "none" else f"{line.model}, undefended"
+    return f"{line.model} with {line.defense}" if line.defense.name != "none" else f"{line.model}, {defense(line)}"
 
 
 def answer(table: Table, ranks: Sequence[int | None]) -> str:
@@ -31,8 +35,8 @@ def answer(table: Table, ranks: Sequence[int | None]) -> str:
             "No headline: an attack of this table is missing or failed on every model, and what it would have found"
             " nobody knows."
         )
-    found = f"at most {percent(worst.value)} % of the images withstand all attacks ({_interval(worst)})"
-    clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
+    found = f"at most {percent(worst.value)} % of the images withstand all attacks ({_interval(worst)})"
+    clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {named(best)}, {found}{clean}."
     shared = sum(rank == 1 for rank in ranks) - 1
@@ -46,8 +50,8 @@ def verdict(line: Line, table: Table) -> str:
     if clean is None:
         return f"No attack on {named(line)} came to an end."
     if table.stochastic:
-        begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
-        end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
+        begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
+        end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
         end = f"at most {round(worst.value * n)} withstand all {len(table.attacks)} attacks" if worst else ""
@@ -55,4 +59,4 @@ def verdict(line: Line, table: Table) -> str:
 
 
 def _interval(rate: Rate) -> str:
-    return f"95 % interval {interval(rate.low, rate.high, '–')}"
+    return f"95 % interval {interval(rate.low, rate.high, '–')}"

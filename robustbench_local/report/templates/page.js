@@ -12,6 +12,7 @@ const boards = $("section.board").map((section) => ({
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
+const phone = matchMedia("(max-width: 44rem)"); // as in style.css
 let sort = { key: "rank", down: false };
 
 function has(list, wanted) {
@@ -67,6 +68,7 @@ function toggle(item, open = !item.detail) {
   if (open) {
     const filled = document.getElementById(`t-${item.id}`).content.cloneNode(true);
     item.detail = filled.firstElementChild;
+    span(item);
     item.row.after(filled);
     button.setAttribute("aria-controls", item.detail.id);
   } else {
@@ -74,6 +76,11 @@ function toggle(item, open = !item.detail) {
     item.detail = null;
     button.removeAttribute("aria-controls");
   }
+}
+
+function span(item) { // a hidden column must not be spanned
+  const shown = [...item.row.cells].filter((cell) => !phone.matches || !cell.classList.contains("wide"));
+  item.detail.firstElementChild.colSpan = shown.length;
 }
 
 function remember() {
@@ -138,4 +145,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 addEventListener("hashchange", recall);
+phone.addEventListener("change", () => { for (const item of byId.values()) if (item.detail) span(item); });
 recall();
