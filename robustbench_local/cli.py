@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--into", type=Path, help="where to write; of one folder, into it")
     report.add_argument("--title", help="what the page is called, by default like its folder")
     report.set_defaults(do=_report)
-    compare = commands.add_parser("compare", help="what changed between two results folders: exit code 1 if for the worse")
+    compare = commands.add_parser("compare", help="what changed between two results folders; exit code 1: worse")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--alpha", type=float, default=0.05, help="the risk of calling luck a change, over all cells")

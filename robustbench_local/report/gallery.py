@@ -28,7 +28,7 @@ from robustbench_local.report.rebuild import images_of, model_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done, robust_tables
 from robustbench_local.report.text import percent, visible
-from robustbench_local.report.words import named, within
+from robustbench_local.report.words import named, norm_name, within
 from robustbench_local.store import Row
 from robustbench_local.threat import ThreatModel
 from robustbench_local.workshop import Workshop
@@ -207,7 +207,7 @@ def _said(answer: Tensor, images: Images) -> tuple[str, ...]:
 
 
 def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:
-    return f"{str(threat).partition(':')[0]} distance {float(threat.distance(x_adv[None], x[None])[0]):.4g}"
+    return f"{norm_name(threat.norm)} distance {float(threat.distance(x_adv[None], x[None])[0]):.4g}"
 
 
 def _picture(x: Tensor) -> str:

@@ -26,7 +26,10 @@ _UNKNOWN = "other"
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of a board: its name is what sets it apart there. id is the same as long as table, model and defense are: links name it."""
+    """One model of a board: its name is what sets it apart there.
+
+    id is the same as long as table, model and defense are: links name it.
+    """
 
     id: str
     rank: int | None

@@ -80,7 +80,7 @@ def _heat(table: Table, results: Results) -> Iterator[Picture]:
     axes.spines[:].set_visible(False)
     yield Picture(
         _name("heat", table), svg(figure),
-        f"Heat map of robust accuracy, {len(lines)} models by {len(table.attacks)} attacks; the table holds the figures.",
+        f"Heat map of robust accuracy, {len(lines)} models by {len(table.attacks)} attacks; the table has the figures.",
         "Robust accuracy in %, attack by defense. A row is as robust as its palest cell or less: the last column takes"
         " the worst per image.",
         (table,), wide=True,
@@ -109,8 +109,8 @@ def _clean_robust(table: Table, results: Results) -> Iterator[Picture]:
     yield Picture(
         _name("clean-robust", table), svg(figure),
         f"Clean against robust accuracy of {len(lines)} models, with intervals; the table holds the figures.",
-        "What robustness costs: clean against robust accuracy, each with its 95 % interval. On the grey line an attacker"
-        " changes nothing.",
+        "What robustness costs: clean against robust accuracy, each with its 95 % interval. On the grey line an"
+        " attacker changes nothing.",
         (table,),
     )  # fmt: skip
 

@@ -100,7 +100,7 @@ def csv_text(tables: Iterable[Table]) -> str:
 
 def _inert(text: str) -> str:
     """Text that Markdown leaves as it is: nothing in a name becomes a column, a link or HTML."""
-    return re.sub(r"[\\`*\[\]<>|&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    return re.sub(r"[\\`*\[\]<>|&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _no_formula(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ FLAGS = {
     "nan_pixels": "The attack returned images with NaN pixels, which count as no success. The attack is at fault.",
     "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
-    "probabilities": "The model returns probabilities instead of logits: gradients vanish, and robustness is overstated.",
+    "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
     "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
     "undeclared_randomness": "The model answers the same question differently, though it says that it is not random.",
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import interval, percent
 
-_BALLS = {"linf": "L∞ ball of radius {}", "l2": "L2 ball of radius {}", "l1": "L1 ball of radius {}"}
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def within(threat: str) -> str:
@@ -15,7 +15,13 @@ def within(threat: str) -> str:
     norm, _, eps = threat.partition(":")
     if norm == "l0":
         return f"{eps} pixel{'s' if eps != '1' else ''} changed"
-    return _BALLS[norm].format(eps) if norm in _BALLS else "no norm bound" if norm == "none" else threat
+    if norm in _NORMS:
+        return f"{norm_name(norm)} ball of radius {eps}"
+    return "no norm bound" if norm == "none" else threat
+
+
+def norm_name(norm: str) -> str:
+    return _NORMS.get(norm, norm)
 
 
 def defense(line: Line) -> str:
