@@ -27,7 +27,9 @@ def cell(k: int, **about: Any) -> tuple[Row, np.ndarray]:
     return a_row(bits(k), **({"ids": f"0:{N}"} | about))
 
 
-def changes(folder: Path, before: list[tuple[Row, np.ndarray]], after: list[tuple[Row, np.ndarray]]) -> dict[str, Change]:
+def changes(
+    folder: Path, before: list[tuple[Row, np.ndarray]], after: list[tuple[Row, np.ndarray]]
+) -> dict[str, Change]:
     for name, made in (("a", before), ("b", after)):
         stored(folder / name, *made)
     found = compare(Results.read([folder / "a"]), Results.read([folder / "b"]))

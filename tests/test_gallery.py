@@ -101,7 +101,11 @@ def test_first_last_and_never_are_chosen_among_what_was_right() -> None:
 def test_a_defense_is_written_as_its_grid_wrote_it() -> None:
     assert entry("jpeg", {"quality": 50}) == [{"jpeg": {"quality": 50}}]
     settings = {"jpeg#1.quality": 50, "jpeg#2.quality": 75, "none.x": 1}
-    assert entry("jpeg + jpeg + none", settings) == [{"jpeg": {"quality": 50}}, {"jpeg": {"quality": 75}}, {"none": {"x": 1}}]
+    assert entry("jpeg + jpeg + none", settings) == [
+        {"jpeg": {"quality": 50}},
+        {"jpeg": {"quality": 75}},
+        {"none": {"x": 1}},
+    ]
 
 
 def test_the_command_and_what_it_needs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

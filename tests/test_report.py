@@ -29,7 +29,7 @@ from robustbench_local.report.write import write_report
 from robustbench_local.store import Row
 
 GOLDEN = Path(__file__).parent / "golden"
-HOSTILE = "<script>alert(1)</script> a|b\n\"c\" '\u202ed\u2066 $x_1^2$ %& \\input{/etc/passwd} [l](javascript:x) *e*"
+HOSTILE = '<script>alert(1)</script> a|b\n"c" \'\u202ed\u2066 $x_1^2$ %& \\input{/etc/passwd} [l](javascript:x) *e*'
 
 
 def results_of(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Results:
@@ -100,7 +100,9 @@ def test_json_holds_every_figure_and_null_where_there_is_none(tmp_path: Path) ->
     record = json.loads(export.json_text(made, [ranks(table, results.standing) for table in made]))
     fixed = record["tables"][0]
     lines = {line["defense"]["name"]: line for line in fixed["lines"]}
-    assert lines["none"]["worst"] == [{"value": 0.25, "low": pytest.approx(0.0456, abs=1e-3), "high": pytest.approx(0.6994, abs=1e-3)}]
+    assert lines["none"]["worst"] == [
+        {"value": 0.25, "low": pytest.approx(0.0456, abs=1e-3), "high": pytest.approx(0.6994, abs=1e-3)}
+    ]
     assert lines["jpeg"]["robust"][1] is None
     assert lines["jpeg"]["worst"] == [None]
     assert lines["jpeg"]["rank"] is lines["median"]["rank"] is None
@@ -147,7 +149,9 @@ def test_ranks_are_shared_by_what_the_paired_test_cannot_tell_apart(tmp_path: Pa
     assert ranks(table, results.standing) == [1, 1, 3, None]  # 3 images more are luck, p = 0.25; 17 more are not
     # Unpaired, the intervals of 30 and 22 of 40 overlap; on the same images 8 that only one gets right are not luck.
     closer = [1] * 22 + [0] * (n - 22)
-    results = results_of(tmp_path / "paired", *(a_row(bits, defense=name, ids=f"0:{n}") for bits, name in [(best, "a"), (closer, "b")]))
+    results = results_of(
+        tmp_path / "paired", *(a_row(bits, defense=name, ids=f"0:{n}") for bits, name in [(best, "a"), (closer, "b")])
+    )
     assert ranks(tables_of(results)[0], results.standing) == [1, 2]
 
 

@@ -99,7 +99,8 @@ def _cell(attack: str, row: Row | None) -> Cell:
         return Cell(attack, "", None, "not run")
     access = visible(row["definition"]["access"])
     if not done(row):
-        return Cell(attack, access, None, visible(f"failed, {row['error']['type']}: {row['error']['message']}"))
+        fault = f"failed, {row['error']['type']}: {row['error']['message']}"
+        return Cell(attack, access, None, visible(" ".join(fault.split())))
     found = row["results"]
     prepared = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     distance = found["distance_median"]

@@ -200,7 +200,7 @@ def _saliency(
 
 
 def _said(answer: Tensor, images: Images) -> tuple[str, ...]:
-    """"cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
+    """ "cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
     best = int(answer.argmax())
     name = images.classes[best] if best < len(images.classes) else "rejected"
     return (f"{visible(name)}, {percent(float(answer[best]))}\u00a0%",)

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -99,8 +100,11 @@ def _asset(name: str) -> str:
 
 
 def _board(table: Table, ranks: Sequence[int | None], results: Results, pictures: Sequence[Picture]) -> Board:
+    defended = len({str(line.defense) for line in table.lines}) > 1
+    shared = Counter(ranks)
     entries = [
-        _entry(line, rank, ranks.count(rank) > 1, table, results) for line, rank in zip(table.lines, ranks, strict=True)
+        _entry(line, rank, shared[rank] > 1, defended, table, results)
+        for line, rank in zip(table.lines, ranks, strict=True)
     ]
     return Board(
         table, words.within(table.threat), words.answer(table, ranks),
@@ -112,13 +116,12 @@ def _board(table: Table, ranks: Sequence[int | None], results: Results, pictures
     )  # fmt: skip
 
 
-def _entry(line: Line, rank: int | None, tied: bool, table: Table, results: Results) -> Entry:
+def _entry(line: Line, rank: int | None, tied: bool, defended: bool, table: Table, results: Results) -> Entry:
     cells = list(zip(table.attacks, line.rows, strict=True))
     good = [(str(label), row["results"]["robust_accuracy"]) for label, row in cells if done(row)]
     flags = flags_of(line.rows)
     defense = words.defense(line)
-    differ = len({str(other.defense) for other in table.lines}) > 1
-    name, of = (defense, line.model) if differ else (line.model, defense)
+    name, of = (defense, line.model) if defended else (line.model, defense)
     terms = [line.model, defense, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
     terms += [flag.label for flag in flags]
     terms += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]

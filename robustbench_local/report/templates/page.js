@@ -62,7 +62,7 @@ function order() {
 
 function toggle(item, open = !item.detail) {
   if (open === Boolean(item.detail)) return;
-  const button = item.row.querySelector(".name button");
+  const button = item.row.querySelector(".name > button");
   item.row.classList.toggle("open", open);
   button.setAttribute("aria-expanded", String(open));
   if (open) {
@@ -138,8 +138,8 @@ document.addEventListener("keydown", (event) => {
     event.target.value = "";
     filter();
     remember();
-  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && event.target.closest(".name button")) {
-    const buttons = $("tr.row:not([hidden]) .name button").filter((button) => !button.closest("section").hidden);
+  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && event.target.closest(".name > button")) {
+    const buttons = $("tr.row:not([hidden]) .name > button").filter((button) => !button.closest("section").hidden);
     const next = buttons[buttons.indexOf(event.target) + (event.key === "ArrowDown" ? 1 : -1)];
     if (next) { event.preventDefault(); next.focus(); }
   }
