@@ -19,11 +19,13 @@ class Wrapper(Defense):
     """Puts `apply` before any network; subclasses are their settings and that one function.
 
     differentiable: gradients pass through apply itself; otherwise they see `soft`, by default the identity (BPDA,
-    Athalye et al. 2018, arXiv:1802.00420). stochastic: apply draws.
+    Athalye et al. 2018, arXiv:1802.00420). stochastic: apply draws. encodes: what it gives is no image
+    like x.
     """
 
     differentiable: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
         """What is deployed: x (N, C, H, W) in [0, 1] -> the same kind of images."""
@@ -42,7 +44,7 @@ class Step(Preprocess):
 
     def __init__(self, wrapper: Wrapper) -> None:
         super().__init__()
-        self.wrapper, self.stochastic = wrapper, wrapper.stochastic
+        self.wrapper, self.stochastic, self.encodes = wrapper, wrapper.stochastic, wrapper.encodes
         if wrapper.differentiable:
             self.surrogate = None  # type: ignore[assignment, method-assign]
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from defenses._linear import mirrored, separable
 from defenses._wrapper import Wrapper, check
 from robustbench_local.draws import Draws
+from robustbench_local.linear import mirrored, separable
 
 
 @dataclass(frozen=True)

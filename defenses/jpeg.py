@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from defenses import _jpeg
 from defenses._wrapper import Wrapper
+from robustbench_local import jpeg
 from robustbench_local.draws import Draws
 
 
@@ -25,16 +25,16 @@ class JPEG(Wrapper):
     family: ClassVar[str] = "preprocessing"
 
     quality: int = 75
-    subsampling: _jpeg.Subsampling = "4:2:0"
+    subsampling: jpeg.Subsampling = "4:2:0"
     codec: Literal["torch", "pillow"] = "torch"
-    surrogate: _jpeg.Surrogate = "identity"
+    surrogate: jpeg.Surrogate = "identity"
 
     def __post_init__(self) -> None:
-        _jpeg.check_settings((self.quality,), self.subsampling)
+        jpeg.check_settings((self.quality,), self.subsampling)
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
-        compress = _jpeg.by_pillow if self.codec == "pillow" else _jpeg.compressed
+        compress = jpeg.by_pillow if self.codec == "pillow" else jpeg.compressed
         return compress(x, self.quality, self.subsampling)
 
     def soft(self, x: Tensor, draws: Draws | None) -> Tensor:
-        return x if self.surrogate == "identity" else _jpeg.softly(x, self.quality, self.subsampling)
+        return x if self.surrogate == "identity" else jpeg.softly(x, self.quality, self.subsampling)

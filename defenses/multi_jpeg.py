@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses import _jpeg
 from defenses._wrapper import Step, Wrapper
 from defenses.jpeg import JPEG
-from robustbench_local.defense import Defended, Deployed, call, is_stochastic
+from robustbench_local import jpeg
+from robustbench_local.defense import Defended, Deployed, call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.train import Trainer
@@ -32,12 +32,12 @@ class MultiJPEG(Wrapper):
 
     qualities: tuple[int, ...] = (20, 40, 60, 80)
     mode: Literal["local", "vote"] = "local"
-    subsampling: _jpeg.Subsampling = "4:2:0"
+    subsampling: jpeg.Subsampling = "4:2:0"
 
     def __post_init__(self) -> None:
         if not self.qualities:
             raise ConfigError("qualities is empty: give one or more")
-        _jpeg.check_settings(self.qualities, self.subsampling)
+        jpeg.check_settings(self.qualities, self.subsampling)
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
         assert draws is not None
@@ -46,7 +46,7 @@ class MultiJPEG(Wrapper):
         choice = choice.repeat_interleave(8, 2)[:, :, :height].repeat_interleave(8, 3)[..., :width]
         out = x
         for place, quality in enumerate(self.qualities):
-            out = torch.where(choice == place, _jpeg.compressed(x, quality, self.subsampling), out)
+            out = torch.where(choice == place, jpeg.compressed(x, quality, self.subsampling), out)
         return out
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
@@ -64,6 +64,7 @@ class Vote(Defended):
         super().__init__()
         self.voters = nn.ModuleList(voters)
         self.stochastic = any(map(is_stochastic, voters))
+        self.rejects = voters[0].rejects
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         streams = [None if draws is None else draws.stream(f"voter:{k}") for k in range(len(self.voters))]
@@ -72,3 +73,6 @@ class Vote(Defended):
         votes = F.one_hot(answers.argmax(2), answers.shape[2]).sum(0)
         soft = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
         return (votes + mean).detach() + (soft - soft.detach())
+
+    def undefended(self) -> nn.Module | None:
+        return undefended(self.voters[0])  # all vote with the same network

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from defenses._linear import cut, separable
 from defenses._wrapper import Wrapper, check
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.linear import cut, separable
 
 
 @dataclass(frozen=True)

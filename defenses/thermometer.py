@@ -28,6 +28,7 @@ class Thermometer(Wrapper, Recipe):
     """
 
     trains: ClassVar[bool] = True
+    encodes: ClassVar[bool] = True
     summary: ClassVar[str] = "thermometer encoding of pixels, with a network trained on it"
     paper: ClassVar[str] = "Buckman et al. 2018, openreview S18Su--CW; Athalye et al. 2018, arXiv:1802.00420"
     family: ClassVar[str] = "preprocessing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,13 @@ import torch
 from robustbench_local.attack import Attack
 from robustbench_local.conf import reading
 from robustbench_local.conf.schema import GridConfig, ModelConfig
+from robustbench_local.corrupted import Under
+from robustbench_local.corruption import Corruption
 from robustbench_local.data import Images
 from robustbench_local.data.catalogue import known
 from robustbench_local.errors import ConfigError, did_you_mean
 from robustbench_local.judge import Judge
+from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
 from robustbench_local.settings import construct, defaults
 from robustbench_local.threat import ThreatModel
@@ -31,19 +34,24 @@ class Cell:
     threat: ThreatModel
     seed: int
     count: str
+    adaptive: bool = True
+    n: int | None = None  # images, where its attack is given fewer than the grid has
 
     def __str__(self) -> str:
         model = self.model
         settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
-        return f"{model.data} {model.model.label} {model.label} | {rest}"
+        rest += f" n {self.n}" if self.n else ""
+        return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
 
     def definition(
         self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None
     ) -> dict[str, Any]:
         """All that decides the result, as the row records it and its key is made from."""
         learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
+        natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
+        under = {} if config.attack_under is None else {"attack_under": Under.parse(config.attack_under).definition()}
         read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
         return {
             "data": images.name,
@@ -68,14 +76,18 @@ class Cell:
             "budget": config.budget,
             "eot": config.eot,
             "draws": config.draws,
+            **({} if self.adaptive else {"adaptive": False}),
             **learnt,
             **read,
+            **natural,
+            **under,
         }
 
     def judge(self, config: GridConfig) -> Judge:
         return Judge(
             seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
             budget=config.budget, eot=config.eot, draws=config.draws, batch_size=config.batch_size,
+            adaptive=self.adaptive, attack_under=config.attack_under,
         )  # fmt: skip
 
 
@@ -100,9 +112,10 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
     for data in data_sets:
         if ":" not in data:
             known(data)
-    attacks = [_attack(entry, config) for entry in as_list(config.attacks)]
+    attacks = [each for entry in as_list(config.attacks) for each in _severities(entry, config)]
     seeds = as_list(config.seeds)
     counts = as_list(config.count)
+    knowing = as_list(config.adaptive)
     models = _per_data(config.models, data_sets, "models")
     threats = {
         data: [ThreatModel.parse(str(text), config.allow_large) for text in listed]
@@ -115,11 +128,13 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
             for defense in as_list(config.defenses):
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
-                    Cell(plan, name, attack, threat, seed, count)
-                    for name, attack, own in attacks
+                    Cell(plan, name, attack, threat, seed, count, adaptive, n)
+                    for name, attack, own, n in attacks
                     for threat in own or _within(name, attack, common)
                     for seed in seeds
                     for count in counts
+                    for adaptive in knowing
+                    if adaptive or attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
                 ]
     if not cells:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
@@ -132,20 +147,39 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel]]:
-    """(name, attack, its own threats) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5"}}`."""
+def _severities(entry: Any, config: GridConfig) -> list[tuple[str, Attack, list[ThreatModel], int | None]]:
+    """The attack of an entry; of a corruption that does not say how severe, one for each of the grid's severities."""
+    name, attack, own, n = _attack(entry, config)
+    severities = as_list(config.severities)
+    if not severities or not isinstance(attack, Corruption) or "severity" in named(entry, "attack")[1]:
+        return [(name, attack, own, n)]
+    return [(name, replace(attack, severity=severity), own, n) for severity in severities]
+
+
+def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel], int | None]:
+    """(name, attack, its own threats, its own n) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}`."""
     name, settings = named(entry, "attack")
+    n = settings.pop("n", None)
+    if n is not None and (type(n) is not int or n < 1):
+        raise ConfigError(f"n of {name} is {n!r}: it must be a whole number of images, at least 1")
+    if n is not None and config.n is not None and n >= config.n:
+        n = None  # all of the grid's
     texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
     attack = find_attack(name, settings)
     own = [ThreatModel.parse(str(text), config.allow_large) for text in texts]
     for threat in own:
         if threat.norm not in attack.norms:
             raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
-    return name, attack, own
+    return name, attack, own, n
 
 
 def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
-    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table."""
+    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
+
+    A corruption is bound by no norm and takes none of them.
+    """
+    if isinstance(attack, Corruption):
+        return [ThreatModel.parse("none")]
     within = [threat for threat in threats if threat.norm in attack.norms]
     if not within:
         listed = ", ".join(str(threat) for threat in threats) or "none"
@@ -185,7 +219,7 @@ def _model(model: Any, config: GridConfig) -> ModelConfig:
 
 
 def _compact(ids: torch.Tensor) -> str | list[int]:
-    """"0:1000" for a contiguous run, the list otherwise."""
+    """ "0:1000" for a contiguous run, the list otherwise."""
     first, count = int(ids[0]), len(ids)
     if torch.equal(ids, torch.arange(first, first + count, device=ids.device)):
         return f"{first}:{first + count}"

@@ -1,4 +1,4 @@
-"""The command line: run a grid, report on its rows, list what there is, fetch data, train a model of the zoo."""
+"""The command line: run a grid, report on its rows, audit a model, list what there is, fetch data, train."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ OK, FAILED, WRONG, INTERRUPTED, CUT_SHORT = 0, 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it.
+    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 3 or 4 where an audit found a
+    model suspicious or broken.
 
     130 after Ctrl-C; 141 where whoever read the output left.
     """
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from robustbench_local.audit.command import AuditConfig
     from robustbench_local.conf.schema import GridConfig
 
     parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
@@ -89,6 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="make a model of the zoo: train zoo=cifar10/none; resumes")
     train.add_argument("overrides", nargs="*", metavar="key=value")
     train.set_defaults(do=_train)
+    audit = commands.add_parser(
+        "audit", help="a report card of one model: audit zoo:mnist/none data=mnist threat=linf:0.3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run the evaluation checklist on one model (list models) and print a report card: sound (exit code"
+        " 0), suspicious (3) or broken (4).",
+        epilog=f"keys:\n\n{inspect.getdoc(AuditConfig)}",
+    )  # fmt: skip
+    audit.add_argument("model")
+    audit.add_argument("overrides", nargs="*", metavar="key=value")
+    audit.set_defaults(do=_audit)
     return parser
 
 
@@ -165,9 +177,10 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _show_preview(rows: list[dict[str, Any]]) -> None:
-    table = Table("model", "attack", "status", "forwards", "backwards", "seconds", box=box.SIMPLE)
+    counts = ("forwards", "backwards", "prepared_forwards", "prepared_backwards", "seconds")
+    table = Table("model", "attack", "status", *(name.replace("_", " ") for name in counts), box=box.SIMPLE)
     for row in rows:
-        numbers = (f"{row[key]:.0f}" for key in ("forwards", "backwards", "seconds"))
+        numbers = (f"{row[key]:.0f}" for key in counts)
         table.add_row(*row["cell"].split(" | "), row["status"], *numbers)
     console = Console()
     console.print(table)
@@ -177,6 +190,14 @@ def _show_preview(rows: list[dict[str, Any]]) -> None:
         f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
         + (f"; {training} models must be trained first, which comes on top" if training else "")
     )
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from robustbench_local.audit import command
+
+    card, code = command.run(options.model, options.overrides)
+    card.show()
+    return code
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -16,16 +17,33 @@ if TYPE_CHECKING:
     from robustbench_local.train import Trainer
 
 
+class Rejection(StrEnum):
+    """What it means that a model may reject an image: the last of its K + 1 logits wins.
+
+    ABSTENTION: the model has no answer, and that is an error on every image, attacked or not (randomized smoothing).
+    DETECTION: the model says that it is being attacked: an error on a clean image, right on an adversarial one.
+    """
+
+    NONE = "none"
+    ABSTENTION = "abstention"
+    DETECTION = "detection"
+
+
 class Defended(nn.Module):
-    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
+    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, or (N, K + 1) where it rejects.
 
     stochastic says that forward draws numbers, which it must take from `draws` (an independent stream per sample).
     """
 
     stochastic: bool = False
+    rejects: Rejection = Rejection.NONE
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         raise NotImplementedError
+
+    def undefended(self) -> nn.Module | None:
+        """What an attacker sees who does not know of the defense: a part of this module. None: no part is left out."""
+        return None
 
 
 class Preprocess(nn.Module):
@@ -36,6 +54,7 @@ class Preprocess(nn.Module):
     """
 
     stochastic: bool = False
+    encodes: bool = False  # it hands the network something else than images like x: the network cannot do without
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         raise NotImplementedError
@@ -52,16 +71,39 @@ class Deployed(Defended):
         self.net = net
         self.steps = nn.ModuleList(steps)
         self.stochastic = is_stochastic(net) or any(step.stochastic for step in steps)
+        self.rejects = rejection(net)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         draws = draws_for(x, draws) if self.stochastic else draws
         for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
             own = draws.stream(f"preprocess:{place}") if draws is not None else None
-            x = _through(step, x, own)
+            x = through(step, x, own)
         return call(self.net, x, draws.stream("net") if draws is not None else None)
 
+    def undefended(self) -> nn.Module | None:
+        """The network without the steps; through a step that encodes pass its own gradients, whatever they are."""
+        inner = undefended(self.net)
+        kept = [Bare(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
+        if kept:
+            return Deployed(inner or self.net, kept).eval()
+        return inner or (self.net if len(self.steps) else None)
 
-def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
+
+class Bare(Preprocess):
+    """A step as autograd sees it, without its surrogate."""
+
+    surrogate = None  # type: ignore[assignment]
+
+    def __init__(self, step: Preprocess) -> None:
+        super().__init__()
+        self.step, self.stochastic = step, step.stochastic
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        # where autograd cannot follow, the gradient is 0, not none
+        return cast(Tensor, self.step(x, draws)) + 0 * x.mean((1, 2, 3), keepdim=True)
+
+
+def through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
     if not (torch.is_grad_enabled() and x.requires_grad) or step.surrogate is None:
         return cast(Tensor, step(x, draws))
@@ -79,6 +121,15 @@ def draws_for(x: Tensor, draws: Draws | None) -> Draws:
 
 def is_stochastic(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
+
+
+def rejection(module: nn.Module) -> Rejection:
+    return module.rejects if isinstance(module, Defended) else Rejection.NONE
+
+
+def undefended(module: nn.Module) -> nn.Module | None:
+    """What a static attacker sees of a model; None where no part of it is left out, as in one that was only trained."""
+    return module.undefended() if isinstance(module, Defended) else None
 
 
 def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:

@@ -17,14 +17,18 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from robustbench_local.audit.beside import audit_and_keep
+from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
-from robustbench_local.defense import call
+from robustbench_local.defense import call, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
+from robustbench_local.metrics.classification import answers
 from robustbench_local.models import rebuild, weights_digest
+from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
@@ -59,16 +63,17 @@ class Grid:
         self.store = Store(Path(self.config.results).expanduser() / self.name)
         self.workshop = Workshop(self.device, self.config.source, report)
         self.cells = resolve(self.config, self.workshop)
-        self.images = {str(data): self._open(str(data)) for data in as_list(self.config.data)}
+        wanted = {(str(data), None) for data in as_list(self.config.data)} | {(c.model.data, c.n) for c in self.cells}
+        self.images = {(data, n): self._open(data, n) for data, n in wanted}
         for cell in self.cells:
             cell.attack.sources()  # what an attack reads must be there before anything runs
         learning = {cell.model.data for cell in self.cells if cell.attack.own_images}
         self.attackers = {data: self._open_attacker(data) for data in learning}
 
-    def _open(self, data: str) -> Images:
+    def _open(self, data: str, n: int | None) -> Images:
         config = self.config
         return open_data(
-            data, split=config.split, source=config.source, n=config.n, ids=config.ids, sample=config.sample,
+            data, split=config.split, source=config.source, n=n or config.n, ids=config.ids, sample=config.sample,
             seed=int(as_list(config.seeds)[0]), device=self.device,
         )  # fmt: skip
 
@@ -77,14 +82,14 @@ class Grid:
         whole = open_data(data, split="train", source=self.config.source, device=self.device)
         if self.config.split != "train":
             return whole
-        left = whole.ids[~torch.isin(whole.ids, self.images[data].ids)].tolist()
+        left = whole.ids[~torch.isin(whole.ids, self.images[data, None].ids)].tolist()
         if not left:
             raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
         return open_data(data, split="train", source=self.config.source, ids=left, device=self.device)
 
     def _definition(self, cell: Cell, digest: str | None) -> dict[str, Any]:
         data = cell.model.data
-        return cell.definition(self.images[data], digest, self.config, self.attackers.get(data))
+        return cell.definition(self.images[data, cell.n], digest, self.config, self.attackers.get(data))
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
@@ -99,29 +104,47 @@ class Grid:
             except Exception as error:  # a stranger's model may die of anything; the other models go on
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
-            rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            cells = _sensible(cells, model)
+            own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            rows += own
+            self._audit(own, model, self.images[plan.data, None])
         write_report(Results.of(rows, self.store), self.store.folder)
         return rows
 
+    def _audit(self, rows: list[Row], model: nn.Module, images: Images) -> None:
+        """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
+        try:
+            for audit in audit_and_keep(rows, self.store, model, images):
+                for each in audit.findings:
+                    if each.finding.status > Status.SOUND:
+                        self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's model may die of anything
+            self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
+
     def preview(self) -> list[Row]:
-        """Each cell's state and cost: status, cell, forwards and backwards per image, estimated seconds."""
+        """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds."""
         rows: list[Row] = []
         for plan, cells in self._by_model():
-            images = self.images[plan.data]
+            images = self.images[plan.data, None]
             training = plan.recipe is not None and self.workshop.must_train(plan)
             recipe = plan.recipe
             model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
             forward, backward, classes = _time(model.to(self.device).eval(), images)
             digest = None if training else weights_digest(model)
-            for cell in cells:
+            for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
                 forwards, backwards = cell.attack.cost(classes)
-                seconds = len(images) * (forwards * forward + backwards * backward)
+                n = len(self.images[plan.data, cell.n])
+                before = cell.attack.prepare_cost(classes)
+                passes = n * forwards + before[0], n * backwards + before[1]
                 rows.append({
                     "status": "must train" if training else "done" if done else "to do",
                     "cell": str(cell), "forwards": forwards, "backwards": backwards,
-                    "seconds": 0.0 if done else seconds,
+                    "prepared_forwards": before[0], "prepared_backwards": before[1],
+                    "seconds": 0.0 if done else passes[0] * forward + passes[1] * backward,
                 })  # fmt: skip
         return rows
 
@@ -132,7 +155,7 @@ class Grid:
 
     def _row(self, cell: Cell, model: nn.Module, digest: str, place: int) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
-        images = self.images[cell.model.data]
+        images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
         key = row_key(definition)
         if not self.config.force and (row := self.store.read(key)) is not None and row["status"] == "ok":
@@ -142,7 +165,8 @@ class Grid:
         started = time.monotonic()
         try:
             own = self.attackers.get(cell.model.data)
-            verdict = cell.judge(self.config)(model, images, cell.attack, cell.threat, report=part, attacker=own)
+            judge = cell.judge(self.config)
+            verdict = judge(model, images, cell.attack, cell.threat, report=part, attacker=own)
             results = summarise(verdict, images.classes)
         except Exception as error:  # an attack may die of anything; the other cells go on
             if self.device.type == "cuda":
@@ -151,7 +175,7 @@ class Grid:
         row = {"status": "ok", "results": results, **self._context(definition)}
         arrays = _arrays(verdict)
         if self.config.save == "x_adv":
-            arrays |= _kept(verdict, images)
+            arrays |= _kept(verdict, judge.sees(images))
         self.store.write(key, row, arrays)
         self.report.line(
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
@@ -192,6 +216,11 @@ class _Part(Report):
         self._whole.advance(self._label, self._start + self._width * share)
 
 
+def _sensible(cells: list[Cell], model: nn.Module) -> list[Cell]:
+    """Without the naive cells of a model of which no part could be left out: they would only repeat the others."""
+    return [cell for cell in cells if cell.adaptive or undefended(model) is not None]
+
+
 def pick_device(name: str) -> torch.device:
     """auto: CUDA where there is one. ConfigError where the named device is not there."""
     if name == "auto":
@@ -223,15 +252,19 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
-    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards"]
-    names += ["clean_bits", "bits", "bits_8bit"]
+    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards", "corrupted"]
+    names += ["clean_bits", "bits", "bits_8bit", "won"]
     found = {name: getattr(verdict, name) for name in names}
+    found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
     found |= {f"note_{name}": values for name, values in verdict.notes.items()}
-    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
+        arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
+    return arrays
 
 
-def _kept(verdict: Verdict, images: Images) -> dict[str, npt.NDArray[Any]]:
-    """The adversarial images, and what the clean ones are known by."""
+def _kept(verdict: Verdict, images: Source) -> dict[str, npt.NDArray[Any]]:
+    """The adversarial images, and what those they were made from are known by."""
     known = [fingerprint(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK)]
     kept = {"x_adv": verdict.x_adv, "fingerprint": torch.cat(known)}
     return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in kept.items()}

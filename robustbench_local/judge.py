@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -9,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
-from robustbench_local.defense import call, is_stochastic
+from robustbench_local.corrupted import Corrupted, Under
+from robustbench_local.corruption import Corruption
+from robustbench_local.defense import Rejection, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
-from robustbench_local.oracle import Oracle, lead
+from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.preflight import Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
+from robustbench_local.search import Found, Search, answers, leads
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
@@ -34,7 +37,11 @@ class Verdict:
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    notes are the attack's figures per image, (N,), NaN where it has none.
+    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one where
+    the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where a logit
+    was not finite). won, of attacks that minimise only: (N,) the share of draws that x_adv deceives, wherever it lies.
+    corrupted, of a corruption only: right on the corrupted image, whatever the clean one is. notes are the attack's
+    figures per image, (N,), NaN where it has none.
     """
 
     labels: Tensor
@@ -44,6 +51,8 @@ class Verdict:
     robust_8bit: Tensor
     x_adv: Tensor
     distance: Tensor
+    clean_scores: Tensor
+    scores: Tensor
     forwards: Tensor
     backwards: Tensor
     flags: tuple[str, ...]
@@ -51,9 +60,11 @@ class Verdict:
     clean_bits: Tensor | None = None
     bits: Tensor | None = None
     bits_8bit: Tensor | None = None
+    won: Tensor | None = None
     prepared_forwards: int = 0
     prepared_backwards: int = 0
     notes: dict[str, Tensor] = field(default_factory=dict)
+    corrupted: Tensor | None = None
 
     @property
     def clean_accuracy(self) -> float:
@@ -62,6 +73,11 @@ class Verdict:
     @property
     def robust_accuracy(self) -> float:
         return _mean(self.robust if self.bits is None else self.bits)
+
+    @property
+    def corruption_accuracy(self) -> float | None:
+        """The share of the corrupted images that are classified rightly, as CIFAR-10-C counts; None of an attack."""
+        return None if self.corrupted is None else _mean(self.corrupted if self.bits is None else self.bits)
 
     @property
     def robust_accuracy_8bit(self) -> float:
@@ -81,7 +97,12 @@ class Judge:
     then reach that class, and robust means it did not. budget: forward passes per sample. batch_size: None finds
     itself. precision: "float32"; "fast" searches in bfloat16 first and attacks what stands again in float32;
     "float64" is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers
-    did. eot and draws: search draws per query and fresh draws per verdict of a random model.
+    did. eot and draws: search draws per query and fresh draws per verdict of a random model. attack_under: a corruption
+    by name and severity ("fog:3") that images meet first; clean then means under that corruption.
+
+    adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
+    one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
+    attack: on the undefended part alone, to its end, as one who knows of no defense would.
     """
 
     seed: int = 0
@@ -92,8 +113,12 @@ class Judge:
     count: str = "all"
     eot: int = EOT
     draws: int = DRAWS
+    adaptive: bool = True
+    attack_under: str | None = None
 
     def __post_init__(self) -> None:
+        if self.attack_under is not None:
+            Under.parse(self.attack_under)
         if self.precision not in PRECISIONS:
             raise ConfigError(f'precision "{self.precision}" is unknown: one of {", ".join(PRECISIONS)}')
         if self.count not in COUNTS:
@@ -107,6 +132,12 @@ class Judge:
         if isinstance(self.targets, str) and self.targets not in ("random", "least_likely"):
             raise ConfigError(f'targets "{self.targets}" is unknown: "random", "least_likely" or int64 (N,)')
 
+    def sees(self, images: Source) -> Source:
+        """The images as they arrive."""
+        if self.attack_under is None:
+            return images
+        return Corrupted(images, Under.parse(self.attack_under), self.seed)
+
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
         attacker: Source | None = None,
@@ -115,9 +146,12 @@ class Judge:
         if threat.norm not in attack.norms:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
+        if self.targets is not None and isinstance(attack, Corruption):
+            raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
+        images = self.sees(images)
         report = report or Report()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32():
@@ -127,7 +161,7 @@ class Judge:
             own = own_images(attack, attacker, first, self.seed)
             model, flags = check_model(model, images, draws, dtype)
             name = type(attack).__name__
-            attack, prepared = self._prepare(model, attack, own, threat)
+            search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
             parts: list[_Part] = []
             done = 0
@@ -135,7 +169,7 @@ class Judge:
                 rows = slice(done, min(done + size, len(images)))
                 part: _Part | None = None
                 try:
-                    part = self._batch(model, images, rows, attack, threat, draws[rows], dtype)
+                    part = self._batch(model, images, rows, search, draws[rows], dtype)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
@@ -156,83 +190,61 @@ class Judge:
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
             labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
-            prepared_forwards=prepared[0], prepared_backwards=prepared[1], notes=notes, **tensors,
+            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes, **tensors,
         )  # fmt: skip
 
-    def _prepare(
-        self, model: nn.Module, attack: Attack, own: tuple[Tensor, Tensor, Draws], threat: ThreatModel
-    ) -> tuple[Attack, tuple[int, int]]:
-        """(the attack as it runs on the batches, forward and backward passes it took to become so)."""
-        x, y, draws = own
-        oracle = self._oracle(model, x, y, attack, threat, draws.stream("prepare"), targeted=False)
-        prepared = attack.prepare(oracle, x.clone(), y, threat, draws.stream("learn"))
-        if prepared.access > attack.access or prepared.minimises != attack.minimises:
-            raise ConfigError(f"{type(attack).__name__} became another kind of attack when it was prepared")
-        return prepared, (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
-
-    def _oracle(
-        self, model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: ThreatModel, draws: Draws, *,
-        targeted: bool,
-    ) -> Oracle:  # fmt: skip
-        return Oracle(
-            model, x, y, threat, attack.access, draws, targeted=targeted, eot=self.eot, budget=self.budget,
-            every_iterate=self.count == "all", minimises=attack.minimises,
-        )  # fmt: skip
+    def _search(self, attack: Attack, threat: ThreatModel) -> Search:
+        return Search(
+            attack, threat, self.targets is not None, self.precision, self.count, self.budget, self.eot, self.adaptive
+        )
 
     def _batch(
-        self, model: nn.Module, images: Source, rows: slice, attack: Attack, threat: ThreatModel, draws: Draws,
-        dtype: torch.dtype,
-    ) -> _Part:  # fmt: skip
+        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype
+    ) -> _Part:
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
-        random = is_stochastic(model)
-        rights, logits = self._answers(model, x, y, draws.stream("clean"))
+        random, threat = is_stochastic(model), search.threat
+        clean_answers = answers(model, x, draws.stream("clean"), self.draws)
+        rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
-        goal = y if self.targets is None else self._goal(logits, y, rows, draws.stream("targets"))
-        worth = torch.ones_like(clean) if random else clean  # what errs already is not attacked
-        found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean), {})
+        classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
+        means = clean_answers.mean(1)[:, :classes]
+        goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
+        natural = isinstance(search.attack, Corruption)
+        worth = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
+        found = Found.nothing(x)
         if worth.any():
-            found.put(worth, self._search(model, x[worth], goal[worth], attack, threat, draws[worth]))
+            found.put(worth, search(model, x[worth], goal[worth], draws[worth]))
         x_adv = found.x_adv
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        stands = self._stands(model, x_adv, y, goal, inside, draws)
-        rounded = to_8bit(x_adv, x, threat)
-        stands_8bit = self._stands(model, rounded, y, goal, inside & threat.contains(rounded, x), draws)
+        inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
+        reached = answers(model, x_adv, draws.stream("verdict"), self.draws)
+        reached_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
+        attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
+        stands = search.leads(model, attacked, goal, seen, x) < 0
+        attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
+        stands_8bit = search.leads(model, attacked_8bit, goal, seen_8bit, x) < 0
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
-            distance=threat.distance(x_adv, x),
+            distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),
         )  # fmt: skip
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
+        if natural:
+            tensors["corrupted"] = stands.double().mean(1) > 0.5
+        if search.attack.minimises:
+            tensors["won"] = 1 - (search.leads(model, reached, goal, x_adv, x) < 0).float().mean(1)
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
             nan_pixels=int(nan.sum()),
-            outside_ball=0 if attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
+            outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
             near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
         )
         return _Part(tensors, count, found.notes)
-
-    def _answers(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(right (N, R) bool, mean logits (N, K)); R is 1 unless the model is random. A tie or NaN is not right."""
-        rounds = self.draws if is_stochastic(model) else 1
-        with torch.no_grad():
-            answers = [call(model, x, draws.stream(k)) for k in range(rounds)]
-        return torch.stack([lead(answer, y) < 0 for answer in answers], 1), torch.stack(answers).mean(0)
-
-    def _stands(self, model: nn.Module, x_adv: Tensor, y: Tensor, goal: Tensor, inside: Tensor, draws: Draws) -> Tensor:
-        """(N, R) bool: on fresh draws, that neither attack nor model has seen, the attacker has not won."""
-        rounds = self.draws if is_stochastic(model) else 1
-        judged = draws.stream("verdict")
-        with torch.no_grad():
-            leads = [
-                lead(call(model, x_adv, judged.stream(k)), goal, targeted=self.targets is not None)
-                for k in range(rounds)
-            ]
-        return (torch.stack(leads, 1) < 0) | ~inside[:, None]
 
     def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
         """The class each image is to become."""
@@ -246,53 +258,6 @@ class Judge:
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
 
-    def _search(
-        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
-    ) -> _Found:
-        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
-
-        A random model is searched in float32 only: nothing of it may retire on one draw.
-        """
-        if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
-            with torch.autocast(x.device.type, torch.bfloat16):
-                quick = self._attack(model, x, goal, attack, threat, draws)
-            stands = self._stands(model, quick.x_adv, goal, goal, threat.contains(quick.x_adv, x), draws)[:, 0]
-            if stands.any():
-                quick.put(stands, self._attack(model, x[stands], goal[stands], attack, threat, draws[stands]), add=True)
-            return quick
-        return self._attack(model, x, goal, attack, threat, draws)
-
-    def _attack(
-        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
-    ) -> _Found:
-        targeted = self.targets is not None
-        oracle = self._oracle(model, x, goal, attack, threat, draws.stream("oracle"), targeted=targeted)
-        x_adv = attack(oracle, x.clone(memory_format=torch.preserve_format), goal, threat, draws.stream("attack"))
-        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-            what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
-            name = type(attack).__name__
-            raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
-        return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
-
-
-@dataclass
-class _Found:
-    """What a search came back with, per sample."""
-
-    x_adv: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    fallen: Tensor
-    notes: dict[str, Tensor]
-
-    def put(self, rows: Tensor, other: _Found, add: bool = False) -> None:
-        """Put another search's finds into these rows; add: its spending comes on top."""
-        self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
-        self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
-        self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
-        for name, values in other.notes.items():
-            self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
-
 
 @dataclass
 class _Part:
@@ -305,6 +270,17 @@ class _Part:
     def note(self, name: str) -> Tensor:
         """(n,), NaN where this batch has no such note."""
         return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
+
+
+def _allowed(attacked: Tensor, inside: Tensor, clean: Tensor) -> Tensor:
+    """(N, ...): what is outside the ball does not count, and the clean image's stands in its place."""
+    return torch.where(inside.view(-1, *[1] * (attacked.ndim - 1)), attacked, clean)
+
+
+def _scores(answers: Tensor) -> Tensor:
+    """(N, K) log-probabilities of answers (N, R, K): of a random model the log of their mean over its draws."""
+    mean: Tensor = answers.log_softmax(2).logsumexp(1)
+    return mean - math.log(answers.shape[1])
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

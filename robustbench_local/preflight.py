@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import Defended, call, is_stochastic
+from robustbench_local.defense import Defended, Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
 
@@ -75,7 +75,7 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(f"the model returned {what} for {len(x)} images: it must return logits (N, classes)")
-        classes = logits.shape[1]
+        classes = logits.shape[1] - (rejection(model) is not Rejection.NONE)
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             raise DataError(
                 f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
@@ -86,7 +86,7 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
             flags.append("extra_classes")
         if bool(logits.isnan().any()):
             flags.append("nan_logits")
-        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+        if are_probabilities(logits):
             flags.append("probabilities")
             warnings.warn(
                 "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
@@ -100,6 +100,11 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
         elif any(_differ(answer, logits) for answer in answers[1:]):
             return Stranger(model), [*flags, "undeclared_randomness"]
     return model, flags
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows of logits (N, K) are distributions over the classes."""
+    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
 
 
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
@@ -121,7 +126,7 @@ class Stranger(Defended):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.rejects = module, rejection(module)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         if draws is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from robustbench_local.metrics import wilson
 from robustbench_local.store import Row, Store, row_key
+from robustbench_local.threat import ThreatModel
 
 
 def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
@@ -22,6 +23,7 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     flags = about.pop("flags", [])
     assert about.keys() <= definition.keys()
     definition |= about
+    definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
     row: Row = {"key": row_key(definition), "definition": definition}
     if robust is None:
         return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)

@@ -38,17 +38,18 @@ def changes(
 
 def test_same_images_are_paired_and_the_p_value_is_mcnemars(tmp_path: Path) -> None:
     found = changes(tmp_path, [cell(30)], [cell(18, weights_digest="v" * 64)])["pgd"]
-    assert (found.what, found.images, found.before, found.after) == ("worse", N, 0.75, 0.45)
-    assert (found.lost, found.gained) == (12, 0)
+    assert (found.what, found.before, found.after) == ("worse", 0.75, 0.45)
+    assert found.pair is not None
+    assert (found.pair.n, found.pair.only_first, found.pair.only_second) == (N, 12, 0)
     assert found.p == pytest.approx(stats.binomtest(12, 12).pvalue)
     assert found.worse
     back = changes(tmp_path / "back", [cell(18)], [cell(30)])["pgd"]
-    assert (back.what, back.gained, back.worse) == ("better", 12, False)
+    assert (back.what, back.worse) == ("better", False)
 
 
 def test_a_difference_that_luck_explains_is_called_so(tmp_path: Path) -> None:
     found = changes(tmp_path, [cell(30)], [cell(27)])["pgd"]
-    assert (found.what, found.lost, found.worse) == ("within luck", 3, False)
+    assert (found.what, found.worse) == ("within luck", False)
     assert changes(tmp_path / "same", [cell(30)], [cell(30)])["pgd"].what == "same"
 
 
@@ -66,7 +67,8 @@ def test_many_cells_are_held_to_a_stricter_level(tmp_path: Path) -> None:
 def test_only_shared_images_are_compared(tmp_path: Path) -> None:
     longer = a_row(bits(30) + [0] * 20, ids="0:60", data_digest="e" * 64)
     found = changes(tmp_path, [longer], [cell(30)])["pgd"]
-    assert (found.images, found.what, found.before) == (N, "same", 0.75)
+    assert found.pair is not None
+    assert (found.pair.n, found.what, found.before) == (N, "same", 0.75)
 
 
 def test_other_data_is_not_compared(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_grid_gives_rows_and_tables(folder: Path) -> None:
     assert len(list((folder / "results/toy/rows").glob("*.json"))) == 2
 
 
+def test_an_attack_may_have_fewer_images_in_a_table_of_its_own(folder: Path) -> None:
+    attacks = ["fgsm", {"pgd": {"steps": 2, "n": 4}}, {"noise": {"n": 16}}]
+    rows = run_grid("toy.yaml", attacks=attacks)
+    assert [row["definition"]["ids"] for row in rows] == ["0:16", "0:4", "0:16"]
+    assert rows[1]["results"]["n"] == 4
+    assert (folder / "results/toy/table.md").read_text().count("## ") == 2
+    with pytest.raises(ConfigError, match="n of pgd is 0: it must be a whole number of images"):
+        cells("toy.yaml", attacks=[{"pgd": {"n": 0}}])
+
+
 def test_the_same_again_does_nothing_and_force_does_it_anew(folder: Path) -> None:
     first = run_grid("toy.yaml")
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "results/toy/rows").iterdir()}
@@ -156,7 +166,7 @@ def test_adversarial_images_are_kept_losslessly_if_asked_for() -> None:
     opened = Grid("toy.yaml", {"save": "x_adv"}, Report())
     row = opened.run()[1]
     arrays = opened.store.arrays(row["key"])
-    x = opened.images["mnist"][:].numpy()
+    x = opened.images["mnist", None][:].numpy()
     assert arrays["x_adv"].dtype == "float32" and arrays["x_adv"].shape == x.shape
     assert abs(arrays["x_adv"] - x).max() <= 0.1 + 1e-6
     assert (arrays["clean"] & ~arrays["robust"]).any()  # the toy falls, so there is something to keep

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from wrapping import deployed, digits, draws, gradient, keeps_the_rules, photos, some_weights
 
-from defenses import _jpeg
 from defenses.jpeg import JPEG
 from defenses.multi_jpeg import MultiJPEG
+from robustbench_local import jpeg
 from robustbench_local.defense import call, is_stochastic
 from robustbench_local.errors import ConfigError
 from robustbench_local.plugins import find_defense
@@ -18,13 +18,13 @@ MEAN, LARGEST = 0.4, 80  # grey levels; the largest where one coefficient is rou
 QUALITIES = (1, 10, 30, 50, 75, 90, 95, 100)
 
 
-def distance(x: Tensor, quality: int, subsampling: _jpeg.Subsampling) -> Tensor:
-    return (_jpeg.compressed(x, quality, subsampling) - _jpeg.by_pillow(x, quality, subsampling)).abs() * 255
+def distance(x: Tensor, quality: int, subsampling: jpeg.Subsampling) -> Tensor:
+    return (jpeg.compressed(x, quality, subsampling) - jpeg.by_pillow(x, quality, subsampling)).abs() * 255
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_it_is_pillows(quality: int, subsampling: _jpeg.Subsampling) -> None:
+def test_it_is_pillows(quality: int, subsampling: jpeg.Subsampling) -> None:
     noise = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for x in (photos(60), digits(60), photos(20)[..., :27, :29], noise, photos(4).repeat(1, 1, 3, 2)[..., :70, :61]):
         off = distance(x, quality, subsampling)
@@ -46,11 +46,11 @@ def test_a_broken_codec_would_be_noticed(twin: str, monkeypatch: pytest.MonkeyPa
         return torch.eye((length + 1) // 2, dtype=torch.float64).repeat_interleave(2, 0)[:length]
 
     if twin == "truncates":
-        monkeypatch.setattr(_jpeg, "_coefficient", truncated)
+        monkeypatch.setattr(jpeg, "_coefficient", truncated)
     elif twin == "replicates":
-        monkeypatch.setattr(_jpeg, "_doubling", replicated)
+        monkeypatch.setattr(jpeg, "_doubling", replicated)
     else:
-        monkeypatch.setattr(_jpeg, "_CHROMA", _jpeg._LUMA)
+        monkeypatch.setattr(jpeg, "_CHROMA", jpeg._LUMA)
     assert distance(photos(60), 75, "4:2:0").mean() > MEAN
 
 
@@ -72,7 +72,7 @@ def test_what_comes_out_are_grey_levels_and_pillow_agrees_with_itself() -> None:
     out = JPEG(30).apply(photos(), None) * 255
     torch.testing.assert_close(out, out.round(), atol=1e-4, rtol=0)
     x = photos()
-    assert torch.equal(JPEG(30, codec="pillow").apply(x, None), _jpeg.by_pillow(x, 30, "4:2:0"))
+    assert torch.equal(JPEG(30, codec="pillow").apply(x, None), jpeg.by_pillow(x, 30, "4:2:0"))
 
 
 def test_gradients_are_the_surrogates() -> None:
@@ -83,7 +83,7 @@ def test_gradients_are_the_surrogates() -> None:
         assert torch.equal(gradient(model, x, weights), weights.view_as(x))
         model = deployed(JPEG(50, codec=codec, surrogate="soft"))
         leaf = x.clone().requires_grad_()
-        (expected,) = torch.autograd.grad((_jpeg.softly(leaf, 50, "4:2:0").flatten(1) * weights).sum(), leaf)
+        (expected,) = torch.autograd.grad((jpeg.softly(leaf, 50, "4:2:0").flatten(1) * weights).sum(), leaf)
         assert torch.equal(gradient(model, x, weights), expected)
 
 
@@ -93,19 +93,19 @@ def test_the_soft_path_has_a_true_gradient_and_stays_near() -> None:
         for subsampling in ("4:2:0", "4:4:4"):
             leaf = images.clone().requires_grad_()
             weights = torch.rand(images.shape, generator=torch.Generator().manual_seed(1), dtype=images.dtype)
-            (grad,) = torch.autograd.grad((_jpeg.softly(leaf, 60, subsampling) * weights).sum(), leaf)
+            (grad,) = torch.autograd.grad((jpeg.softly(leaf, 60, subsampling) * weights).sum(), leaf)
             way = torch.randn(images.shape, generator=torch.Generator().manual_seed(2), dtype=images.dtype)
-            high, low = ((_jpeg.softly(images + s * way, 60, subsampling) * weights).sum() for s in (1e-7, -1e-7))
+            high, low = ((jpeg.softly(images + s * way, 60, subsampling) * weights).sum() for s in (1e-7, -1e-7))
             torch.testing.assert_close((grad * way).sum(), (high - low) / 2e-7, rtol=1e-4, atol=1e-4)
             assert (
-                _jpeg.softly(images, 60, subsampling) - _jpeg.compressed(images, 60, subsampling)
+                jpeg.softly(images, 60, subsampling) - jpeg.compressed(images, 60, subsampling)
             ).abs().mean() < 3 / 255
 
 
 def test_every_block_has_the_quality_it_drew() -> None:
     x, qualities = photos(40)[..., :28], (20, 40, 60, 80)
     out = call(deployed(MultiJPEG(qualities)), x, draws(40)).view_as(x)
-    candidates = [_jpeg.compressed(x, quality, "4:2:0") for quality in qualities]
+    candidates = [jpeg.compressed(x, quality, "4:2:0") for quality in qualities]
     found = torch.zeros(len(qualities))
     for row in range(0, 32, 8):
         for column in range(0, 28, 8):
@@ -129,7 +129,7 @@ def test_the_vote_is_the_majoritys() -> None:
     model = deployed(MultiJPEG(qualities, mode="vote"), Ramp())
     assert not is_stochastic(model)
     out = model(x)
-    answers = torch.stack([Ramp()(_jpeg.compressed(x, quality, "4:2:0")) for quality in qualities])
+    answers = torch.stack([Ramp()(jpeg.compressed(x, quality, "4:2:0")) for quality in qualities])
     votes = nn.functional.one_hot(answers.argmax(2), 3).sum(0)
     probabilities = answers.softmax(2).mean(0)
     torch.testing.assert_close(out, votes + probabilities)
@@ -144,7 +144,7 @@ def test_the_votes_gradient_is_that_of_the_mean_probability() -> None:
     x = photos(10)
     model = deployed(MultiJPEG((10, 80), mode="vote"), Ramp())
     weights = torch.tensor([[1.0, -0.5, 0.2]]).expand(10, -1)
-    leaves = [_jpeg.compressed(x, quality, "4:2:0").requires_grad_() for quality in (10, 80)]
+    leaves = [jpeg.compressed(x, quality, "4:2:0").requires_grad_() for quality in (10, 80)]
     soft = torch.stack([Ramp()(leaf).softmax(1) for leaf in leaves]).mean(0).log()
     expected = sum(torch.autograd.grad((soft * weights).sum(), leaves))
     torch.testing.assert_close(gradient(model, x, weights), expected)
@@ -169,4 +169,4 @@ def test_bad_settings_are_refused(name: str, settings: dict[str, object], text: 
 
 def test_two_channels_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 or 3 channels"):
-        _jpeg.compressed(torch.rand(1, 2, 8, 8), 75, "4:2:0")
+        jpeg.compressed(torch.rand(1, 2, 8, 8), 75, "4:2:0")

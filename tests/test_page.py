@@ -14,9 +14,7 @@ import pytest
 from rows import a_row, stored
 
 from robustbench_local.report.page import page
-from robustbench_local.report.paired import ranks
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import robust_tables
 from robustbench_local.report.write import write_report
 from robustbench_local.store import Store
 
@@ -285,13 +283,15 @@ def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: in
 
 
 def test_two_thousand_rows_load_and_filter_in_200_ms_of_script(browser: Any, tmp_path: Path) -> None:
-    made = [a_row([k >> i & 1 for i in range(4)], defense=f"defense {k}", model=f"net {k % 7}") for k in range(2000)]
+    made = [
+        a_row([k >> i & 1 for i in range(4)], data=f"data{k % 100}", defense=f"defense {k}", model=f"net {k % 7}")
+        for k in range(2000)
+    ]
     store = Store(tmp_path)
     bits = {row["key"]: robust.astype(np.float64) for row, robust in made}
     results = Results([row for row, _ in made], {row["key"]: store for row, _ in made}, bits)
-    tables = robust_tables(results.rows, results.standing)
     file = tmp_path / "index.html"
-    file.write_text(page(tables, [ranks(table, results.standing) for table in tables], results, [], "many"), "utf-8")
+    file.write_text(page(results.tables(), results, [], "many"), "utf-8")
 
     context = browser.new_context()
     tab = context.new_page()
@@ -307,10 +307,10 @@ def test_two_thousand_rows_load_and_filter_in_200_ms_of_script(browser: Any, tmp
     loaded = script()
     before = script()
     tab.fill("[data-filter=q]", "defense 19")
-    tab.locator("#total", has_text="111 of 2000 shown").wait_for()
+    tab.locator("#total", has_text="111 of 2000 shown").wait_for(timeout=60_000)
     filtered = script() - before
     before = script()
-    tab.locator("thead button", has_text="Clean").click()
+    tab.locator("thead button:visible", has_text="Clean").first.click()
     ordered = script() - before
     print(f"load {loaded:.0f} ms, filter {filtered:.0f} ms, sort {ordered:.0f} ms, {file.stat().st_size / 1e6:.1f} MB")
     assert loaded < 200

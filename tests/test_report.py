@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rows import a_row, stored
-from scipy import stats
 
 from robustbench_local.cli import main
 from robustbench_local.errors import StoreError
 from robustbench_local.report import export, render
 from robustbench_local.report.latex import escape, latex
-from robustbench_local.report.paired import mcnemar, ranks
 from robustbench_local.report.plots import plots
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Table, robust_tables
+from robustbench_local.report.table import Table
 from robustbench_local.report.text import visible
 from robustbench_local.report.write import write_report
 from robustbench_local.store import Row
@@ -38,7 +36,7 @@ def results_of(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Resu
 
 
 def tables_of(results: Results) -> list[Table]:
-    return robust_tables(results.rows, results.standing)
+    return results.tables()
 
 
 def usual(folder: Path) -> Results:
@@ -95,9 +93,7 @@ def test_latex_escapes_every_special_character() -> None:
 
 
 def test_json_holds_every_figure_and_null_where_there_is_none(tmp_path: Path) -> None:
-    results = usual(tmp_path)
-    made = tables_of(results)
-    record = json.loads(export.json_text(made, [ranks(table, results.standing) for table in made]))
+    record = json.loads(export.json_text(tables_of(usual(tmp_path))))
     fixed = record["tables"][0]
     lines = {line["defense"]["name"]: line for line in fixed["lines"]}
     assert lines["none"]["worst"] == [
@@ -105,6 +101,7 @@ def test_json_holds_every_figure_and_null_where_there_is_none(tmp_path: Path) ->
     ]
     assert lines["jpeg"]["robust"][1] is None
     assert lines["jpeg"]["worst"] == [None]
+    assert [lines[name]["rank"] for name in ("trades", "none")] == [[1, 2], [1, 2]]  # of four images
     assert lines["jpeg"]["rank"] is lines["median"]["rank"] is None
     assert lines["median"]["keys"][1] is None
     assert lines["none"]["flags"] == [[], ["near_tie:2"]]
@@ -128,31 +125,6 @@ def test_model_info_says_what_rows_know_and_claims_no_autoattack(tmp_path: Path)
     assert (linf["clean_acc"], linf["autoattack_acc"], linf["reported"]) == ("100.00", "50.00", "25.00")
     assert linf["unreliable"] is False
     assert files["model_info/cifar10/L2/preact-small-none_0.5.json"]["autoattack_acc"] is None
-
-
-def test_mcnemar_is_the_exact_binomial_test() -> None:
-    for lost, gained in [(0, 0), (1, 0), (5, 1), (3, 3), (40, 17), (0, 9)]:
-        expected = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
-        assert mcnemar(lost, gained) == pytest.approx(expected, abs=1e-12)
-        assert mcnemar(gained, lost) == mcnemar(lost, gained)
-
-
-def test_ranks_are_shared_by_what_the_paired_test_cannot_tell_apart(tmp_path: Path) -> None:
-    n = 40
-    best, nearly, low = ([1] * k + [0] * (n - k) for k in (30, 27, 10))
-    results = results_of(
-        tmp_path, *(a_row(bits, defense=name, ids=f"0:{n}") for bits, name in [(best, "a"), (nearly, "b"), (low, "c")]),
-        a_row(None, defense="d", ids=f"0:{n}"),
-    )  # fmt: skip
-    (table,) = tables_of(results)
-    assert [line.defense.name for line in table.lines] == ["a", "b", "c", "d"]
-    assert ranks(table, results.standing) == [1, 1, 3, None]  # 3 images more are luck, p = 0.25; 17 more are not
-    # Unpaired, the intervals of 30 and 22 of 40 overlap; on the same images 8 that only one gets right are not luck.
-    closer = [1] * 22 + [0] * (n - 22)
-    results = results_of(
-        tmp_path / "paired", *(a_row(bits, defense=name, ids=f"0:{n}") for bits, name in [(best, "a"), (closer, "b")])
-    )
-    assert ranks(tables_of(results)[0], results.standing) == [1, 2]
 
 
 def eps_rows(n: int = 24) -> list[tuple[Row, np.ndarray]]:

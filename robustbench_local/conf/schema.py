@@ -9,19 +9,25 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Cells = data x models x defenses x attacks x threats x seeds x count.
+    """Cells = data x models x defenses x attacks x threats x seeds x count x adaptive.
 
     data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
     models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
                 data sets a mapping {data: [models]} says which goes where
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
-    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's
-    threats     linf:8/255, l2:0.5, l1:12, l0:1; a list, or a mapping {data: [threats]}
+    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
+                with `n` the attack gets only so many of the grid's images, in a table of their own
+    threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
+    severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
+    baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
+    attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
     device      auto takes CUDA where there is one; cpu, cuda, cuda:1
     count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
+    adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part
+                without its defense (of what was only trained there is none); or the list of both
     precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
     weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
     allow_large takes an linf eps of 0.5 and more
@@ -35,6 +41,9 @@ class GridConfig:
     attacks: str | list[Any]
     threats: str | list[str] | dict[str, Any] = field(default_factory=list)
     defenses: str | list[Any] = "none"
+    severities: int | list[int] = field(default_factory=list)
+    baseline: str | None = None
+    attack_under: str | None = None
     seeds: int | list[int] = 0
     n: int | None = None
     ids: str | list[int] | None = None
@@ -43,6 +52,7 @@ class GridConfig:
     source: str | None = None
     device: str = "auto"
     precision: str = "float32"
+    adaptive: bool | list[bool] = True
     count: str | list[str] = "all"
     targets: str | None = None
     budget: int | None = None

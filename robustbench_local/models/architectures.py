@@ -120,6 +120,15 @@ def trades_cnn() -> nn.Module:
     return nn.Sequential(OrderedDict(feature_extractor=nn.Sequential(features), classifier=nn.Sequential(classifier)))
 
 
+def lenet5() -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling for (3, 32, 32): 62,006 weights."""
+    pool = nn.MaxPool2d(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5), nn.ReLU(), pool, nn.Conv2d(6, 16, 5), nn.ReLU(), pool, nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+
+
 def _strided_cnn(first: int, second: int, hidden: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, first, 4, stride=2, padding=1), nn.ReLU(),
@@ -142,6 +151,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "wide_resnet28_10": wide_resnet28_10,
     "madry_cnn": madry_cnn,
     "trades_cnn": trades_cnn,
+    "lenet5": lenet5,
     "fast_cnn": fast_cnn,
     "mnist_small": mnist_small,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.errors import StoreError
-from robustbench_local.report.paired import ALPHA, mcnemar
+from robustbench_local.metrics.paired import Paired, holm
+from robustbench_local.metrics.paired import compare as paired
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done
 from robustbench_local.report.text import DASH, percent, visible
@@ -31,19 +32,17 @@ _LOOSE = tuple(key for key in _CELL if key not in ("defense_settings", "seed"))
 
 @dataclass(frozen=True)
 class Change:
-    """One cell in both folders, on the images they share; before and after are robust accuracies in [0, 1].
+    """One cell in both folders. before and after are robust accuracies in [0, 1], None where there is no result.
 
-    lost images stood only before, gained ones only after; p is McNemar's exact two-sided p-value, adjusted by Holm
-    (1979) for the number of cells compared. Without a result on one side, what says which, and the figures are None.
+    pair: what the images that both share say: those lost stood only before, those gained only after. p: of the paired
+    test (McNemar's exact one; of random models, sign flips), adjusted by Holm (1979) for the cells compared.
     """
 
     name: str
     what: str
-    images: int = 0
     before: float | None = None
     after: float | None = None
-    lost: int = 0
-    gained: int = 0
+    pair: Paired | None = None
     p: float | None = None
 
     @property
@@ -52,11 +51,11 @@ class Change:
         return self.what in ("worse", "only before", "failed after", "other data", "no image in common")
 
 
-def compare(before: Results, after: Results, alpha: float = ALPHA) -> list[Change]:
+def compare(before: Results, after: Results, alpha: float = 0.05) -> list[Change]:
     """Every cell of two folders, in the order of their names. StoreError where they have no cell in common.
 
     A cell of one folder meets that of the other with the same data, model, defense, attack and threat; weights and
-    versions may differ. An image of a random model stands if it does on most draws.
+    versions may differ.
     """
     pairs = _pairs(before.rows, after.rows)
     if not any(old and new for _, old, new in pairs):
@@ -64,11 +63,9 @@ def compare(before: Results, after: Results, alpha: float = ALPHA) -> list[Chang
             "the two folders have no cell in common: the same data, model, defense, attack and threat must be in both"
         )
     changes = [_change(name, old, new, before, after) for name, old, new in pairs]
-    tested = sorted((c.p, place) for place, c in enumerate(changes) if c.p is not None)
-    so_far = 0.0
-    for rank, (p, place) in enumerate(tested):
-        so_far = max(so_far, min(1.0, p * (len(tested) - rank)))
-        changes[place] = _judged(changes[place], so_far, alpha)
+    tested = [(place, change.pair) for place, change in enumerate(changes) if change.pair]
+    for (place, pair), p in zip(tested, holm([pair.p for _, pair in tested]), strict=True):
+        changes[place] = replace(changes[place], p=p, what=_word(pair, p, alpha))
     return changes
 
 
@@ -81,12 +78,11 @@ def show(changes: Sequence[Change], console: Console | None = None) -> None:
     for change in sorted(changes, key=lambda c: (not c.worse, c.p if c.p is not None else 1.0)):
         style = "red" if change.worse else "green" if change.what == "better" else "dim"
         figures = [percent(rate) if rate is not None else DASH for rate in (change.before, change.after)]
-        paired = change.p is not None
-        grid.add_row(
-            Text(change.name), str(change.images) if paired else DASH, *figures,
-            str(change.lost) if paired else DASH, str(change.gained) if paired else DASH,
-            f"{change.p:.3g}" if change.p is not None else DASH, Text(change.what, style),
-        )  # fmt: skip
+        pair, lost, gained, p = DASH, DASH, DASH, DASH
+        if change.pair:
+            pair, lost, gained = (str(n) for n in (change.pair.n, change.pair.only_first, change.pair.only_second))
+            p = f"{change.p:.3g}"
+        grid.add_row(Text(change.name), pair, *figures, lost, gained, p, Text(change.what, style))
     console.print(grid)
     counts = {what: sum(c.what == what for c in changes) for what in dict.fromkeys(c.what for c in changes)}
     console.print(
@@ -162,17 +158,14 @@ def _change(name: str, old: Row | None, new: Row | None, before: Results, after:
     other = old["definition"]["data_digest"] != new["definition"]["data_digest"]
     if other and (same_ids or not np.array_equal(old_arrays["labels"][first], new_arrays["labels"][second])):
         return Change(name, "other data", before=_robust(old), after=_robust(new))
-    stood, stands = before.standing(old)[first], after.standing(new)[second]
-    lost, gained = int(((stood > 0.5) & (stands <= 0.5)).sum()), int(((stood <= 0.5) & (stands > 0.5)).sum())
-    return Change(
-        name, "", len(first), float(stood.mean()), float(stands.mean()), lost, gained, float(mcnemar(lost, gained))
-    )
+    pair = paired(before.standing(old)[first], after.standing(new)[second])
+    return Change(name, "", pair.first, pair.second, pair)
 
 
-def _judged(change: Change, p: float, alpha: float) -> Change:
-    same = not change.lost and not change.gained
-    what = "same" if same else "within luck" if p >= alpha else "worse" if change.lost > change.gained else "better"
-    return Change(**{**vars(change), "p": p, "what": what})
+def _word(pair: Paired, p: float, alpha: float) -> str:
+    if not pair.only_first and not pair.only_second:
+        return "same"
+    return "within luck" if p >= alpha else "worse" if pair.difference.value > 0 else "better"
 
 
 def _robust(row: Row) -> float:

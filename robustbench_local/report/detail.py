@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from robustbench_local.audit.core import Status
 from robustbench_local.metrics import wilson
-from robustbench_local.report.paired import least
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Line, Rate, Table, done, rate
+from robustbench_local.report.table import Line, Rate, Table, done, rate, worst_case
 from robustbench_local.report.text import explain, flag_name, percent, visible
 from robustbench_local.report.words import verdict
 from robustbench_local.store import Row
@@ -76,12 +75,12 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
     cells = [_cell(str(label), row) for label, row in zip(table.attacks, line.rows, strict=True)]
     cells.sort(key=lambda cell: (cell.robust is None, cell.robust.value if cell.robust else 0.0, cell.attack))
     return Detail(
-        verdict(line, table), tuple(cells), tuple(_classes(line, results)), tuple(_grounds(line, table, results)),
+        verdict(line, table), tuple(cells), tuple(_classes(line, table, results)), tuple(_grounds(line, table, results)),
         tuple(_settings(line)), tuple(_measures(line)),
     )  # fmt: skip
 
 
-def flags_of(rows: Iterator[Row] | tuple[Row | None, ...]) -> list[Flag]:
+def flags_of(rows: Iterable[Row | None]) -> list[Flag]:
     """Every flag of these rows once, counts left out where rows differ."""
     every: dict[str, set[str]] = {}
     for row in rows:
@@ -116,12 +115,12 @@ def _count(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
 
 
-def _classes(line: Line, results: Results) -> Iterator[Class]:
+def _classes(line: Line, table: Table, results: Results) -> Iterator[Class]:
     """Per class that occurs, in the order of labels; the worst case, or where there is none the strongest attack."""
     good = [row for row in line.rows if done(row)]
     if not good or not good[0]["results"]["per_class"]:
         return
-    bits = least(line, results.standing)
+    bits = worst_case(table, line, results.standing)
     if bits is None:
         bits = results.standing(min(good, key=lambda row: row["results"]["robust_accuracy"]))
     labels = results.arrays(good[0], "labels").get("labels")
@@ -135,8 +134,9 @@ def _classes(line: Line, results: Results) -> Iterator[Class]:
 
 
 def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
-    good = [row for row in line.rows if done(row)]
-    total = len(table.attacks)
+    judging = [(attack, row) for attack, row in zip(table.attacks, line.rows, strict=True) if not attack.naive]
+    good = [row for _, row in judging if done(row)]
+    total = len(judging)
     if len(good) == total:
         yield Ground(True, f"All {total} attacks of this table ran to their end.")
     else:
@@ -159,18 +159,15 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(False, f"Rounded to 8 bits, the images of {attack} lose {percent(loss)} points of their success.")
     elif rounded:
         yield Ground(True, "What was found survives rounding to 8 bits inside the ball.")
-    for row in good:
-        yield from _audited(results.audit(row))
-
-
-def _audited(audit: Any) -> Iterator[Ground]:
-    """The checks of an audit: a list, or a mapping with "checks", of {name, passed or verdict, evidence}."""
-    checks = audit.get("checks", []) if isinstance(audit, Mapping) else audit or []
-    for check in checks if isinstance(checks, list) else []:
-        if isinstance(check, Mapping) and "name" in check:
-            words = [str(check[key]) for key in ("evidence", "what_to_do") if check.get(key)]
-            passed = check.get("passed", check.get("verdict") in ("sound", "ok", "passed"))
-            yield Ground(bool(passed), visible(f"{check['name']}: {'. '.join(words) or check.get('verdict', '')}"))
+    keys = {row["key"] for row in good}
+    for audit in results.audits:
+        for each in audit.findings if keys & {*audit.rows} else ():
+            found = each.finding
+            if each.threat == table.threat and found.status is not Status.UNCHECKED:
+                sound = found.status is Status.SOUND
+                advice = "" if sound or not found.advice else f" {found.advice[0].upper()}{found.advice[1:]}."
+                said = f"Audit, {found.check}: {found.status.name.lower()}, {found.evidence}."
+                yield Ground(sound, visible(said + advice))
 
 
 def _settings(line: Line) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from robustbench_local.report.table import Label, Line, Rate, Table, done
@@ -12,9 +12,9 @@ from robustbench_local.report.text import slug
 _FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within
 
 
-def json_text(tables: Sequence[Table], ranks: Sequence[Sequence[int | None]]) -> str:
-    """Every figure of the tables; accuracies in [0, 1], null where there is none. ranks: per table, per line."""
-    record = [_table(table, own) for table, own in zip(tables, ranks, strict=True)]
+def json_text(tables: Iterable[Table]) -> str:
+    """Every figure of the tables; accuracies in [0, 1], null where there is none. A rank is [best, worst]."""
+    record = [_table(table) for table in tables]
     return json.dumps({"tables": record}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -41,19 +41,20 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
             yield f"{folder}/{name}_{slug(eps)}.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(table: Table, ranks: Sequence[int | None]) -> dict[str, Any]:
+def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title, "data": table.data, "split": table.split, "images": table.images,
         "threat": table.threat, "targets": table.targets, "random": table.stochastic,
-        "attacks": [_label(attack) for attack in table.attacks], "worst_cases": list(table.worst),
+        "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
         "lines": [
             {
-                "rank": rank, "model": line.model, "defense": _label(line.defense), "clean": _rate(line.clean),
-                "robust": [_rate(rate) for rate in line.robust], "worst": [_rate(rate) for rate in line.worst],
+                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model, "defense": _label(line.defense), "clean": _rate(line.clean),
+                "robust": [_rate(rate) for rate in line.robust], "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
                 "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
+                "audit": [{"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults],
                 "keys": [row["key"] if row else None for row in line.rows],
             }
-            for line, rank in zip(table.lines, ranks, strict=True)
+            for line in table.lines
         ],
         "notes": list(table.notes),
     }  # fmt: skip
@@ -81,6 +82,6 @@ def _autoattack(line: Line) -> Rate | None:
 
 
 def _unreliable(line: Line) -> bool | None:
-    """RobustBench's word for an evaluation that AutoAttack cannot be trusted with: here, anything flagged."""
+    """RobustBench's word for an evaluation that AutoAttack cannot be trusted with: here, anything flagged or not sound."""
     rows = [row for row in line.rows if done(row)]
-    return any(row["results"]["flags"] for row in rows) if rows else None
+    return bool(line.faults) or any(row["results"]["flags"] for row in rows) if rows else None

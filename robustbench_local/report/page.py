@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -33,8 +32,8 @@ class Entry:
     """
 
     id: str
-    rank: int | None
-    tied: bool
+    place: int
+    rank: str
     name: str
     of: str
     clean: Rate | None
@@ -50,7 +49,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """A table as a section of the page. lower: the worst cases of attackers who see less, by name."""
+    """A table as a section of the page. lower: other worst cases, by name: of attackers who see
+    less, of the union over norms.
+    """
 
     table: Table
     within: str
@@ -62,11 +63,10 @@ class Board:
 
 
 def page(
-    tables: Sequence[Table], ranks: Sequence[Sequence[int | None]], results: Results, pictures: Sequence[Picture],
-    title: str,
+    tables: Sequence[Table], results: Results, pictures: Sequence[Picture], title: str
 ) -> str:  # fmt: skip
-    """The whole file. ranks: per table, per line. pictures: plots, each shown with the table it names."""
-    boards = [_board(*each, results, pictures) for each in zip(tables, ranks, strict=True)]
+    """The whole file. pictures: plots, each shown with the tables it names."""
+    boards = [_board(table, results, pictures) for table in tables]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -99,16 +99,12 @@ def _asset(name: str) -> str:
     return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _board(table: Table, ranks: Sequence[int | None], results: Results, pictures: Sequence[Picture]) -> Board:
+def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board:
     defended = len({str(line.defense) for line in table.lines}) > 1
-    shared = Counter(ranks)
-    entries = [
-        _entry(line, rank, shared[rank] > 1, defended, table, results)
-        for line, rank in zip(table.lines, ranks, strict=True)
-    ]
+    entries = [_entry(line, place, defended, table, results) for place, line in enumerate(table.lines, 1)]
     return Board(
-        table, words.within(table.threat), words.answer(table, ranks),
-        [name.removeprefix("worst case, ") for name in table.worst[:-1]], entries, list(_attacks(table)),
+        table, words.within(table.threat), words.answer(table),
+        [*(f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]), *table.union], entries, list(_attacks(table)),
         [
             {"uri": _uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}
             for picture in pictures if any(shown is table for shown in picture.tables)
@@ -116,7 +112,7 @@ def _board(table: Table, ranks: Sequence[int | None], results: Results, pictures
     )  # fmt: skip
 
 
-def _entry(line: Line, rank: int | None, tied: bool, defended: bool, table: Table, results: Results) -> Entry:
+def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
     cells = list(zip(table.attacks, line.rows, strict=True))
     good = [(str(label), row["results"]["robust_accuracy"]) for label, row in cells if done(row)]
     flags = flags_of(line.rows)
@@ -127,8 +123,8 @@ def _entry(line: Line, rank: int | None, tied: bool, defended: bool, table: Tabl
     terms += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
     return Entry(
         id=hashlib.sha256(json.dumps([table.title, line.model, str(line.defense)]).encode()).hexdigest()[:10],
-        rank=rank, tied=tied and rank is not None, name=name, of=of,
-        clean=line.clean, robust=line.worst[-1], lower=line.worst[:-1],
+        place=place, rank=str(line.rank).replace('-', '–') if line.rank else '', name=name, of=of,
+        clean=line.clean, robust=line.worst[-1], lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
         strongest=min(good, key=lambda found: found[1])[0] if good else "",
         families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),

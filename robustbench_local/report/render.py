@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.table import Label
 from robustbench_local.report.text import DASH, interval, percent, visible
 
 if TYPE_CHECKING:
-    from robustbench_local.report.table import Line, Rate, Table
+    from robustbench_local.metrics.paired import Rank
+    from robustbench_local.report.table import Line, Table
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
@@ -26,7 +28,12 @@ CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
     " Worst case: per image, over these attacks."
 )
+RANKS = "Rank: from - to, where these images cannot tell models apart (paired tests, 5 % for all together)."
 EMPTY = f"{DASH}: failed or not run, and then no worst case."
+NAIVE = (
+    "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
+    " nothing could be left out."
+)
 RANDOM = "Random models: mean over fresh draws."
 
 _COLUMNS = (
@@ -46,7 +53,7 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
     for table in tables:
         names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
         attacks, keys = _numbered(table.attacks)
-        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in table.worst)]
+        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in last(table))]
         label_width = min(max(_width(str(name)) for name in names), console.width // 2)
         at_once = max(1, (console.width - label_width - 3) // max(COLUMN, 2 + max(map(_width, heads))))
         console.print(Text(table.title, style="bold"))
@@ -57,7 +64,7 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
             for head in heads[block]:
                 grid.add_column(Text(head), justify="right", no_wrap=True)
             for name, line in zip(names, table.lines, strict=True):
-                grid.add_row(name, *map(_two_lines, rates(line)[block]))
+                grid.add_row(name, *map(_two_lines, rates(line, table)[block]))
             console.print(grid)
         for note in [*keys, *legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
@@ -68,8 +75,8 @@ def markdown(tables: Sequence[Table]) -> str:
     """A heading and a table each; cells read "45.2 (42.1-48.3)"."""
     parts = []
     for table in tables:
-        heads = ["model", "defense", "clean", *map(str, table.attacks), *table.worst]
-        rows = [[line.model, str(line.defense), *map(one_line, rates(line))] for line in table.lines]
+        heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]
+        rows = [[line.model, str(line.defense), *map(one_line, rates(line, table))] for line in table.lines]
         cells = [[_inert(cell) for cell in row] for row in [heads, *rows]]
         cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
         body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
@@ -92,8 +99,9 @@ def csv_text(tables: Iterable[Table]) -> str:
             }  # fmt: skip
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(_no_formula(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
-            for name, robust in zip(table.worst, line.worst, strict=True):
+            for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 status = {"status": "ok" if robust else "missing"}
+                status |= {"flags": "; ".join(f"audit: {fault.check}" for fault in line.faults)}
                 writer.writerow(_no_formula(where | {"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
 
@@ -125,9 +133,18 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high} if rate else {}
 
 
-def rates(line: Line) -> list[Rate | None]:
-    """A line's figures in the order of the columns: clean, attacks, worst cases."""
-    return [line.clean, *line.robust, *line.worst]
+def last(table: Table) -> list[str]:
+    """The headings after the attacks'."""
+    return [*table.worst, *["rank"] * _is_ranked(table), *table.union]
+
+
+def rates(line: Line, table: Table) -> list[Rate | Rank | None]:
+    """A line's figures in the order of the columns."""
+    return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.union]
+
+
+def _is_ranked(table: Table) -> bool:
+    return sum(line.rank is not None for line in table.lines) > 1
 
 
 def _width(text: str) -> int:
@@ -148,16 +165,19 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
 
 def legend(table: Table) -> list[str]:
     """What a reader must know of the figures."""
-    empty = any(rate is None for line in table.lines for rate in rates(line))
-    return [CAPTION, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
+    empty = any(rate is None for line in table.lines for rate in rates(line, table))
+    naive = any(attack.naive for attack in table.attacks)
+    return [CAPTION, *[RANKS] * _is_ranked(table), *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
 
 
-def _two_lines(rate: Rate | None) -> Text:
-    if rate is None:
-        return Text(DASH)
+def _two_lines(rate: Rate | Rank | None) -> Text:
+    if not isinstance(rate, Rate):
+        return Text(str(rate) if rate else DASH)
     return Text.assemble(percent(rate.value), "\n", (interval(rate.low, rate.high), "dim"))
 
 
-def one_line(rate: Rate | None) -> str:
-    """ "45.2 (42.1-48.3)", or a dash."""
-    return f"{percent(rate.value)} ({interval(rate.low, rate.high)})" if rate else DASH
+def one_line(rate: Rate | Rank | None) -> str:
+    """"45.2 (42.1-48.3)", or a dash."""
+    if not isinstance(rate, Rate):
+        return str(rate) if rate else DASH
+    return f"{percent(rate.value)} ({interval(rate.low, rate.high)})"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.audit.beside import Audit
+from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.errors import StoreError
+from robustbench_local.report.table import Table, robust_tables, standing_in
 from robustbench_local.store import Array, Row, Store
 
 
@@ -48,21 +50,21 @@ class Results:
         return self.stores[row["key"]].arrays(row["key"], *names)
 
     def standing(self, row: Row) -> npt.NDArray[np.float64]:
-        """(N,) of a good row, whether each image stood the attack: 0, 1, or a random model's share of draws."""
+        """(N,) of a good row, whether each image stood: 0, 1, or a random model's share of draws. See standing_in."""
         key = row["key"]
         if key not in self._standing:
-            arrays = self.arrays(row, "robust", "bits")
-            bits = arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"]
-            self._standing[key] = bits.astype(np.float64)
+            self._standing[key] = standing_in(self.stores[key], self.audits)(row)
         return self._standing[key]
 
-    def audit(self, row: Row) -> Any:
-        """What the audit wrote beside a row, FOLDER/audit/KEY.json; None where there was none."""
-        path = self.stores[row["key"]].folder / "audit" / f"{row['key']}.json"
-        try:
-            return json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            return None
+    def tables(self) -> list[Table]:
+        """The tables of all rows, as audited."""
+        return robust_tables(self.rows, self.standing, self.audits)
+
+    @functools.cached_property
+    def audits(self) -> list[Audit]:
+        """Every audit kept beside the rows."""
+        stores = {store.folder: store for store in self.stores.values()}
+        return [audit for store in stores.values() for audit in kept_audits(store)]
 
 
 def with_rows(folder: Path) -> list[Path]:

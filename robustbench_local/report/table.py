@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.metrics import wilson
+from robustbench_local.audit.beside import Audit, lowered
+from robustbench_local.audit.core import Finding
+from robustbench_local.metrics.paired import Rank, ranks
+from robustbench_local.metrics.rates import Rate as Rate
+from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
 from robustbench_local.report.text import visible
-from robustbench_local.store import Row
+from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
 
-_USUAL = {"count": "all", "precision": "float32", "budget": None}  # anything else is part of an attack's name
+# anything else is part of an attack's name
+_USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
+_NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An accuracy in [0, 1] and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,29 @@ class Label:
     name: str
     details: tuple[str, ...] = ()
 
+    @property
+    def naive(self) -> bool:
+        return self.name.startswith(_NAIVE)
+
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.details)})" if self.details else self.name
 
 
 @dataclass(frozen=True)
 class Line:
-    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table."""
+    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
+    faults: what an audit found that is not sound.
+
+    rank: among the table's lines, by the worst case of the highest access level. union: of the table's union, if any.
+    """
 
     model: str
     defense: Label
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
+    faults: tuple[Finding, ...] = ()
+    rank: Rank | None = None
+    union: tuple[Rate | None, ...] = ()
 
     @property
     def clean(self) -> Rate | None:
@@ -63,7 +71,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines over the same images within the same threat model; a random model never stands beside a fixed one."""
+    """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
+
+    union: the name of the worst case over this threat model and those of other norms, where there are any.
+    """
 
     data: str
     split: str
@@ -75,6 +86,7 @@ class Table:
     worst: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    union: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -83,20 +95,35 @@ class Table:
         return ", ".join(parts)
 
 
-def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
+def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] = ()) -> list[Table]:
     """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
     these cells failed or is missing there is none, and the line stands after those that have one.
     """
-    tables = []
+    known: dict[str, npt.NDArray[np.float64]] = {}
+
+    def once(row: Row) -> npt.NDArray[np.float64]:
+        return known[row["key"]] if row["key"] in known else known.setdefault(row["key"], standing(row))
+
+    found = []
     for _, same_images in sorted(_by(_images, rows).items()):
-        groups = list(_by(_model, same_images).values())
+        within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
-            chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
-            if chosen:
-                tables.append(_table(chosen, stochastic, standing))
-    return tables
+            chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
+            found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
+    return found
+
+
+def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
+    """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
+
+    def standing(row: Row) -> npt.NDArray[np.float64]:
+        arrays = store.arrays(row["key"], "robust", "bits", "ids")
+        mean = arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+        return lowered(mean, arrays["ids"], row["key"], audits)
+
+    return standing
 
 
 def done(row: Row | None) -> TypeGuard[Row]:
@@ -108,21 +135,24 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) -> Table:
+def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
     columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
     attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
     models = _labels([group[0] for group in groups], "defense", ("weights_digest", "defense_version"))
-    levels = sorted({_access(row) for row in columns.values()} - {Access.NONE}) or [Access.NONE]
+    judging = {attack: row for attack, row in columns.items() if not _is_naive(row)}
+    levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
         found = {_attack(row): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
-            _worst([row for attack, row in cells.items() if _access(columns[attack]) <= level], standing)
+            _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
             for level in levels
         ]
-        lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst)))
+        faults = _faults(group, audits)
+        lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst), faults))
+    lines = _ranked(lines, attacks, standing)
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
@@ -134,12 +164,71 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
     )  # fmt: skip
 
 
-def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
-    good = [row for row in cells if done(row)]
-    if len(good) < len(cells):
-        return None
-    least = np.minimum.reduce([standing(row) for row in good])
-    return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
+def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) the least of each image's shares over these cells; None where one of them failed or is missing."""
+    shares = [standing(row) if done(row) else None for row in cells]
+    good = [each for each in shares if each is not None]
+    return np.minimum.reduce(good) if good and len(good) == len(shares) else None
+
+
+def worst_case(table: Table, line: Line, standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) shares that stand all attacks of the table, but for the naive; None as in least()."""
+    return least(_judging(line, table.attacks), standing)
+
+
+def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
+    return [row for row, attack in zip(line.rows, attacks, strict=True) if not attack.naive]
+
+
+def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing) -> list[Line]:
+    shares = {str(place): least(_judging(line, attacks), standing) for place, line in enumerate(lines)}
+    found = ranks({place: each for place, each in shares.items() if each is not None})
+    return [replace(line, rank=found.get(str(place))) for place, line in enumerate(lines)]
+
+
+def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
+    """The tables of the same images, with the worst case over all of them as a column, if they are of several norms.
+
+    Norm none (corruptions) is no ball, and no part of it. A model that lacks one of the tables has a dash.
+    """
+    balls = [table for table in tables if table.threat != "none"]
+    widest = {table.threat.partition(":")[0]: table.threat for table in sorted(balls, key=_eps)}
+    if len(widest) < 2:
+        return list(tables)
+    name = f"union of {', '.join(sorted(widest.values()))}"
+    shares: dict[str, list[npt.NDArray[np.float64] | None]] = defaultdict(list)
+    for table in balls:
+        for line in table.lines:
+            shares[_model_of(line)].append(worst_case(table, line, standing))
+    unions: dict[str, Rate | None] = {}
+    for model, each in shares.items():
+        good = [one for one in each if one is not None]
+        unions[model] = _rate(np.minimum.reduce(good)) if len(good) == len(balls) else None
+    return [
+        replace(
+            table, union=(name,), lines=tuple(replace(line, union=(unions[_model_of(line)],)) for line in table.lines)
+        ) if table.threat != "none" else table
+        for table in tables
+    ]  # fmt: skip
+
+
+def _model_of(line: Line) -> str:
+    return next(_model(row) for row in line.rows if row is not None)
+
+
+def _eps(table: Table) -> float:
+    return next(float(row["definition"].get("eps", 0)) for line in table.lines for row in line.rows if row is not None)
+
+
+def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
+    return None if shares is None else rate_of(shares)
+
+
+def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...]:
+    """Of the audits that saw rows of this group, within its threat."""
+    keys = {row["key"] for row in group}
+    threat = group[0]["definition"]["threat"]
+    return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
@@ -147,10 +236,14 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
     for line in lines:
         said: dict[str, list[str]] = defaultdict(list)
         for attack, row in zip(attacks, line.rows, strict=True):
+            if row is None and attack.naive:
+                continue  # nothing to leave out
             if remark := _remark(row):
                 said[remark].append(str(attack))
         for remark, names in said.items():
             yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+        for fault in line.faults:
+            yield f"{line.model} / {line.defense}, audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
 
 
 def _remark(row: Row | None) -> str:
@@ -163,7 +256,10 @@ def _remark(row: Row | None) -> str:
 
 def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
     """The attack or defense of each row, with those settings that are unusual or differ among its namesakes."""
-    named = [(row["definition"][kind], row["definition"]["model"] if kind == "defense" else None) for row in rows]
+    named = [
+        (row["definition"][kind], row["definition"]["model"] if kind == "defense" else None, _is_naive(row))
+        for row in rows
+    ]
     settings = [
         row["definition"][f"{kind}_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in also}
         for row in rows
@@ -173,7 +269,7 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(visible(name[0]), tuple(
+        Label(visible(f"{_NAIVE}{name[0]}" if kind == "attack" and name[2] else name[0]), tuple(
             visible(f"{key}={_short(value)}") for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
         ))
@@ -194,7 +290,7 @@ def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _attack(row: Row) -> str:
-    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED)
+    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED, "adaptive")
 
 
 def _model(row: Row) -> str:
@@ -202,7 +298,11 @@ def _model(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest")
+    return _identity(row, "data", "split", "targets", "ids", "data_digest")
+
+
+def _threat(row: Row) -> str:
+    return str(row["definition"]["threat"])
 
 
 def _identity(row: Row, *keys: str) -> str:
@@ -211,6 +311,11 @@ def _identity(row: Row, *keys: str) -> str:
 
 def _access(row: Row) -> Access:
     return Access[row["definition"]["access"].upper()]
+
+
+def _is_naive(row: Row) -> bool:
+    """Of an attack that knew of no defense: shown, and no part of the worst case."""
+    return not row["definition"].get("adaptive", True)
 
 
 def _is_stochastic(row: Row) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import interval, percent
 
@@ -32,7 +30,7 @@ def named(line: Line) -> str:
     return f"{line.model} with {line.defense}" if line.defense.name != "none" else f"{line.model}, {defense(line)}"
 
 
-def answer(table: Table, ranks: Sequence[int | None]) -> str:
+def answer(table: Table) -> str:
     """What the table says of its best model."""
     best = table.lines[0]
     worst = best.worst[-1]
@@ -45,7 +43,7 @@ def answer(table: Table, ranks: Sequence[int | None]) -> str:
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {named(best)}, {found}{clean}."
-    shared = sum(rank == 1 for rank in ranks) - 1
+    shared = best.rank.worst - best.rank.best if best.rank else 0
     tie = f" {shared} other{'s' if shared > 1 else ''} cannot be told apart from it on these images." if shared else ""
     return f"Most robust here is {named(best)}: {found}{clean}.{tie}"
 

@@ -8,10 +8,9 @@ from robustbench_local.files import whole_file
 from robustbench_local.report import export, render
 from robustbench_local.report.latex import latex
 from robustbench_local.report.page import page
-from robustbench_local.report.paired import ranks
 from robustbench_local.report.plots import plots
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Table, robust_tables
+from robustbench_local.report.table import Table
 
 
 def write_report(results: Results, folder: Path, title: str | None = None) -> list[Table]:
@@ -19,15 +18,14 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
 
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
-    tables = robust_tables(results.rows, results.standing)
-    places = [ranks(table, results.standing) for table in tables]
+    tables = results.tables()
     pictures = plots(tables, results)
     files = {
         "table.md": render.markdown(tables),
         "table.csv": render.csv_text(tables),
         "table.tex": latex(tables),
-        "table.json": export.json_text(tables, places),
-        "index.html": page(tables, places, results, pictures, title or folder.resolve().name),
+        "table.json": export.json_text(tables),
+        "index.html": page(tables, results, pictures, title or folder.resolve().name),
         **{f"plots/{picture.name}.svg": picture.svg for picture in pictures},
         **dict(export.model_infos(tables)),
     }
@@ -39,4 +37,4 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
 
 def print_tables(results: Results) -> None:
     """Show the tables in the terminal."""
-    render.show(robust_tables(results.rows, results.standing))
+    render.show(results.tables())

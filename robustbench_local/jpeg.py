@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defenses._linear import separable
-from defenses._wrapper import check
 from robustbench_local.errors import ConfigError
+from robustbench_local.linear import separable
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 Surrogate = Literal["identity", "soft"]
@@ -41,7 +40,8 @@ _ROW = 4 * math.sqrt(8)  # one over the unit in which libjpeg keeps sums of rows
 
 def check_settings(qualities: tuple[int, ...], subsampling: str) -> None:
     for quality in qualities:
-        check("quality", quality, 1, 100, "as libjpeg counts")
+        if not 1 <= quality <= 100:
+            raise ConfigError(f"quality is {quality}: it must be in [1, 100], as libjpeg counts")
     if subsampling not in ("4:2:0", "4:4:4"):
         raise ConfigError(f'subsampling "{subsampling}" is unknown: 4:2:0 or 4:4:4')
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Edge = Literal["mirror", "reflect", "nearest"]
 
 
 def separable(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -16,12 +20,33 @@ def separable(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 def mirrored(length: int, weights: Tensor) -> Tensor:
     """(length, length): the filter `weights` (odd, its middle at the pixel), with edges mirrored and not repeated."""
+    return filtering(length, weights, "mirror")
+
+
+def filtering(length: int, weights: Tensor, edge: Edge) -> Tensor:
+    """(length, length): the filter `weights` (odd, its middle at the pixel).
+
+    edge, of a b c: "mirror" goes on b c, "reflect" (the edge repeated once) a b c, "nearest" a a a.
+    """
     reach = len(weights) // 2
     place = torch.arange(length)[:, None] + torch.arange(-reach, reach + 1)
-    period = max(1, 2 * (length - 1))
-    place = place % period
-    place = torch.minimum(place, period - place)
+    if edge == "nearest":
+        place = place.clamp(0, length - 1)
+    elif edge == "mirror":
+        place = place % max(1, 2 * (length - 1))
+        place = torch.minimum(place, max(1, 2 * (length - 1)) - place)
+    else:
+        place = place % (2 * length)
+        place = torch.minimum(place, 2 * length - 1 - place)
     return torch.zeros(length, length, dtype=weights.dtype).scatter_add_(1, place, weights.expand(length, -1))
+
+
+def gaussian(length: int, sigma: float, edge: Edge, truncate: float = 4.0) -> Tensor:
+    """(length, length) float64: the normal filter, cut off after `truncate` sigma, as SciPy does it."""
+    reach = int(truncate * sigma + 0.5)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    weights = torch.exp(-(place**2) / (2 * max(sigma, 1e-9) ** 2))
+    return filtering(length, weights / weights.sum(), edge)
 
 
 def cut(length: int, start: Tensor, count: Tensor, size: int, place: Tensor) -> Tensor:

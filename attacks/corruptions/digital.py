@@ -1,0 +1,96 @@
+"""What files and screens do: fewer pixels, fewer levels, lossy codecs."""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
+from attacks.corruptions._sampling import resized
+from robustbench_local.corruption import Corruption
+from robustbench_local.draws import Draws
+from robustbench_local.jpeg import compressed
+from robustbench_local.linear import separable
+
+
+@dataclass(frozen=True)
+class Pixelate(Corruption):
+    """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger."""
+
+    benchmark: ClassVar[str] = CIFAR_10_C
+    summary: ClassVar[str] = "fewer and larger pixels"
+    paper: ClassVar[str] = IMAGENET_C
+    levels: ClassVar[tuple[Any, ...]] = (0.95, 0.9, 0.85, 0.75, 0.65)
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        down, across = (_there_and_back(length, int(length * self.level), "box").to(x) for length in x.shape[2:])
+        return separable(x, down, across)
+
+
+@dataclass(frozen=True)
+class Resolution(Corruption):
+    """Taken at a lower resolution and shown at the old one, linearly both ways. levels: the lower over the old."""
+
+    summary: ClassVar[str] = "made smaller and enlarged again"
+    levels: ClassVar[tuple[Any, ...]] = (0.75, 0.6, 0.5, 0.375, 0.25)
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        down, across = (_there_and_back(length, int(length * self.level), "triangle").to(x) for length in x.shape[2:])
+        return separable(x, down, across)
+
+
+@dataclass(frozen=True)
+class JpegCompression(Corruption):
+    """JPEG with halved colour, as Pillow writes it. levels: the quality."""
+
+    benchmark: ClassVar[str] = CIFAR_10_C
+    summary: ClassVar[str] = "JPEG"
+    paper: ClassVar[str] = IMAGENET_C
+    levels: ClassVar[tuple[Any, ...]] = (80, 65, 58, 50, 40)
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        return compressed(x, self.level, "4:2:0")
+
+
+@dataclass(frozen=True)
+class WebpCompression(Corruption):
+    """Lossy WebP by Pillow's codec, image by image on the CPU. levels: the quality."""
+
+    summary: ClassVar[str] = "lossy WebP"
+    levels: ClassVar[tuple[Any, ...]] = (60, 40, 25, 15, 5)
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        from PIL import Image
+
+        colour = x.expand(-1, 3, -1, -1)  # WebP knows no grey
+        images = []
+        for pixels in (colour * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy():
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "webp", quality=self.level)
+            images.append(np.asarray(Image.open(file).convert("RGB")))
+        back = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(x) / 255
+        return back if x.shape[1] == 3 else back.mean(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Quantise(Corruption):
+    """Few levels, evenly spaced. levels: bits."""
+
+    summary: ClassVar[str] = "few levels of grey and colour"
+    levels: ClassVar[tuple[Any, ...]] = (5, 4, 3, 2, 1)
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        most: int = 2**self.level - 1
+        return (x * most).round() / most
+
+
+@functools.cache
+def _there_and_back(length: int, size: int, kernel: Any) -> Tensor:
+    """(length, length) float64: resampled to `size` pixels and back."""
+    return resized(size, length, kernel) @ resized(length, size, kernel)

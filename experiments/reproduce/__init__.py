@@ -1,0 +1,1 @@
+"""Published figures, measured again: `python -m experiments.reproduce NAME`."""

@@ -1,0 +1,57 @@
+"""Images as they arrive under a corruption: what an attacker then starts from, and what clean accuracy is of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from robustbench_local.corruption import Corruption
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.plugins import find_attack
+from robustbench_local.preflight import Source
+
+
+@dataclass(frozen=True)
+class Under:
+    """A corruption by name, written fog or fog:3, its severity after the colon."""
+
+    name: str
+    corruption: Corruption
+
+    @classmethod
+    def parse(cls, text: str) -> Under:
+        """ConfigError or PluginError where there is no such corruption or severity."""
+        name, colon, severity = text.strip().partition(":")
+        if colon and not severity.isdecimal():
+            raise ConfigError(f'attack_under "{text}": write fog or fog:3, with a severity of 1 .. 5 after the colon')
+        found = find_attack(name, {"severity": int(severity)} if colon else {})
+        if not isinstance(found, Corruption):
+            raise ConfigError(f'attack_under "{text}": {name} is an attack on a model, and no corruption of images')
+        return cls(name, found)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.corruption.severity}"
+
+    def definition(self) -> dict[str, Any]:
+        """What a row records of it."""
+        return {"name": self.name, "settings": asdict(self.corruption), "version": self.corruption.version}
+
+
+class Corrupted:
+    """The images of a source under a corruption, each from its own draws: as a judge reads them."""
+
+    def __init__(self, images: Source, under: Under, seed: int) -> None:
+        self._images, self._corruption, self._seed = images, under.corruption, seed
+        self.labels, self.ids = images.labels, images.ids
+        if hasattr(images, "classes"):
+            self.classes = images.classes
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        draws = Draws(self._seed, self.ids[rows]).stream("attack_under")
+        return self._corruption.apply(self._images[rows], draws)

@@ -1,0 +1,67 @@
+"""What happens to an image without anybody aiming at a model: corruptions, five severities each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local.attack import Attack
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.threat import Norm, ThreatModel
+
+SEVERITIES = (1, 2, 3, 4, 5)
+BLOCK = 2**19  # values worked on at a time on a CPU: caches and allocators dislike more
+
+
+@dataclass(frozen=True)
+class Corruption(Attack):
+    """An attacker who sees nothing and is bound by no norm: subclasses are `levels` and `corrupt`.
+
+    levels: the constants of each severity. benchmark: the published set it belongs to, such as "CIFAR-10-C", with the
+    constants of that set; empty where the constants are ours. scratch: values it needs beside those of an image.
+    Every image is corrupted, those that the model errs on as well, so that a row can also say how many of the corrupted
+    images are classified rightly, as the published sets count it.
+    """
+
+    access: ClassVar[Access] = Access.NONE
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.NONE})
+    benchmark: ClassVar[str] = ""
+    scratch: ClassVar[int] = 0
+    levels: ClassVar[tuple[Any, ...]]
+
+    severity: int = 3
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ConfigError(f"severity is {self.severity}: it must be a whole number in 1 .. {len(SEVERITIES)}")
+
+    @property
+    def level(self) -> Any:
+        """The constants of this severity."""
+        return self.levels[self.severity - 1]
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        """x (N, C, H, W) in [0, 1], C 1 or 3 -> the same shape; what leaves [0, 1] is clipped afterwards."""
+        raise NotImplementedError
+
+    def apply(self, x: Tensor, draws: Draws) -> Tensor:
+        """x (N, C, H, W) in [0, 1] -> corrupted, with 256 levels, as the files of the published sets have."""
+        if x.shape[1] not in (1, 3):
+            raise ConfigError(f"{type(self).__name__} takes images of 1 or 3 channels, these have {x.shape[1]}")
+        size = max(1, BLOCK // max(x[0].numel(), self.scratch)) if x.device.type == "cpu" else len(x)
+        white = x.new_full((), 255)  # by a tensor: CUDA multiplies by the reciprocal of a number
+        corrupted = torch.empty_like(x, memory_format=torch.contiguous_format)
+        with torch.autocast(x.device.type, enabled=False):
+            for start in range(0, len(x), size):
+                rows = slice(start, start + size)
+                block = self.corrupt(x[rows].contiguous(), draws[rows])
+                torch.div(block.clamp(0, 1).mul_(white).round_(), white, out=corrupted[rows])
+        return corrupted
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        return self.apply(x, draws)
