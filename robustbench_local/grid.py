@@ -30,7 +30,8 @@ from robustbench_local.metrics.classification import answers
 from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
-from robustbench_local.report.table import write_tables
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
@@ -107,7 +108,7 @@ class Grid:
             own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
             rows += own
             self._audit(own, model, self.images[plan.data, None])
-        write_tables(rows, self.store.folder)
+        write_report(Results.of(rows, self.store), self.store.folder)
         return rows
 
     def _audit(self, rows: list[Row], model: nn.Module, images: Images) -> None:
