@@ -88,7 +88,8 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 def _run(options: argparse.Namespace) -> int:
     from robustbench_local.grid import Grid
-    from robustbench_local.report.table import print_tables
+    from robustbench_local.report.corruption_text import show_corruptions
+    from robustbench_local.report.table import print_tables, standing_in
 
     name, overrides = _named(options, "grid")
     with Terminal() as report:
@@ -98,6 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         _show_preview(rows)
         return OK
     print_tables(rows, grid.store.folder)
+    show_corruptions(rows, standing_in(grid.store), grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, tables in {grid.store.folder / 'table.md'} and table.csv")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:

@@ -27,7 +27,8 @@ from robustbench_local.metrics import summarise
 from robustbench_local.models import rebuild, weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
-from robustbench_local.report.table import write_tables
+from robustbench_local.report.corruption_text import write_corruptions
+from robustbench_local.report.table import standing_in, write_tables
 from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
@@ -103,6 +104,7 @@ class Grid:
             cells = _sensible(cells, model)
             rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
         write_tables(rows, self.store.folder)
+        write_corruptions(rows, self.store.folder, standing_in(self.store), self.config.baseline)
         return rows
 
     def preview(self) -> list[Row]:

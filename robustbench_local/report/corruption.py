@@ -149,7 +149,8 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
-                    robust[other.title.partition(", ")[2]][_identity(row, _MODEL)] = line.worst[-1].value
+                    within = f"{other.threat}, {other.images} images"
+                    robust[within][_identity(row, _MODEL)] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
             if len(both) < 3 or any(len(set(column)) == 1 for column in zip(*both, strict=True)):

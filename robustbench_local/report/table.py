@@ -98,7 +98,8 @@ def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
     these cells failed or is missing there is none, and the line stands after those that have one.
     """
     tables = []
-    for _, same_images in sorted(_by(_images, rows).items()):
+    aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
+    for _, same_images in sorted(_by(_images, aimed).items()):
         groups = list(_by(_model, same_images).values())
         for stochastic in (False, True):
             chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
@@ -159,11 +160,16 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
-        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=about["threat"],
+        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=_threat(about),
         targets=about.get("targets"), stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
     )  # fmt: skip
+
+
+def _threat(about: dict[str, Any]) -> str:
+    under = about.get("attack_under")
+    return str(about["threat"]) + (f" under {under['name']}:{under['settings']['severity']}" if under else "")
 
 
 def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
@@ -239,7 +245,7 @@ def _model(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest")
+    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest", "attack_under")
 
 
 def _identity(row: Row, *keys: str) -> str:
