@@ -27,7 +27,8 @@ from robustbench_local.store import Row
 
 CAPTION = (
     "Errors in %, on the corrupted images, whether or not the model is right on the clean ones. Mean corruption error:"
-    " the plain mean over corruptions and severities, each counting the same. Worst: the corruption of largest mean error."
+    " the plain mean over corruptions and severities, each counting the same. Worst: the corruption of largest mean"
+    " error."
 )
 RELATIVE = (
     "Relative mCE: per corruption the error summed over severities, divided by that of {baseline}, then averaged (100:"
@@ -135,7 +136,7 @@ def _legend(table: CorruptionTable) -> list[str]:
 
 def _sentence(found: Correlation) -> str:
     return (
-        f"{found.data}: accuracy under {found.benchmark} corruptions and robust accuracy ({found.threat}) over {found.n}"
+        f"{found.data}: accuracy under {found.benchmark} corruptions and robust accuracy ({found.threat}), over {found.n}"
         f" models: Spearman {found.spearman:.2f}, Pearson {found.pearson:.2f}."
     )
 
