@@ -47,6 +47,9 @@ class DecisionAttack(IterativeAttack):
         object.__setattr__(prepared, "pool", (x, oracle.labels(x)))
         return prepared
 
+    def prepare_cost(self, classes: int) -> tuple[int, int]:
+        return self.images, 0
+
     def start(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> tuple[Tensor, Tensor]:
         """(images that win (N, C, H, W), whether one was found (N,)); x where none was."""
         if self.pool is not None:

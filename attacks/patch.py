@@ -70,6 +70,9 @@ class Patch(Attack):
             patch = (patch + self.step_size * mean.sign()).clamp(0, 1)
         return Fitted(patch, self.place, self.target)
 
+    def prepare_cost(self, classes: int) -> tuple[int, int]:
+        return self.images * self.epochs, self.images * self.epochs
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted(Attack):

@@ -38,8 +38,9 @@ class Substitute(Attack):
     substitute: an architecture of the house, or `mlp`, two hidden layers of 200. white_box: the attack that runs on it,
     a name or {name: {setting: value}}. The defaults are those CleverHans published for MNIST: 4,800 labels in all.
 
-    Costs seeds * 2^(rounds - 1) labels before, then 2 per image, for the notes: agreement (of the substitute's label of
-    the clean image with the target's) and transfer (of the images that win on the substitute: wins on the target).
+    Costs seeds * 2^(rounds - 1) labels before, unless sigma or queries end it sooner, then 2 per image, for the notes:
+    agreement (of the substitute's label of the clean image with the target's) and transfer (of the images that win on
+    the substitute: wins on the target).
     """
 
     access: ClassVar[Access] = Access.LABELS
@@ -142,6 +143,12 @@ class Substitute(Attack):
 
     def cost(self, classes: int) -> tuple[int, int]:
         return 2, 0
+
+    def prepare_cost(self, classes: int) -> tuple[int, int]:
+        points = 1
+        for turn in range(self.rounds - 1):
+            points += self.births(turn, self.seeds, points)
+        return self.seeds * points, 0
 
 
 def rising(net: nn.Module, x: Tensor, k: Tensor) -> Tensor:

@@ -64,6 +64,9 @@ class Universal(Attack):
             seen = threat.project(seen + size * threat.steepest(grad.mean(0, keepdim=True), seen, grey), grey)
         return Fitted(seen - grey, self.target)
 
+    def prepare_cost(self, classes: int) -> tuple[int, int]:
+        return self.images * self.epochs, self.images * self.epochs
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted(Attack):

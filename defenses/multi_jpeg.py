@@ -63,6 +63,7 @@ class Vote(Defended):
         super().__init__()
         self.voters = nn.ModuleList(voters)
         self.stochastic = any(map(is_stochastic, voters))
+        self.rejects = voters[0].rejects
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         streams = [None if draws is None else draws.stream(f"voter:{k}") for k in range(len(self.voters))]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defenses._passes import log_probabilities, mean_probability
-from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for
+from robustbench_local.defense import Defended, Defense, Recipe, Rejection, call, draws_for
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.noise import gaussian
@@ -29,6 +29,7 @@ class Smoothed(Defended):
     """
 
     stochastic = True
+    rejects = Rejection.ABSTENTION
     needed: Tensor
 
     def __init__(self, net: nn.Module, sigma: float, samples: int, alpha: float) -> None:

@@ -56,6 +56,10 @@ class Attack:
         """Forward and backward passes per image that never falls; for estimates."""
         return 0, 0
 
+    def prepare_cost(self, classes: int) -> tuple[int, int]:
+        """Forward and backward passes of the target that `prepare` takes, on all its images together."""
+        return 0, 0
+
 
 @dataclass(frozen=True)
 class IterativeAttack(Attack):

@@ -111,9 +111,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _show_preview(rows: list[dict[str, Any]]) -> None:
-    table = Table("model", "attack", "status", "forwards", "backwards", "seconds", box=box.SIMPLE)
+    counts = ("forwards", "backwards", "prepared_forwards", "prepared_backwards", "seconds")
+    table = Table("model", "attack", "status", *(name.replace("_", " ") for name in counts), box=box.SIMPLE)
     for row in rows:
-        numbers = (f"{row[key]:.0f}" for key in ("forwards", "backwards", "seconds"))
+        numbers = (f"{row[key]:.0f}" for key in counts)
         table.add_row(*row["cell"].split(" | "), row["status"], *numbers)
     console = Console()
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -16,13 +17,26 @@ if TYPE_CHECKING:
     from robustbench_local.train import Trainer
 
 
+class Rejection(StrEnum):
+    """What it means that a model may reject an image: the last of its K + 1 logits wins.
+
+    ABSTENTION: the model has no answer, and that is an error on every image, attacked or not (randomized smoothing).
+    DETECTION: the model says that it is being attacked: an error on a clean image, right on an adversarial one.
+    """
+
+    NONE = "none"
+    ABSTENTION = "abstention"
+    DETECTION = "detection"
+
+
 class Defended(nn.Module):
-    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
+    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, or (N, K + 1) where it rejects.
 
     stochastic says that forward draws numbers, which it must take from `draws` (an independent stream per sample).
     """
 
     stochastic: bool = False
+    rejects: Rejection = Rejection.NONE
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         raise NotImplementedError
@@ -57,12 +71,13 @@ class Deployed(Defended):
         self.net = net
         self.steps = nn.ModuleList(steps)
         self.stochastic = is_stochastic(net) or any(step.stochastic for step in steps)
+        self.rejects = rejection(net)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         draws = draws_for(x, draws) if self.stochastic else draws
         for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
             own = draws.stream(f"preprocess:{place}") if draws is not None else None
-            x = _through(step, x, own)
+            x = through(step, x, own)
         return call(self.net, x, draws.stream("net") if draws is not None else None)
 
     def undefended(self) -> nn.Module | None:
@@ -88,7 +103,7 @@ class Bare(Preprocess):
         return cast(Tensor, self.step(x, draws)) + 0 * x.mean((1, 2, 3), keepdim=True)
 
 
-def _through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
+def through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
     if not (torch.is_grad_enabled() and x.requires_grad) or step.surrogate is None:
         return cast(Tensor, step(x, draws))
@@ -106,6 +121,10 @@ def draws_for(x: Tensor, draws: Draws | None) -> Draws:
 
 def is_stochastic(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
+
+
+def rejection(module: nn.Module) -> Rejection:
+    return module.rejects if isinstance(module, Defended) else Rejection.NONE
 
 
 def undefended(module: nn.Module) -> nn.Module | None:

@@ -108,7 +108,7 @@ class Grid:
         return rows
 
     def preview(self) -> list[Row]:
-        """Each cell's state and cost: status, cell, forwards and backwards per image, estimated seconds."""
+        """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds."""
         rows: list[Row] = []
         for plan, cells in self._by_model():
             images = self.images[plan.data, None]
@@ -121,11 +121,14 @@ class Grid:
                 key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
                 forwards, backwards = cell.attack.cost(classes)
-                seconds = len(self.images[plan.data, cell.n]) * (forwards * forward + backwards * backward)
+                n = len(self.images[plan.data, cell.n])
+                before = cell.attack.prepare_cost(classes)
+                passes = n * forwards + before[0], n * backwards + before[1]
                 rows.append({
                     "status": "must train" if training else "done" if done else "to do",
                     "cell": str(cell), "forwards": forwards, "backwards": backwards,
-                    "seconds": 0.0 if done else seconds,
+                    "prepared_forwards": before[0], "prepared_backwards": before[1],
+                    "seconds": 0.0 if done else passes[0] * forward + passes[1] * backward,
                 })  # fmt: skip
         return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from robustbench_local.attack import Attack
 from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import Corruption
-from robustbench_local.defense import call, is_stochastic, undefended
+from robustbench_local.defense import Rejection, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
-from robustbench_local.oracle import Access, Oracle, lead
+from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.preflight import Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
+from robustbench_local.search import Found, Search, answers, leads
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
@@ -158,7 +158,7 @@ class Judge:
             own = own_images(attack, attacker, first, self.seed)
             model, flags = check_model(model, images, draws, dtype)
             name = type(attack).__name__
-            attack, prepared = self._prepare(model, attack, own, threat)
+            search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
             parts: list[_Part] = []
             done = 0
@@ -166,7 +166,7 @@ class Judge:
                 rows = slice(done, min(done + size, len(images)))
                 part: _Part | None = None
                 try:
-                    part = self._batch(model, images, rows, attack, threat, draws[rows], dtype)
+                    part = self._batch(model, images, rows, search, draws[rows], dtype)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
@@ -187,58 +187,45 @@ class Judge:
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
             labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
-            prepared_forwards=prepared[0], prepared_backwards=prepared[1], notes=notes, **tensors,
+            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes, **tensors,
         )  # fmt: skip
 
-    def _prepare(
-        self, model: nn.Module, attack: Attack, own: tuple[Tensor, Tensor, Draws], threat: ThreatModel
-    ) -> tuple[Attack, tuple[int, int]]:
-        """(the attack as it runs on the batches, forward and backward passes it took to become so)."""
-        x, y, draws = own
-        oracle = self._oracle(model, x, y, attack, threat, draws.stream("prepare"), targeted=False)
-        prepared = attack.prepare(oracle, x.clone(), y, threat, draws.stream("learn"))
-        if prepared.access > attack.access or prepared.minimises != attack.minimises:
-            raise ConfigError(f"{type(attack).__name__} became another kind of attack when it was prepared")
-        return prepared, (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
-
-    def _oracle(
-        self, model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: ThreatModel, draws: Draws, *,
-        targeted: bool,
-    ) -> Oracle:  # fmt: skip
-        return Oracle(
-            model, x, y, threat, attack.access, draws, targeted=targeted, eot=self.eot, budget=self.budget,
-            every_iterate=self.count == "all", minimises=attack.minimises,
-        )  # fmt: skip
+    def _search(self, attack: Attack, threat: ThreatModel) -> Search:
+        return Search(
+            attack, threat, self.targets is not None, self.precision, self.count, self.budget, self.eot, self.adaptive
+        )
 
     def _batch(
-        self, model: nn.Module, images: Source, rows: slice, attack: Attack, threat: ThreatModel, draws: Draws,
-        dtype: torch.dtype,
-    ) -> _Part:  # fmt: skip
+        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype
+    ) -> _Part:
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
-        random = is_stochastic(model)
-        answers = self._answers(model, x, draws.stream("clean"))
-        rights = _leads(answers, y) < 0
+        random, threat = is_stochastic(model), search.threat
+        clean_answers = answers(model, x, draws.stream("clean"), self.draws)
+        rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
-        goal = y if self.targets is None else self._goal(answers.mean(1), y, rows, draws.stream("targets"))
-        natural = isinstance(attack, Corruption)
+        classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
+        means = clean_answers.mean(1)[:, :classes]
+        goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
+        natural = isinstance(search.attack, Corruption)
         worth = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
-        found = _Found(x.clone(), torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(clean), {})
+        found = Found.nothing(x)
         if worth.any():
-            found.put(worth, self._found(model, x[worth], goal[worth], attack, threat, draws[worth]))
+            found.put(worth, search(model, x[worth], goal[worth], draws[worth]))
         x_adv = found.x_adv
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        attacked = self._answers(model, x_adv, draws.stream("verdict"))
-        stands = self._stand(attacked, goal, inside)
+        attacked = answers(model, x_adv, draws.stream("verdict"), self.draws)
+        stands = (search.leads(model, attacked, goal, x_adv, x) < 0) | ~inside[:, None]
         rounded = to_8bit(x_adv, x, threat)
-        answers_8bit = self._answers(model, rounded, draws.stream("verdict"))
-        stands_8bit = self._stand(answers_8bit, goal, inside & threat.contains(rounded, x))
+        answers_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
+        stands_8bit = (search.leads(model, answers_8bit, goal, rounded, x) < 0) | ~inside[:, None]
+        stands_8bit |= ~threat.contains(rounded, x)[:, None]
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
-            distance=threat.distance(x_adv, x), clean_scores=_scores(answers), scores=_scores(attacked),
+            distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),
         )  # fmt: skip
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
@@ -248,20 +235,10 @@ class Judge:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
             nan_pixels=int(nan.sum()),
-            outside_ball=0 if attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
+            outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
             near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
         )
         return _Part(tensors, count, found.notes)
-
-    def _answers(self, model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
-        """(N, R, K) logits; R is 1 unless the model is random, and then each draw is a fresh one."""
-        rounds = self.draws if is_stochastic(model) else 1
-        with torch.no_grad():
-            return torch.stack([call(model, x, draws.stream(k)) for k in range(rounds)], 1)
-
-    def _stand(self, answers: Tensor, goal: Tensor, inside: Tensor) -> Tensor:
-        """(N, R) bool: by these answers (N, R, K) the attacker has not won, or was not inside the ball."""
-        return (_leads(answers, goal, targeted=self.targets is not None) < 0) | ~inside[:, None]
 
     def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
         """The class each image is to become."""
@@ -275,97 +252,6 @@ class Judge:
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
 
-    def _found(
-        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
-    ) -> _Found:
-        """The adaptive search, and for what it did not fell the naive one; or the naive one alone."""
-        bare = undefended(model) if attack.access is Access.GRADIENTS else None
-        if bare is None or (self.adaptive and self.budget is not None):
-            return self._search(model, x, goal, attack, threat, draws)
-        static = replace(self, count="last")  # what deceives the undefended part need not deceive the whole
-        if not self.adaptive:
-            return static._search(bare, x, goal, attack, threat, draws)
-        found = self._search(model, x, goal, attack, threat, draws)
-        rows = torch.ones_like(found.fallen) if attack.minimises or is_stochastic(model) else ~found.fallen
-        if rows.any():
-            naive = static._search(bare, x[rows], goal[rows], attack, threat, draws[rows])
-            both = (found[rows], naive)
-            leads = [self._worth(model, one, x[rows], goal[rows], attack, threat, draws[rows]) for one in both]
-            found.put(rows, _Found.better(*both, leads[1] > leads[0]))
-        return found
-
-    def _worth(
-        self, model: nn.Module, found: _Found, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel,
-        draws: Draws,
-    ) -> Tensor:  # fmt: skip
-        """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
-        search = replace(self, draws=self.eot)
-        leads = _leads(search._answers(model, found.x_adv, draws.stream("worth")), goal,
-                       targeted=self.targets is not None).mean(1)  # fmt: skip
-        inside = threat.contains(found.x_adv, x)
-        if not attack.minimises:
-            return torch.where(inside, leads, -torch.inf)
-        return torch.where(leads >= 0, -threat.distance(found.x_adv, x), -torch.inf)
-
-    def _search(
-        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
-    ) -> _Found:
-        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
-
-        A random model is searched in float32 only: nothing of it may retire on one draw.
-        """
-        if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
-            with torch.autocast(x.device.type, torch.bfloat16):
-                quick = self._attack(model, x, goal, attack, threat, draws)
-            answers = self._answers(model, quick.x_adv, draws.stream("verdict"))
-            stands = self._stand(answers, goal, threat.contains(quick.x_adv, x))[:, 0]
-            if stands.any():
-                quick.put(stands, self._attack(model, x[stands], goal[stands], attack, threat, draws[stands]), add=True)
-            return quick
-        return self._attack(model, x, goal, attack, threat, draws)
-
-    def _attack(
-        self, model: nn.Module, x: Tensor, goal: Tensor, attack: Attack, threat: ThreatModel, draws: Draws
-    ) -> _Found:
-        targeted = self.targets is not None
-        oracle = self._oracle(model, x, goal, attack, threat, draws.stream("oracle"), targeted=targeted)
-        x_adv = attack(oracle, x.clone(memory_format=torch.preserve_format), goal, threat, draws.stream("attack"))
-        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-            what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
-            name = type(attack).__name__
-            raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
-        return _Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
-
-
-@dataclass
-class _Found:
-    """What a search came back with, per sample."""
-
-    x_adv: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    fallen: Tensor
-    notes: dict[str, Tensor]
-
-    def __getitem__(self, rows: Tensor) -> _Found:
-        notes = {name: values[rows] for name, values in self.notes.items()}
-        return _Found(self.x_adv[rows], self.forwards[rows], self.backwards[rows], self.fallen[rows], notes)
-
-    @staticmethod
-    def better(one: _Found, other: _Found, takes: Tensor) -> _Found:
-        """one's finds, or the other's where takes (N,) says so; the spending of both, the notes of the first."""
-        x_adv = torch.where(takes.view(-1, 1, 1, 1), other.x_adv, one.x_adv)
-        forwards, backwards = one.forwards + other.forwards, one.backwards + other.backwards
-        return _Found(x_adv, forwards, backwards, one.fallen, one.notes)
-
-    def put(self, rows: Tensor, other: _Found, add: bool = False) -> None:
-        """Put another search's finds into these rows; add: its spending comes on top."""
-        self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
-        self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
-        self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
-        for name, values in other.notes.items():
-            self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
-
 
 @dataclass
 class _Part:
@@ -378,13 +264,6 @@ class _Part:
     def note(self, name: str) -> Tensor:
         """(n,), NaN where this batch has no such note."""
         return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
-
-
-def _leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
-    """(N, R) leads of the attacker by answers (N, R, K)."""
-    rounds = answers.shape[1]
-    leads = lead(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
-    return leads.view(-1, rounds)
 
 
 def _scores(answers: Tensor) -> Tensor:

@@ -42,12 +42,12 @@ class Metered(nn.Module):
         if budget is not None and bool((oracle.forwards + count > budget)[owner].any()):
             raise SpentError(f"the budget of {budget} forward passes is spent")
         self._spend(oracle._ledger.forwards, count)
-        streams = self._streams(owner, count)
+        streams, y = self._streams(owner, count), oracle._y[owner]
         with torch.set_grad_enabled(graded):
             parts = []
             for rows in torch.arange(len(x), device=x.device).split(oracle._chunk):
                 images = x[rows[0] : rows[-1] + 1]
-                answers = [oracle._forward(images, stream and stream[rows]) for stream in streams]
+                answers = [oracle._forward(images, stream and stream[rows], y[rows]) for stream in streams]
                 parts.append(torch.stack(answers).mean(0))
             logits = torch.cat(parts)
         self._remember(x.detach(), logits.detach(), owner)

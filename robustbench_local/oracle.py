@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local import losses
-from robustbench_local.defense import call, is_stochastic
+from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ModelError
 from robustbench_local.losses import Loss
@@ -50,6 +50,10 @@ class Oracle:
     passes per sample; a sample that cannot pay for a whole query freezes: it is not asked, its gradient is zero.
     every_iterate: remember any in-ball success among all queries; otherwise only those handed to `submit`.
     minimises: success needs no ball, and the nearest success is remembered.
+
+    Of a detector an untargeted attacker sees K logits, `joined` for the sample's class: every loss then works on
+    classifier and detector together, and a label other than y was neither rejected nor right. A targeted one sees all
+    K + 1: the class to reach must beat the rejection too.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Oracle:
         self._draws, self.targeted, self._chunk = draws, targeted, chunk
         self.stochastic = is_stochastic(model)
         self.eot = eot if self.stochastic else 1
+        self._joins = rejection(model) is Rejection.DETECTION and not targeted
         self._every_iterate, self._minimises = every_iterate, minimises
         self._ledger = Ledger(x, budget)
         self._rows: Tensor | None = None  # which rows of the ledger this view stands for; None: all
@@ -183,7 +188,7 @@ class Oracle:
         """K, from the shape of one output; no query is counted."""
         if self._ledger.classes is None:
             with torch.no_grad():
-                self._ledger.classes = self._forward(self._x[:1], self._draws[:1].stream("shape")).shape[1]
+                self._ledger.classes = self._forward(self._x[:1], self._draws[:1].stream("shape"), self._y[:1]).shape[1]
         return self._ledger.classes
 
     @property
@@ -279,7 +284,7 @@ class Oracle:
             for first in range(0, max(1, len(flat)), self._chunk):
                 rows = slice(first, first + self._chunk)
                 images = _laid_out(flat[rows])
-                answers = [self._forward(images, stream and stream[rows]) for stream in streams]
+                answers = [self._forward(images, stream and stream[rows], y[rows]) for stream in streams]
                 logits.append(_mean(answers))
                 lead.append(_mean([self._lead(answer, y[rows]) for answer in answers]))
         self._remember(flat, torch.cat(lead))
@@ -295,8 +300,10 @@ class Oracle:
         stream = self._draws.stream("search").reseat(self._draws.ids.repeat_interleave(size))
         return [stream.numbered(number - k) for k in range(self.eot)]
 
-    def _forward(self, x: Tensor, draws: Draws | None) -> Tensor:
-        return call(self._model, x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
+    def _forward(self, x: Tensor, draws: Draws | None, y: Tensor | None = None) -> Tensor:
+        """Logits of images x (M, C, H, W) whose samples are of classes y (M,), by default this view's own."""
+        out = call(self._model, x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
+        return joined(out, self._y if y is None else y) if self._joins else out
 
     def _lead(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
         return lead(logits, self._y if y is None else y, targeted=self.targeted)
@@ -337,6 +344,15 @@ class Oracle:
             near = torch.where(lead < CLEARLY, -distance, 1 / distance)
             return torch.where(BOX.contains(x_adv, x), near, -torch.inf)
         return torch.where(self.threat.contains(x_adv, x), lead, -torch.inf)
+
+
+def joined(logits: Tensor, y: Tensor) -> Tensor:
+    """(N, K + 1) logits of a detector -> (N, K): class y (N,) has the larger of its own logit and of the rejection's.
+
+    Whoever wants to be taken for another class must beat both (Carlini and Wagner 2017, arXiv:1705.07263).
+    """
+    kept = torch.maximum(logits.gather(1, y[:, None]), logits[:, -1:])
+    return logits[:, :-1].scatter(1, y[:, None], kept)
 
 
 def lead(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:

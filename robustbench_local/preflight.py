@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import Defended, call, is_stochastic
+from robustbench_local.defense import Defended, Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
 
@@ -75,7 +75,7 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelError(f"the model returned {what} for {len(x)} images: it must return logits (N, classes)")
-        classes = logits.shape[1]
+        classes = logits.shape[1] - (rejection(model) is not Rejection.NONE)
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             raise DataError(
                 f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
@@ -121,7 +121,7 @@ class Stranger(Defended):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.rejects = module, rejection(module)
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         if draws is None:

@@ -8,7 +8,17 @@ from torch import Tensor
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Oracle
 from robustbench_local.preflight import Source, check_images
+from robustbench_local.threat import ThreatModel
+
+
+def prepared(attack: Attack, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Attack:
+    """The attack as it runs on the batches. ConfigError where preparing made another kind of attack of it."""
+    ready = attack.prepare(oracle, x, y, threat, draws)
+    if ready.access > attack.access or ready.minimises != attack.minimises:
+        raise ConfigError(f"{type(attack).__name__} became another kind of attack when it was prepared")
+    return ready
 
 
 def own_images(attack: Attack, attacker: Source | None, like: Tensor, seed: int) -> tuple[Tensor, Tensor, Draws]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local import judge as judging
+from robustbench_local import search
 from robustbench_local.defense import Deployed, Preprocess, undefended
 from robustbench_local.draws import Draws
+from robustbench_local.judge import Verdict
 from robustbench_local.plugins import find_defense
 from robustbench_local.report.render import markdown
 from robustbench_local.report.table import robust_tables, standing_in
@@ -27,7 +28,7 @@ def wrapped(defense: str, **settings: object) -> nn.Module:
     return find_defense(defense, settings).build(rbl.load_model("zoo:mnist/none"), None, Draws(0, torch.arange(1)))
 
 
-def pgd(model: nn.Module, data: tuple[Tensor, Tensor], threat: str = "linf:0.2", **settings: object) -> judging.Verdict:
+def pgd(model: nn.Module, data: tuple[Tensor, Tensor], threat: str = "linf:0.2", **settings: object) -> Verdict:
     return rbl.evaluate(model, *data, "pgd", threat, steps=10, **settings)
 
 
@@ -72,7 +73,7 @@ def test_an_adaptive_attack_that_is_misled_contains_the_naive_one(
     naive, adaptive = (pgd(model, data, adaptive=knows) for knows in (False, True))
     assert naive.robust_accuracy < 0.5 and not (adaptive.robust & ~naive.robust).any()
     assert (adaptive.forwards > naive.forwards).any()  # both searches are on the meter
-    monkeypatch.setattr(judging, "undefended", lambda model: None)  # the broken twin: adaptive alone
+    monkeypatch.setattr(search, "undefended", lambda model: None)  # the broken twin: adaptive alone
     assert pgd(model, data).robust_accuracy > 0.9
 
 

@@ -244,6 +244,20 @@ def test_what_is_read_names_the_row() -> None:
         run_grid("learning.yaml", split="train", n=None)
 
 
+@pytest.mark.usefixtures("_grid")
+def test_a_dry_run_predicts_what_preparing_takes() -> None:
+    learning: dict[str, Any] = {
+        "attacks": [{"substitute": {"seeds": 10, "rounds": 3, "epochs": 1}}, {"universal": {"images": 12, "epochs": 2}}]
+    }
+    predicted = run_grid("learning.yaml", dry_run=True, **learning)
+    assert [(row["prepared_forwards"], row["prepared_backwards"]) for row in predicted] == [(40, 0), (24, 24)]
+    measured = [row["results"] for row in run_grid("learning.yaml", **learning)]
+    for name in ("prepared_forwards", "prepared_backwards"):
+        assert [row[name] for row in predicted] == [row[name] for row in measured]
+    longer = run_grid("learning.yaml", dry_run=True, attacks=[{"universal": {"images": 12, "epochs": 2000}}])
+    assert longer[0]["seconds"] > predicted[1]["seconds"]
+
+
 def test_a_fingerprint_tells_images_apart_by_their_least_bit() -> None:
     x = torch.rand(50, 3, 8, 8)
     other = x.clone()

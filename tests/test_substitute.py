@@ -168,9 +168,9 @@ def test_rising_is_the_logits_gradient() -> None:
 )  # fmt: skip
 def test_what_is_bought(changes: dict[str, int], bought: int) -> None:
     model = LabelsOnly()
-    verdict = run(Substitute(**(SMALL | {"epochs": 1} | changes)), model=model)
-    assert verdict.prepared_forwards == bought and verdict.prepared_backwards == 0
-    attack = Substitute(**SMALL)
+    attack = Substitute(**(SMALL | {"epochs": 1} | changes))
+    verdict = run(attack, model=model)
+    assert (verdict.prepared_forwards, verdict.prepared_backwards) == (bought, 0) == attack.prepare_cost(3)
     assert attack.cost(3) == (2, 0) and (verdict.forwards == 2).all() and not verdict.backwards.any()
 
 

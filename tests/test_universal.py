@@ -162,6 +162,7 @@ def test_the_cost_is_paid_before(attack: Attack, threat: ThreatModel) -> None:
     data, pool = images(24, 1, dtype=torch.float32), images(60, 2, dtype=torch.float32)
     verdict = Judge()(network(), data, attack, threat, attacker=pool)
     assert verdict.prepared_forwards == verdict.prepared_backwards == 20 * 10
+    assert attack.prepare_cost(4) == (200, 200)
     assert attack.cost(4) == (0, 0) and not verdict.forwards.any() and not verdict.backwards.any()
     short = Judge(budget=3)(network(), data, attack, threat, attacker=pool)
     assert short.prepared_forwards == 20 * 3

@@ -1,0 +1,178 @@
+"""What an attack finds on a batch: the searching half of a verdict. Nothing here says "robust"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.attack import Attack
+from robustbench_local.defense import Rejection, call, is_stochastic, rejection, undefended
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.modes import has_bfloat16
+from robustbench_local.oracle import Access, Oracle, joined, lead
+from robustbench_local.preparing import prepared
+from robustbench_local.threat import ThreatModel
+
+
+@dataclass
+class Found:
+    """What a search came back with, per sample."""
+
+    x_adv: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    fallen: Tensor
+    notes: dict[str, Tensor]
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> Found:
+        """The clean images themselves, for no passes."""
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return cls(x.clone(), count, count.clone(), count.bool(), {})
+
+    def __getitem__(self, rows: Tensor) -> Found:
+        notes = {name: values[rows] for name, values in self.notes.items()}
+        return Found(self.x_adv[rows], self.forwards[rows], self.backwards[rows], self.fallen[rows], notes)
+
+    @staticmethod
+    def better(one: Found, other: Found, takes: Tensor) -> Found:
+        """one's finds, or the other's where takes (N,) says so; the spending of both, the notes of the first."""
+        x_adv = torch.where(takes.view(-1, 1, 1, 1), other.x_adv, one.x_adv)
+        forwards, backwards = one.forwards + other.forwards, one.backwards + other.backwards
+        return Found(x_adv, forwards, backwards, one.fallen, one.notes)
+
+    def put(self, rows: Tensor, other: Found, add: bool = False) -> None:
+        """Put another search's finds into these rows; add: its spending comes on top."""
+        self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
+        self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
+        self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
+        for name, values in other.notes.items():
+            self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
+
+
+@dataclass(frozen=True)
+class Search:
+    """One attack within one threat, under a judge's settings. Search(...)(model, x, goal, draws) -> Found.
+
+    goal (N,): the true classes, or where targeted the classes to reach.
+    """
+
+    attack: Attack
+    threat: ThreatModel
+    targeted: bool
+    precision: str
+    count: str
+    budget: int | None
+    eot: int
+    adaptive: bool
+
+    def prepare(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Search, tuple[int, int]]:
+        """(the search with the attack as it runs on batches, forward and backward passes it took to become so).
+
+        x, y: images of the attacker's own.
+        """
+        untargeted = replace(self, targeted=False)
+        oracle = untargeted._oracle(model, x, y, draws.stream("prepare"))
+        ready = prepared(self.attack, oracle, x.clone(), y, self.threat, draws.stream("learn"))
+        return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
+
+    def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+        """The adaptive search, and for what it did not fell the naive one; or the naive one alone.
+
+        Of a random detector an image that is best left as it is comes back so: to reject that is an error.
+        """
+        found = self._both(model, x, goal, draws)
+        if self._detected(model) and is_stochastic(model):
+            alone = Found.nothing(x)
+            worth = [self._worth(model, one, x, goal, draws) for one in (found, alone)]
+            found = Found.better(found, alone, worth[1] > worth[0])
+        return found
+
+    def _both(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+        bare = undefended(model) if self.attack.access is Access.GRADIENTS else None
+        if bare is None or (self.adaptive and self.budget is not None):
+            return self._run(model, x, goal, draws)
+        static = replace(self, count="last")  # what deceives the undefended part need not deceive the whole
+        if not self.adaptive:
+            return static._run(bare, x, goal, draws)
+        found = self._run(model, x, goal, draws)
+        rows = torch.ones_like(found.fallen) if self.attack.minimises or is_stochastic(model) else ~found.fallen
+        if rows.any():
+            naive = static._run(bare, x[rows], goal[rows], draws[rows])
+            both = (found[rows], naive)
+            worth = [self._worth(model, one, x[rows], goal[rows], draws[rows]) for one in both]
+            found.put(rows, Found.better(*both, worth[1] > worth[0]))
+        return found
+
+    def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
+        """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
+
+        What a detector rejects, the attacker has lost; but for an image that is as it was.
+        """
+        lead = leads(answers, goal, targeted=self.targeted)
+        if not self._detected(model):
+            return lead
+        rounds = answers.shape[1]
+        caught = joined(answers.flatten(0, 1), goal.repeat_interleave(rounds)).view(len(goal), rounds, -1)
+        changed = (x_adv != x).flatten(1).any(1, keepdim=True)
+        return torch.where(changed, leads(caught, goal), lead)
+
+    def _detected(self, model: nn.Module) -> bool:
+        return rejection(model) is Rejection.DETECTION and not self.targeted
+
+    def _worth(self, model: nn.Module, found: Found, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
+        """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
+        seen = answers(model, found.x_adv, draws.stream("worth"), self.eot)
+        lead = self.leads(model, seen, goal, found.x_adv, x).mean(1)
+        inside = self.threat.contains(found.x_adv, x)
+        if not self.attack.minimises:
+            return torch.where(inside, lead, -torch.inf)
+        return torch.where(lead >= 0, -self.threat.distance(found.x_adv, x), -torch.inf)
+
+    def _run(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
+
+        A random model is searched in float32 only: nothing of it may retire on one draw.
+        """
+        if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
+            with torch.autocast(x.device.type, torch.bfloat16):
+                quick = self._attack(model, x, goal, draws)
+            leads = self.leads(model, answers(model, quick.x_adv, draws.stream("verdict")), goal, quick.x_adv, x)[:, 0]
+            stands = (leads < 0) | ~self.threat.contains(quick.x_adv, x)
+            if stands.any():
+                quick.put(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
+            return quick
+        return self._attack(model, x, goal, draws)
+
+    def _attack(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+        oracle = self._oracle(model, x, goal, draws.stream("oracle"))
+        start = x.clone(memory_format=torch.preserve_format)
+        x_adv = self.attack(oracle, start, goal, self.threat, draws.stream("attack"))
+        if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+            what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
+            name = type(self.attack).__name__
+            raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
+        return Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
+
+    def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
+        return Oracle(
+            model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
+            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises,
+        )  # fmt: skip
+
+
+def answers(model: nn.Module, x: Tensor, draws: Draws, rounds: int = 1) -> Tensor:
+    """(N, R, K) logits; R is 1 unless the model is random, and then each of `rounds` draws is a fresh one."""
+    count = rounds if is_stochastic(model) else 1
+    with torch.no_grad():
+        return torch.stack([call(model, x, draws.stream(k)) for k in range(count)], 1)
+
+
+def leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
+    """(N, R) leads of the attacker by answers (N, R, K)."""
+    rounds = answers.shape[1]
+    value = lead(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
+    return value.view(-1, rounds)
