@@ -136,8 +136,8 @@ def _legend(table: CorruptionTable) -> list[str]:
 
 def _sentence(found: Correlation) -> str:
     return (
-        f"{found.data}: accuracy under {found.benchmark} corruptions and robust accuracy ({found.threat}), over {found.n}"
-        f" models: Spearman {found.spearman:.2f}, Pearson {found.pearson:.2f}."
+        f"{found.data}: accuracy under {found.benchmark} corruptions and robust accuracy ({found.threat}),"
+        f" over {found.n} models: Spearman {found.spearman:.2f}, Pearson {found.pearson:.2f}."
     )
 
 
