@@ -108,7 +108,7 @@ def _summary(table: CorruptionTable, line: CorruptionLine) -> list[str]:
     worst = f"{line.worst[0]} {_percent(line.worst[1])}" if line.worst else DASH
     clean = None if line.clean is None else 1 - line.clean
     errors = [_percent(None if rate is None else 1 - rate.value) for rate in curve]
-    return [line.model, line.defense, _percent(clean), mean, *relative, *errors, worst]
+    return [line.model, str(line.defense), _percent(clean), mean, *relative, *errors, worst]
 
 
 def _markdown(table: CorruptionTable) -> list[str]:
