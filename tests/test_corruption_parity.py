@@ -1,4 +1,4 @@
-"""Each corruption beside an independent rendering of the published formula, by NumPy, SciPy, Pillow and scikit-image."""
+"""Corruptions beside independent renderings of the published formulas, by NumPy, SciPy, Pillow and scikit-image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import colorsys
 import io
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -305,7 +306,7 @@ def zigzag(start: float, tilt: float) -> Picture:
     turn = np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
     points = np.array(corners) @ turn.T + [2, start]
     drawn = np.zeros((28, 28))
-    for (c0, r0), (c1, r1) in zip(points[:-1], points[1:], strict=True):
+    for (c0, r0), (c1, r1) in pairwise(points):
         for row, column in np.ndindex(28, 28):
             far = abs(row - (r0 + (r1 - r0) / (c1 - c0) * (column - c0)))
             if math.floor(c0) <= column < math.ceil(c1) and far < 2.3:

@@ -97,7 +97,7 @@ class MotionBlur(Corruption):
 class ZoomBlur(Corruption):
     """The mean of the image and of itself zoomed by 1, 1.01, ... levels: how many zooms.
 
-    They end at 1.06, 1.11, 1.15, 1.20 and 1.25, as NumPy's arange counts 1 to 1.06, 1.11, 1.16, 1.21 and 1.26 exclusive.
+    They end at 1.06, 1.11, 1.15, 1.20 and 1.25: so NumPy's arange counts to 1.06, 1.11, 1.16, 1.21 and 1.26 exclusive.
     """
 
     benchmark: ClassVar[str] = CIFAR_10_C
