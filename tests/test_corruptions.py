@@ -1,8 +1,9 @@
-"""What holds for every corruption: the same noise in any company, 256 levels in [0, 1], five severities; and its row."""
+"""What holds for every corruption: the same noise in any company, 256 levels, five severities; and its verdict."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
@@ -50,14 +51,14 @@ def test_the_published_sets_are_whole() -> None:
     for name, attack in CORRUPTIONS.items():
         sets.setdefault(attack.benchmark, set()).add(name)
     assert sets["CIFAR-10-C"] == {
-        "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
-        "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+        "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+        "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
     }  # fmt: skip
     assert sets["CIFAR-10-C extra"] == {"speckle_noise", "gaussian_blur", "saturate", "spatter"}
     assert len(sets["MNIST-C"]) == 15 and len(sets[""]) >= 12
     for attack in CORRUPTIONS.values():
         assert attack.access is Access.NONE and attack.norms == {Norm.NONE} and len(attack.levels) == len(SEVERITIES)
-        assert attack.summary and attack.paper or not attack.benchmark
+        assert attack.summary and (attack.paper or not attack.benchmark)
     assert all("generated" in CORRUPTIONS[name].summary for name in ("frost", "snow"))
 
 
@@ -110,7 +111,7 @@ def test_a_higher_severity_goes_further(name: str) -> None:
     for severity in SEVERITIES:
         found = replace(corruption, severity=severity).apply(x, each(x))
         far.append(float((found - x).flatten(1).norm(dim=1).mean()))
-    rises = all(b > a - 0.002 for a, b in zip(far, far[1:], strict=False))
+    rises = all(b > a - 0.002 for a, b in pairwise(far))
     assert far[0] > 0.05 and rises is (name not in UNEVEN), far
 
 
