@@ -4,10 +4,10 @@
     python -m benchmarks.corruptions --clock cpu --threads 1        # where other work shares the cores
 
 Ours take all images at once, theirs one after another, as that package works; times are per image, medians over
-pairs of runs in one process, on --threads threads. The clock is the wall's, or the time that the process had a CPU:
-that ratio is of throughputs where both packages may use every core. imagecorruptions has ImageNet-C's constants,
-which are stronger: its time is compared, not its images. It is of 2020 and asks for things that NumPy, SciPy and
-scikit-image have dropped since, which are put back for it here; glass_blur can use numba there, and does not here.
+runs in turn in one process, on --threads threads. The clock is the wall's, or the time that the process had a CPU: that
+ratio is of throughputs where both packages may use every core. imagecorruptions has ImageNet-C's constants, which are
+stronger: its time is compared, not its images. It is of 2020 and asks for things that NumPy, SciPy and scikit-image
+have dropped since, which are put back for it here; glass_blur could use numba there, and does not here.
 """
 
 from __future__ import annotations

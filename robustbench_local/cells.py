@@ -140,6 +140,12 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
     for cell in cells:
         cell.judge(config)
+    defenses = {cell.model.label for cell in cells}
+    if config.baseline is not None and config.baseline not in defenses:
+        raise ConfigError(
+            f'baseline "{config.baseline}" is none of the grid\'s defenses{did_you_mean(config.baseline, defenses)}:'
+            f" {', '.join(sorted(defenses))}"
+        )
     return cells
 
 

@@ -124,6 +124,7 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 def _run(options: argparse.Namespace) -> int:
     from robustbench_local.grid import Grid
+    from robustbench_local.report.corruption_text import show_corruptions
     from robustbench_local.report.results import Results
     from robustbench_local.report.write import print_tables
 
@@ -134,7 +135,9 @@ def _run(options: argparse.Namespace) -> int:
     if grid.config.dry_run:
         _show_preview(rows)
         return OK
-    print_tables(Results.of(rows, grid.store))
+    results = Results.of(rows, grid.store)
+    print_tables(results)
+    show_corruptions(rows, results.standing, grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:

@@ -30,6 +30,7 @@ from robustbench_local.metrics.classification import answers
 from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
+from robustbench_local.report.corruption_text import write_corruptions
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
@@ -108,7 +109,9 @@ class Grid:
             own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
             rows += own
             self._audit(own, model, self.images[plan.data, None])
-        write_report(Results.of(rows, self.store), self.store.folder)
+        results = Results.of(rows, self.store)
+        write_report(results, self.store.folder)
+        write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
         return rows
 
     def _audit(self, rows: list[Row], model: nn.Module, images: Images) -> None:

@@ -17,6 +17,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.linear import Edge, filtering, gaussian, separable
 
 _FAINT = 1e-4  # a tap of less weight than this is left out: all of them together move no grey level
+_STEP = 1.01 - 1  # of zooms; not quite 0.01, and by that 1.25 of 26 pixels are 33 as in the published set
 _NOTHING = 1e-9  # a singular value of less than this is rounding
 
 
@@ -94,12 +95,15 @@ class MotionBlur(Corruption):
 
 @dataclass(frozen=True)
 class ZoomBlur(Corruption):
-    """The mean of the image and of itself zoomed by 1, 1.01, ... levels: how many zooms."""
+    """The mean of the image and of itself zoomed by 1, 1.01, ... levels: how many zooms.
+
+    They end at 1.06, 1.11, 1.15, 1.20 and 1.25: so NumPy's arange counts to 1.06, 1.11, 1.16, 1.21 and 1.26 exclusive.
+    """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "zoomed while the shutter was open"
     paper: ClassVar[str] = IMAGENET_C
-    levels: ClassVar[tuple[Any, ...]] = (6, 11, 16, 21, 26)
+    levels: ClassVar[tuple[Any, ...]] = (7, 12, 16, 21, 26)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return summed(x, *_zooms(*x.shape[2:], self.level))
@@ -138,7 +142,7 @@ def _defocus(height: int, width: int, level: tuple[float, float]) -> tuple[Tenso
 def _zooms(height: int, width: int, count: int) -> tuple[Tensor, Tensor]:
     """The mean of the image and its zooms, in the fewest terms: a pixel of all zooms moves along few straight lines."""
     down, across = (
-        torch.stack([torch.eye(length).double(), *(zoomed(length, 1 + step / 100) for step in range(count))])
+        torch.stack([torch.eye(length).double(), *(zoomed(length, 1 + step * _STEP) for step in range(count))])
         for length in (height, width)
     )
     (left, first), (right, second) = (torch.linalg.qr(terms.flatten(1).mT) for terms in (down, across))

@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from robustbench_local.metrics import wilson
-from robustbench_local.report.table import Rate, Standing, done, robust_tables
+from robustbench_local.report.table import Label, Rate, Standing, _labels, done, robust_tables
 from robustbench_local.store import Row
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
@@ -29,7 +29,7 @@ class CorruptionLine:
     """One defended model. cells: its row for each (corruption, severity, seed) of the table, None where missing."""
 
     model: str
-    defense: str
+    defense: Label
     images: int
     cells: dict[Cell, Row | None]
     identity: str
@@ -111,7 +111,7 @@ class CorruptionTable:
 
     def relative(self, line: CorruptionLine) -> float | None:
         """mCE relative to the baseline of the same architecture."""
-        found = (each for each in self.lines if each.defense == self.baseline and each.model == line.model)
+        found = (each for each in self.lines if each.defense.name == self.baseline and each.model == line.model)
         base = next(found, None)
         return None if base is None else line.relative_to(base)
 
@@ -149,7 +149,8 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
-                    robust[other.title.partition(", ")[2]][_identity(row, _MODEL)] = line.worst[-1].value
+                    within = f"{other.threat}, {other.images} images"
+                    robust[within][_identity(row, _MODEL)] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
             if len(both) < 3 or any(len(set(column)) == 1 for column in zip(*both, strict=True)):
@@ -164,13 +165,15 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     names = _names(rows)
     cells = sorted({_cell(row, names) for row in rows})
     lines = []
-    for identity, group in _by(lambda row: _identity(row, _MODEL), rows).items():
+    groups = _by(lambda row: _identity(row, _MODEL), rows)
+    labels = _labels([group[0] for group in groups.values()], "defense", ("weights_digest", "defense_version"))
+    for label, (identity, group) in zip(labels, groups.items(), strict=True):
         found = {_cell(row, names): row for row in group}
         about = group[0]["definition"]
         images = next((row["results"]["n"] for row in rows if done(row)), 0)
         each = {cell: found.get(cell) for cell in cells}
-        lines.append(CorruptionLine(about["model"], about["defense"], images, each, identity))
-    lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, line.defense))
+        lines.append(CorruptionLine(about["model"], label, images, each, identity))
+    lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0]["definition"]
     under = about.get("attack_under")
     return CorruptionTable(

@@ -87,10 +87,12 @@ class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     union: tuple[str, ...] = ()
+    under: str = ""  # the corruption that every image met before the attack, as fog:3
 
     @property
     def title(self) -> str:
-        parts = [f"{self.data} {self.split}", self.threat, f"{self.images} images"]
+        within = f"{self.threat} under {self.under}" if self.under else self.threat
+        parts = [f"{self.data} {self.split}", within, f"{self.images} images"]
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
         return ", ".join(parts)
 
@@ -107,7 +109,8 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
         return known[row["key"]] if row["key"] in known else known.setdefault(row["key"], standing(row))
 
     found = []
-    for _, same_images in sorted(_by(_images, rows).items()):
+    aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
+    for _, same_images in sorted(_by(_images, aimed).items()):
         within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
             chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
@@ -160,8 +163,13 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
         threat=visible(about["threat"]), targets=visible(about["targets"]) if about.get("targets") else None,
         stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)),
+        notes=tuple(_notes(lines, attacks)), under=visible(_under(about)),
     )  # fmt: skip
+
+
+def _under(about: dict[str, Any]) -> str:
+    under = about.get("attack_under")
+    return f"{under['name']}:{under['settings']['severity']}" if under else ""
 
 
 def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
@@ -298,7 +306,7 @@ def _model(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "targets", "ids", "data_digest")
+    return _identity(row, "data", "split", "targets", "ids", "data_digest", "attack_under")
 
 
 def _threat(row: Row) -> str:
