@@ -211,7 +211,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _metrics(options: argparse.Namespace) -> int:
     from robustbench_local.report import sheets
-    from robustbench_local.report.statistics import write_metrics
+    from robustbench_local.report.metrics import write_metrics
 
     found = write_metrics(options.folder, options.groups, options.folds, confusion=options.confusion)
     sheets.show(found)
