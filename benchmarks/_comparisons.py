@@ -115,6 +115,7 @@ def entries(eps: float) -> list[Entry]:
         Entry("square", Norm.LINF, {"steps": 500}, {
             "torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500},
         }, (100, 40)),
+        # where no pair is left the paper ends; torchattacks goes on with a corner, ART asks for no pair at all
         Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {
             "torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}, "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
         }, (100, 0), minimises=True, targeted=True, eps=784),
