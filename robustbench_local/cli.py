@@ -1,4 +1,4 @@
-"""The command line: run a grid, list what there is, fetch data, train a model of the zoo."""
+"""The command line: run a grid, audit a model, list what there is, fetch data, train a model of the zoo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ OK, FAILED, WRONG, INTERRUPTED, CUT_SHORT = 0, 1, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it.
+    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 3 or 4 where an audit found a
+    model suspicious or broken.
 
     130 after Ctrl-C; 141 where whoever read the output left.
     """
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from robustbench_local.audit.command import AuditConfig
     from robustbench_local.conf.schema import GridConfig
 
     parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
@@ -60,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.set_defaults(do=_run)
+    metrics = commands.add_parser("metrics", help="all metrics of a grid that has run: metrics results/quickstart")
+    metrics.add_argument("folder", type=Path, help="of the grid's results; metrics.md and .json are written into it")
+    metrics.add_argument("--folds", type=int, default=5, help="parts of the images (5)")
+    metrics.add_argument("--groups", type=Path, help='a JSON file: {"animals": ["cat", "dog"], "hard": [17, 23]}')
+    metrics.add_argument("--confusion", action="store_true", help="with confusion matrices, clean and under attack")
+    metrics.set_defaults(do=_metrics)
     show = commands.add_parser("list", help="what there is, by name")
     show.add_argument("what", choices=["attacks", "defenses", "grids", "models", "data"])
     show.set_defaults(do=_list)
@@ -71,6 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="make a model of the zoo: train zoo=cifar10/none; resumes")
     train.add_argument("overrides", nargs="*", metavar="key=value")
     train.set_defaults(do=_train)
+    audit = commands.add_parser(
+        "audit", help="a report card of one model: audit zoo:mnist/none data=mnist threat=linf:0.3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run the evaluation checklist on one model (list models) and print a report card: sound (exit code"
+        " 0), suspicious (3) or broken (4).",
+        epilog=f"keys:\n\n{inspect.getdoc(AuditConfig)}",
+    )  # fmt: skip
+    audit.add_argument("model")
+    audit.add_argument("overrides", nargs="*", metavar="key=value")
+    audit.set_defaults(do=_audit)
     return parser
 
 
@@ -87,6 +105,7 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 
 def _run(options: argparse.Namespace) -> int:
+    from robustbench_local.audit.beside import audits
     from robustbench_local.grid import Grid
     from robustbench_local.report.corruption_text import show_corruptions
     from robustbench_local.report.table import print_tables, standing_in
@@ -99,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         _show_preview(rows)
         return OK
     print_tables(rows, grid.store.folder)
-    show_corruptions(rows, standing_in(grid.store), grid.config.baseline)
+    show_corruptions(rows, standing_in(grid.store, audits(grid.store)), grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, tables in {grid.store.folder / 'table.md'} and table.csv")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:
@@ -124,6 +143,24 @@ def _show_preview(rows: list[dict[str, Any]]) -> None:
         f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
         + (f"; {training} models must be trained first, which comes on top" if training else "")
     )
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from robustbench_local.audit import command
+
+    card, code = command.run(options.model, options.overrides)
+    card.show()
+    return code
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from robustbench_local.report import sheets
+    from robustbench_local.report.statistics import write_metrics
+
+    found = write_metrics(options.folder, options.groups, options.folds, confusion=options.confusion)
+    sheets.show(found)
+    print(f"the same in {options.folder / 'metrics.md'} and metrics.json")
+    return OK
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from robustbench_local.audit.beside import audit_and_keep, audits
+from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
 from robustbench_local.defense import call, undefended
@@ -24,7 +26,8 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
-from robustbench_local.models import rebuild, weights_digest
+from robustbench_local.metrics.classification import answers
+from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.corruption_text import write_corruptions
@@ -102,20 +105,35 @@ class Grid:
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
             cells = _sensible(cells, model)
-            rows += [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
+            rows += own
+            if cells:
+                self._audit(own, model, cells[0].judge(self.config).sees(self.images[plan.data, None]))
         write_tables(rows, self.store.folder)
-        write_corruptions(rows, self.store.folder, standing_in(self.store), self.config.baseline)
+        standing = standing_in(self.store, audits(self.store))
+        write_corruptions(rows, self.store.folder, standing, self.config.baseline)
         return rows
+
+    def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:
+        """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
+        try:
+            for audit in audit_and_keep(rows, self.store, model, images):
+                for each in audit.findings:
+                    if each.finding.status > Status.SOUND:
+                        self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's model may die of anything
+            self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
 
     def preview(self) -> list[Row]:
         """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds."""
         rows: list[Row] = []
         for plan, cells in self._by_model():
             images = self.images[plan.data, None]
-            training = plan.recipe is not None and self.workshop.must_train(plan)
-            recipe = plan.recipe
-            model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
-            forward, backward, classes = _time(model.to(self.device).eval(), images)
+            training = self.workshop.must_train(plan)
+            model = self.workshop.sketch(plan) if training else self.workshop.make(plan)
+            forward, backward, classes = _time(model, images)
             digest = None if training else weights_digest(model)
             for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))
@@ -237,11 +255,14 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
     names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards", "corrupted"]
-    names += ["clean_bits", "bits", "bits_8bit"]
+    names += ["clean_bits", "bits", "bits_8bit", "won"]
     found = {name: getattr(verdict, name) for name in names}
     found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
     found |= {f"note_{name}": values for name, values in verdict.notes.items()}
-    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
+        arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
+    return arrays
 
 
 def _kept(verdict: Verdict, images: Source) -> dict[str, npt.NDArray[Any]]:

@@ -37,9 +37,12 @@ class Verdict:
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images, of a random model the
-    log of their mean over its draws (NaN where a logit was not finite). notes are the attack's figures per image, (N,),
-    NaN where it has none. corrupted, of a corruption only: right on the corrupted image, whatever the clean one is.
+    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one where
+    the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where a logit
+    was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. won, of attacks that
+    minimise only: (N,) the share of draws that x_adv deceives, wherever it lies. corrupted, of a corruption only: right
+    on the corrupted image, whatever the clean one is. notes are the attack's figures per image, (N,), NaN where it has
+    none.
     """
 
     labels: Tensor
@@ -58,8 +61,10 @@ class Verdict:
     clean_bits: Tensor | None = None
     bits: Tensor | None = None
     bits_8bit: Tensor | None = None
+    won: Tensor | None = None
     prepared_forwards: int = 0
     prepared_backwards: int = 0
+    detects: bool = False
     notes: dict[str, Tensor] = field(default_factory=dict)
     corrupted: Tensor | None = None
 
@@ -133,7 +138,7 @@ class Judge:
         """The images as they arrive."""
         if self.attack_under is None:
             return images
-        return Corrupted(images, Under.parse(self.attack_under), self.seed)
+        return Corrupted(images, Under.parse(self.attack_under))
 
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
@@ -187,7 +192,8 @@ class Judge:
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
             labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
-            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes, **tensors,
+            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes,
+            detects=rejection(model) is Rejection.DETECTION, **tensors,
         )  # fmt: skip
 
     def _search(self, attack: Attack, threat: ThreatModel) -> Search:
@@ -217,12 +223,13 @@ class Judge:
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        attacked = answers(model, x_adv, draws.stream("verdict"), self.draws)
-        stands = (search.leads(model, attacked, goal, x_adv, x) < 0) | ~inside[:, None]
-        rounded = to_8bit(x_adv, x, threat)
-        answers_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
-        stands_8bit = (search.leads(model, answers_8bit, goal, rounded, x) < 0) | ~inside[:, None]
-        stands_8bit |= ~threat.contains(rounded, x)[:, None]
+        inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
+        reached = answers(model, x_adv, draws.stream("verdict"), self.draws)
+        reached_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
+        attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
+        stands = search.leads(model, attacked, goal, seen, x) < 0
+        attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
+        stands_8bit = search.leads(model, attacked_8bit, goal, seen_8bit, x) < 0
         tensors = dict(
             clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
             distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),
@@ -231,6 +238,8 @@ class Judge:
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
         if natural:
             tensors["corrupted"] = stands.double().mean(1) > 0.5
+        if search.attack.minimises:
+            tensors["won"] = 1 - (search.leads(model, reached, goal, x_adv, x) < 0).float().mean(1)
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
@@ -264,6 +273,11 @@ class _Part:
     def note(self, name: str) -> Tensor:
         """(n,), NaN where this batch has no such note."""
         return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
+
+
+def _allowed(attacked: Tensor, inside: Tensor, clean: Tensor) -> Tensor:
+    """(N, ...): what is outside the ball does not count, and the clean image's stands in its place."""
+    return torch.where(inside.view(-1, *[1] * (attacked.ndim - 1)), attacked, clean)
 
 
 def _scores(answers: Tensor) -> Tensor:

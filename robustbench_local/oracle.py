@@ -72,7 +72,7 @@ class Oracle:
 
     def __getitem__(self, rows: Tensor) -> Oracle:
         """The same meter and memory, for fewer samples (indices or a mask)."""
-        view = object.__new__(Oracle)
+        view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         everyone = torch.arange(len(self._ledger.fallen), device=self._x.device) if self._rows is None else self._rows
         view._rows = everyone[rows]
@@ -200,6 +200,11 @@ class Oracle:
     def remembered(self) -> Tensor:
         """(N,) bool: there is an image to give back, be it only one that ties."""
         return self._mine(self._ledger.worth) > -torch.inf
+
+    @property
+    def won(self) -> Tensor:
+        """(N,) bool: an image beyond doubt misclassified was seen; of a random model, by the mean of search draws."""
+        return self._mine(self._ledger.worth) >= CLEARLY
 
     @property
     def every_iterate(self) -> bool:

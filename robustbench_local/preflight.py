@@ -86,7 +86,7 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
             flags.append("extra_classes")
         if bool(logits.isnan().any()):
             flags.append("nan_logits")
-        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+        if are_probabilities(logits):
             flags.append("probabilities")
             warnings.warn(
                 "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
@@ -100,6 +100,11 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
         elif any(_differ(answer, logits) for answer in answers[1:]):
             return Stranger(model), [*flags, "undeclared_randomness"]
     return model, flags
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows of logits (N, K) are distributions over the classes."""
+    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
 
 
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:

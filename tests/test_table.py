@@ -11,8 +11,9 @@ from rich.console import Console
 
 from robustbench_local.metrics import wilson
 from robustbench_local.report import render
-from robustbench_local.report.table import Table, print_tables, robust_tables, standing_in, write_tables
+from robustbench_local.report.table import Rate, Table, print_tables, robust_tables, standing_in, write_tables
 from robustbench_local.store import Row, Store, row_key
+from robustbench_local.threat import ThreatModel
 
 
 def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
@@ -26,6 +27,7 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     flags = about.pop("flags", [])
     assert about.keys() <= definition.keys()
     definition |= about
+    definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
     row: Row = {"key": row_key(definition), "definition": definition}
     if robust is None:
         return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)
@@ -86,6 +88,50 @@ def test_failed_or_missing_cell_is_a_dash_and_takes_the_worst_case_with_it(faile
 def test_lines_are_ranked_by_worst_case() -> None:
     (table,) = tables(*(a_row(bits, defense=name) for name, bits in [("a", [0, 0, 0, 1]), ("b", [1, 1, 0, 1])]))
     assert [line.defense.name for line in table.lines] == ["b", "a"]
+
+
+def test_ranks_span_what_the_images_cannot_tell_apart() -> None:
+    bits = {"a": [1] * 90 + [0] * 10, "b": [1] * 88 + [0] * 12, "c": [1] * 20 + [0] * 80}
+    (table,) = tables(*(a_row(each, defense=name) for name, each in bits.items()))
+    assert [(line.defense.name, str(line.rank)) for line in table.lines] == [("a", "1-2"), ("b", "1-2"), ("c", "3")]
+    assert "| rank |" in render.markdown([table])
+    assert "1-2" in text([table])
+
+
+def test_a_line_without_worst_case_has_no_rank_and_takes_none() -> None:
+    (table,) = tables(
+        a_row([1] * 90 + [0] * 10, defense="a"), a_row([1] * 5 + [0] * 95, defense="b"),
+        a_row([1] * 100, defense="c", attack="fgsm"), a_row([1] * 90 + [0] * 10, defense="a", attack="fgsm"),
+        a_row([1] * 100, defense="b", attack="fgsm"),
+    )  # fmt: skip
+    assert [(line.defense.name, str(line.rank)) for line in table.lines] == [("a", "1"), ("b", "2"), ("c", "None")]
+
+
+def test_a_union_over_norms_is_a_column_of_its_own_and_a_minimum_per_image() -> None:
+    found = tables(
+        a_row([1, 1, 0, 1]), a_row([1, 1, 1, 1], threat="linf:4/255"), a_row([0, 1, 1, 1], threat="l2:0.5"),
+        a_row([0, 0, 0, 0], threat="none"),
+        a_row([1, 1, 1, 1], defense="half"), a_row([1, 1, 1, 1], defense="half", threat="linf:4/255"),
+    )  # fmt: skip
+    balls = [table for table in found if table.threat != "none"]
+    assert {table.union for table in balls} == {("union of l2:0.5, linf:8/255",)}
+    for table in balls:
+        for line in table.lines:
+            if line.defense.name == "none":
+                assert line.union == (Rate(0.5, *wilson(2, 4)),)
+            else:
+                assert line.union == (None,)  # never attacked in L2
+    assert [table.union for table in found if table.threat == "none"] == [()]
+    assert "| union of l2:0.5, linf:8/255 |" in render.markdown(balls)
+    shown = text(balls)
+    assert "union" in shown and max(map(len, shown.splitlines())) <= 100
+    records = [line for line in csv.DictReader(io.StringIO(render.csv_text(balls))) if "union" in line["attack"]]
+    assert {line["robust"] for line in records} == {"0.5", ""}
+
+
+def test_one_norm_makes_no_union() -> None:
+    found = tables(a_row([1, 1, 0, 1]), a_row([1, 1, 1, 1], threat="linf:4/255"))
+    assert [table.union for table in found] == [(), ()]
 
 
 def test_threats_data_and_image_sets_are_never_mixed() -> None:
@@ -203,7 +249,7 @@ def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.C
     ]  # fmt: skip
     for row, bits in made:
         names = {"robust": bits} if bits.ndim == 1 else {"robust": bits.mean(1) > 0.5, "bits": bits}
-        store.write(row["key"], row, names)
+        store.write(row["key"], row, names | {"ids": np.arange(len(bits))})
     found = write_tables(store.rows(), tmp_path)
     assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
     assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(store.rows(), standing_in(store)))

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.metrics.rates import Rate
+
 if TYPE_CHECKING:
-    from robustbench_local.report.table import Label, Line, Rate, Table
+    from robustbench_local.metrics.paired import Rank
+    from robustbench_local.report.table import Label, Line, Table
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
@@ -23,6 +26,7 @@ CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
     " Worst case: per image, over these attacks."
 )
+RANKS = "Rank: from - to, where these images cannot tell models apart (paired tests, 5 % for all together)."
 EMPTY = f"{DASH}: failed or not run, and then no worst case."
 NAIVE = (
     "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
@@ -47,7 +51,7 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
     for table in tables:
         names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
         attacks, keys = _numbered(table.attacks)
-        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in table.worst)]
+        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in _last(table))]
         label_width = min(max(_width(str(name)) for name in names), console.width // 2)
         at_once = max(1, (console.width - label_width - 3) // max(COLUMN, 2 + max(map(_width, heads))))
         console.print(Text(table.title, style="bold"))
@@ -58,7 +62,7 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
             for head in heads[block]:
                 grid.add_column(Text(head), justify="right", no_wrap=True)
             for name, line in zip(names, table.lines, strict=True):
-                grid.add_row(name, *map(_two_lines, _rates(line)[block]))
+                grid.add_row(name, *map(_two_lines, _rates(line, table)[block]))
             console.print(grid)
         for note in [*keys, *_legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
@@ -69,8 +73,8 @@ def markdown(tables: Sequence[Table]) -> str:
     """A heading and a table each; cells read "45.2 (42.1-48.3)"."""
     parts = []
     for table in tables:
-        heads = ["model", "defense", "clean", *map(str, table.attacks), *table.worst]
-        rows = [[line.model, str(line.defense), *map(_one_line, _rates(line))] for line in table.lines]
+        heads = ["model", "defense", "clean", *map(str, table.attacks), *_last(table)]
+        rows = [[line.model, str(line.defense), *map(_one_line, _rates(line, table))] for line in table.lines]
         cells = [[cell.replace("|", "\\|") for cell in row] for row in [heads, *rows]]
         cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
         body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
@@ -93,8 +97,9 @@ def csv_text(tables: Iterable[Table]) -> str:
             }  # fmt: skip
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(where | {"attack": attack} | _three("robust", robust) | _of_row(row))
-            for name, robust in zip(table.worst, line.worst, strict=True):
+            for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 status = {"status": "ok" if robust else "missing"}
+                status |= {"flags": "; ".join(f"audit: {fault.check}" for fault in line.faults)}
                 writer.writerow(where | {"attack": name} | _three("robust", robust) | status)
     return text.getvalue()
 
@@ -115,8 +120,17 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high} if rate else {}
 
 
-def _rates(line: Line) -> list[Rate | None]:
-    return [line.clean, *line.robust, *line.worst]
+def _last(table: Table) -> list[str]:
+    """The headings after the attacks'."""
+    return [*table.worst, *["rank"] * _is_ranked(table), *table.union]
+
+
+def _rates(line: Line, table: Table) -> list[Rate | Rank | None]:
+    return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.union]
+
+
+def _is_ranked(table: Table) -> bool:
+    return sum(line.rank is not None for line in table.lines) > 1
 
 
 def _width(text: str) -> int:
@@ -136,19 +150,21 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
 
 
 def _legend(table: Table) -> list[str]:
-    empty = any(rate is None for line in table.lines for rate in _rates(line))
+    empty = any(rate is None for line in table.lines for rate in _rates(line, table))
     naive = any(attack.naive for attack in table.attacks)
-    return [CAPTION, *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
+    return [CAPTION, *[RANKS] * _is_ranked(table), *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
 
 
-def _two_lines(rate: Rate | None) -> Text:
-    if rate is None:
-        return Text(DASH)
+def _two_lines(rate: Rate | Rank | None) -> Text:
+    if not isinstance(rate, Rate):
+        return Text(str(rate) if rate else DASH)
     return Text.assemble(f"{100 * rate.value:.1f}", "\n", (_interval(rate), "dim"))
 
 
-def _one_line(rate: Rate | None) -> str:
-    return f"{100 * rate.value:.1f} ({_interval(rate)})" if rate else DASH
+def _one_line(rate: Rate | Rank | None) -> str:
+    if not isinstance(rate, Rate):
+        return str(rate) if rate else DASH
+    return f"{100 * rate.value:.1f} ({_interval(rate)})"
 
 
 def _interval(rate: Rate) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.audit.beside import Audit, lowered
+from robustbench_local.audit.beside import audits as kept_audits
+from robustbench_local.audit.core import Finding
 from robustbench_local.files import whole_file
-from robustbench_local.metrics import wilson
+from robustbench_local.metrics.paired import Rank, ranks
+from robustbench_local.metrics.rates import Rate as Rate
+from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
 from robustbench_local.report import render
 from robustbench_local.store import Row, Store
@@ -24,15 +29,6 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 _USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
 _NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An accuracy in [0, 1] and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,19 @@ class Label:
 
 @dataclass(frozen=True)
 class Line:
-    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table."""
+    """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
+    faults: what an audit found that is not sound.
+
+    rank: among the table's lines, by the worst case of the highest access level. union: of the table's union, if any.
+    """
 
     model: str
     defense: Label
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
+    faults: tuple[Finding, ...] = ()
+    rank: Rank | None = None
+    union: tuple[Rate | None, ...] = ()
 
     @property
     def clean(self) -> Rate | None:
@@ -71,7 +74,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines over the same images within the same threat model; a random model never stands beside a fixed one."""
+    """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
+
+    union: the name of the worst case over this threat model and those of other norms, where there are any.
+    """
 
     data: str
     split: str
@@ -83,6 +89,7 @@ class Table:
     worst: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    union: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -91,36 +98,41 @@ class Table:
         return ", ".join(parts)
 
 
-def robust_tables(rows: Iterable[Row], standing: Standing) -> list[Table]:
+def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] = ()) -> list[Table]:
     """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
     these cells failed or is missing there is none, and the line stands after those that have one.
     """
-    tables = []
+    known: dict[str, npt.NDArray[np.float64]] = {}
+
+    def once(row: Row) -> npt.NDArray[np.float64]:
+        return known[row["key"]] if row["key"] in known else known.setdefault(row["key"], standing(row))
+
+    found = []
     aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
     for _, same_images in sorted(_by(_images, aimed).items()):
-        groups = list(_by(_model, same_images).values())
+        within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
-            chosen = [group for group in groups if any(map(_is_stochastic, group)) is stochastic]
-            if chosen:
-                tables.append(_table(chosen, stochastic, standing))
-    return tables
+            chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
+            found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
+    return found
 
 
-def standing_in(store: Store) -> Standing:
-    """Reads each image's robustness from the arrays beside a row."""
+def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
+    """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
 
     def standing(row: Row) -> npt.NDArray[np.float64]:
-        arrays = store.arrays(row["key"], "robust", "bits")
-        return arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+        arrays = store.arrays(row["key"], "robust", "bits", "ids")
+        mean = arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
+        return lowered(mean, arrays["ids"], row["key"], audits)
 
     return standing
 
 
 def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
     """Write table.md and table.csv into the folder of a store, and return the tables. StoreError as in whole_file."""
-    tables = robust_tables(rows, standing_in(Store(folder)))
+    tables = _audited_tables(rows, folder)
     for name, text in (("table.md", render.markdown(tables)), ("table.csv", render.csv_text(tables))):
         with whole_file(folder / name) as file:
             file.write(text.encode())
@@ -129,7 +141,13 @@ def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
 
 def print_tables(rows: Iterable[Row], folder: Path) -> None:
     """Show the tables of rows in the terminal; folder is that of their store."""
-    render.show(robust_tables(rows, standing_in(Store(folder))))
+    render.show(_audited_tables(rows, folder))
+
+
+def _audited_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
+    store = Store(folder)
+    found = kept_audits(store)
+    return robust_tables(rows, standing_in(store, found), found)
 
 
 def done(row: Row | None) -> TypeGuard[Row]:
@@ -141,7 +159,7 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) -> Table:
+def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
     columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
     attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
@@ -153,31 +171,93 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing) ->
         found = {_attack(row): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
-            _worst([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing)
+            _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
             for level in levels
         ]
-        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst)))
+        faults = _faults(group, audits)
+        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst), faults))
+    lines = _ranked(lines, attacks, standing)
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
-        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=_threat(about),
+        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=_within(about),
         targets=about.get("targets"), stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
     )  # fmt: skip
 
 
-def _threat(about: dict[str, Any]) -> str:
+def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) the least of each image's shares over these cells; None where one of them failed or is missing."""
+    shares = [standing(row) if done(row) else None for row in cells]
+    good = [each for each in shares if each is not None]
+    return np.minimum.reduce(good) if good and len(good) == len(shares) else None
+
+
+def worst_case(table: Table, line: Line, standing: Standing) -> npt.NDArray[np.float64] | None:
+    """(N,) shares that stand all attacks of the table, but for the naive; None as in least()."""
+    return least(_judging(line, table.attacks), standing)
+
+
+def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
+    return [row for row, attack in zip(line.rows, attacks, strict=True) if not attack.naive]
+
+
+def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing) -> list[Line]:
+    shares = {str(place): least(_judging(line, attacks), standing) for place, line in enumerate(lines)}
+    found = ranks({place: each for place, each in shares.items() if each is not None})
+    return [replace(line, rank=found.get(str(place))) for place, line in enumerate(lines)]
+
+
+def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
+    """The tables of the same images, with the worst case over all of them as a column, if they are of several norms.
+
+    Norm none is no ball, and no part of it. A model that lacks one of the tables has a dash.
+    """
+    balls = [table for table in tables if table.threat != "none"]
+    widest = {table.threat.partition(":")[0]: table.threat for table in sorted(balls, key=_eps)}
+    if len(widest) < 2:
+        return list(tables)
+    name = f"union of {', '.join(sorted(widest.values()))}"
+    shares: dict[str, list[npt.NDArray[np.float64] | None]] = defaultdict(list)
+    for table in balls:
+        for line in table.lines:
+            shares[_model_of(line)].append(worst_case(table, line, standing))
+    unions: dict[str, Rate | None] = {}
+    for model, each in shares.items():
+        good = [one for one in each if one is not None]
+        unions[model] = _rate(np.minimum.reduce(good)) if len(good) == len(balls) else None
+    return [
+        replace(
+            table, union=(name,), lines=tuple(replace(line, union=(unions[_model_of(line)],)) for line in table.lines)
+        ) if table.threat != "none" else table
+        for table in tables
+    ]  # fmt: skip
+
+
+def _model_of(line: Line) -> str:
+    return next(_model(row) for row in line.rows if row is not None)
+
+
+def _eps(table: Table) -> float:
+    return next(float(row["definition"].get("eps", 0)) for line in table.lines for row in line.rows if row is not None)
+
+
+def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
+    return None if shares is None else rate_of(shares)
+
+
+def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...]:
+    """Of the audits that saw rows of this group, within its threat."""
+    keys = {row["key"] for row in group}
+    threat = group[0]["definition"]["threat"]
+    return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
+
+
+def _within(about: dict[str, Any]) -> str:
+    """The threat model, and the corruption that images met before."""
     under = about.get("attack_under")
     return str(about["threat"]) + (f" under {under['name']}:{under['settings']['severity']}" if under else "")
-
-
-def _worst(cells: Sequence[Row | None], standing: Standing) -> Rate | None:
-    good = [row for row in cells if done(row)]
-    if not good or len(good) < len(cells):
-        return None
-    least = np.minimum.reduce([standing(row) for row in good])
-    return Rate(float(least.mean()), *wilson(float(least.sum()), len(least)))
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
@@ -191,6 +271,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
                 said[remark].append(str(attack))
         for remark, names in said.items():
             yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+        for fault in line.faults:
+            yield f"{line.model} / {line.defense}, audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
 
 
 def _remark(row: Row | None) -> str:
@@ -245,7 +327,11 @@ def _model(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "threat", "targets", "ids", "data_digest", "attack_under")
+    return _identity(row, "data", "split", "targets", "ids", "data_digest", "attack_under")
+
+
+def _threat(row: Row) -> str:
+    return str(row["definition"]["threat"])
 
 
 def _identity(row: Row, *keys: str) -> str:

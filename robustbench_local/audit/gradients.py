@@ -1,0 +1,146 @@
+"""Gradients: do they say where the loss rises?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from robustbench_local import losses
+from robustbench_local.audit.core import (
+    Result,
+    broken,
+    by_share,
+    check,
+    correlation,
+    sound,
+    unchecked,
+    weaker,
+)  # fmt: skip
+from robustbench_local.audit.subject import Subject
+from robustbench_local.defense import Preprocess
+
+ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
+PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
+
+STEP = 1 / 1024  # half the width of a finite difference: a quarter of a grey level, and exact in float32
+DIRECTIONS = 16
+STEADY = 0.97  # the correlation of differences over two widths, from which on the model is smooth enough to compare
+AGREE = 0.9  # what autograd must then reach; the honest models that the audit is tried on reach 0.98 and more
+
+
+@check(
+    "gradients are there", source=f"{ATHALYE}, section 3; {PINTOR}, indicator 1 (unavailable gradients)",
+    advice="state a surrogate for what is not differentiable (BPDA), attack by the margin, by scores and by transfer",
+)  # fmt: skip
+def usable(subject: Subject) -> Result:
+    """Zero, NaN or infinite, of cross-entropy and of the margin, on clean and on perturbed images."""
+    y = subject.few_labels
+    faults: dict[str, Tensor] = {}
+    for place, x in (("clean", subject.few), ("perturbed", subject.perturbed)):
+        for name, loss in (("cross-entropy", losses.ce), ("the margin", losses.margin)):
+            found = subject.slope(x, y, loss)
+            if found is None:
+                return broken("no gradient reaches the input: a part is not differentiable and has no surrogate")
+            grad = found[1].flatten(1)
+            faults[f"the gradient of {name} is zero on {place} images:"] = (grad == 0).all(1)
+            faults[f"the gradient of {name} is NaN or infinite on {place} images:"] = ~grad.isfinite().all(1)
+    worst = max(faults, key=lambda name: int(faults[name].sum()))
+    return by_share(faults[worst], worst)
+
+
+@check(
+    "gradients are true", source=f"{ATHALYE}, section 3.1 (finite differences); Carlini et al. 2019, section 5.4",
+    advice="look for detached branches, backward hooks and custom backwards; attack without them, or by scores",
+)  # fmt: skip
+def finite_differences(subject: Subject) -> Result:
+    """Central differences of the margin along random signs, over two widths. Where they agree with one another, the
+    model is smooth at that scale, and autograd must agree with them; where not, gradients are a surrogate's, and the
+    orderings tell what it is worth. On clean images and on perturbed ones, both away from the box's faces.
+    """
+    y = subject.few_labels
+    lowest, steadiest, slope, places = 1.0, 0.0, 1.0, 0
+    for x in (subject.few, subject.perturbed):
+        x = x.clamp(4 * STEP, 1 - 4 * STEP)
+        found = subject.slope(x, y, losses.margin)
+        if found is None:
+            return unchecked("no gradient reaches the input")
+        wide, narrow, autograd = _differences(subject, x, found[1])
+        steady = correlation(wide, narrow)
+        steadiest = max(steadiest, steady)
+        if steady < STEADY:
+            continue
+        places += 1
+        agreement = correlation(wide, autograd)
+        if agreement <= lowest:
+            lowest = agreement
+            slope = float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-30))
+    if not places:
+        return sound(
+            f"the model jumps at this scale (differences over two widths correlate by {steadiest:.2f}): its gradients"
+            " are a surrogate's, which only orderings can judge", steady=steadiest,
+        )  # fmt: skip
+    text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
+    figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
+    return broken(text, **figures) if lowest < AGREE else sound(text, **figures)
+
+
+def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes (DIRECTIONS, n) of the margin along random signs: over STEP, over half of it, and as grad has them."""
+    y = subject.few_labels
+    rival = subject.ask(x).scatter(1, y[:, None], -torch.inf).argmax(1)  # kept, or there would be a kink
+    parts: list[list[Tensor]] = [[], [], []]
+    draws = subject.draws[: len(x)].stream("audit:directions")
+    for _ in range(DIRECTIONS):
+        sign = 2.0 * draws.integers(2, *x.shape[1:]).to(x) - 1
+        for part, size in ((0, STEP), (1, STEP / 2)):
+            up, down = (losses.margin_to(subject.ask(x + side * size * sign), y, rival) for side in (1, -1))
+            parts[part].append((up - down) / (2 * size))
+        parts[2].append((grad * sign).flatten(1).sum(1))
+    wide, narrow, autograd = (torch.stack(part).nan_to_num(0, 0, 0) for part in parts)
+    return wide, narrow, autograd
+
+
+@check(
+    "surrogates help", source=f"{ATHALYE}, section 4.1 (BPDA)",
+    advice="state a surrogate that is nearer to what it stands for; where none helps, rely on scores and transfer",
+)  # fmt: skip
+def surrogates(subject: Subject) -> Result:
+    """The declared surrogates against none (the gradient as it is) and against the identity."""
+    if not _steps(subject):
+        return unchecked("the model declares no surrogate")
+    declared = subject.pgd(loss="margin")
+    if declared is None:
+        return broken("with its declared surrogates no gradient reaches the input")
+    results = []
+    for name in ("no surrogate", "the identity"):
+        with _surrogate(subject, name):
+            other = subject.pgd(loss="margin", tag=name)
+        if other is not None:
+            results.append(weaker(declared.robust, other.robust, f"with the declared surrogate against {name}"))
+    if not results:
+        return sound("without its surrogates there is no gradient")
+    return max(results, key=lambda result: result[0])
+
+
+def _steps(subject: Subject) -> list[Preprocess]:
+    return [
+        module for module in subject.model.modules() if isinstance(module, Preprocess) and module.surrogate is not None
+    ]
+
+
+@contextmanager
+def _surrogate(subject: Subject, name: str) -> Iterator[None]:
+    steps = _steps(subject)
+    for step in steps:
+        step.__dict__["surrogate"] = None if name == "no surrogate" else lambda x, draws=None: x
+    try:
+        yield
+    finally:
+        for step in steps:
+            del step.__dict__["surrogate"]
+
+
+CHECKS = (usable, finite_differences, surrogates)

@@ -1,0 +1,171 @@
+"""Orderings: what knows more, may do more, or works longer, fells more. Where it does not, the attack is weak there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_local.attack import Attack
+from robustbench_local.audit.core import (
+    Result,
+    broken,
+    by_share,
+    check,
+    sound,
+    suspicious,
+    unchecked,
+    weaker,
+)  # fmt: skip
+from robustbench_local.audit.subject import Subject
+from robustbench_local.draws import Draws
+from robustbench_local.oracle import Access, Oracle, lead
+from robustbench_local.threat import Norm, ThreatModel
+
+ATHALYE = "Athalye et al. 2018, arXiv:1802.00420, section 3.1"
+CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
+STRONGER = "gradients mislead here: take the lower number, add attacks by scores, labels and transfer, or a surrogate"
+NO_GRADIENT = "no gradient attack runs on this model"
+
+
+@dataclass(frozen=True)
+class RandomPoints(Attack):
+    """Many random points of the ball, and the worst of them."""
+
+    access: ClassVar[Access] = Access.SCORES
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm) - {Norm.NONE}
+
+    tries: int = 1000
+    at_once: int = 20
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        for first in range(0, self.tries, self.at_once):
+            left = (~oracle.done).nonzero()[:, 0]
+            if not len(left):
+                break
+            mine, x_left = draws[left], x[left]
+            points = [threat.start(x_left, mine.stream(first + k)) for k in range(self.at_once)]
+            oracle[left].logits(torch.stack(points, 1))
+        return oracle.best(x)
+
+
+@check("iterating helps", source=ATHALYE, advice="look for a bug in the iterative attack, or for masked gradients")
+def iterating(subject: Subject) -> Result:
+    single, many = subject.run("fgsm"), subject.pgd()
+    if single is None or many is None:
+        return unchecked(NO_GRADIENT)
+    return weaker(many.robust, single.robust, "PGD against a single step (FGSM)")
+
+
+@check("gradients beat random points", source=ATHALYE + "; Carlini et al. 2019, section 4.11", advice=STRONGER)
+def beats_noise(subject: Subject) -> Result:
+    if subject.gradients is None:
+        return unchecked(NO_GRADIENT)
+    n = min(subject.attacked, subject.effort.probed)
+    tries = subject.effort.draws // (20 if subject.random else 1)
+    points = subject.run(RandomPoints(tries=tries), n=n)
+    if points is None:
+        return unchecked("this threat model has no random points")
+    return weaker(subject.gradients[:n], points.robust, f"gradients against {tries} random points")
+
+
+@check("gradients beat scores", source=ATHALYE + "; Croce and Hein 2020, arXiv:2003.01690", advice=STRONGER)
+def beats_scores(subject: Subject) -> Result:
+    queries = subject.effort.queries // (3 if subject.random else 1)
+    square = subject.run("square", steps=queries)
+    if square is None:
+        return unchecked("the score attack does not know this norm")
+    if subject.gradients is None:
+        return _alone(square.robust, subject, f"Square with {queries} queries")
+    return weaker(subject.gradients, square.robust, f"gradients against Square with {queries} queries")
+
+
+@check("gradients beat transfer", source=ATHALYE + "; " + CARLINI, advice=STRONGER)
+def beats_transfer(subject: Subject) -> Result:
+    if not subject.surrogates:
+        return unchecked("no model to transfer from: give surrogates")
+    moved = subject.run("transfer", surrogates=subject.surrogates, steps=subject.effort.steps)
+    if moved is None:
+        return unchecked("the transfer attack does not know this norm")
+    if subject.gradients is None:
+        return _alone(moved.robust, subject, "transfer")
+    return weaker(subject.gradients, moved.robust, f"gradients against transfer from {', '.join(subject.surrogates)}")
+
+
+@check("gradients beat labels", source=ATHALYE + "; Brendel et al. 2018, arXiv:1712.04248", advice=STRONGER)
+def beats_labels(subject: Subject) -> Result:
+    if subject.random:
+        return unchecked("the boundary of a random model lies nowhere: labels lead no attack along it")
+    walk = subject.run("hopskipjump", n=subject.effort.walked, steps=5, evaluations=50)
+    if walk is None:
+        return unchecked("the label attack does not know this norm")
+    if subject.gradients is None:
+        return _alone(walk.robust, subject, "HopSkipJump")
+    return weaker(subject.gradients[: len(walk.robust)], walk.robust, "gradients against HopSkipJump")
+
+
+@check(
+    "success grows with eps", source=CARLINI + ".5 (accuracy against the budget)",
+    advice="a larger ball holds the smaller one: look for a bug in the attack, or for masked gradients",
+)  # fmt: skip
+def grows(subject: Subject) -> Result:
+    if subject.threat.norm is Norm.NONE:
+        return unchecked("this threat model has no eps")
+    curve = []
+    for factor in (0.5, 1.0, 2.0):
+        verdict = subject.pgd(subject.scaled(factor), loss="margin")
+        if verdict is None:
+            return unchecked(NO_GRADIENT)
+        curve.append(verdict.robust)
+    text = "at half, once and twice eps stand " + ", ".join(f"{int(bits.sum())}" for bits in curve)
+    results = [weaker(larger, smaller, text) for smaller, larger in pairwise(curve)]
+    return max(results, key=lambda result: result[0])
+
+
+@check(
+    "without a bound everything falls", source=ATHALYE + "; Carlini et al. 2019, section 4.8; " +
+    "Brendel et al. 2018, arXiv:1712.04248 (a start in another class)",
+    advice="if even this fails the attack, not the model, is what stops it",
+)  # fmt: skip
+def unbounded(subject: Subject) -> Result:
+    """PGD without a bound; then, from an image that the model accepts as another class, the way back to the image."""
+    if subject.threat.norm is Norm.NONE:
+        return unchecked("this threat model has no eps")
+    if not bool((subject.y != subject.y[0]).any()) or not bool(subject.clean.any()):
+        return unchecked("there are no two classes to start from")
+    stuck = _stuck(subject)
+    if 2 * int(stuck.sum()) > len(stuck):
+        return by_share(stuck, "from an accepted image of another class as start the label stays,")
+    verdict = subject.pgd(subject.unbounded, loss="margin", step_size=subject.unbounded.eps / 10)
+    if verdict is None:
+        return unchecked(NO_GRADIENT)
+    n, left = len(verdict.robust), int(verdict.robust.sum())
+    text = f"PGD without a bound leaves {left} of {n} images"
+    if 2 * left > int(verdict.clean.sum()):
+        return broken(text, left=left / n)
+    return sound(text, left=left / n)
+
+
+def _stuck(subject: Subject) -> Tensor:
+    """(n,) bool: which right images keep their label when replaced by an image accepted as another class."""
+    count = subject.attacked
+    accepted = subject.clean.nonzero()[:, 0]
+    start = torch.stack([
+        accepted[(subject.y[accepted] != label).nonzero()[:1, 0]] if bool((subject.y[accepted] != label).any())
+        else torch.tensor([0], device=accepted.device)
+        for label in subject.y[:count]
+    ])[:, 0]  # fmt: skip
+    seen = subject.ask(subject.x[start], rows=torch.arange(count, device=start.device))
+    return (lead(seen, subject.y[:count]) < 0) & subject.clean[:count]
+
+
+def _alone(standing: Tensor, subject: Subject, what: str) -> Result:
+    """No gradient attack runs; what another one leaves is the only figure there is."""
+    left = int(standing.sum())
+    return suspicious(f"{NO_GRADIENT}; {what} leaves {left} of {len(standing)}", left=left / max(1, len(standing)))
+
+
+CHECKS = (iterating, beats_noise, beats_scores, beats_transfer, beats_labels, grows, unbounded)

@@ -1,0 +1,319 @@
+"""A grid's own rows under audit: a pure function of what was stored.
+
+Rows are grouped by model, images and goal; within a group all attacks judged the same images, so that they are
+compared image by image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_local.audit.core import MOVE, Finding, Result, Status, broken, by_share, sound, suspicious, weaker
+from robustbench_local.audit.reported import MISSING, SET_UP
+from robustbench_local.metrics import wilson
+from robustbench_local.oracle import Access
+from robustbench_local.store import Row
+from robustbench_local.threat import Norm, ThreatModel
+
+Arrays = Callable[[Row], Mapping[str, Any]]
+
+HALF = 0.51  # of eps, see convergence.budget
+MODEL = ("model", "weights_digest", "defense", "defense_settings", "defense_version")
+IMAGES = ("data", "split", "ids", "data_digest", "attack_under", "targets")
+CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
+ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One good row with its arrays. standing (N,): which images stand, of a random model on most draws."""
+
+    row: Row
+    arrays: Mapping[str, Any]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return self.row["definition"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def threat(self) -> ThreatModel:
+        return ThreatModel.parse(self.about["threat"], allow_large=True)
+
+    @property
+    def access(self) -> Access:
+        return Access[self.about["access"].upper()]
+
+    @cached_property
+    def standing(self) -> Tensor:
+        return torch.as_tensor(self.arrays["robust"]).bool()
+
+    @cached_property
+    def clean(self) -> Tensor:
+        return torch.as_tensor(self.arrays["clean"]).bool()
+
+    @property
+    def adaptive(self) -> bool:
+        return bool(self.about.get("adaptive", True))
+
+    @property
+    def steps(self) -> int:
+        return int(self.about["attack_settings"].get("steps") or 1)
+
+    @property
+    def length(self) -> int:
+        """Steps times restarts: how long it searches, for comparison with the same attack."""
+        return self.steps * int(self.about["attack_settings"].get("restarts") or 1)
+
+    def same(self, other: Evidence, *but: str) -> bool:
+        """Whether both are the same attack, but for these settings or keys of the definition."""
+        mine, theirs = (dict(each.about) | {"attack_version": None} for each in (self, other))
+        for each in (mine, theirs):
+            each["attack_settings"] = {k: v for k, v in each["attack_settings"].items() if k not in but}
+        return all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - {*but})
+
+    def __str__(self) -> str:
+        settings = self.about["attack_settings"]
+        text = ", ".join(f"{key}={settings[key]}" for key in ("steps", "restarts", "loss") if key in settings)
+        return f"{'' if self.adaptive else 'naive '}{self.about['attack']}" + (f" ({text})" if text else "")
+
+
+@dataclass(frozen=True)
+class RowFinding:
+    """finding: as of a model's audit; threat: whose table it belongs to; attack: whether it is the attack that is
+    suspected, so that a stronger one should be tried.
+    """
+
+    finding: Finding
+    threat: str
+    attack: bool = False
+
+
+Question = Callable[[list[Evidence]], Iterator[Result]]
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One question to the rows of one model within one threat. attack: what is not sound speaks against the attack."""
+
+    name: str
+    source: str
+    advice: str
+    run: Question
+    attack: bool = False
+
+
+CHECKS: list[RowCheck] = []
+
+
+def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> Callable[[Question], RowCheck]:
+    """Make a RowCheck of a function from good rows to results, and enlist it."""
+
+    def enlist(run: Question) -> RowCheck:
+        CHECKS.append(RowCheck(name, source, advice, run, attack))
+        return CHECKS[-1]
+
+    return enlist
+
+
+def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
+    """{group: findings} of good rows; arrays(row) gives "robust", "clean", "distance" (N,) and what else is stored.
+
+    A group is a model on some images towards some goal, and its name a JSON list of what defines these. Of each check
+    the worst result within each threat is kept.
+    """
+    groups: dict[str, list[Evidence]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "ok":
+            groups[group_of(row)].append(Evidence(row, arrays(row)))
+    return {name: list(_audited(group)) for name, group in sorted(groups.items())}
+
+
+def group_of(row: Row) -> str:
+    """The name of the group that a row belongs to."""
+    return json.dumps([row["definition"].get(key) for key in (*MODEL, *IMAGES)], sort_keys=True)
+
+
+def _audited(group: list[Evidence]) -> Iterator[RowFinding]:
+    by_threat: dict[str, list[Evidence]] = defaultdict(list)
+    for each in group:
+        by_threat[each.about["threat"]].append(each)
+    for threat, rows in by_threat.items():
+        for check in CHECKS:
+            results = list(check.run(rows))
+            if results:
+                worst = max(results, key=lambda result: result[0])
+                yield RowFinding(_finding(check, worst), threat, check.attack)
+    yield from _over_eps(group)
+
+
+def _finding(check: RowCheck, result: Result) -> Finding:
+    return Finding(check.name, *result, source=check.source, advice=check.advice)
+
+
+@row_check("set-up", source=f"{CARLINI}; Croce and Hein 2020, arXiv:2003.01690", advice="audit the model by itself")
+def set_up(rows: list[Evidence]) -> Iterator[Result]:
+    """What was flagged when the model was first asked, and about the images that came back."""
+    for each in rows:
+        for flag in each.row["results"]["flags"]:
+            name, _, count = flag.partition(":")
+            if name in SET_UP:
+                status, text = SET_UP[name]
+                yield status, f"{each}: {text}", {}
+            elif count:
+                faults = torch.arange(len(each.standing)) < int(count)
+                yield by_share(faults, f"{each}: {name.replace('_', ' ')}")
+        yield sound(f"{each}: no flag of the set-up")
+
+
+@row_check(
+    "nothing found is lost", source="Pintor et al. 2022, arXiv:2106.09947, indicator 3 (silent success)",
+    advice="count every iterate (count: all)", attack=True,
+)  # fmt: skip
+def last_iterate(rows: list[Evidence]) -> Iterator[Result]:
+    for each in rows:
+        if each.about.get("count", "all") == "all":
+            continue
+        twins = [other for other in rows if other.about.get("count") == "all" and each.same(other, "count")]
+        if not twins:
+            yield suspicious(f"{each} is judged by where its restarts end, and by nothing else")
+        for twin in twins:
+            status, text, figures = weaker(each.standing, twin.standing, f"{each}, last iterate against all of them")
+            yield min(status, Status.SUSPICIOUS), text, figures
+
+
+@row_check(
+    "single draws are not counted", source=f"{ATHALYE}, section 4.2 (EOT); {CARLINI}",
+    advice="judge a random model by 20 fresh draws, and search by the mean of several (draws, eot)",
+)  # fmt: skip
+def single_draws(rows: list[Evidence]) -> Iterator[Result]:
+    for each in rows:
+        if not each.row["results"]["stochastic"]:
+            continue
+        draws, eot = int(each.about.get("draws", 1)), int(each.about.get("eot", 1))
+        if draws == 1:
+            yield broken(f"{each}: a random model, judged by one draw of each image", draws=1)
+        elif eot == 1 and each.access > Access.NONE:
+            yield suspicious(f"{each}: a random model, searched by single draws", eot=1)
+        else:
+            yield sound(f"{each}: {draws} fresh draws judge, {eot} guide each query")
+
+
+@row_check(
+    "the budget is used", source=f"{CARLINI} (units)", advice="look at units: eps counts pixels in [0, 1]", attack=True
+)  # fmt: skip
+def budget(rows: list[Evidence]) -> Iterator[Result]:
+    for each in rows:
+        if each.threat.norm is Norm.NONE or each.access is Access.NONE or "distance" not in each.arrays:
+            continue
+        used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
+        short = (used < HALF)[each.standing & each.clean]
+        if len(short):
+            yield by_share(short, f"{each}: of the images that stand, less than half of eps is used")
+
+
+@row_check(
+    "a defense met an adaptive attack", source="Tramèr et al. 2020, arXiv:2002.08347; Carlini and Wagner 2017,"
+    " arXiv:1705.07263", advice="attack the deployed model through its surrogates and its detector (adaptive: true)",
+)  # fmt: skip
+def adaptive(rows: list[Evidence]) -> Iterator[Result]:
+    naive = [each for each in rows if not each.adaptive]
+    if naive and not any(each.adaptive and each.access > Access.NONE for each in rows):
+        yield broken(f"only attacks that know of no defense were run: {naive[0]}")
+    else:
+        yield sound("attacked as it is deployed")
+
+
+@row_check(
+    "iterating helps", source=f"{ATHALYE}, section 3.1", advice="look for a bug, or for masked gradients", attack=True
+)  # fmt: skip
+def iterating(rows: list[Evidence]) -> Iterator[Result]:
+    graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
+    for single in (each for each in graded if each.length == 1):
+        for many in (each for each in graded if each.length > 1):
+            yield weaker(many.standing, single.standing, f"{many} against a single step, {single}")
+
+
+@row_check(
+    "gradients beat what sees less", source=f"{ATHALYE}, section 3.1; {CARLINI}, section 5",
+    advice="gradients mislead here: report the lower number, add attacks by scores, labels and transfer", attack=True,
+)  # fmt: skip
+def white_box(rows: list[Evidence]) -> Iterator[Result]:
+    graded = [each for each in rows if each.access is Access.GRADIENTS and each.length > 1 and each.adaptive]
+    if not graded:
+        return
+    best = torch.stack([each.standing for each in graded]).all(0)
+    for less in (each for each in rows if each.access < Access.GRADIENTS and each.threat.norm is not Norm.NONE):
+        yield weaker(best, less.standing, f"all gradient attacks against {less}")
+
+
+@row_check(
+    "steps and restarts suffice", source=f"{CARLINI}, section 5.3", advice="raise what moved the verdict", attack=True
+)  # fmt: skip
+def longer(rows: list[Evidence]) -> Iterator[Result]:
+    for a, b in combinations(rows, 2):
+        short, long = sorted((a, b), key=lambda each: each.length)
+        if short.length < long.length and short.length > 1 and short.same(long, "steps", "restarts", "step_size"):
+            status, text, figures = weaker(short.standing, long.standing, f"{short} against {long}")
+            yield min(status, Status.SUSPICIOUS), text, figures
+
+
+@row_check(
+    "no catastrophic overfitting", source="Wong et al. 2020, arXiv:2001.03994",
+    advice="train with several steps, a random start or gradient alignment; never report FGSM alone",
+)  # fmt: skip
+def catastrophic(rows: list[Evidence]) -> Iterator[Result]:
+    """FGSM leaves most of the images that were right, and more steps fell nearly all of these."""
+    graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
+    for single in (each for each in graded if each.length == 1):
+        for many in (each for each in graded if each.length > 1):
+            left, most, right = (int(bits.sum()) for bits in (single.standing, many.standing, single.clean))
+            text = f"{single} leaves {left} of {right} right images, {many} leaves {most}"
+            high = wilson(left, right)[0] > 0.5 if right else False
+            yield broken(text) if high and wilson(most, right)[1] < 0.1 else sound(text)
+
+
+@row_check("settings are recorded", source=f"{CARLINI}, section 6", advice="run the cell again: its row is incomplete")
+def recorded(rows: list[Evidence]) -> Iterator[Result]:
+    for each in rows:
+        lost = [".".join(path) for path in MISSING if _lacks(each.row, path)]
+        yield (
+            suspicious(f"{each} does not say {', '.join(lost)}") if lost else sound("all settings, versions and costs")
+        )
+
+
+def _lacks(row: Row, path: tuple[str, ...]) -> bool:
+    value: Any = row
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return True
+        value = value[key]
+    return value is None
+
+
+def _over_eps(group: list[Evidence]) -> Iterator[RowFinding]:
+    """The same attack in two balls of one norm: the larger holds the smaller."""
+    check = RowCheck(
+        "success grows with eps", f"{CARLINI}, section 5.5", "look for a bug, or for masked gradients", longer.run, True
+    )
+    worst: dict[str, Result] = {}
+    for a, b in combinations(group, 2):
+        if a.threat.norm is not b.threat.norm or a.threat.eps == b.threat.eps or not a.same(b, "threat", "eps"):
+            continue
+        small, large = sorted((a, b), key=lambda each: each.threat.eps)
+        result = weaker(large.standing, small.standing, f"{large} within {large.threat} against {small.threat}")
+        place = large.about["threat"]
+        worst[place] = max(worst.get(place, result), result, key=lambda each: each[0])
+    for threat, result in worst.items():
+        yield RowFinding(_finding(check, result), threat, attack=True)
+
+
+__all__ = ["CHECKS", "MOVE", "Evidence", "RowFinding", "audit_rows", "group_of"]

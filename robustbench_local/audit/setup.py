@@ -1,0 +1,288 @@
+"""Set-up: is the model a function from one image to logits, as every attack takes it to be?"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from robustbench_local.audit.core import (
+    ALPHA,
+    Result,
+    broken,
+    by_share,
+    check,
+    paired,
+    sound,
+    suspicious,
+    unchecked,
+)  # fmt: skip
+from robustbench_local.audit.process import asked_afresh
+from robustbench_local.audit.subject import Subject
+from robustbench_local.defense import call
+from robustbench_local.oracle import CLEARLY, lead
+from robustbench_local.preflight import are_probabilities
+from robustbench_local.threat import Norm
+
+CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
+TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"
+AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690, and its checks of the model"
+CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
+
+SAME = 1e-3  # of the answers' range: float32 kernels differ with the batch's shape by a thousandth of this
+UNDERFLOW = 87.3  # exp(-87.3) is the smallest normal float32: beyond this margin cross-entropy has no gradient left
+REPEATS = 20
+
+
+def moved(a: Tensor, b: Tensor) -> Tensor:
+    """(n,) bool: whose answers (n, K) differ by more than rounding. NaN equals NaN."""
+    span = (a.nan_to_num(0, 0, 0).amax() - a.nan_to_num(0, 0, 0).amin()).clamp_min(1e-30)
+    same = ((a - b).abs() <= SAME * span) | (a.isnan() & b.isnan()) | (a == b)
+    return ~same.all(1)
+
+
+@check("evaluation mode", source=AUTOATTACK, advice="let model.eval() reach every module before it is deployed")
+def evaluation_mode(subject: Subject) -> Result:
+    names = [name or "the model" for name, module in subject.model.named_modules() if module.training]
+    if names:
+        return broken(f"after eval() still in training mode: {', '.join(names[:3])}", modules=len(names))
+    return sound("every module follows eval()")
+
+
+@check(
+    "randomness", source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; " + AUTOATTACK,
+    advice="declare it (Defended with stochastic=True, numbers from its draws), and attack with EOT",
+)  # fmt: skip
+def randomness(subject: Subject) -> Result:
+    if "undeclared_randomness" in subject.flags:
+        return broken("five forward passes on the same images gave different answers, which the model did not declare")
+    if subject.random:
+        return sound("declared, and its answers repeat for the same draws; attacked with EOT, judged on fresh draws")
+    return sound("five forward passes gave the same answers")
+
+
+@check("logits", source=CARLINI, advice="return what comes before the softmax, unrounded")
+def logits(subject: Subject) -> Result:
+    if are_probabilities(subject.first):
+        return broken("the model returns probabilities (each row is >= 0 and sums to 1): cross-entropy of them is flat")
+    levels = len(subject.first.unique())
+    if levels < min(len(subject.first), 10):
+        return broken(f"{subject.first.numel()} logits take {levels} values: they carry no more than a label", n=levels)
+    return sound("not probabilities, not rounded")
+
+
+@check(
+    "logits' scale", source="Carlini and Wagner 2017, arXiv:1608.04644 (distillation); " + CARLINI,
+    advice="divide the logits by a constant, which changes no label, and attack by the margin as well",
+)  # fmt: skip
+def logit_scale(subject: Subject) -> Result:
+    margin = -lead(subject.first, subject.few_labels)
+    margin = margin[margin > 0]
+    if not len(margin):
+        return unchecked("none of the images is classified as labelled")
+    middle = float(margin.median())
+    if middle < CLEARLY:
+        return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
+    return by_share(
+        margin > UNDERFLOW, f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as",
+        median_margin=middle,
+    )  # fmt: skip
+
+
+@check("input range", source=AUTOATTACK, advice="give pixels in [0, 1] and let the model normalise")
+def input_range(subject: Subject) -> Result:
+    high = float(subject.x.max())
+    if high <= 2 / 255:
+        return broken(f"the brightest pixel is {high:.2g}: images were divided by 255 twice", brightest=high)
+    for name, x in {
+        "[0, 255]": 255 * subject.x, "[-1, 1]": 2 * subject.x - 1,
+        "mean 0 and deviation 1": (subject.x - subject.x.mean()) / subject.x.std(),
+    }.items():  # fmt: skip
+        pair = paired(subject.right(x), subject.clean)
+        if pair.above:
+            return broken(f"the model is right on {pair.points:.1f} points more with pixels in {name}", p=pair.p)
+    return sound("no other range of pixels suits the model better")
+
+
+@check(
+    "batches", source=CROCE_TEST_TIME + "; " + AUTOATTACK,
+    advice="make the answer to an image depend on this image alone (no batch statistics, no place in the batch)",
+)  # fmt: skip
+def batches(subject: Subject) -> Result:
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    x, first = subject.few, subject.first
+    count = len(x)
+    rows = torch.arange(count, device=x.device)
+    back = subject.ask(x.flip(0), rows=rows.flip(0)).flip(0)
+    alone = torch.cat([subject.ask(x[k : k + 1], rows=rows[k : k + 1]) for k in range(count)])
+    among = subject.ask(torch.cat([x, subject.perturbed]), rows=torch.cat([rows, rows]))[:count]
+    again = subject.ask(x.repeat_interleave(2, 0), rows=rows.repeat_interleave(2))[1::2]
+    ways = {"in another order": back, "alone": alone, "among other images": among, "twice in one batch": again}
+    changed = {name: moved(first, answer) for name, answer in ways.items()}
+    worst = max(changed, key=lambda name: int(changed[name].sum()))
+    return by_share(changed[worst], f"asked {worst}, the answer differs")
+
+
+@check(
+    "memory", source=CROCE_TEST_TIME + "; Carlini and Wagner 2017, arXiv:1705.07263",
+    advice="keep nothing between queries; a defense that counts or caches them is to be attacked with fresh accounts",
+)  # fmt: skip
+def memory(subject: Subject) -> Result:
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    seasoned, new = subject.fresh(), subject.fresh()
+    if seasoned is None or new is None:
+        return unchecked("the model cannot be copied; see whether its answers are the same after the audit")
+    clean = subject.ask(subject.few, seasoned)
+    for _ in range(REPEATS):
+        subject.ask(subject.few, seasoned)
+        last = subject.ask(subject.perturbed, seasoned)
+    straight = subject.ask(subject.perturbed, new)
+    changed = moved(straight, last) | moved(clean, subject.ask(subject.few, seasoned))
+    return by_share(changed, f"after {2 * REPEATS} questions the answer differs from a fresh copy's")
+
+
+@check(
+    "a fresh process", source=TRAMER, advice="let no file, cache, clock or hash seed decide an answer",
+)  # fmt: skip
+def fresh_process(subject: Subject) -> Result:
+    if not subject.effort.process:
+        return unchecked("not asked for")
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    both = torch.cat([subject.few, subject.perturbed])
+    ids = torch.cat([subject.draws.ids[: len(subject.few)]] * 2)
+    answer, why = asked_afresh(subject.model, both, ids, subject.seed)
+    if answer is None:
+        return unchecked(f"the model cannot be taken there: {why}")
+    here = torch.cat([subject.first, subject.first_perturbed])
+    return by_share(moved(here, answer.to(here)), "in a fresh process the answer differs")
+
+
+@check(
+    "grad mode", source=CARLINI, advice="let the answer not depend on whether autograd is recording",
+)  # fmt: skip
+def grad_mode(subject: Subject) -> Result:
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    changed = []
+    for x in (subject.few, subject.perturbed):
+        draws = subject.draws[: len(x)].stream("audit:ask")
+        with torch.enable_grad():
+            changed.append(moved(subject.ask(x), call(subject.deployed, x.clone().requires_grad_(), draws).detach()))
+    return by_share(torch.stack(changed).any(0), "with autograd recording the answer differs")
+
+
+@check(
+    "optimisation in inference", source=CROCE_TEST_TIME,
+    advice="differentiate through all of it, or a surrogate of it, and transfer from the static model",
+)  # fmt: skip
+def inner_optimisation(subject: Subject) -> Result:
+    kept = used = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += 1
+        return tensor
+
+    def unpack(tensor: Tensor) -> Tensor:
+        nonlocal used
+        used += 1
+        return tensor
+
+    with saved_tensors_hooks(pack, unpack):
+        subject.ask(subject.few)
+    if used:
+        return suspicious("one inference runs backward passes of its own", saved=kept, used=used)
+    return sound("inference is one forward pass", saved=kept)
+
+
+@check(
+    "clean images are like others", source=TRAMER + " (an independent test set)",
+    advice="take out what recognises single images, and evaluate on images that the model cannot know",
+)  # fmt: skip
+def recognised(subject: Subject) -> Result:
+    """Along a ray from a clean image the first step changes the answer about as much as the second, unless the clean
+    image itself is special: under exchange, by a sign test. An honest kink or rounding favours neither.
+    """
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    x = subject.few
+    toss = subject.draws[: len(x)].stream("audit:ray").integers(2, *x.shape[1:]).to(x) * 2 - 1
+    away = torch.where(x > 0.9, -1.0, torch.where(x < 0.1, 1.0, toss))
+    worst: tuple[float, Result] | None = None
+    for size in (1e-6, 1e-4, 1.01 / 255):
+        near, far = subject.ask(x + size * away), subject.ask(x + 2 * size * away)
+        first, second = (near - subject.first).abs().amax(1), (far - near).abs().amax(1)
+        seen = moved(subject.first, near)  # rounding in float32 is no step
+        leaps, others = seen & (first > 10 * second), moved(near, far) & (second > 10 * first)
+        pair = paired(leaps, others)
+        text = f"a step of {size:.2g} off the clean image changes the answer ten times as much as the next step"
+        if pair.p >= ALPHA:
+            leaps = torch.zeros_like(leaps)
+        result = by_share(leaps, text, p=pair.p)
+        if worst is None or pair.p < worst[0]:
+            worst = pair.p, result
+    assert worst is not None
+    return worst[1]
+
+
+@check(
+    "eps 0", source=CARLINI, advice="find out what the attack or its evaluation changes besides the image",
+)  # fmt: skip
+def eps_zero(subject: Subject) -> Result:
+    if subject.threat.norm is Norm.NONE:
+        return unchecked("this threat model has no eps")
+    verdict = subject.run(subject.evaluation, subject.scaled(0.0), n=len(subject.few))
+    if verdict is None:
+        return unchecked("the attack cannot run on this model")
+    return by_share(verdict.clean != verdict.robust, "with a budget of 0 the verdict is not that on the clean image")
+
+
+@check("NaN and ties", source=CARLINI, advice="either is counted as the model's error: find where it comes from")
+def nan_and_ties(subject: Subject) -> Result:
+    faults = {}
+    for name, answer in (("clean", subject.first), ("perturbed", subject.first_perturbed)):
+        top = answer.topk(2, dim=1).values
+        faults[f"NaN or infinite on {name} images"] = ~answer.isfinite().all(1)
+        faults[f"tied on {name} images"] = top[:, 0] == top[:, 1]
+    worst = max(faults, key=lambda name: int(faults[name].sum()))
+    return by_share(faults[worst], f"logits are {worst}:")
+
+
+@check(
+    "time", source=CARLINI + " (computational cost)", advice="find out what the model does with perturbed images only"
+)  # fmt: skip
+def timing(subject: Subject) -> Result:
+    """Clean and perturbed images in turn; only if every perturbed batch took thrice the longest clean one."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(10):
+        perturbed = turn % 2 == 1
+        started = time.perf_counter()
+        subject.ask(subject.perturbed if perturbed else subject.few)
+        times[perturbed].append(time.perf_counter() - started)
+    ratio = median(times[True]) / median(times[False])
+    text = f"perturbed images take {ratio:.2g} times as long as clean ones"
+    return suspicious(text, ratio=ratio) if min(times[True]) > 3 * max(times[False]) else sound(text, ratio=ratio)
+
+
+@check(
+    "same after the audit", source=CROCE_TEST_TIME,
+    advice="keep nothing between queries: the model changed as it was asked",
+)  # fmt: skip
+def afterwards(subject: Subject) -> Result:
+    if "undeclared_randomness" in subject.flags:
+        return unchecked("the model is random and does not say so: nothing can be compared")
+    changed = moved(subject.first, subject.ask(subject.few))
+    changed |= moved(subject.first_perturbed, subject.ask(subject.perturbed))
+    return by_share(changed, "after all attacks the answer differs from the first one")
+
+
+CHECKS = (
+    evaluation_mode, randomness, logits, logit_scale, input_range, batches, memory, fresh_process, grad_mode,
+    inner_optimisation, recognised, eps_zero, nan_and_ties, timing,
+)  # fmt: skip

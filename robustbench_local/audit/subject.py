@@ -1,0 +1,190 @@
+"""A model under audit: its images, its answers, and the attacks that were run on it, each once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local import losses
+from robustbench_local.attack import Attack
+from robustbench_local.defense import call, is_stochastic
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ModelError
+from robustbench_local.evaluate import Tensors
+from robustbench_local.judge import Judge, Verdict
+from robustbench_local.oracle import lead
+from robustbench_local.plugins import find_attack
+from robustbench_local.preflight import check_model, kept_random_state
+from robustbench_local.threat import Norm, ThreatModel
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an audit spends.
+
+    steps: of a gradient attack; queries: of a score attack; draws: random points tried on each of `probed` images;
+    walked: images of a label attack; few: images asked about the set-up; random, eot: images of a random model that
+    are attacked, and draws per query; process: whether a fresh process is asked as well.
+    """
+
+    steps: int = 20
+    queries: int = 300
+    draws: int = 1000
+    probed: int = 50
+    walked: int = 16
+    few: int = 32
+    random: int = 24
+    eot: int = 5
+    process: bool = True
+
+
+class Subject:
+    """What checks may ask. Everything runs in evaluation mode, see audit(); images are (N, C, H, W) in [0, 1].
+
+    attack: whose evaluation is audited beside the model; None: the audit's own. surrogates: names of models from which
+    adversarial images are transferred. classes: how many the data have, where a last logit may mean "reject".
+    train: images the model was trained on, with labels.
+    """
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, attack: Attack | None = None,
+        seed: int = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: int | None = None,
+        train: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.x, self.y, self.threat = model, x, y, threat
+        self.attack, self.seed, self.effort = attack, seed, effort or Effort()
+        self.surrogates, self.train = tuple(surrogates), train
+        self.draws = Draws(seed, torch.arange(len(x), device=x.device))
+        self._spare = _copies(model, 3)  # before anything was asked
+        images = Tensors(x, y, self.draws.ids)
+        self.deployed, self.flags = check_model(model, images, self.draws, torch.float32)
+        self.random = is_stochastic(self.deployed)
+        self.first = self.ask(self.few)
+        self.first_perturbed = self.ask(self.perturbed)
+        self.outputs = self.first.shape[1]
+        self.classes = classes or self.outputs
+        self._runs: dict[tuple[Any, ...], Verdict | None] = {}
+
+    # images
+
+    @cached_property
+    def few(self) -> Tensor:
+        """The first images, for questions about the set-up."""
+        return self.x[: self.effort.few]
+
+    @cached_property
+    def few_labels(self) -> Tensor:
+        return self.y[: self.effort.few]
+
+    @cached_property
+    def perturbed(self) -> Tensor:
+        """The first images, each at a random point of its ball."""
+        return self.threat.start(self.few, self.draws[: len(self.few)].stream("audit:perturbed"))
+
+    @property
+    def attacked(self) -> int:
+        """How many images attacks run on."""
+        return min(len(self.x), self.effort.random) if self.random else len(self.x)
+
+    # answers
+
+    def ask(self, x: Tensor, model: nn.Module | None = None, rows: Tensor | slice | None = None) -> Tensor:
+        """Logits (n, K); of a random model with the same draws each time. rows: which images', by default 0 .. n-1."""
+        draws = self.draws[slice(0, len(x)) if rows is None else rows].stream("audit:ask")
+        with torch.no_grad(), kept_random_state(x.device):
+            return call(self.deployed if model is None else model, x, draws).detach().clone()
+
+    def right(self, x: Tensor) -> Tensor:
+        """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""
+        parts = [self.ask(x[rows], rows=rows) for rows in torch.arange(len(x), device=x.device).split(250)]
+        return lead(torch.cat(parts), self.y) < 0
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """(N,) bool."""
+        return self.right(self.x)
+
+    def fresh(self) -> nn.Module | None:
+        """A copy of the model that nobody has asked yet, or None where it cannot be copied, or no more are left."""
+        return self._spare.pop() if self._spare else None
+
+    def slope(self, x: Tensor, y: Tensor, loss: losses.Loss) -> tuple[Tensor, Tensor] | None:
+        """(loss (n,), gradient like x) of one pass at x, the first n images; None: no gradient reaches the input."""
+        with torch.enable_grad(), kept_random_state(x.device):
+            leaf = x.detach().clone().requires_grad_()
+            value = loss(call(self.deployed, leaf, self.draws[: len(x)].stream("audit:ask")), y)
+            if not value.requires_grad:
+                return None
+            grad = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
+        return None if grad is None else (value.detach(), grad)
+
+    # attacks
+
+    def run(
+        self, attack: str | Attack, threat: ThreatModel | None = None, *, model: nn.Module | None = None, tag: str = "",
+        eot: int | None = None, count: str = "all", n: int | None = None, **settings: Any,
+    ) -> Verdict | None:  # fmt: skip
+        """The verdict on the attacked images (the first n of them), asked for once; None where no attack is possible.
+
+        None: the attack knows no such norm, or needs a gradient that is not there. model, with a tag: another than the
+        audited one.
+        """
+        threat = threat or self.threat
+        attack = find_attack(attack, settings) if isinstance(attack, str) else attack
+        n = min(self.attacked, n or self.attacked)
+        eot = eot or self.effort.eot
+        key = repr(attack), str(threat), tag, eot, count, n
+        if key not in self._runs:
+            images = Tensors(self.x[:n], self.y[:n], self.draws.ids[:n])
+            judge = Judge(seed=self.seed, eot=eot, count=count)
+            known = threat.norm in attack.norms
+            try:
+                self._runs[key] = judge(model or self.model, images, attack, threat) if known else None
+            except ModelError:  # no gradient reaches the input: what that means is a check's to say
+                self._runs[key] = None
+        return self._runs[key]
+
+    def pgd(self, threat: ThreatModel | None = None, **settings: Any) -> Verdict | None:
+        return self.run("pgd", threat, **({"steps": self.effort.steps} | settings))
+
+    @cached_property
+    def gradients(self) -> Tensor | None:
+        """(n,) bool: what stands after the audit's own gradient attacks, by cross-entropy and by the margin."""
+        runs = [run for run in (self.pgd(), self.pgd(loss="margin")) if run is not None]
+        return torch.stack([run.robust for run in runs]).all(0) if runs else None
+
+    @property
+    def evaluation(self) -> Attack:
+        """The attack whose evaluation is audited: the user's, or the audit's plain PGD."""
+        return self.attack or find_attack("pgd", {"steps": self.effort.steps})
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of all attacks within the audited threat so far, on the audited model."""
+        return [run for key, run in self._runs.items() if run is not None and key[1:3] == (str(self.threat), "")]
+
+    @property
+    def unbounded(self) -> ThreatModel:
+        """A ball of the same norm that holds every image."""
+        size = self.x[0].numel()
+        eps = {Norm.LINF: 1.0, Norm.L2: size**0.5, Norm.L1: float(size), Norm.L0: float(self.x[0, 0].numel())}
+        return ThreatModel(self.threat.norm, eps.get(self.threat.norm, 0.0), allow_large=True)
+
+    def scaled(self, factor: float) -> ThreatModel:
+        """The threat at factor times its eps, not beyond unbounded."""
+        eps = min(factor * self.threat.eps, self.unbounded.eps)
+        eps = float(max(1, int(eps))) if self.threat.norm is Norm.L0 and factor else eps
+        return ThreatModel(self.threat.norm, eps, allow_large=True)
+
+
+def _copies(model: nn.Module, count: int) -> list[nn.Module]:
+    try:
+        return [copy.deepcopy(model) for _ in range(count)]
+    except Exception:  # a stranger's module may refuse in any way
+        return []

@@ -1,0 +1,182 @@
+"""Two models, two attacks or two runs on the same images: whether they differ, by how much, and who comes first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from robustbench_local.errors import DataError
+from robustbench_local.metrics.rates import CONFIDENCE, Floats, Rate, cluster_bootstrap, wilson
+
+Alternative = Literal["two-sided", "less", "greater"]
+
+FLIPS = 19_999  # random sign patterns, where they are too many to count
+_ENOUGH = 10  # images that differ, below which their differences' percentiles say nothing
+_MANY = 200  # images that differ, above which the sum of their signed differences is as good as normal
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What the same n images say of two.
+
+    first, second    their accuracies
+    only_first       images on which the first is better (fixed models: right where the second is wrong)
+    only_second      the other way round
+    difference       first - second, with its interval
+    p                of the paired test
+    """
+
+    n: int
+    first: float
+    second: float
+    only_first: int
+    only_second: int
+    difference: Rate
+    p: float
+
+
+def compare(
+    first: npt.ArrayLike, second: npt.ArrayLike, alternative: Alternative = "two-sided",
+    confidence: float = CONFIDENCE,
+) -> Paired:  # fmt: skip
+    """Compare shares (N,) of two on the same images: bits, or a random model's shares of draws.
+
+    Bits: the exact test of McNemar (1947) and the interval of Newcombe (1998). Shares: the sign-flip test, of which
+    McNemar's is the case of bits, and the bootstrap over images. alternative="greater": that the first is better.
+    DataError where the two are not of one length, or empty.
+    """
+    one, two = (np.asarray(each, dtype=np.float64) for each in (first, second))
+    if one.shape != two.shape or one.ndim != 1 or not len(one):
+        raise DataError(f"shares of {one.shape} and {two.shape} images: a paired comparison is on the same images")
+    apart = one - two
+    return Paired(
+        n=len(one), first=float(one.mean()), second=float(two.mean()),
+        only_first=int((apart > 0).sum()), only_second=int((apart < 0).sum()),
+        difference=_difference(one, two, confidence), p=sign_flip(apart, alternative),
+    )  # fmt: skip
+
+
+def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-sided") -> float:
+    """Exact p of McNemar's test (1947): the images on which the two disagree are fair coins. 1 where there is none."""
+    disagree = only_first + only_second
+    return float(stats.binomtest(only_first, disagree, 0.5, alternative).pvalue) if disagree else 1.0
+
+
+def sign_flip(apart: npt.ArrayLike, alternative: Alternative = "two-sided") -> float:
+    """p of differences (N,) under the hypothesis that each is as likely with either sign (Fisher 1935).
+
+    Exact where they are of one size, which is McNemar's test; otherwise by 19,999 random patterns of signs from a
+    fixed seed, differences of one size drawn together; above 200 differences by the normal limit of these.
+    """
+    values = np.asarray(apart, dtype=np.float64)
+    sizes, counts = np.unique(np.abs(values[values != 0]).round(12), return_counts=True)
+    if len(sizes) < 2:
+        return mcnemar(int((values > 0).sum()), int((values < 0).sum()), alternative)
+    if counts.sum() > _MANY:
+        z = values.sum() / math.sqrt(float(counts @ sizes**2))
+        tail = {"greater": z, "less": -z}.get(alternative, abs(z))
+        return float(min(1.0, stats.norm.sf(tail) * (2 if alternative == "two-sided" else 1)))
+    plus = np.random.default_rng(0).binomial(counts, 0.5, (FLIPS, len(sizes)))
+    sums, seen = (2 * plus - counts) @ sizes, values.sum()
+    match alternative:
+        case "greater":
+            extreme = sums >= seen - 1e-9
+        case "less":
+            extreme = sums <= seen + 1e-9
+        case _:
+            extreme = np.abs(sums) >= abs(seen) - 1e-9
+    return float((1 + extreme.sum()) / (1 + FLIPS))
+
+
+def newcombe(both: int, only_first: int, only_second: int, neither: int, confidence: float = CONFIDENCE) -> Rate:
+    """Difference of two paired rates: Newcombe (1998), method 10. Squares of Wilson's reaches add, less what the
+    correlation (corrected for continuity) takes away."""
+    n = both + only_first + only_second + neither
+    alike = both * neither - only_first * only_second
+    product = max(alike - n / 2, 0.0) if alike > 0 else float(alike)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    phi = product / math.sqrt(margins) if margins else 0.0
+    return _square_and_add(both + only_first, both + only_second, n, phi, confidence)
+
+
+def _square_and_add(first: float, second: float, n: int, phi: float, confidence: float) -> Rate:
+    p1, p2 = first / n, second / n
+    (low1, high1), (low2, high2) = wilson(first, n, confidence), wilson(second, n, confidence)
+
+    def reach(up: float, down: float) -> float:
+        return math.sqrt(max(0.0, up * up - 2 * phi * up * down + down * down))
+
+    low, high = p1 - p2 - reach(p1 - low1, high2 - p2), p1 - p2 + reach(high1 - p1, p2 - low2)
+    return Rate(p1 - p2, max(-1.0, low), min(1.0, high))
+
+
+def _difference(one: Floats, two: Floats, confidence: float) -> Rate:
+    n = len(one)
+    if np.isin(one, (0, 1)).all() and np.isin(two, (0, 1)).all():
+        first, second = one > 0, two > 0
+        cells = (first & second, first & ~second, ~first & second, ~first & ~second)
+        both, only_first, only_second, neither = (int(cell.sum()) for cell in cells)
+        return newcombe(both, only_first, only_second, neither, confidence)
+    apart = one - two
+    if (apart != 0).sum() < _ENOUGH:  # as if the two had nothing in common, which is the wider interval
+        return _square_and_add(float(one.sum()), float(two.sum()), n, 0.0, confidence)
+    return Rate(float(apart.mean()), *cluster_bootstrap(apart, confidence))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values adjusted for being several (Holm 1979): below alpha, all of them hold together at alpha."""
+    order = np.argsort(ps)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(np.asarray(ps)[order] * np.arange(len(ps), 0, -1)))
+    found = np.empty(len(ps))
+    found[order] = adjusted
+    return [float(p) for p in found]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Place by accuracy, equal accuracies sharing one, and the best and the worst place that the data allow."""
+
+    place: int
+    best: int
+    worst: int
+
+    @property
+    def tied(self) -> bool:
+        """Whether the images cannot tell this one from some other."""
+        return self.worst > self.best
+
+    def __str__(self) -> str:
+        return f"{self.best}-{self.worst}" if self.tied else str(self.best)
+
+
+def ranks(shares: Mapping[str, npt.ArrayLike], confidence: float = CONFIDENCE) -> dict[str, Rank]:
+    """The rank of each by its shares (N,) on the same images; intervals that hold all together.
+
+    best is one more than how many are better beyond doubt, worst as many less than all as are beyond doubt worse;
+    beyond doubt is a paired test of every pair, adjusted by Holm (Mogstad, Romano, Shaikh and Wilhelm 2024).
+    """
+    values = {name: np.asarray(each, dtype=np.float64) for name, each in shares.items()}
+    pairs = list(combinations(values, 2))
+    ps = holm([sign_flip(values[one] - values[two]) for one, two in pairs])
+    totals = {name: float(each.mean()) for name, each in values.items()}
+    better = {name: 0 for name in values}  # how many are better than this one
+    worse = dict(better)
+    for (one, two), p in zip(pairs, ps, strict=True):
+        if p <= 1 - confidence:
+            first, second = (one, two) if totals[one] > totals[two] else (two, one)
+            worse[first] += 1
+            better[second] += 1
+    return {
+        name: Rank(
+            1 + sum(other > totals[name] + 1e-12 for other in totals.values()),
+            1 + better[name], len(values) - worse[name],
+        )
+        for name in values
+    }  # fmt: skip
