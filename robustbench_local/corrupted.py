@@ -41,10 +41,13 @@ class Under:
 
 
 class Corrupted:
-    """The images of a source under a corruption, each from its own draws: as a judge reads them."""
+    """The images of a source under a corruption, each from its own draws: as a judge reads them.
 
-    def __init__(self, images: Source, under: Under, seed: int) -> None:
-        self._images, self._corruption, self._seed = images, under.corruption, seed
+    They are the same whatever the seed of an attack: all its rows are about the same images.
+    """
+
+    def __init__(self, images: Source, under: Under) -> None:
+        self._images, self._corruption = images, under.corruption
         self.labels, self.ids = images.labels, images.ids
         if hasattr(images, "classes"):
             self.classes = images.classes
@@ -53,5 +56,5 @@ class Corrupted:
         return len(self._images)
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        draws = Draws(self._seed, self.ids[rows]).stream("attack_under")
+        draws = Draws(0, self.ids[rows]).stream("attack_under")
         return self._corruption.apply(self._images[rows], draws)

@@ -108,13 +108,14 @@ class Grid:
             cells = _sensible(cells, model)
             own = [self._row(cell, model, digest, len(rows) + place) for place, cell in enumerate(cells)]
             rows += own
-            self._audit(own, model, self.images[plan.data, None])
+            if cells:
+                self._audit(own, model, cells[0].judge(self.config).sees(self.images[plan.data, None]))
         results = Results.of(rows, self.store)
         write_report(results, self.store.folder)
         write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
         return rows
 
-    def _audit(self, rows: list[Row], model: nn.Module, images: Images) -> None:
+    def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:
         """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
         try:
             for audit in audit_and_keep(rows, self.store, model, images):

@@ -138,7 +138,7 @@ class Judge:
         """The images as they arrive."""
         if self.attack_under is None:
             return images
-        return Corrupted(images, Under.parse(self.attack_under), self.seed)
+        return Corrupted(images, Under.parse(self.attack_under))
 
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,

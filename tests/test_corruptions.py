@@ -178,7 +178,7 @@ def test_corruption_accuracy_counts_what_the_clean_image_was_not() -> None:
 def test_an_attack_under_a_corruption_starts_from_the_corrupted_images() -> None:
     x, y = photos(12), torch.zeros(12, dtype=torch.int64)
     data = Tensors(x, y, torch.arange(12))
-    seen = Corrupted(data, Under.parse("gaussian_noise:5"), seed=3)
+    seen = Corrupted(data, Under.parse("gaussian_noise:5"))
     threat = ThreatModel.parse("linf:2/255")
     verdict = Judge(seed=3, attack_under="gaussian_noise:5")(Dark(0.5), data, find_attack("fgsm"), threat)
     assert torch.equal(verdict.clean, Dark(0.5)(seen[:]).argmax(1) == 0)

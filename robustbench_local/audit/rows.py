@@ -28,7 +28,7 @@ Arrays = Callable[[Row], Mapping[str, Any]]
 
 HALF = 0.51  # of eps, see convergence.budget
 MODEL = ("model", "weights_digest", "defense", "defense_settings", "defense_version")
-IMAGES = ("data", "split", "ids", "data_digest", "targets")
+IMAGES = ("data", "split", "ids", "data_digest", "attack_under", "targets")
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
 

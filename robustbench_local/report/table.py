@@ -197,7 +197,7 @@ def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing)
 def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
     """The tables of the same images, with the worst case over all of them as a column, if they are of several norms.
 
-    Norm none (corruptions) is no ball, and no part of it. A model that lacks one of the tables has a dash.
+    Norm none is no ball, and no part of it. A model that lacks one of the tables has a dash.
     """
     balls = [table for table in tables if table.threat != "none"]
     widest = {table.threat.partition(":")[0]: table.threat for table in sorted(balls, key=_eps)}
