@@ -284,7 +284,7 @@ def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: in
 
 def test_two_thousand_rows_load_and_filter_in_200_ms_of_script(browser: Any, tmp_path: Path) -> None:
     made = [
-        a_row([k >> i & 1 for i in range(4)], data=f"data{k % 100}", defense=f"defense {k}", model=f"net {k % 7}")
+        a_row([k >> i & 1 for i in range(4)], data=f"data{k % 200}", defense=f"defense {k}", model=f"net {k % 7}")
         for k in range(2000)
     ]
     store = Store(tmp_path)
