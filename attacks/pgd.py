@@ -25,6 +25,9 @@ class PGD(IterativeAttack):
     step_size: length of a step in the norm, by default 2.5 eps / steps. loss: ce, margin, probability_margin, dlr, or
     multi_targeted, which spends one restart on the margin towards every other class (Gowal et al. 2019). sparsity: the
     share of coordinates an L1 step moves (Tramèr and Boneh 2019).
+
+    Cost: with R = restarts rounds, K - 1 times as many where multi_targeted, R * (steps + 1) - 1 forwards and R * steps
+    backwards; fewer for an image that settles where further steps change nothing.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -75,5 +78,5 @@ class PGD(IterativeAttack):
         return state | {"x_adv": threat.project(moved, x)}
 
     def cost(self, classes: int) -> tuple[int, int]:
-        each = self.steps * self.restarts * (classes - 1 if self.loss == MULTI_TARGETED else 1)
-        return each, each
+        rounds = self.restarts * (classes - 1 if self.loss == MULTI_TARGETED else 1)
+        return rounds * (self.steps + 1) - 1, rounds * self.steps

@@ -35,6 +35,7 @@ class Transfer(MIM):
     """
 
     access: ClassVar[Access] = Access.NONE
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "momentum attack (MI-, DI-, TI-, NI-FGSM) on given surrogates"
     paper: ClassVar[str] = "Dong et al. 2018, 2019, Xie et al. 2019, Lin et al. 2020"
 
@@ -99,7 +100,10 @@ class Ensemble(nn.Module):
 
 
 class Diversity(Preprocess):
-    """With a probability: shrunk to a random size (nearest neighbour), then padded with black at random."""
+    """With a probability: shrunk to a random size, then padded with black at random.
+
+    Bilinear: the authors' nearest neighbour, made for images of 299, would leave whole rows of small ones no gradient.
+    """
 
     stochastic = True
     surrogate = None  # type: ignore[assignment]
@@ -111,11 +115,12 @@ class Diversity(Preprocess):
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         assert draws is not None
         share, right, below, chance = draws.uniform(4).to(x).unbind(1)
-        scale = torch.where(chance < self.probability, self.shrink + (1 - self.shrink) * share, 1.0)
+        scale = self.shrink + (1 - self.shrink) * share
         shift = (1 - scale)[:, None] * (2 * torch.stack([right, below], 1) - 1)  # of the centre, in half sides
         turn = (torch.eye(2).to(x) / scale[:, None, None], -shift[:, :, None] / scale[:, None, None])
         grid = F.affine_grid(torch.cat(turn, 2), list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, mode="nearest", align_corners=False)
+        changed = (chance < self.probability).view(-1, 1, 1, 1)
+        return torch.where(changed, F.grid_sample(x, grid, mode="bilinear", align_corners=False), x)
 
 
 @lru_cache(maxsize=8)

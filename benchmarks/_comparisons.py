@@ -97,32 +97,42 @@ def entries(eps: float) -> list[Entry]:
         Entry("deepfool", Norm.L2, {"steps": 50}, {
             "torchattacks:DeepFool": {"steps": 50}, "foolbox:L2DeepFoolAttack": {"steps": 50},
             "art:DeepFool": {"max_iter": 50, "epsilon": 0.02},
-        }, (30, 10), minimises=True),
-        Entry("hopskipjump", Norm.L2, {"steps": 8}, {"foolbox:HopSkipJumpAttack": {"steps": 8}}, (20, 10),
+        }, (100, 30), minimises=True),
+        Entry("ddn", Norm.L2, {"steps": 50}, {"foolbox:DDNAttack": {"steps": 50}}, (100, 50), minimises=True),
+        Entry("fmn", Norm.LINF, {"steps": 50}, {"foolbox:LInfFMNAttack": {"steps": 50}}, (100, 50), minimises=True),
+        Entry("ead", Norm.L1, {"steps": 50, "searches": 4, "step_size": 0.05, "beta": 0.01, "rule": "l1"}, {
+            "foolbox:EADAttack": {
+                "steps": 50, "binary_search_steps": 4, "initial_stepsize": 0.05, "regularization": 0.01,
+                "decision_rule": "L1",
+            },
+        }, (100, 0), minimises=True, eps=15),
+        Entry("hopskipjump", Norm.L2, {"steps": 8}, {"foolbox:HopSkipJumpAttack": {"steps": 8}}, (100, 10),
               minimises=True, scale=2),
-        Entry("hopskipjump", Norm.L2, {"steps": 4}, {"art:HopSkipJump": {"max_iter": 4}}, (10, 10),
+        Entry("hopskipjump", Norm.L2, {"steps": 4}, {"art:HopSkipJump": {"max_iter": 4}}, (100, 10),
               minimises=True, scale=2),
-        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {
-            "torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}, "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
-        }, (10, 0), minimises=True, targeted=True, eps=784),
+        Entry("boundary", Norm.L2, {"steps": 500}, {"foolbox:BoundaryAttack": {"steps": 500}}, (100, 10),
+              minimises=True, scale=2),
         Entry("square", Norm.LINF, {"steps": 500}, {
             "torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500},
         }, (100, 40)),
+        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {
+            "torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}, "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
+        }, (100, 0), minimises=True, targeted=True, eps=784),
         Entry("spsa", Norm.LINF, {"steps": 20, "samples": 128, "learning_rate": eps / 8}, {
             "torchattacks:SPSA": {"nb_iter": 20, "nb_sample": 64, "lr": eps / 8},  # pairs
-        }, (40, 20)),
+        }, (100, 20)),
         Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 90, "generations": 20}, {
             "torchattacks:OnePixel": {"popsize": 90, "steps": 20, "inf_batch": 1024},
-        }, (30, 20), eps=1),
+        }, (100, 20), eps=1),
         Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 399, "generations": 10}, {
             "art:PixelAttack": {"max_iter": 10},  # always 400 members, rounded down to a multiple of the genes
-        }, (20, 20), eps=1),
+        }, (100, 20), eps=1),
         Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": 0.1}, {
             "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": 0.1},
             "art:CarliniL2Method": {
                 "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": 0.1,
             },
-        }, (20, 10), minimises=True),
+        }, (100, 10), minimises=True),
     ]  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """What attacks leave standing, and how long they take, beside torchattacks, Foolbox, ART and pyautoattack.
 
+Compared in slow tests instead: universal with ART's, spatial with Foolbox's, transfer with torchattacks'. Compared with
+nobody: nes, sparse_l1 and sparse_rs, which none of these packages has, and patch, for which ART needs torchvision.
+
     python -m benchmarks.strength                        everything, some hours on a CPU: stop and go on at will
     python -m benchmarks.strength --only "apgd* mnist*"  what is named so
     python -m benchmarks.strength --weights trades_cnn=PATH --weights fast_cnn=PATH --autoattack 1000

@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.set_defaults(do=_run)
+    metrics = commands.add_parser("metrics", help="all metrics of a grid that has run: metrics results/quickstart")
+    metrics.add_argument("folder", type=Path, help="of the grid's results; metrics.md and .json are written into it")
+    metrics.add_argument("--folds", type=int, default=5, help="parts of the images (5)")
+    metrics.add_argument("--groups", type=Path, help='a JSON file: {"animals": ["cat", "dog"], "hard": [17, 23]}')
+    metrics.add_argument("--confusion", action="store_true", help="with confusion matrices, clean and under attack")
+    metrics.set_defaults(do=_metrics)
     report = commands.add_parser("report", help="leaderboard, tables and plots of results: report results/cifar10_pgd")
     report.add_argument("folders", nargs="+", type=Path, metavar="folder", help="of a grid, or one that holds several")
     report.add_argument("--into", type=Path, help="where to write; of one folder, into it")
@@ -198,6 +204,16 @@ def _audit(options: argparse.Namespace) -> int:
     card, code = command.run(options.model, options.overrides)
     card.show()
     return code
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from robustbench_local.report import sheets
+    from robustbench_local.report.statistics import write_metrics
+
+    found = write_metrics(options.folder, options.groups, options.folds, confusion=options.confusion)
+    sheets.show(found)
+    print(f"the same in {options.folder / 'metrics.md'} and metrics.json")
+    return OK
 
 
 def _list(options: argparse.Namespace) -> int:

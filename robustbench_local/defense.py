@@ -165,11 +165,13 @@ class Recipe:
 class Defense:
     """A plug-in: its fields are its settings. Recipes train, wrappers wrap, some do both.
 
-    trains says whether build needs a trainer (training data); summary, paper and family (what the leaderboard groups
-    by, such as "denoising") are what `list defenses` shows.
+    trains: build trains the network. learns: build leaves the network as it is and fits something beside it, such as
+    a detector's threshold, to the trainer's images. Neither: build needs no trainer. summary, paper and family (what
+    the leaderboard groups by, such as "denoising") are what `list defenses` shows.
     """
 
     trains: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     version: ClassVar[int] = 1
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""

@@ -27,7 +27,7 @@ from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import Verdict
 from robustbench_local.metrics import summarise
 from robustbench_local.metrics.classification import answers
-from robustbench_local.models import rebuild, weights_digest
+from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.results import Results
@@ -128,10 +128,9 @@ class Grid:
         rows: list[Row] = []
         for plan, cells in self._by_model():
             images = self.images[plan.data, None]
-            training = plan.recipe is not None and self.workshop.must_train(plan)
-            recipe = plan.recipe
-            model = rebuild(recipe.architecture, recipe.defense) if training and recipe else self.workshop.make(plan)
-            forward, backward, classes = _time(model.to(self.device).eval(), images)
+            training = self.workshop.must_train(plan)
+            model = self.workshop.sketch(plan) if training else self.workshop.make(plan)
+            forward, backward, classes = _time(model, images)
             digest = None if training else weights_digest(model)
             for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))

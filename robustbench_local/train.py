@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,10 @@ class Trainer:
     """Trains nets on a data set. With a folder it saves every epoch there and resumes from it.
 
     After fit, `history` holds one dict per epoch; `minutes` is the wall time of all fits and their sessions together.
+    blank: there are no images, and nothing is trained.
     """
+
+    blank: ClassVar[bool] = False
 
     def __init__(
         self, images: Images, schedule: Schedule, *, seed: int = 0, folder: Path | None = None, report: Report
@@ -197,6 +200,8 @@ class Trainer:
 
 class Blank(Trainer):
     """Trains nothing: a defense's build then gives what it deploys, made ready for the weights of a checkpoint."""
+
+    blank = True
 
     def __init__(self) -> None:
         self.seed, self.history, self.minutes = 0, [], 0.0

@@ -19,6 +19,7 @@ from robustbench_local.data import open_data
 from robustbench_local.defense import Defense
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ModelError, did_you_mean
+from robustbench_local.fitting import Fitter, images_name
 from robustbench_local.models import (
     ARCHITECTURES,
     build_model,
@@ -106,6 +107,11 @@ class Blueprint:
         return (*self.wrappers, (self.defense_name, self.defense))
 
     @property
+    def around(self) -> tuple[tuple[str, Defense], ...]:
+        """Those that go around a network that is trained or finished."""
+        return tuple(part for part in self.parts if not part[1].trains)
+
+    @property
     def label(self) -> str:
         """What tables call it: "jpeg + adversarial_training"."""
         return " + ".join(name for name, _ in self.parts)
@@ -174,25 +180,33 @@ class Workshop:
         return Blueprint(data, model, name, defense, recipe)
 
     def must_train(self, plan: Blueprint) -> bool:
-        """Whether the model is neither finished nor in the zoo nor in the cache."""
-        return plan.recipe is not None and _zoo_match(plan.recipe) is None and not self._cached(plan.recipe).exists()
+        """Whether any part of the model is neither finished nor in the zoo nor in the cache."""
+        if plan.recipe is not None and _zoo_match(plan.recipe) is None and not self._cached(plan.recipe).exists():
+            return True
+        return not self._fitter(plan).learnt(plan.around, self._net(plan))
 
     def make(self, plan: Blueprint) -> nn.Module:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
+        return self._fitter(plan).wrap(plan.around, self._net(plan))
+
+    def sketch(self, plan: Blueprint) -> nn.Module:
+        """A model as fast as the deployed one, of which nothing needs to be trained."""
+        net = self._finished_model(plan.model) if plan.recipe is None else _blank(plan, plan.recipe)
+        return self._fitter(plan).sketch(plan.around, net)
+
+    def _fitter(self, plan: Blueprint) -> Fitter:
+        return Fitter(plan.data, self.source, self.device, self.report)
+
+    def _net(self, plan: Blueprint) -> nn.Module:
+        """What the wrappers go around."""
         if plan.recipe is None:
-            net = self._finished_model(plan.model)
-        else:
-            name = _zoo_match(plan.recipe)
-            path = self._cached(plan.recipe) if name is None else zoo_entry(name).path
-            if not path.exists():
-                self._train(plan.recipe, path)
-            net = rebuild(plan.recipe.architecture, plan.defense if plan.defense.trains else plan.recipe.defense)
-            checkpoints.restore(net, checkpoints.load(path)[0], path)
-            net.to(self.device).eval()
-        draws = Draws(0, torch.zeros(1, dtype=torch.int64, device=self.device)).stream("build")
-        for _, defense in reversed(plan.parts):
-            if not defense.trains:  # a wrapper asks for no trainer
-                net = defense.build(net, None, draws)  # type: ignore[arg-type]
+            return self._finished_model(plan.model)
+        name = _zoo_match(plan.recipe)
+        path = self._cached(plan.recipe) if name is None else zoo_entry(name).path
+        if not path.exists():
+            self._train(plan.recipe, path)
+        net = _blank(plan, plan.recipe)
+        checkpoints.restore(net, checkpoints.load(path)[0], path)
         return net.to(self.device).eval()
 
     def _finished_model(self, model: ModelConfig) -> nn.Module:
@@ -219,19 +233,20 @@ def train(
 ) -> tuple[nn.Module, Trainer]:
     """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there."""
     images = open_data(recipe.data, split="train", source=source, device=device)
-    trainer = Trainer(
-        images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report
-    )
+    trainer = Trainer(images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report)
     net = build_model(recipe.architecture, seed=recipe.seed)
     draws = Draws(recipe.seed, images.ids[:1]).stream("train")
     return recipe.defense.build(net, trainer, draws), trainer
 
 
+def _blank(plan: Blueprint, recipe: TrainingRecipe) -> nn.Module:
+    """What training gives, with fresh weights."""
+    return rebuild(recipe.architecture, plan.defense if plan.defense.trains else recipe.defense)
+
+
 def definition(recipe: TrainingRecipe, source: str | None) -> dict[str, Any]:
-    """What a trained checkpoint is named by. Own images are named by their digest, known ones by their name."""
-    own = ":" in recipe.data or source == "bundled"
-    images = open_data(recipe.data, split="train", source=source).digest if own else recipe.data
-    return {"images": images, "version": recipe.defense.version} | describe(recipe)
+    """What a trained checkpoint is named by."""
+    return {"images": images_name(recipe.data, source), "version": recipe.defense.version} | describe(recipe)
 
 
 def describe(recipe: TrainingRecipe) -> dict[str, Any]:

@@ -45,13 +45,18 @@ class TooFar(APGD):
         return state | {"x_adv": x + 1.01 * (state["x_adv"] - x)}
 
 
-REACH = {Norm.LINF: 1.0, Norm.L2: 1.0, Norm.L1: 0.8}  # L1's best point need not become one pixel, which would be best
+def reach(attack: APGD, norm: Norm) -> float:
+    """The share of eps within which all falls. In L1 the best point is one of few pixels, and the published steps are
+    no shorter than eps / 10 and no sparser than 2/3 of the best point, which may stay where it is: with larger_eps, as
+    AutoAttack runs it, to a hundredth of eps, alone not quite. Theirs alone leaves points at half of eps standing.
+    """
+    return 1.0 if norm is not Norm.L1 else 0.99 if attack.larger_eps else 0.9
 
 
-def fells_the_near(attack: Attack, threat: ThreatModel) -> bool:
+def fells_the_near(attack: APGD, threat: ThreatModel) -> bool:
     model, x, y, distance = two_classes(threat)
     standing = evaluate(model, x, y, attack, threat).robust
-    near = distance < REACH[threat.norm] * threat.eps
+    near = distance < reach(attack, threat.norm) * threat.eps
     return bool(standing[distance > threat.eps].all()) and not standing[near].any()
 
 
@@ -62,6 +67,21 @@ def test_the_near_points_fall_and_no_others(threat: ThreatModel, loss: str) -> N
     assert fells_the_near(APGD(loss="dlr", targets=9), threat)
     if threat.norm is Norm.L1:
         assert fells_the_near(APGD(loss=loss, larger_eps=True), threat)
+        assert fells_the_near(APGD(loss="dlr", targets=9, larger_eps=True), threat)
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_in_l1_it_comes_as_near_to_the_closed_form_as_its_authors_own(larger: bool) -> None:
+    """On a linear model, where the nearest pixel is the best one: no point stands that is nearer than all of theirs."""
+    peer = pytest.importorskip("pyautoattack.autopgd_base")
+    threat = next(threat for threat in THREATS if threat.norm is Norm.L1)
+    model, x, y, distance = two_classes(threat)
+    settings = dict(n_iter=100, norm="L1", eps=threat.eps, use_largereps=larger, logger=logging.getLogger("peer"))
+    for seed in range(3):
+        standing = evaluate(model, x, y, APGD(larger_eps=larger), threat, seed=seed).robust
+        with torch.random.fork_rng(), torch.no_grad():
+            theirs = model(peer.APGDAttack(model, seed=seed, device="cpu", **settings).perturb(x, y)).argmax(1) == y
+        assert distance[standing].min() >= distance[theirs].min() and standing.sum() <= theirs.sum()
 
 
 @pytest.mark.parametrize("broken", [NoStep, WrongSign, TooFar])
@@ -81,9 +101,10 @@ def test_a_round_per_target_is_exact_on_a_linear_model(norm: Norm, eps: float, c
     y = model(x).argmax(1)
     distance = distances(model, x, y, norm)
     keep = (distance - eps).abs() > GAP
-    verdict = evaluate(model, x[keep], y[keep], APGD(steps=50, loss="dlr", targets=9), ThreatModel(norm, eps))
-    assert verdict.robust[distance[keep] > eps].all() and not verdict.robust.all()
-    assert not verdict.robust[distance[keep] < REACH[norm] * eps].any()
+    sparse = norm is Norm.L1  # which AutoAttack runs 5 times, and with larger balls first
+    attack = APGD(steps=50, loss="dlr", targets=9, restarts=3 if sparse else 1, larger_eps=sparse)
+    verdict = evaluate(model, x[keep], y[keep], attack, ThreatModel(norm, eps))
+    assert torch.equal(verdict.robust, distance[keep] > eps) and not verdict.robust.all()
 
 
 def test_the_checkpoints_are_the_published_ones() -> None:
@@ -281,4 +302,5 @@ def test_from_the_same_start_it_is_as_strong_as_its_authors_own(
     left = ~oracle.fallen
     record_property("standing after ours, after theirs", (left.sum().item(), standing.sum().item()))
     assert left.sum() <= standing.sum() + 0.005 * len(x)
-    assert (left != standing).double().mean() <= 0.05 and not left.all()
+    apart = 0.1 if kind == "larger" else 0.05  # which few pixels a sparse step takes hangs on rounding
+    assert (left != standing).double().mean() <= apart and not left.all()

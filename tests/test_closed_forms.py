@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from attacks.bim import BIM
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from attacks.sparse_l1 import SparseL1
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.evaluate import evaluate
+from robustbench_local.losses import Loss
 from robustbench_local.oracle import Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
@@ -72,7 +74,8 @@ def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
 
 def attacks(threat: ThreatModel) -> list[Attack]:
     long = None if threat.norm is Norm.LINF else threat.eps  # long steps: the curved ball is walked around
-    return [FGSM(), BIM(), PGD(step_size=long), PGD(step_size=long, loss="margin")]
+    sparse = [SparseL1(step_size=long, random_start=False)] if threat.norm is Norm.L1 else []
+    return [FGSM(), BIM(), PGD(step_size=long), PGD(step_size=long, loss="margin"), *sparse]
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -116,6 +119,35 @@ def twin(attack: Attack, broken: type[ThreatModel]) -> Attack:
 def test_broken_twins_are_caught(threat: ThreatModel, broken: type[ThreatModel]) -> None:
     for attack in attacks(threat):
         assert not fells_exactly_the_near(twin(attack, broken), threat), attack
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("text", ["linf:0", "linf:0.3", "l2:2", "l1:0.5", "l1:12"])
+def test_no_query_leaves_ball_and_box(text: str, channels: int, broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where pixels touch 0 and 1; without the projection some do."""
+    generator, threat = torch.Generator().manual_seed(7), ThreatModel.parse(text)
+    x = (3 * torch.rand(12, channels, 9, 8, generator=generator) - 1).clamp(0, 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 72, 16), nn.Tanh(), nn.Linear(16, 5))
+    asked: list[Tensor] = []
+    grad = Oracle.grad
+
+    def watched(self: Oracle, x_adv: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        asked.append(threat.contains(x_adv, self._x))
+        return grad(self, x_adv, y, loss)
+
+    monkeypatch.setattr(Oracle, "grad", watched)
+    listed: list[Attack] = [BIM(), PGD(steps=8, restarts=2), PGD(steps=8, step_size=0.5)]
+    if threat.norm is Norm.L1:
+        listed.append(SparseL1(steps=8))
+    for attack in listed:
+        asked.clear()
+        given = twin(attack, NoProjection) if broken else attack
+        verdict = evaluate(model, x, model(x).argmax(1), given, threat, count="last")
+        inside = len(asked) > 1 and all(query.all() for query in asked) and not verdict.flags
+        assert inside is not broken or not threat.eps
 
 
 @pytest.mark.parametrize(("norm", "eps"), [(Norm.LINF, 0.006), (Norm.L2, 0.04), (Norm.L1, 0.09)])

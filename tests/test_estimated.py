@@ -201,13 +201,16 @@ def test_settings_are_checked(make: Callable[[], Attack]) -> None:
 
 @pytest.mark.slow
 def test_spsa_leaves_no_more_standing_than_theirs(record_property: Callable[[str, object], None]) -> None:
-    """Their samples are pairs: 64 of them are 128 of ours."""
+    """On 100 images, the means of two seeds. Their samples are pairs: 32 of them are 64 of ours."""
     pytest.importorskip("torchattacks")
     model = load_model("zoo:mnist/none")
-    x, y = load_data("mnist", n=30, source="bundled")
-    ours = evaluate(model, x, y, "spsa", "linf:0.1", steps=20, samples=128)
-    theirs = evaluate(model, x, y, "torchattacks:SPSA", "linf:0.1", nb_iter=20, nb_sample=64)
-    record_property("standing after ours, after theirs", (ours.robust_accuracy, theirs.robust_accuracy))
-    assert ours.forwards.max() <= theirs.forwards.max()
-    one_image = 1 / len(x) + 1e-6  # the same estimator with other random numbers
-    assert ours.robust_accuracy < 0.9 and ours.robust_accuracy <= theirs.robust_accuracy + one_image
+    x, y = load_data("mnist", n=100, source="bundled")
+    ours, theirs = [], []
+    for seed in (0, 1):
+        mine = evaluate(model, x, y, "spsa", "linf:0.1", seed=seed, steps=10, samples=64, learning_rate=0.03)
+        peer = evaluate(model, x, y, "torchattacks:SPSA", "linf:0.1", seed=seed, nb_iter=10, nb_sample=32, lr=0.03)
+        assert mine.forwards.max() <= peer.forwards.max()
+        ours.append(mine.robust_accuracy)
+        theirs.append(peer.robust_accuracy)
+    record_property("standing after ours, after theirs", (ours, theirs))
+    assert sum(ours) / 2 < 0.9 and sum(ours) / 2 <= sum(theirs) / 2 + 0.005

@@ -181,7 +181,7 @@ def test_in_float64_batch_order_and_company_change_nothing(attack: FAB, threat: 
         part = verdict(rows, batch)
         for name in ("robust", "forwards", "backwards"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[rows]), name
-        assert torch.allclose(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-8)  # on the boundary signs are noise
+        assert torch.allclose(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-11)  # L1 divides by small slopes
     assert torch.equal(data.x, before)
     if not random:
         asked = {(int(f), int(b)) for f, b in zip(whole.forwards, whole.backwards, strict=True)}

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.bim import BIM
 from attacks.fgsm import FGSM
 from attacks.noise import Noise
 from attacks.pgd import PGD
+from attacks.sparse_l1 import SparseL1
 from robustbench_local import losses
 from robustbench_local.attack import Attack, IterativeAttack, State
 from robustbench_local.defense import Defended
@@ -71,6 +73,7 @@ def chosen(data: Tensors, rows: Tensor) -> Tensors:
 ATTACKS: list[tuple[Attack, ThreatModel]] = [
     (Noise(), LINF), (FGSM(), LINF), (PGD(steps=4, restarts=2), LINF), (PGD(steps=5, loss="margin"), L2),
     (PGD(steps=2, loss="multi_targeted"), LINF), (PGD(steps=4), ThreatModel.parse("l1:1.5")),
+    (BIM(steps=4), LINF), (SparseL1(steps=4, restarts=2), ThreatModel.parse("l1:1.5")),
 ]  # fmt: skip
 MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {"deterministic": lambda net: net, "random": Jittered}
 
@@ -401,6 +404,21 @@ def test_the_meter_counts_what_was_asked() -> None:
     assert model.asked == verdict.backwards.sum() == verdict.forwards.sum()
     assert verdict.forwards[~verdict.clean].eq(0).all()  # what errs already is not attacked
     assert verdict.forwards.max() == 9 and verdict.forwards[verdict.clean & ~verdict.robust].float().mean() < 9
+
+
+@pytest.mark.parametrize(
+    ("attack", "threat"),
+    [
+        (FGSM(), "linf:1e-5"), (BIM(), "l2:1e-5"), (PGD(steps=7, restarts=3, loss="multi_targeted"), "linf:1e-5"),
+        (SparseL1(steps=3, restarts=2), "l1:0.02"), (Noise(), "l2:1e-5"),
+    ],
+)  # fmt: skip
+def test_what_never_falls_costs_what_is_predicted(attack: Attack, threat: str) -> None:
+    net = network()
+    verdict = Judge()(net, images(net), attack, ThreatModel.parse(threat))
+    asked = {(int(f), int(b)) for f, b in zip(verdict.forwards, verdict.backwards, strict=True)}
+    assert verdict.robust.sum() > 5 and (0, 0) in asked  # what errs already is not attacked
+    assert max(asked) == attack.cost(classes=4)  # and what settles costs less
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 8])

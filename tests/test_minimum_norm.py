@@ -178,7 +178,9 @@ def test_pixels_that_count_alone_are_all_that_l0_attacks_change() -> None:
     y = torch.zeros(3, dtype=torch.int64)
     assert nearest(FMN(step_size=3), model, x, y, Norm.L0).tolist() == [3] * 3
     assert nearest(JSMA(), model, x, y, Norm.L0).tolist() == [4] * 3  # it goes by pairs
-    assert nearest(JSMA(), model, x, y, Norm.L0, -1).isinf().all()
+    for twisted in (-1, 0):
+        for attack in (FMN(step_size=3), JSMA()):
+            assert nearest(attack, model, x, y, Norm.L0, twisted).isinf().all()
 
 
 @pytest.mark.parametrize("norm", [Norm.L2, Norm.L1, Norm.LINF, Norm.L0])
@@ -402,10 +404,13 @@ def test_no_farther_than_foolbox(attack: Attack, norm: Norm, theirs: str, source
     if norm is Norm.LINF:  # beyond 0.49 the judge calls an image robust
         other = torch.where(other > 0.49, torch.inf, other)
     eps = other[other.isfinite()].median()
-    record_property("median, theirs; robust at their median, theirs", (mine.median(), other.median()))
+    ratio = torch.where(mine == other, 1.0, mine / other)  # both infinite: alike
+    record_property("median, theirs; of the ratio", (mine.median(), other.median(), ratio.median()))
     record_property("success", (mine.isfinite().double().mean(), other.isfinite().double().mean()))
-    assert mine.median() <= 1.005 * other.median()
-    assert (mine > 1.002 * eps).double().mean() <= (other > eps).double().mean() + 0.005
+    assert ratio.median() <= 1.005 and mine.isfinite().sum() >= other.isfinite().sum()
+    apart = (mine > 1.002 * eps).double() - (other > eps).double()
+    luck = apart.square().sum().sqrt() / len(apart)  # neither draws, but which of a few images each misses is chance
+    assert apart.mean() <= max(0.005, 2 * luck)
 
 
 def test_of_near_ties_the_nearest_is_kept_and_any_clear_success_is_worth_more() -> None:

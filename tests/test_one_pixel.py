@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, differential_evolution
 from score_based import (
     Stubborn,
     company_changes_nothing,
@@ -136,18 +139,54 @@ def test_of_all_changes_of_one_pixel_it_finds_those_that_count() -> None:
         assert share_found(NoStep(preset=preset, population=20), model, x, y, truth) < 0.95
 
 
-@pytest.mark.slow
-def test_all_784_times_256_changes_of_a_digit(record_property: Callable[[str, object], None]) -> None:
-    """Eight images can fall and the ninth stands, after 200,704 forward passes. best/1 may settle too early on one."""
+@cache
+def digits_of_which_one_stands() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """(model, x, y, can_fall): eight images can fall and the ninth stands, after 200,704 forward passes."""
     model = load_model("zoo:mnist/none")
     x, y = by_lead(model, *load_data("mnist", n=1000, source="bundled"))
-    x, y = x[:9], y[:9]
-    truth = can_fall(model, x, y)
+    return model, x[:9], y[:9], can_fall(model, x[:9], y[:9])
+
+
+@pytest.mark.slow
+def test_all_784_times_256_changes_of_a_digit(record_property: Callable[[str, object], None]) -> None:
+    model, x, y, truth = digits_of_which_one_stands()
     record_property("can fall", truth.tolist())
-    for preset in PRESETS:
-        found = share_found(OnePixel(preset=preset), model, x, y, truth)
-        record_property(f"share found of what can fall ({preset})", found)
-        assert found >= (0.95 if preset == "su2019" else 0.85)
+    assert share_found(OnePixel(), model, x, y, truth) >= 0.95
+
+
+@pytest.mark.slow
+def test_best1bin_finds_as_much_as_scipys_own(record_property: Callable[[str, object], None]) -> None:
+    """best/1 gathers around the best member so soon that it may settle on a pixel from which nothing falls: of these
+    eight images one is missed in about a third of the runs, by SciPy's evolution at the published settings (17 of 51)
+    as by ours (26 of 90). So of this preset 0.95 holds for what any of a few runs finds, and 0.9 for the mean run.
+    """
+    model, x, y, truth = digits_of_which_one_stands()
+    x, y, seeds = x[truth], y[truth], range(6)
+    ours = torch.stack([~evaluate(model, x, y, OnePixel(preset="best1bin"), "l0:1", seed=s).robust for s in seeds])
+    theirs = torch.stack([torch.tensor([scipy_finds(model, x[k], y[k], s) for k in range(len(x))]) for s in seeds])
+    record_property("runs that found each image, of ours, of SciPy's", (ours.sum(0).tolist(), theirs.sum(0).tolist()))
+    luck = (ours.double().mean(0) - theirs.double().mean(0)).square().sum().sqrt() / len(x)
+    assert ours.any(0).double().mean() >= 0.95 and ours.double().mean() >= 0.9
+    assert ours.double().mean() >= theirs.double().mean() - max(0.005, 2 * luck)
+
+
+def scipy_finds(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> bool:
+    """Whether SciPy's differential evolution fells the image (1, H, W) at the published settings."""
+
+    def answers(genes: NDArray[np.float64]) -> Tensor:
+        with torch.no_grad():
+            return model(painted(x[None], torch.from_numpy(genes.T.copy()).float()[None])[0])
+
+    def stop(intermediate_result: OptimizeResult) -> None:
+        if answers(intermediate_result.x[:, None]).argmax(1) != y:
+            raise StopIteration
+
+    best = differential_evolution(
+        lambda genes: log_odds(answers(genes), y.expand(genes.shape[1])).numpy(), [(0, 1)] * 3, strategy="best1bin",
+        maxiter=75, popsize=133, mutation=(0.5, 1), recombination=1, init="latinhypercube", tol=0, atol=-1,
+        polish=False, updating="deferred", vectorized=True, seed=seed, callback=stop,
+    )  # fmt: skip
+    return bool(answers(best.x[:, None]).argmax(1) != y)
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "random"])

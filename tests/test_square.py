@@ -181,14 +181,14 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, steps: i
 def test_beside_autoattacks_own(
     name: str, threat: str, seeds: int, record_property: Callable[[str, object], None]
 ) -> None:
-    """Medians over seeds on 100 images with 500 queries; one seed moves by about a point and a half."""
+    """Means over seeds on 100 images with 500 queries; one seed moves by about a point and a half."""
     model, ball = load_model(f"zoo:{name}"), ThreatModel.parse(threat)
     x, y = load_data("mnist", n=100, source="bundled")
     mine = [evaluate(model, x, y, Square(steps=500), ball, seed=seed).robust_accuracy for seed in range(seeds)]
     peers = [theirs(model, x, y, ball, 500, seed) for seed in range(seeds)]
     record_property("standing after ours, after theirs", (mine, peers))
-    assert statistics.median(mine) < 1
-    assert statistics.median(mine) <= statistics.median(peers) + 0.015
+    assert statistics.mean(mine) < 1
+    assert statistics.mean(mine) <= statistics.mean(peers) + 0.005
 
 
 def test_the_loss_is_the_margin() -> None:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from attacks import transfer
 from attacks.mim import MIM
 from attacks.transfer import Diversity, Transfer
+from benchmarks._comparisons import figures
+from benchmarks.strength import behind
 from robustbench_local.attack import Attack, State
 from robustbench_local.data import load_data
 from robustbench_local.draws import Draws
@@ -243,14 +245,18 @@ def test_diversity_shrinks_and_pads() -> None:
     changed = Diversity(0.6, 0.5)(x, draws)
     same = (changed == x).flatten(1).all(1)
     assert 0.25 < same.double().mean() < 0.55
-    assert torch.equal(Diversity(0.0, 0.5)(x, draws), x) and torch.equal(Diversity(1.0, 1.0)(x, draws), x)
+    assert torch.equal(Diversity(0.0, 0.5)(x, draws), x)
+    assert torch.allclose(Diversity(1.0, 1.0)(x, draws), x, atol=1e-5)
     filled = (changed[~same] > 0).all(1)
     high, wide = (filled.any(axis).sum(1) for axis in (2, 1))
     assert torch.equal(high * wide, filled.flatten(1).sum(1))  # what is left of the image is one rectangle
-    assert (high - wide).abs().max() <= 1 and high.min() in (5, 6) and high.float().mean() > 6.5
+    assert (high - wide).abs().max() <= 2 and high.min() in (5, 6, 7) and high.float().mean() > 6.5
     top = filled.any(2).float().argmax(1)
     assert top.min() == 0 and (top + high).max() == 10  # it lies anywhere
-    assert torch.isin(changed[~same][changed[~same] > 0], x).all()  # nearest neighbour: no new values
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(Diversity(1.0, 0.7)(leaf, draws).sum(), leaf)
+    assert (slope > 0).all()  # no pixel is left without a gradient
+    assert (changed[~same] <= x[~same].amax((1, 2, 3), keepdim=True)).all()
 
 
 @pytest.mark.usefixtures("nets")
@@ -303,9 +309,13 @@ def test_the_weights_of_surrogates_name_the_row() -> None:
     assert first["zoo:mnist/none"] != second["zoo:mnist/adversarial_training"]
 
 
-def last_standing(model: nn.Module, images: Tensor, y: Tensor) -> float:
+def stands(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return (model(images).argmax(1) == y).double().mean().item()
+        return model(images).argmax(1) == y
+
+
+def last_standing(model: nn.Module, images: Tensor, y: Tensor) -> float:
+    return stands(model, images, y).double().mean().item()
 
 
 @pytest.mark.parametrize(
@@ -325,25 +335,41 @@ def test_mim_leaves_no_more_standing_than_peers(name: str, record_property: Call
 
 @pytest.mark.slow
 def test_transfer_carries_over_at_least_as_well_as_peers(record_property: Callable[[str, object], None]) -> None:
-    """From the undefended digits to a network of another shape, trained on bundled digits."""
+    """From the undefended digits to a network of another shape; DI draws, so the mean of three runs and its luck."""
     module = pytest.importorskip("torchattacks")
-    x, y = load_data("mnist", n=200, source="bundled")
+    x, y = load_data("mnist", n=500, source="bundled")
     target, own, eps = stranger(), load_model("zoo:mnist/none").requires_grad_(False), 0.2
-    found: dict[str, tuple[float, float]] = {}
+    clean = stands(target, x, y)
+    peers: dict[str, tuple[dict[str, Any], Any, int]] = {
+        "MI": ({}, module.MIFGSM(own, eps=eps, alpha=eps / 10, steps=10), 1),
+        "DI": ({"diversity": 0.5}, module.DIFGSM(own, eps=eps, alpha=eps / 10, steps=10, decay=1.0), 3),
+        "NI": ({"nesterov": True}, module.NIFGSM(own, eps=eps, alpha=eps / 10, steps=10), 1),
+    }
+    rows = {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        peers = {
-            "MI": (dict[str, Any](), module.MIFGSM(own, eps=eps, alpha=eps / 10, steps=10)),
-            "DI": ({"diversity": 0.5}, module.DIFGSM(own, eps=eps, alpha=eps / 10, steps=10, decay=1.0)),
-            "NI": ({"nesterov": True}, module.NIFGSM(own, eps=eps, alpha=eps / 10, steps=10)),
-        }
-        for name, (switches, theirs) in peers.items():
-            ours = evaluate(target, x, y, "transfer", f"linf:{eps}", surrogates="zoo:mnist/none", **switches)
-            found[name] = (ours.robust_accuracy, last_standing(target, theirs(x, y), y))
-    record_property("standing after ours, after theirs", found)
-    clean = last_standing(target, x, y)
-    for ours_, theirs_ in found.values():
-        assert ours_ <= theirs_ + 0.02 and ours_ < clean - 0.05
+        for name, (switches, theirs, runs) in peers.items():
+            attack = Transfer(surrogates="zoo:mnist/none", **switches)
+            mine = [evaluate(target, x, y, attack, f"linf:{eps}", seed=seed).robust for seed in range(runs)]
+            rows[name] = figures(torch.stack(mine), torch.stack([stands(target, theirs(x, y), y) for _ in mine]))
+    record_property("standing after ours, after theirs", {name: row["standing"] for name, row in rows.items()})
+    for row in rows.values():
+        assert not behind(row) and row["standing"][0] < 100 * clean.double().mean().item() - 5
+
+
+@pytest.mark.slow
+def test_smoothed_gradients_leave_no_more_standing_than_torchattacks(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """TI-FGSM, on the surrogate itself; torchattacks' smooths three channels, so in colour."""
+    module = pytest.importorskip("torchattacks")
+    x, y = load_data("cifar10", n=60, source="bundled")
+    own, eps = load_model("zoo:cifar10/none").requires_grad_(False), 2 / 255
+    settings: dict[str, Any] = dict(alpha=eps / 10, steps=10, decay=1.0, len_kernel=7, nsig=3, diversity_prob=0.0)
+    theirs = last_standing(own, module.TIFGSM(own, eps=eps, **settings)(x, y), y)
+    ours = evaluate(own, x, y, "transfer", "linf:2/255", surrogates="zoo:cifar10/none", translation=7).robust_accuracy
+    record_property("standing after ours, after theirs", (ours, theirs))
+    assert ours <= theirs + 0.005 and ours < last_standing(own, x, y) - 0.05
 
 
 def stranger() -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -236,3 +237,31 @@ def test_on_digits_one_change_fells_most(record_property: Callable[[str, object]
     record_property("universal, noise, patch", (uap.robust_accuracy, noise.robust_accuracy, square.robust_accuracy))
     assert uap.robust_accuracy < 0.4 and noise.robust_accuracy > 0.9
     assert square.robust_accuracy < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["mnist/none", "mnist/adversarial_training"])
+def test_one_change_leaves_no_more_standing_than_arts(
+    source: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Each fitted on 200 training images, in as many epochs, and tried on 300 test images."""
+    attacks = pytest.importorskip("art.attacks.evasion")
+    wrapper = pytest.importorskip("art.estimators.classification").PyTorchClassifier
+    model, eps, epochs = load_model(f"zoo:{source}"), 0.3, 10
+    x, y = load_data("mnist", n=300, source="bundled")
+    own_x, own_y = (part[:200] for part in load_data("mnist", split="train", source="bundled"))
+    classifier = wrapper(model, nn.CrossEntropyLoss(), (1, 28, 28), 10, clip_values=(0.0, 1.0), device_type="cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        np.random.seed(0)
+        fitted = attacks.UniversalPerturbation(
+            classifier, attacker="fgsm", delta=0.01, max_iter=epochs, eps=eps, batch_size=25, verbose=False
+        )
+        fitted.generate(own_x.numpy(), own_y.numpy())
+    with torch.no_grad():
+        standing = model((x + torch.from_numpy(fitted.noise)).clamp(0, 1).float()).argmax(1) == y
+    theirs = standing.double().mean().item()
+    attack = Universal(images=200, epochs=epochs, batch=25)
+    ours = evaluate(model, x, y, attack, f"linf:{eps}", attacker=(own_x, own_y)).robust_accuracy
+    record_property("standing after ours, after theirs", (ours, theirs))
+    assert ours <= theirs + 0.005

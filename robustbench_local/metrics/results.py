@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_local.metrics.calibration import calibration, confidence
 from robustbench_local.metrics.classification import classification
 from robustbench_local.metrics.curves import nearest, quantiles
+from robustbench_local.metrics.detection import detection
 from robustbench_local.metrics.groups import by_class, largest_gap, rates_of
 from robustbench_local.metrics.rates import Floats, Ints, method, rate
 
@@ -50,9 +51,9 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     fell. largest_gap names the classes that stand best and worst. distance_median is over the images that were
     right and fell, in units of the threat's norm, None where none did; of minimum-norm attacks, distance is over
     all that were right, infinite (None) where no attack won. queries_to_success are the forward passes of those
-    that fell, of attacks that stop there. corruption_ figures are there for corruptions only. forwards_mean and
-    backwards_mean are passes per image, prepared_ those spent in all before any image was judged. notes are means
-    over the images that have one.
+    that fell, of attacks that stop there. corruption_ figures are there for corruptions only, detector for
+    detectors. forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image
+    was judged. notes are means over the images that have one.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     labels = verdict.labels.cpu().numpy()
@@ -63,6 +64,7 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     members = by_class(labels, classes)
     return {
         "n": len(labels),
+        "classes": len(classes),
         "stochastic": verdict.bits is not None,
         "intervals": _kind(robust, len(members)),
         "clean_accuracy": verdict.clean_accuracy,
@@ -71,6 +73,7 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "robust_interval": (robust_rate.low, robust_rate.high),
         "robust_accuracy_8bit": verdict.robust_accuracy_8bit,
         **_corruption(verdict),
+        **_detector(labels, scores, distance, verdict),
         "attack_success_rate": _short(_success(robust[right])),
         "per_class": _short(per_class(labels, clean, robust, classes)),
         "largest_gap": _short(_gap(robust, members)),
@@ -98,6 +101,12 @@ def _corruption(verdict: Verdict) -> dict[str, Any]:
         "corruption_accuracy": verdict.corruption_accuracy,
         "corruption_interval": (standing.low, standing.high),
     }
+
+
+def _detector(labels: Ints, scores: dict[str, Floats], distance: Floats, verdict: Verdict) -> dict[str, Any]:
+    if not verdict.detects:
+        return {}
+    return {"detector": _short(detection(labels, scores["clean"], scores["attacked"], distance > 0))}
 
 
 def _kind(robust: Floats, classes: int) -> str:

@@ -1,0 +1,102 @@
+"""Data frames with a title and a word of explanation, as Markdown, as JSON, or in the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from robustbench_local.report.text import DASH
+
+WIDTH = 120  # columns where there is no terminal to ask
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """note: what a reader must know of the figures. Shares and probabilities are in [0, 1]."""
+
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
+def markdown(sheets: Iterable[Sheet]) -> str:
+    """A heading, the note and a table each; an interval stands behind its figure."""
+    parts = []
+    for sheet in sheets:
+        heads, numeric, rows = _condensed(sheet.frame)
+        cells = [" | ".join(text.replace("|", "\\|") for text in row) for row in [heads, *rows]]
+        cells.insert(1, " | ".join("---:" if each else "---" for each in numeric))
+        parts += [f"## {sheet.title}", sheet.note, "\n".join(f"| {line} |" for line in cells)]
+    return "\n\n".join(parts) + "\n"
+
+
+def json_text(sheets: Iterable[Sheet]) -> str:
+    """A list of {title, note, rows}; what is not known is null."""
+    found = [
+        {
+            "title": sheet.title, "note": sheet.note,
+            "rows": [dict(zip(sheet.frame.columns, map(_known, row), strict=True)) for row in _rows(sheet.frame)],
+        }
+        for sheet in sheets
+    ]  # fmt: skip
+    return json.dumps(found, indent=1, allow_nan=False) + "\n"
+
+
+def show(sheets: Iterable[Sheet], console: Console | None = None) -> None:
+    """Print to standard output; an interval stands below its figure, long names are folded."""
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    for sheet in sheets:
+        heads, numeric, rows = _condensed(sheet.frame)
+        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+        for name, each in zip(heads, numeric, strict=True):
+            grid.add_column(Text(name.replace("_", " ")), justify="right" if each else "left", overflow="fold")
+        for row in rows:
+            grid.add_row(*(Text(text.replace(" (", "\n(").replace(" / ", "\n")) for text in row))
+        console.print(Text(sheet.title, style="bold"))
+        console.print(grid)
+        console.print(Text(sheet.note + "\n", style="dim"))
+
+
+def _condensed(frame: pd.DataFrame) -> tuple[list[str], list[bool], list[list[str]]]:
+    """(headings, which hold numbers, rows of texts), "x low" and "x high" within the column "x"."""
+    names = [str(name) for name in frame.columns]
+    columns = {name: [_text(value) for value in column] for name, column in zip(names, _columns(frame), strict=True)}
+    numeric = {name: pd.api.types.is_numeric_dtype(frame[name].infer_objects()) for name in names}
+    for name in names:
+        low, high = columns.pop(f"{name} low", None), columns.pop(f"{name} high", None)
+        if low and high:
+            whole = zip(columns[name], low, high, strict=True)
+            columns[name] = [value if value == DASH else f"{value} ({start}-{end})" for value, start, end in whole]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return list(columns), [numeric[name] for name in columns], rows
+
+
+def _columns(frame: pd.DataFrame) -> list[list[Any]]:
+    return [frame[name].astype(object).tolist() for name in frame.columns]
+
+
+def _rows(frame: pd.DataFrame) -> Iterable[tuple[Any, ...]]:
+    return zip(*_columns(frame), strict=True)
+
+
+def _known(value: Any) -> Any:
+    """The value, None where it is no number, as a frame has it where a record lacks a key."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(value: Any) -> str:
+    if _known(value) is None:
+        return DASH
+    if isinstance(value, float):  # counts become fractions where one of them is missing
+        return str(int(value)) if value.is_integer() else f"{value:.3g}"
+    return str(value)

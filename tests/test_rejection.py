@@ -1,0 +1,229 @@
+"""What a rejection counts: of abstention, of detection; on planted models whose robustness is known by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robustbench_local as rbl
+from defenses.jpeg import JPEG
+from defenses.multi_jpeg import MultiJPEG
+from robustbench_local import oracle as oracles
+from robustbench_local import search
+from robustbench_local.attack import Attack
+from robustbench_local.defense import Defended, Deployed, Rejection, rejection, undefended
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError
+from robustbench_local.judge import Verdict
+from robustbench_local.metrics import summarise
+from robustbench_local.metrics.detection import roc_auc
+from robustbench_local.oracle import Access, Oracle
+from robustbench_local.preflight import Stranger
+from robustbench_local.threat import ThreatModel
+
+CORNER = 0.2  # a - b / 2 above this is rejected
+EPS = 0.12
+
+
+class Reader(nn.Module):
+    """Class 1 where the first pixel is above 1/2, otherwise 0; never 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = x.flatten(1)[:, 0] - 0.5
+        return 20 * torch.stack([-a, a, -1 - a.abs()], 1)
+
+
+class Gate(Defended):
+    """A Reader that rejects where the first pixel is too bright for the second."""
+
+    rejects = Rejection.DETECTION
+
+    def __init__(self, kind: Rejection = Rejection.DETECTION, shift: float = 0.0) -> None:
+        super().__init__()
+        self.net, self.rejects, self.shift = Reader(), kind, shift
+
+    def score(self, x: Tensor, draws: Draws | None) -> Tensor:
+        a, b = x.flatten(1)[:, :2].T
+        return a - b / 2 - CORNER + self.shift
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        logits = self.net(x)
+        return torch.cat([logits, (logits.amax(1) + 20 * self.score(x, draws))[:, None]], 1)
+
+    def undefended(self) -> nn.Module:
+        return self.net
+
+
+class Shaky(Gate):
+    """Rejects any image, whatever it is, on three draws of ten."""
+
+    stochastic = True
+
+    def score(self, x: Tensor, draws: Draws | None) -> Tensor:
+        assert draws is not None
+        return torch.where(draws.uniform() < 0.3, 1.0, -1.0) + 0 * x.sum((1, 2, 3))
+
+
+def plane(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Images of two pixels (a, b) of class 0, of which the Gate rejects none; none near any border at EPS."""
+    a, b = torch.meshgrid(torch.arange(0.3, 0.48, 0.02), torch.arange(0.25, 0.7, 0.02), indexing="ij")
+    a, b = a.flatten().to(dtype), b.flatten().to(dtype)
+    clear = ((a + EPS - 0.5).abs() > 0.005) & ((b + EPS - 0.6).abs() > 0.005)
+    keep = clear & (a - b / 2 < CORNER - 0.01)
+    x = torch.stack([a, b], 1)[keep].view(-1, 1, 1, 2)
+    return x, torch.zeros(len(x), dtype=torch.int64)
+
+
+def stands(x: Tensor) -> Tensor:
+    """(N,) bool: nobody reaches a' >= 1/2 with a' - b' / 2 <= CORNER within EPS."""
+    a, b = x.flatten(1).T
+    return (a + EPS < 0.5) | (b + EPS < 0.6)
+
+
+def detection(verdict: Verdict) -> dict[str, Any]:
+    found: dict[str, Any] = summarise(verdict, "012")["detector"]
+    return found
+
+
+def judged(attack: str = "pgd", model: nn.Module | None = None, **settings: object) -> Verdict:
+    x, y = plane(torch.float64 if settings.get("precision") == "float64" else torch.float32)
+    return rbl.evaluate(model or Gate(), x, y, attack, f"linf:{EPS}", **settings)
+
+
+GRADIENT = [
+    ("pgd", {"loss": "ce"}),
+    ("pgd", {"loss": "margin"}),
+    ("pgd", {"loss": "dlr"}),
+    ("pgd", {"loss": "probability_margin"}),
+    ("pgd", {"loss": "multi_targeted", "restarts": 2}),
+    ("pgd", {"loss": "margin", "precision": "float64"}),
+    ("pgd", {"loss": "margin", "count": "last", "steps": 200}),
+    ("apgd", {"loss": "ce"}),
+]
+
+
+@pytest.mark.parametrize("attack, settings", GRADIENT)
+def test_attacks_work_on_classifier_and_detector_together(attack: str, settings: dict[str, object]) -> None:
+    verdict, (x, _) = judged(attack, **settings), plane()
+    assert verdict.clean.all() and verdict.detects
+    assert torch.equal(verdict.robust, stands(x)) and 0.2 < verdict.robust_accuracy < 0.9
+
+
+def test_an_attack_that_ignores_the_detector_is_weaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch.equal(judged(loss="margin").robust, stands(plane()[0]))
+    monkeypatch.setattr(oracles, "joined", lambda logits, y: logits[:, :-1])  # the broken twin
+    assert judged(loss="margin").robust_accuracy > stands(plane()[0]).float().mean() + 0.1
+
+
+def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None:
+    x, _ = plane()
+    a, b = x.flatten(1).T
+    fell = a + EPS >= 0.5
+    naive = judged(adaptive=False, loss="margin", random_start=False)
+    rejected = a + EPS - b / 2 > CORNER  # it moves the first pixel only, all the way
+    assert torch.equal(naive.robust, ~fell | rejected) and (rejected & fell).any() and naive.clean_accuracy == 1
+    abstaining = judged(model=Gate(Rejection.ABSTENTION), loss="margin")  # the broken twin: an error to be had
+    assert not (abstaining.robust & fell).any() and not torch.equal(abstaining.robust, stands(x))
+
+
+@pytest.mark.parametrize("attack, settings", [("square", {"steps": 300}), ("hopskipjump", {"budget": 1000}),
+                                              ("fmn", {}), ("deepfool", {}), ("ddn", {"steps": 30})])  # fmt: skip
+def test_no_other_kind_of_attack_takes_a_rejection_for_a_success(attack: str, settings: dict[str, object]) -> None:
+    x, y = plane()
+    threat = "linf:0.12" if attack in ("square", "fmn", "hopskipjump") else "l2:0.25"
+    verdict = rbl.evaluate(Gate(), x, y, attack, threat, **settings)
+    fell = ~verdict.robust
+    assert fell.any() and (Gate()(verdict.x_adv[fell]).argmax(1) == 1).all()
+    if threat == "linf:0.12":
+        assert not (fell & stands(x)).any()
+
+
+def test_a_detector_that_rejects_everything_or_nothing() -> None:
+    assert judged(model=Gate(shift=9.0)).clean_accuracy == 0
+    never, plain = judged(model=Gate(shift=-9.0)), judged(model=Reader())
+    assert torch.equal(never.robust, plain.robust) and torch.equal(never.x_adv, plain.x_adv)
+    assert never.detects and not plain.detects
+
+
+def test_a_random_rejection_does_not_rescue_an_image_that_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = plane()
+    model = Shaky()
+
+    def gap() -> float:
+        verdict = rbl.evaluate(model, x, y, "pgd", "linf:0.01", steps=2, eot=20, draws=40, loss="margin")
+        assert verdict.clean_accuracy == pytest.approx(0.7, abs=0.05)
+        return verdict.robust_accuracy - verdict.clean_accuracy
+
+    assert abs(gap()) < 0.05
+    monkeypatch.setattr(search.Search, "__call__", search.Search._both)  # the broken twin
+    assert gap() > 0.2
+
+
+@dataclass(frozen=True)
+class Asking(Attack):
+    """Looks at what it is shown."""
+
+    access: ClassVar[Access] = Access.SCORES
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        oracle.note("classes", torch.full_like(oracle._ledger.worth, oracle.logits(x).shape[1]))
+        oracle.note("goal", y.float())
+        return x
+
+
+def test_no_target_is_ever_the_rejection() -> None:
+    for kind in (Rejection.DETECTION, Rejection.ABSTENTION):
+        for targets in ("random", "least_likely"):
+            verdict = judged(Asking(), Gate(kind, shift=-9.0), targets=targets)  # type: ignore[arg-type]
+            assert (verdict.notes["goal"] < 3).all() and (verdict.notes["classes"] == 4).all()
+    assert (judged(Asking()).notes["classes"] == 3).all()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"0 \.\. 2"):
+        judged(targets=torch.full((len(plane()[0]),), 3))
+
+
+def test_a_targeted_attack_must_beat_the_rejection_too() -> None:
+    x, y = plane()
+    verdict = judged(targets=torch.ones_like(y), loss="margin")
+    assert torch.equal(verdict.robust, stands(x))
+
+
+def test_labels_never_name_the_rejection() -> None:
+    x, y = plane()
+    oracle = Oracle(Gate(shift=9.0), x, y, ThreatModel.parse("linf:0.1"), Access.SCORES, Draws(0, y))
+    assert (oracle.labels(x) == y).all()
+    population = torch.stack([x, 1 - x], 1)
+    assert oracle.logits(population).shape == (len(x), 2, 3)
+    assert oracle.as_module()(x).shape == (len(x), 3) and oracle.classes == 3
+    assert oracle.as_module()(population.flatten(0, 1)).shape == (2 * len(x), 3)
+
+
+def test_chains_carry_the_mark_and_leave_all_of_it_out() -> None:
+    draws = Draws(0, torch.arange(1))
+    gate = Gate()
+    chains = [JPEG().build(gate, None, draws), MultiJPEG(mode="vote").build(gate, None, draws), Stranger(gate)]  # type: ignore[arg-type]
+    assert all(rejection(model) is Rejection.DETECTION for model in chains)
+    assert undefended(chains[0]) is gate.net and undefended(chains[1]) is gate.net
+    assert rejection(Deployed(Reader())) is Rejection.NONE and rejection(Reader()) is Rejection.NONE
+
+
+def test_figures_of_a_detector() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, caught = (torch.randn(n, generator=generator).round(decimals=1) + shift for n, shift in ((200, 0), (90, 1)))
+    wins = (caught[:, None] > clean).double() + (caught[:, None] == clean).double() / 2
+    area = roc_auc(clean.numpy(), caught.numpy())
+    assert area == pytest.approx(wins.mean().item()) and 0.6 < area < 0.9
+    assert roc_auc(clean.numpy(), torch.full((3,), torch.nan).numpy()) == 0.0
+
+    naive = judged(adaptive=False, loss="margin", random_start=False)
+    fooled = naive.x_adv.flatten(1)[:, 0] > 0.5
+    figures = detection(naive)
+    assert figures["adversarial"] == int(fooled.sum()) > 0 and figures["false_positive_rate"] == 0.0
+    assert figures["detection_rate"] == pytest.approx(naive.robust[fooled].float().mean().item(), abs=1e-5)
+    broken = detection(judged(loss="margin"))
+    assert broken["detection_rate"] < figures["detection_rate"] and broken["roc_auc"] < figures["roc_auc"]
+    still = detection(judged(Asking()))  # type: ignore[arg-type]
+    assert still == {"adversarial": 0, "detection_rate": None, "roc_auc": None, "false_positive_rate": 0.0}
