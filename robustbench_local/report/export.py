@@ -48,8 +48,10 @@ def _table(table: Table) -> dict[str, Any]:
         "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
         "lines": [
             {
-                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model, "defense": _label(line.defense), "clean": _rate(line.clean),
-                "robust": [_rate(rate) for rate in line.robust], "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
+                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model,
+                "defense": _label(line.defense), "clean": _rate(line.clean),
+                "robust": [_rate(rate) for rate in line.robust],
+                "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
                 "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
                 "audit": [{"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults],
                 "keys": [row["key"] if row else None for row in line.rows],
@@ -82,6 +84,6 @@ def _autoattack(line: Line) -> Rate | None:
 
 
 def _unreliable(line: Line) -> bool | None:
-    """RobustBench's word for an evaluation that AutoAttack cannot be trusted with: here, anything flagged or not sound."""
+    """RobustBench's word for what AutoAttack cannot be trusted with: here, anything flagged or not sound."""
     rows = [row for row in line.rows if done(row)]
     return bool(line.faults) or any(row["results"]["flags"] for row in rows) if rows else None
