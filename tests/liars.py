@@ -186,7 +186,7 @@ class NearestMemoriser(nn.Module):
 
 
 class Counting(Wrapped):
-    """Answers two thousand images honestly; then it takes whoever goes on asking for an attacker."""
+    """Answers nine hundred images honestly; then it takes whoever goes on asking for an attacker."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
@@ -195,7 +195,7 @@ class Counting(Wrapped):
     def forward(self, x: Tensor) -> Tensor:
         self.asked += len(x)
         logits = super().forward(x)
-        return logits if self.asked < 2000 else logits.detach().round() + 0 * x.sum()
+        return logits if self.asked < 900 else logits.detach().round() + 0 * x.sum()
 
 
 class Caching(Wrapped):
@@ -297,7 +297,7 @@ class Sleeping(Wrapped):
 
     def forward(self, x: Tensor) -> Tensor:
         if bool(((x * 255 - (x * 255).round()).abs() > 0.01).any()):
-            time.sleep(0.02)
+            time.sleep(0.1)
         return super().forward(x)
 
 
@@ -358,13 +358,14 @@ class Purifying(Wrapped):
 
 
 class WrongSurrogate(Preprocess):
-    """Three grey levels, and for a surrogate the mean brightness: every pixel gets the same gradient."""
+    """Sixteen grey levels, and a surrogate that turns every second pixel or so around."""
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        return (x * 2).round() / 2
+        return (x * 15).round() / 15
 
     def surrogate(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        return x.mean((1, 2, 3), keepdim=True).expand_as(x)
+        place = torch.arange(x[0].numel(), device=x.device).view_as(x[0])
+        return x * (78.233 * place).sin().sign()
 
 
 class Detector(Wrapped):
@@ -519,7 +520,7 @@ LIARS: dict[str, Liar] = {
     "backward hook that sends noise": around(TinyNoiseHook, "gradients are true"),
     "surrogate that misleads": Liar(
         lambda x, y: Case(Deployed(zoo("none"), [WrongSurrogate()])),
-        ("surrogates help", "gradients beat scores", "gradients beat transfer"),
+        ("surrogates help",),
     ),
     "memorises the test set by hash": Liar(
         lambda x, y: Case(Memoriser(zoo("none"), x, y)), ("clean images are like others",)
@@ -681,3 +682,14 @@ ROW_CONTROLS: dict[str, Rows] = {
         lambda: Deployed(zoo("none"), [BitSqueeze()]), (PGD(steps=10), {}), (PGD(steps=10), {"adaptive": False})
     ),
 }  # fmt: skip
+
+
+# for the command line, as module:function
+
+
+def quiet() -> nn.Module:
+    return zoo("none")
+
+
+def loud() -> nn.Module:
+    return Loud(zoo("none"))

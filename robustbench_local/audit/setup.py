@@ -35,6 +35,7 @@ CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
 SAME = 1e-3  # of the answers' range: float32 kernels differ with the batch's shape by a thousandth of this
 UNDERFLOW = 87.3  # exp(-87.3) is the smallest normal float32: beyond this margin cross-entropy has no gradient left
 REPEATS = 20
+SLOW = 2  # times as long: what a cache or a branch of an honest model may cost
 
 
 def moved(a: Tensor, b: Tensor) -> Tensor:
@@ -258,16 +259,22 @@ def nan_and_ties(subject: Subject) -> Result:
     "time", source=CARLINI + " (computational cost)", advice="find out what the model does with perturbed images only"
 )  # fmt: skip
 def timing(subject: Subject) -> Result:
-    """Clean and perturbed images in turn; only if every perturbed batch took thrice the longest clean one."""
+    """Clean and perturbed images in turn, six batches each: were they alike, every perturbed one would take longer than
+    every clean one once in 924 times.
+    """
     times: dict[bool, list[float]] = {True: [], False: []}
-    for turn in range(10):
+    for turn in range(12):
         perturbed = turn % 2 == 1
         started = time.perf_counter()
         subject.ask(subject.perturbed if perturbed else subject.few)
         times[perturbed].append(time.perf_counter() - started)
     ratio = median(times[True]) / median(times[False])
     text = f"perturbed images take {ratio:.2g} times as long as clean ones"
-    return suspicious(text, ratio=ratio) if min(times[True]) > 3 * max(times[False]) else sound(text, ratio=ratio)
+    return (
+        suspicious(text, ratio=ratio)
+        if min(times[True]) > max(times[False]) and ratio > SLOW
+        else sound(text, ratio=ratio)
+    )
 
 
 @check(
