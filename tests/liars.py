@@ -691,5 +691,9 @@ def quiet() -> nn.Module:
     return zoo("none")
 
 
+def quantised() -> nn.Module:
+    return Quantised(zoo("none"))
+
+
 def loud() -> nn.Module:
     return Loud(zoo("none"))
