@@ -66,7 +66,7 @@ class Subject:
         self.deployed, self.flags = check_model(model, images, self.draws, torch.float32)
         self.random = is_stochastic(self.deployed)
         self.first = self.ask(self.few)
-        self.first_perturbed = self.ask(self.perturbed)
+        self.first_perturbed = self._perturbed_answers()
         self.outputs = self.first.shape[1]
         self.rejects = rejection(model)
         self.classes = classes or self.outputs - (self.rejects is not Rejection.NONE)
@@ -99,7 +99,7 @@ class Subject:
         """Logits (n, K); of a random model with the same draws each time. rows: which images', by default 0 .. n-1."""
         draws = self.draws[slice(0, len(x)) if rows is None else rows].stream("audit:ask")
         with torch.no_grad(), kept_random_state(x.device):
-            return call(self.deployed if model is None else model, x, draws).detach().clone()
+            return call(self.deployed if model is None else model, x.clone(), draws).detach().clone()
 
     def right(self, x: Tensor) -> Tensor:
         """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""
@@ -110,6 +110,13 @@ class Subject:
     def clean(self) -> Tensor:
         """(N,) bool."""
         return self.right(self.x)
+
+    def _perturbed_answers(self) -> Tensor:
+        """NaN where the model dies of perturbed images, which it does not of clean ones."""
+        try:
+            return self.ask(self.perturbed)
+        except Exception:  # a stranger's model may die of anything
+            return torch.full_like(self.first, torch.nan)
 
     def seen(self, logits: Tensor, y: Tensor) -> Tensor:
         """Logits as an attacker sees them: of a detector joined with the rejection."""
