@@ -95,8 +95,9 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
     assert (x == 0).any() and (x == 1).any()
     watch("grad")
     watch("logits")
-    verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=30, climb=5), ball)
-    assert not verdict.flags and asked == ["grad"] * 10 + ["logits"] * 20
+    verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
+    search = ["logits"] * 20
+    assert not verdict.flags and asked == ["grad"] * 15 + search + ["grad"] * 5 + search
 
 
 @pytest.mark.parametrize("attack", [Best(effort=0.1, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
@@ -115,7 +116,7 @@ def test_it_costs_a_tenth_of_autoattack() -> None:
     assert Best(effort=10).cost(10)[0] <= forwards
 
 
-def test_every_third_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
+def test_every_second_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
     net = network()
     data = images(net)
     aims: list[Tensor] = []
@@ -128,8 +129,8 @@ def test_every_third_climb_goes_for_one_class_in_the_order_of_how_near_each_came
             return state
 
     climb = 2
-    evaluate(net, data.x, data.labels, Watched(steps=49, climb=climb), "linf:1e-5")  # 12 climbs, nothing falls
-    targets = [aims[place * climb] for place in (2, 5, 8, 11)]
+    evaluate(net, data.x, data.labels, Watched(steps=62, climb=climb), "linf:1e-5")  # 8 climbs, nothing falls
+    targets = [aims[place * climb] for place in (1, 3, 5, 7)]
     with torch.no_grad():
         right = data.labels == net(data.x).argmax(1)
         order = net(data.x)[right].scatter(1, data.labels[right][:, None], -torch.inf).argsort(1, descending=True)
