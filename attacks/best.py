@@ -90,7 +90,8 @@ class Best(IterativeAttack):
             aimed = self._aimed(oracle, turn)
             state = self._ascend(state, oracle, x, y, threat, threat.eps * (1 - j / self.climb), aimed)
             if i + 1 == TRIED * self.climb:
-                state = state | {"given_up": state["worth"] < self.hopeless * state["clean"]}
+                given_up = state["worth"] < self.hopeless * state["clean"]
+                state = state | {"x_adv": state["best"], "given_up": given_up}
             return state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)

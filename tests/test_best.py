@@ -128,6 +128,7 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: b
     assert verdict.robust.all()
     assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
     assert verdict.forwards[0] == verdict.forwards[1]
+    assert torch.allclose(verdict.x_adv, x - 0.3)  # the best point, also of what was given up
 
 
 def test_it_costs_a_tenth_of_autoattack_where_a_quarter_is_not_given_up() -> None:
