@@ -67,6 +67,7 @@ class IterativeAttack(Attack):
 
     A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
+    A state that holds `given_up` (N,) bool retires those samples too, with what they have.
     A round hands in its end, but for one that it has asked about itself (`ends_asked`) where every iterate counts.
     """
 
@@ -115,6 +116,8 @@ class IterativeAttack(Attack):
         for i in range(self.steps):
             state = self.step(state, oracle, x, y, threat, draws.stream(i), i)
             leaving = oracle.done
+            if "given_up" in state:
+                leaving = leaving | state["given_up"]
             if watch:
                 leaving = leaving | _same(state["x_adv"], last) | (_same(state["x_adv"], before) if i else leaving)
                 before, last = last, state["x_adv"]
