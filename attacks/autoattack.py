@@ -28,6 +28,7 @@ class AutoAttack(Suite):
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    version: ClassVar[int] = 2  # targets after the first at once
     summary: ClassVar[str] = "APGD, targeted APGD and FAB, Square: the standard evaluation"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208"
 

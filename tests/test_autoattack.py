@@ -133,6 +133,19 @@ def test_in_float64_batch_order_and_company_change_nothing(threat: str, random: 
     assert torch.equal(data.x, before)
 
 
+def test_fast_says_what_float32_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 is emulated here where it is not native, so that the path is tried on any machine."""
+    net = network()
+    data = images(net)
+    full = Judge()(net, data, Short(), LINF)
+    monkeypatch.setattr("robustbench_local.search.has_bfloat16", lambda device: True)
+    fast = Judge(precision="fast")(net, data, Short(), LINF)
+    assert full.robust.any() and not (fast.robust & ~full.robust).any()
+    assert abs(fast.robust_accuracy - full.robust_accuracy) <= 0.003
+    stands = fast.robust & fast.clean
+    assert (fast.backwards[stands] == 2 * full.backwards[stands]).all()  # once in bfloat16, once in float32
+
+
 def test_the_cost_is_the_sum_of_the_members() -> None:
     net = network()
     data = images(net)
