@@ -80,6 +80,11 @@ class IterativeAttack(Attack):
 
     steps: int = 1
 
+    @property
+    def stride(self) -> int:
+        """How many steps one call of `step` makes; with more than one its draws are the round's, and it streams them."""
+        return 1
+
     def rounds(self, oracle: Oracle) -> int:
         return 1
 
@@ -131,10 +136,10 @@ class IterativeAttack(Attack):
         watch = self.memoryless and oracle.every_iterate and not oracle.stochastic
         before, last = state["x_adv"], state["x_adv"]
         streams: dict[int, Draws] = {}
-        for i in range(self.steps):
-            if i not in streams:
+        for i in range(0, self.steps, self.stride):
+            if i not in streams and self.stride == 1:
                 streams = draws.ahead(range(i, min(i + AHEAD, self.steps)))
-            state = self.step(state, oracle, x, y, threat, streams[i], i)
+            state = self.step(state, oracle, x, y, threat, streams.get(i, draws), i)
             leaving = oracle.done
             if watch:
                 leaving = leaving | _same(state["x_adv"], last) | (_same(state["x_adv"], before) if i else leaving)

@@ -55,11 +55,12 @@ class Draws:
         self._counter = 0
         self._key: Tensor | None = None  # (N,), what all numbers of a sample in this stream begin with
         self._block: tuple[int, _Block] | None = None
+        self._fanned = False
 
     def _copy(self, ids: Tensor, base: int, number: Tensor | None, counter: int) -> Draws:
         other = object.__new__(Draws)
         other.ids, other.dtype, other._base, other._number, other._counter = ids, self.dtype, base, number, counter
-        other._key, other._block = None, None
+        other._key, other._block, other._fanned = None, None, False
         return other
 
     def stream(self, name: str | int) -> Draws:
@@ -75,6 +76,16 @@ class Draws:
                 each._block = place, block
         return streams
 
+    def fan(self, names: Iterable[int]) -> Draws:
+        """stream(name) for all names, as (N * P) samples, those of one sample in a row. It has no streams of its own."""
+        words = torch.tensor([_mixed(_word(f"{self._base}:{name}")) for name in names], device=self.ids.device)
+        key = _mix((self.ids * _GOLDEN)[:, None].bitwise_xor(words))
+        if self._number is not None:
+            key = _mix((self._number * _MIX_1)[:, None].bitwise_xor(key))
+        fan = self._copy(self.ids.repeat_interleave(len(words)), self._base, None, 0)
+        fan._key, fan._fanned = key.flatten(), True
+        return fan
+
     def numbered(self, number: Tensor) -> Draws:
         """An independent stream per sample and number (N,) int64, for samples that have come unequally far."""
         if self._number is not None:
@@ -88,7 +99,10 @@ class Draws:
     def __getitem__(self, rows: Tensor | slice) -> Draws:
         """The same stream for the samples that rows select (indices, a mask or a slice)."""
         number = None if self._number is None else self._number[rows]
-        return self._copy(self.ids[rows], self._base, number, self._counter)
+        part = self._copy(self.ids[rows], self._base, number, self._counter)
+        if self._fanned and self._key is not None:
+            part._key, part._fanned = self._key[rows], True
+        return part
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -40,7 +40,7 @@ def fab(restarts: int = 1, targets: int = 0) -> dict[str, Any]:
     return dict(steps=100, restarts=restarts, targets=targets, alpha_max=0.1, eta=1.05, beta=0.9)
 
 
-SQUARE = dict(steps=5000, restarts=1, p=0.8, stretch=False, loss="margin", targeted_loss="ce")
+SQUARE = dict(steps=5000, restarts=1, p=0.8, stretch=False, lookahead=4, loss="margin", targeted_loss="ce")
 STANDARD = [
     ("apgd-ce", APGD, apgd("ce")), ("apgd-t", APGD, apgd("dlr", targets=9)), ("fab-t", FAB, fab(targets=9)),
     ("square", Square, SQUARE),
