@@ -19,6 +19,7 @@ from robustbench_local.threat import Norm, ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, for 10,000 queries
 TINY = 1e-12
+BLOCK = 32  # proposals after which samples that look ahead wait for each other
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,14 @@ class Square(RandomSearch):
 
     @property
     def stride(self) -> int:
-        return self.lookahead
+        return 1 if self.lookahead == 1 else BLOCK
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
         if self.lookahead == 1:
             return super().step(state, oracle, x, y, threat, draws, i)
-        block = range(i, min(i + self.lookahead, self.steps))
+        block = range(i, min(i + BLOCK, self.steps))
         for _, alike in groupby(block, self.share if oracle.unordered else None):
             state = self._several(state, oracle, x, y, threat, draws, list(alike))
         return state
@@ -70,19 +71,19 @@ class Square(RandomSearch):
     def _several(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, block: list[int]
     ) -> State:
-        """These proposals, one after the other in effect, with squares of one size."""
+        """These proposals, one after the other in effect, with squares of one size; each sample at its own pace."""
         state, many, fan = dict(state), len(block), draws.fan(block)
         places = torch.arange(many, device=x.device)
         after = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)  # the first proposal still to be made
-        while len(pairs := ((places >= after) & ~oracle.done[:, None]).flatten().nonzero()[:, 0]):
+        while len(pairs := (_ahead(places, after, self.lookahead) & ~oracle.done[:, None]).flatten().nonzero()[:, 0]):
             rows = pairs // many
             old = {name: value[rows] for name, value in state.items()}
             new = self.propose(old, x[rows], threat, fan[pairs], block[0], targeted=oracle.targeted)
             new = self._scored(new, oracle[rows], y[rows])
             better = torch.zeros(len(x) * many, dtype=torch.bool, device=x.device)
             better[pairs] = new["loss"] > old["loss"]
-            first = torch.where(better.view(-1, many), places, many).amin(1, keepdim=True)
-            taken = (pairs == (rows * many + first[rows, 0])).nonzero()[:, 0]
+            first = torch.where(better.view(-1, many), places, after + self.lookahead - 1).amin(1, keepdim=True)
+            taken = (better[pairs] & (pairs % many == first[rows, 0])).nonzero()[:, 0]
             for name, value in state.items():
                 state[name] = value.index_copy(0, rows[taken], new[name][taken])
             after = first + 1
@@ -98,6 +99,11 @@ class Square(RandomSearch):
     def share(self, i: int) -> float:
         """The share of the image that the square of proposal i covers."""
         return self.p / 2.0 ** phase(i, self.steps if self.stretch else 10_000, HALVINGS)
+
+
+def _ahead(places: Tensor, after: Tensor, count: int) -> Tensor:
+    """(N, P) bool: the next `count` places from `after` (N, 1) on."""
+    return (places >= after) & (places < after + count)
 
 
 def stripes(x: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -82,7 +82,7 @@ class IterativeAttack(Attack):
 
     @property
     def stride(self) -> int:
-        """How many steps one call of `step` makes; with more than one its draws are the round's, and it streams them."""
+        """How many steps one call of `step` makes. With more than one its draws are the round's, for it to stream."""
         return 1
 
     def rounds(self, oracle: Oracle) -> int:

@@ -77,7 +77,7 @@ class Draws:
         return streams
 
     def fan(self, names: Iterable[int]) -> Draws:
-        """stream(name) for all names, as (N * P) samples, those of one sample in a row. It has no streams of its own."""
+        """stream(name) of all P names as (N * P) samples, those of one sample in a row. It has no streams itself."""
         words = torch.tensor([_mixed(_word(f"{self._base}:{name}")) for name in names], device=self.ids.device)
         key = _mix((self.ids * _GOLDEN)[:, None].bitwise_xor(words))
         if self._number is not None:

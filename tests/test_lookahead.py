@@ -23,7 +23,7 @@ def verdict(threat: str, lookahead: int, budget: int | None = None) -> Verdict:
 def test_the_search_is_the_same_to_the_last_proposal(threat: str) -> None:
     alone = verdict(threat, 1)
     stands = alone.robust
-    assert 5 < stands.sum() and (alone.x_adv != alone.x_adv[:1]).any()
+    assert stands.sum() > 5 and (alone.x_adv != alone.x_adv[:1]).any()
     for lookahead in (2, 4, 7, 100):
         together = verdict(threat, lookahead)
         assert not (together.robust & ~stands).any()
