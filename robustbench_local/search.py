@@ -69,6 +69,7 @@ class Search:
     budget: int | None
     eot: int
     adaptive: bool
+    width: int = 256  # images in one query for a gradient, at most
 
     def prepare(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Search, tuple[int, int]]:
         """(the search with the attack as it runs on batches, forward and backward passes it took to become so).
@@ -162,7 +163,7 @@ class Search:
     def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
         return Oracle(
             model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
-            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises,
+            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises, width=self.width,
         )  # fmt: skip
 
 
