@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import best as benchmark
 from benchmarks._kept import Row, kept
-from robustbench_local.models.architectures import build_model
+from robustbench_local.models import build_model
 
 SAME = {"subject": "net", "weights": "w", "threat": "linf:0.3"}
 
