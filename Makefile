@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test slow check preflight clean
+.PHONY: help install dev browser demo test slow check preflight clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
@@ -14,12 +14,13 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make check   ruff and mypy --strict"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
+	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
 	@echo "make clean   remove .venv and caches; results stay"
 
 demo: .venv/.installed
 	$(PY) -m experiments.run grid=quickstart
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev .venv/.browser
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 slow: .venv/.installed-dev
@@ -32,6 +33,9 @@ check: .venv/.installed-dev
 install: .venv/.installed
 
 dev: .venv/.installed-dev
+
+browser:
+	@sh .ci/browser
 
 preflight:
 	@sh .ci/preflight
@@ -49,6 +53,11 @@ preflight:
 .venv/.installed-dev: .venv/.installed
 	$(INSTALL) --no-build-isolation -e '.[dev]'
 	$(INSTALL) --no-deps torchattacks
+	@touch $@
+
+# Tried once: where a browser cannot be had, its tests skip and say so (in CI they fail).
+.venv/.browser: .venv/.installed-dev .ci/browser
+	@sh .ci/browser || true
 	@touch $@
 
 clean:

@@ -34,6 +34,7 @@ class AdversarialTraining(Adversarial):
         "Madry et al. 2018, arXiv:1706.06083; Wong et al. 2020, arXiv:2001.03994;"
         " Shafahi et al. 2019, arXiv:1904.12843; Wu et al. 2020, arXiv:2004.05884"
     )
+    family: ClassVar[str] = "adversarial training"
 
     method: Literal["pgd", "fgsm_rs", "free"] = "pgd"
     steps: int = 7

@@ -54,6 +54,7 @@ class Autoencoder(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "a trained denoising autoencoder in front of the network"
     paper: ClassVar[str] = "Gu and Rigazio 2015, arXiv:1412.5068"
+    family: ClassVar[str] = "denoising"
 
     kind: Kind = "gaussian"
     amplitude: float = 0.2

@@ -22,6 +22,7 @@ class Bilateral(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "bilateral filter: blurs, but keeps edges"
     paper: ClassVar[str] = "Tomasi and Manduchi 1998, doi:10.1109/ICCV.1998.710815"
+    family: ClassVar[str] = "denoising"
 
     window: int = 5
     sigma_space: float = 1.0

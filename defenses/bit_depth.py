@@ -17,6 +17,7 @@ class BitDepth(Wrapper):
 
     summary: ClassVar[str] = "pixels rounded to a few grey levels"
     paper: ClassVar[str] = "Xu et al. 2018, arXiv:1704.01155"
+    family: ClassVar[str] = "denoising"
 
     bits: int = 4
 

@@ -21,6 +21,7 @@ class CropRescale(Wrapper):
     stochastic: ClassVar[bool] = True
     summary: ClassVar[str] = "random crop, rescaled to the image's size"
     paper: ClassVar[str] = "Guo et al. 2018, arXiv:1711.00117"
+    family: ClassVar[str] = "preprocessing"
 
     share: float = 0.875
 

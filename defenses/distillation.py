@@ -26,6 +26,7 @@ class Distillation(Defense):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "defensive distillation: a student of a teacher's soft labels, at a temperature"
     paper: ClassVar[str] = "Papernot et al. 2016, arXiv:1511.04508; broken by Carlini and Wagner, arXiv:1608.04644"
+    family: ClassVar[str] = "training"
 
     temperature: float = 20.0
 

@@ -42,6 +42,7 @@ class Ensemble(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "the mean probability of networks trained from several seeds"
     paper: ClassVar[str] = "Lakshminarayanan et al. 2017, arXiv:1612.01474"
+    family: ClassVar[str] = "ensemble"
 
     members: int = 3
 

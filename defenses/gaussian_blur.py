@@ -21,6 +21,7 @@ class GaussianBlur(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "Gaussian blur"
     paper: ClassVar[str] = "Li and Li 2017, arXiv:1612.07767 (mean filter)"
+    family: ClassVar[str] = "denoising"
 
     sigma: float = 0.7
 

@@ -24,6 +24,7 @@ class GradientRegularisation(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "training with a penalty on the squared input gradient"
     paper: ClassVar[str] = "Ross and Doshi-Velez 2018, arXiv:1711.09404"
+    family: ClassVar[str] = "training"
 
     strength: float = 10.0
 

@@ -22,6 +22,7 @@ class JPEG(Wrapper):
 
     summary: ClassVar[str] = "JPEG compression"
     paper: ClassVar[str] = "Dziugaite et al. 2016, arXiv:1608.00853; Shin and Song 2017 (the soft surrogate)"
+    family: ClassVar[str] = "preprocessing"
 
     quality: int = 75
     subsampling: jpeg.Subsampling = "4:2:0"

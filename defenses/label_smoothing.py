@@ -24,6 +24,7 @@ class LabelSmoothing(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "training against smoothed labels"
     paper: ClassVar[str] = "Szegedy et al. 2016, arXiv:1512.00567; as a defense Warde-Farley and Goodfellow 2016"
+    family: ClassVar[str] = "training"
 
     smoothing: float = 0.1
 

@@ -24,6 +24,7 @@ class Mart(Adversarial):
 
     summary: ClassVar[str] = "MART: boosted cross-entropy, and divergence weighted by misclassification"
     paper: ClassVar[str] = "Wang et al. 2020, ICLR (rklOg6EFwS); AWP: Wu et al. 2020, arXiv:2004.05884"
+    family: ClassVar[str] = "adversarial training"
 
     beta: float = 5.0
 

@@ -25,6 +25,7 @@ class Median(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "median filter"
     paper: ClassVar[str] = "Xu et al. 2018, arXiv:1704.01155"
+    family: ClassVar[str] = "denoising"
 
     size: int = 2
 

@@ -28,6 +28,7 @@ class MultiJPEG(Wrapper):
     stochastic: ClassVar[bool] = True
     summary: ClassVar[str] = "JPEG at several qualities: a vote, or a random one per block (SHIELD)"
     paper: ClassVar[str] = "Das et al. 2017, arXiv:1705.02900 (vote); 2018, arXiv:1802.06816 (SHIELD)"
+    family: ClassVar[str] = "preprocessing"
 
     qualities: tuple[int, ...] = (20, 40, 60, 80)
     mode: Literal["local", "vote"] = "local"

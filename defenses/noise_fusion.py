@@ -40,6 +40,7 @@ class NoiseFusion(Defense, Recipe):
 
     summary: ClassVar[str] = "noise on training images, on the input at run time, or both"
     paper: ClassVar[str] = "Shi, Liao and He 2022, Electronics 11(12), 1814"
+    family: ClassVar[str] = "noise"
 
     kind: Kind = "gaussian"
     amplitude: float = 0.1

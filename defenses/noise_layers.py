@@ -88,6 +88,7 @@ class NoiseLayers(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "Gaussian noise before every convolution, of fixed or learnt size"
     paper: ClassVar[str] = "RSE: Liu et al. 2018, arXiv:1712.00673; PNI: He et al. 2019, arXiv:1811.09310"
+    family: ClassVar[str] = "noise"
 
     first: float = 0.2
     inner: float = 0.1

@@ -23,6 +23,7 @@ class NonLocalMeans(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "non-local means: a mean over patches that look alike"
     paper: ClassVar[str] = "Buades et al. 2005, doi:10.1109/CVPR.2005.38; Xu et al. 2018, arXiv:1704.01155"
+    family: ClassVar[str] = "denoising"
 
     window: int = 11
     patch: int = 3

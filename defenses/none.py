@@ -19,6 +19,7 @@ class Undefended(Defense, Recipe):
 
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "plain training with cross-entropy"
+    family: ClassVar[str] = "none"
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         return trainer.fit(base, self, draws)

@@ -67,6 +67,7 @@ class RandomizedSmoothing(Defense, Recipe):
     trains: ClassVar[bool] = True
     summary: ClassVar[str] = "the vote of noisy copies, with abstention and a certified L2 radius"
     paper: ClassVar[str] = "Cohen et al. 2019, arXiv:1902.02918"
+    family: ClassVar[str] = "noise"
 
     sigma: float = 0.25
     samples: int = 100

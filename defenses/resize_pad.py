@@ -26,6 +26,7 @@ class ResizePad(Wrapper):
     stochastic: ClassVar[bool] = True
     summary: ClassVar[str] = "random resizing and zero padding"
     paper: ClassVar[str] = "Xie et al. 2018, arXiv:1711.01991"
+    family: ClassVar[str] = "preprocessing"
 
     smallest: float = 0.85
     largest: float = 1.0

@@ -31,6 +31,7 @@ class Thermometer(Wrapper, Recipe):
     encodes: ClassVar[bool] = True
     summary: ClassVar[str] = "thermometer encoding of pixels, with a network trained on it"
     paper: ClassVar[str] = "Buckman et al. 2018, openreview S18Su--CW; Athalye et al. 2018, arXiv:1802.00420"
+    family: ClassVar[str] = "preprocessing"
 
     levels: int = 16
     threat: str | None = None

@@ -24,6 +24,7 @@ class TotalVariation(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "total-variation denoising (Chambolle)"
     paper: ClassVar[str] = "Chambolle 2004, doi:10.1023/B:JMIV.0000011325.36760.1e; Guo et al. 2018, arXiv:1711.00117"
+    family: ClassVar[str] = "denoising"
 
     weight: float = 0.1
     steps: int = 30

@@ -25,6 +25,7 @@ class Trades(Adversarial):
 
     summary: ClassVar[str] = "TRADES: clean cross-entropy plus beta times the worst divergence in the ball"
     paper: ClassVar[str] = "Zhang et al. 2019, arXiv:1901.08573; AWP: Wu et al. 2020, arXiv:2004.05884"
+    family: ClassVar[str] = "adversarial training"
 
     beta: float = 6.0
 

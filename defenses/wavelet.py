@@ -23,6 +23,7 @@ class Wavelet(Wrapper):
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "Haar wavelet shrinkage"
     paper: ClassVar[str] = "Donoho 1995, doi:10.1109/18.382009; Prakash et al. 2018, arXiv:1801.08926"
+    family: ClassVar[str] = "denoising"
 
     threshold: float = 0.1
     levels: int = 2

@@ -1,4 +1,4 @@
-"""The command line: run a grid, audit a model, list what there is, fetch data, train a model of the zoo."""
+"""The command line: run a grid, report on its rows, audit a model, list what there is, fetch data, train."""
 
 from __future__ import annotations
 
@@ -68,6 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     metrics.add_argument("--groups", type=Path, help='a JSON file: {"animals": ["cat", "dog"], "hard": [17, 23]}')
     metrics.add_argument("--confusion", action="store_true", help="with confusion matrices, clean and under attack")
     metrics.set_defaults(do=_metrics)
+    report = commands.add_parser("report", help="leaderboard, tables and plots of results: report results/cifar10_pgd")
+    report.add_argument("folders", nargs="+", type=Path, metavar="folder", help="of a grid, or one that holds several")
+    report.add_argument("--into", type=Path, help="where to write; of one folder, into it")
+    report.add_argument("--title", help="what the page is called, by default like its folder")
+    report.set_defaults(do=_report)
+    compare = commands.add_parser("compare", help="what changed between two results folders; exit code 1: worse")
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+    compare.add_argument("--alpha", type=float, default=0.05, help="the risk of calling luck a change, over all cells")
+    compare.set_defaults(do=_compare)
+    gallery = commands.add_parser("gallery", help="the images behind the numbers, of a grid run with save=x_adv")
+    gallery.add_argument("folder", type=Path)
+    gallery.add_argument("--each", type=int, default=3, help="images that fell first, that fell last, that stood")
+    gallery.add_argument("--source", help="where the images come from, as the grid's source")
+    gallery.add_argument("--weights", help="the checkpoint, where the model came from one")
+    gallery.add_argument("--allow-pickle", action="store_true")
+    gallery.add_argument("--device", default="auto")
+    gallery.set_defaults(do=_gallery)
     show = commands.add_parser("list", help="what there is, by name")
     show.add_argument("what", choices=["attacks", "defenses", "grids", "models", "data"])
     show.set_defaults(do=_list)
@@ -105,10 +123,10 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 
 def _run(options: argparse.Namespace) -> int:
-    from robustbench_local.audit.beside import audits
     from robustbench_local.grid import Grid
     from robustbench_local.report.corruption_text import show_corruptions
-    from robustbench_local.report.table import print_tables, standing_in
+    from robustbench_local.report.results import Results
+    from robustbench_local.report.write import print_tables
 
     name, overrides = _named(options, "grid")
     with Terminal() as report:
@@ -117,9 +135,10 @@ def _run(options: argparse.Namespace) -> int:
     if grid.config.dry_run:
         _show_preview(rows)
         return OK
-    print_tables(rows, grid.store.folder)
-    show_corruptions(rows, standing_in(grid.store, audits(grid.store)), grid.config.baseline)
-    print(f"rows in {grid.store.folder / 'rows'}, tables in {grid.store.folder / 'table.md'} and table.csv")
+    results = Results.of(rows, grid.store)
+    print_tables(results)
+    show_corruptions(results.rows, results.standing, grid.config.baseline)
+    print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:
         print(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:", file=sys.stderr)
@@ -127,6 +146,43 @@ def _run(options: argparse.Namespace) -> int:
             error = rows[place]["error"]
             print(f"  {grid.cells[place]}: {error['type']}: {error['message']}", file=sys.stderr)
     return FAILED if failed else OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from robustbench_local.report.results import Results
+    from robustbench_local.report.write import print_tables, write_report
+
+    if options.into is None and len(options.folders) > 1:
+        raise ConfigError(f"where should the report on {len(options.folders)} folders go? Give --into FOLDER")
+    into = options.into or options.folders[0]
+    results = Results.read(options.folders)
+    write_report(results, into, options.title)
+    print_tables(results)
+    print(f"leaderboard in {into / 'index.html'}; table.md, .csv, .tex, .json, plots and model_info beside it")
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from robustbench_local.report.compare import compare, show
+    from robustbench_local.report.results import Results
+
+    changes = compare(Results.read([options.before]), Results.read([options.after]), options.alpha)
+    show(changes)
+    return FAILED if any(change.worse for change in changes) else OK
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from robustbench_local.grid import pick_device
+    from robustbench_local.report.gallery import write_gallery
+    from robustbench_local.report.results import Results
+    from robustbench_local.workshop import Workshop
+
+    workshop = Workshop(pick_device(options.device), options.source)
+    results = Results.read([options.folder])
+    print(write_gallery(
+        results, options.folder, workshop, each=options.each, weights=options.weights, allow_pickle=options.allow_pickle
+    ))  # fmt: skip
+    return OK
 
 
 def _show_preview(rows: list[dict[str, Any]]) -> None:

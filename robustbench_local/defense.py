@@ -166,8 +166,8 @@ class Defense:
     """A plug-in: its fields are its settings. Recipes train, wrappers wrap, some do both.
 
     trains: build trains the network. learns: build leaves the network as it is and fits something beside it, such as
-    a detector's threshold, to the trainer's images. Neither: build needs no trainer. summary and paper are what
-    `list defenses` shows.
+    a detector's threshold, to the trainer's images. Neither: build needs no trainer. summary, paper and family (what
+    the leaderboard groups by, such as "denoising") are what `list defenses` shows.
     """
 
     trains: ClassVar[bool] = False
@@ -175,6 +175,7 @@ class Defense:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    family: ClassVar[str] = ""
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         """base (fresh or already trained) -> what is deployed."""

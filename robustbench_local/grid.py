@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.beside import audit_and_keep, audits
+from robustbench_local.audit.beside import audit_and_keep
 from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
@@ -31,7 +31,8 @@ from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.corruption_text import write_corruptions
-from robustbench_local.report.table import standing_in, write_tables
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
@@ -109,9 +110,9 @@ class Grid:
             rows += own
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[plan.data, None]))
-        write_tables(rows, self.store.folder)
-        standing = standing_in(self.store, audits(self.store))
-        write_corruptions(rows, self.store.folder, standing, self.config.baseline)
+        results = Results.of(rows, self.store)
+        write_report(results, self.store.folder)
+        write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
         return rows
 
     def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:

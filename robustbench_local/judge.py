@@ -37,12 +37,12 @@ class Verdict:
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one where
-    the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where a logit
-    was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. won, of attacks that
-    minimise only: (N,) the share of draws that x_adv deceives, wherever it lies. corrupted, of a corruption only: right
-    on the corrupted image, whatever the clean one is. notes are the attack's figures per image, (N,), NaN where it has
-    none.
+    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one
+    where the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where
+    a logit was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. won, of
+    attacks that minimise only: (N,) the share of draws that x_adv deceives, wherever it lies. corrupted, of a
+    corruption only: right on the corrupted image, whatever the clean one is. notes are the attack's figures per
+    image, (N,), NaN where it has none.
     """
 
     labels: Tensor

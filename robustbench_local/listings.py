@@ -74,6 +74,7 @@ def _plugins(group: Group) -> list[Item]:
         Item(row.name, f"cannot be used: {row.error}") if row.error else Item(row.name, row.summary, {
             "access": row.access,
             "norms": ", ".join(row.norms),
+            "family": row.family,
             "settings": ", ".join(f"{name}={_plain(value)}" for name, value in row.settings.items()),
             "paper": row.paper,
         })

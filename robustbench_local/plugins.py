@@ -43,6 +43,7 @@ class Listed:
     paper: str = ""
     access: str = ""
     norms: tuple[str, ...] = ()
+    family: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
 
@@ -83,6 +84,7 @@ def listing(group: Group) -> list[Listed]:
                 name, kind.summary, kind.paper,
                 access=kind.access.name.lower() if issubclass(kind, Attack) else "",
                 norms=tuple(sorted(kind.norms)) if issubclass(kind, Attack) else (),
+                family=kind.family if issubclass(kind, Defense) else "",
                 settings={name: value for name, value in defaults(kind).items() if name not in _HANDED_ON},
             )
         )  # fmt: skip

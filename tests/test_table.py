@@ -8,38 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from rows import a_row, stored
 
 from robustbench_local.metrics import wilson
 from robustbench_local.report import render
-from robustbench_local.report.table import Rate, Table, print_tables, robust_tables, standing_in, write_tables
-from robustbench_local.store import Row, Store, row_key
-from robustbench_local.threat import ThreatModel
-
-
-def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
-    """A row as a grid makes it, and its bits: (N,), or (N, R) of a random model; robust=None is a cell that failed."""
-    definition = {
-        "data": "cifar10", "split": "test", "data_digest": "d" * 64, "ids": "0:4", "model": "preact_small",
-        "weights_digest": "w" * 64, "defense": "none", "defense_settings": {}, "defense_version": 1,
-        "attack": "pgd", "attack_settings": {}, "attack_version": 1, "access": "gradients", "threat": "linf:8/255",
-        "seed": 0, "count": "all", "precision": "float32", "targets": None, "budget": None, "eot": 20, "draws": 20,
-    }  # fmt: skip
-    flags = about.pop("flags", [])
-    assert about.keys() <= definition.keys()
-    definition |= about
-    definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
-    row: Row = {"key": row_key(definition), "definition": definition}
-    if robust is None:
-        return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)
-    bits = np.array(robust, dtype=bool)
-    mean = float(bits.mean())
-    interval = list(wilson(mean * len(bits), len(bits)))
-    results = {
-        "n": len(bits), "stochastic": bits.ndim == 2, "clean_accuracy": 1.0, "clean_interval": list(wilson(4, 4)),
-        "robust_accuracy": mean, "robust_interval": interval, "robust_accuracy_8bit": mean, "forwards_mean": 11.0,
-        "backwards_mean": 10.0, "distance_median": None, "seconds": 1.5, "flags": flags, "per_class": [],
-    }  # fmt: skip
-    return row | {"status": "ok", "results": results}, bits
+from robustbench_local.report.results import Results
+from robustbench_local.report.table import Rate, Table, robust_tables
+from robustbench_local.report.write import print_tables, write_report
+from robustbench_local.store import Row, Store
 
 
 def tables(*made: tuple[Row, np.ndarray]) -> list[Table]:
@@ -242,21 +218,19 @@ def test_csv_has_one_line_per_cell_and_worst_case() -> None:
 
 
 def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store(tmp_path)
     made = [
         a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0]),
         a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise"),
     ]  # fmt: skip
-    for row, bits in made:
-        names = {"robust": bits} if bits.ndim == 1 else {"robust": bits.mean(1) > 0.5, "bits": bits}
-        store.write(row["key"], row, names | {"ids": np.arange(len(bits))})
-    found = write_tables(store.rows(), tmp_path)
+    store = stored(tmp_path, *made)
+    results = Results.of(store.rows(), store)
+    found = write_report(results, tmp_path)
     assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
-    assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(store.rows(), standing_in(store)))
+    assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(results.rows, results.standing))
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2
-    print_tables(store.rows(), tmp_path)
+    print_tables(results)
     assert "random models" in capsys.readouterr().out
 
 
 def test_no_rows_no_tables(tmp_path: Path) -> None:
-    assert write_tables([], tmp_path) == []
+    assert write_report(Results.of([], Store(tmp_path)), tmp_path) == []

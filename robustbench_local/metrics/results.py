@@ -51,9 +51,9 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     fell. largest_gap names the classes that stand best and worst. distance_median is over the images that were
     right and fell, in units of the threat's norm, None where none did; of minimum-norm attacks, distance is over
     all that were right, infinite (None) where no attack won. queries_to_success are the forward passes of those
-    that fell, of attacks that stop there. corruption_ figures are there for corruptions only, detector for detectors. forwards_mean and
-    backwards_mean are passes per image, prepared_ those spent in all before any image was judged. notes are means
-    over the images that have one.
+    that fell, of attacks that stop there. corruption_ figures are there for corruptions only, detector for
+    detectors. forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image
+    was judged. notes are means over the images that have one.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     labels = verdict.labels.cpu().numpy()

@@ -21,8 +21,9 @@ from robustbench_local.report.corruption import (
     correlations,
     corruption_tables,
 )
-from robustbench_local.report.render import DASH, WIDTH
+from robustbench_local.report.render import WIDTH
 from robustbench_local.report.table import Standing, done
+from robustbench_local.report.text import DASH
 from robustbench_local.store import Row
 
 CAPTION = (

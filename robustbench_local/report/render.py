@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,15 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.metrics.rates import Rate
+from robustbench_local.report.table import Label
+from robustbench_local.report.text import DASH, interval, percent, visible
 
 if TYPE_CHECKING:
     from robustbench_local.metrics.paired import Rank
-    from robustbench_local.report.table import Label, Line, Table
+    from robustbench_local.report.table import Line, Table
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
-DASH = "–"
 CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
     " Worst case: per image, over these attacks."
@@ -51,7 +53,7 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
     for table in tables:
         names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
         attacks, keys = _numbered(table.attacks)
-        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in _last(table))]
+        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in last(table))]
         label_width = min(max(_width(str(name)) for name in names), console.width // 2)
         at_once = max(1, (console.width - label_width - 3) // max(COLUMN, 2 + max(map(_width, heads))))
         console.print(Text(table.title, style="bold"))
@@ -62,9 +64,9 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
             for head in heads[block]:
                 grid.add_column(Text(head), justify="right", no_wrap=True)
             for name, line in zip(names, table.lines, strict=True):
-                grid.add_row(name, *map(_two_lines, _rates(line, table)[block]))
+                grid.add_row(name, *map(_two_lines, rates(line, table)[block]))
             console.print(grid)
-        for note in [*keys, *_legend(table), *table.notes]:
+        for note in [*keys, *legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
 
@@ -73,13 +75,13 @@ def markdown(tables: Sequence[Table]) -> str:
     """A heading and a table each; cells read "45.2 (42.1-48.3)"."""
     parts = []
     for table in tables:
-        heads = ["model", "defense", "clean", *map(str, table.attacks), *_last(table)]
-        rows = [[line.model, str(line.defense), *map(_one_line, _rates(line, table))] for line in table.lines]
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in [heads, *rows]]
+        heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]
+        rows = [[line.model, str(line.defense), *map(one_line, rates(line, table))] for line in table.lines]
+        cells = [[_inert(cell) for cell in row] for row in [heads, *rows]]
         cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
         body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-        notes = "\n".join(f"- {' '.join(note.split())}" for note in table.notes)
-        parts += [f"## {table.title}", body, " ".join(_legend(table)), *([notes] if notes else [])]
+        notes = "\n".join(f"- {_inert(note)}" for note in table.notes)
+        parts += [f"## {_inert(table.title)}", body, " ".join(legend(table)), *([notes] if notes else [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,12 +98,23 @@ def csv_text(tables: Iterable[Table]) -> str:
                 **_three("clean", line.clean),
             }  # fmt: skip
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
-                writer.writerow(where | {"attack": attack} | _three("robust", robust) | _of_row(row))
+                writer.writerow(_no_formula(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
             for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 status = {"status": "ok" if robust else "missing"}
                 status |= {"flags": "; ".join(f"audit: {fault.check}" for fault in line.faults)}
-                writer.writerow(where | {"attack": name} | _three("robust", robust) | status)
+                writer.writerow(_no_formula(where | {"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that Markdown leaves as it is: nothing in a name becomes a column, a link or HTML."""
+    return re.sub(r"[\\`*\[\]<>|&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _no_formula(record: dict[str, Any]) -> dict[str, Any]:
+    """A spreadsheet computes a text that begins like a formula; an apostrophe before it keeps it a text."""
+    texts = {key: visible(value) for key, value in record.items() if isinstance(value, str | Label)}
+    return record | {key: f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for key, text in texts.items()}
 
 
 def _of_row(row: dict[str, Any] | None) -> dict[str, Any]:
@@ -120,12 +133,13 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high} if rate else {}
 
 
-def _last(table: Table) -> list[str]:
+def last(table: Table) -> list[str]:
     """The headings after the attacks'."""
     return [*table.worst, *["rank"] * _is_ranked(table), *table.union]
 
 
-def _rates(line: Line, table: Table) -> list[Rate | Rank | None]:
+def rates(line: Line, table: Table) -> list[Rate | Rank | None]:
+    """A line's figures in the order of the columns."""
     return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.union]
 
 
@@ -149,8 +163,9 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
     ]
 
 
-def _legend(table: Table) -> list[str]:
-    empty = any(rate is None for line in table.lines for rate in _rates(line, table))
+def legend(table: Table) -> list[str]:
+    """What a reader must know of the figures."""
+    empty = any(rate is None for line in table.lines for rate in rates(line, table))
     naive = any(attack.naive for attack in table.attacks)
     return [CAPTION, *[RANKS] * _is_ranked(table), *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
 
@@ -158,14 +173,11 @@ def _legend(table: Table) -> list[str]:
 def _two_lines(rate: Rate | Rank | None) -> Text:
     if not isinstance(rate, Rate):
         return Text(str(rate) if rate else DASH)
-    return Text.assemble(f"{100 * rate.value:.1f}", "\n", (_interval(rate), "dim"))
+    return Text.assemble(percent(rate.value), "\n", (interval(rate.low, rate.high), "dim"))
 
 
-def _one_line(rate: Rate | Rank | None) -> str:
+def one_line(rate: Rate | Rank | None) -> str:
+    """"45.2 (42.1-48.3)", or a dash."""
     if not isinstance(rate, Rate):
         return str(rate) if rate else DASH
-    return f"{100 * rate.value:.1f} ({_interval(rate)})"
-
-
-def _interval(rate: Rate) -> str:
-    return f"{100 * rate.low:.1f}-{100 * rate.high:.1f}".replace("100.0", "100")
+    return f"{percent(rate.value)} ({interval(rate.low, rate.high)})"

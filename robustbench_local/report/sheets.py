@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from robustbench_local.report.render import DASH
+from robustbench_local.report.text import DASH
 
 WIDTH = 120  # columns where there is no terminal to ask
 

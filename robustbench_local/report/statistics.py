@@ -101,8 +101,8 @@ class Statistics:
         return Sheet(
             "Worst case and rank",
             "Worst case: per image, the least over the attacks of a table and what an audit felled; a union is over the"
-            " threats that it names. rank: from - to, where paired tests of all pairs (Holm, 5 %) cannot tell models apart; place: by the"
-            " figure alone, equal ones sharing it.",
+            " threats that it names. rank: from - to, where paired tests of all pairs (Holm, 5 %) cannot tell models"
+            " apart; place: by the figure alone, equal ones sharing it.",
             pd.DataFrame(found),
         )
 

@@ -6,21 +6,18 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from robustbench_local.audit.beside import Audit, lowered
-from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.audit.core import Finding
-from robustbench_local.files import whole_file
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
-from robustbench_local.report import render
+from robustbench_local.report.text import visible
 from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
@@ -77,6 +74,7 @@ class Table:
     """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
 
     union: the name of the worst case over this threat model and those of other norms, where there are any.
+    under: the corruption and severity that images met before.
     """
 
     data: str
@@ -90,10 +88,15 @@ class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     union: tuple[str, ...] = ()
+    under: str | None = None
+
+    @property
+    def within(self) -> str:
+        return self.threat if self.under is None else f"{self.threat} under {self.under}"
 
     @property
     def title(self) -> str:
-        parts = [f"{self.data} {self.split}", self.threat, f"{self.images} images"]
+        parts = [f"{self.data} {self.split}", self.within, f"{self.images} images"]
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
         return ", ".join(parts)
 
@@ -130,26 +133,6 @@ def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
     return standing
 
 
-def write_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
-    """Write table.md and table.csv into the folder of a store, and return the tables. StoreError as in whole_file."""
-    tables = _audited_tables(rows, folder)
-    for name, text in (("table.md", render.markdown(tables)), ("table.csv", render.csv_text(tables))):
-        with whole_file(folder / name) as file:
-            file.write(text.encode())
-    return tables
-
-
-def print_tables(rows: Iterable[Row], folder: Path) -> None:
-    """Show the tables of rows in the terminal; folder is that of their store."""
-    render.show(_audited_tables(rows, folder))
-
-
-def _audited_tables(rows: Iterable[Row], folder: Path) -> list[Table]:
-    store = Store(folder)
-    found = kept_audits(store)
-    return robust_tables(rows, standing_in(store, found), found)
-
-
 def done(row: Row | None) -> TypeGuard[Row]:
     return row is not None and row["status"] == "ok"
 
@@ -175,15 +158,16 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
             for level in levels
         ]
         faults = _faults(group, audits)
-        lines.append(Line(group[0]["definition"]["model"], model, tuple(cells.values()), tuple(worst), faults))
+        lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst), faults))
     lines = _ranked(lines, attacks, standing)
     lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
     about = groups[0][0]["definition"]
     return Table(
-        data=about["data"], split=about["split"], images=_count(about["ids"]), threat=_within(about),
-        targets=about.get("targets"), stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
+        data=visible(about["data"]), split=visible(about["split"]), images=_count(about["ids"]),
+        threat=visible(about["threat"]), targets=visible(about["targets"]) if about.get("targets") else None,
+        stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)),
+        notes=tuple(_notes(lines, attacks)), under=met_before(about),
     )  # fmt: skip
 
 
@@ -254,10 +238,10 @@ def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...
     return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
 
 
-def _within(about: dict[str, Any]) -> str:
-    """The threat model, and the corruption that images met before."""
+def met_before(about: dict[str, Any]) -> str | None:
+    """The corruption that the images of a row's definition had met, as "fog:3"."""
     under = about.get("attack_under")
-    return str(about["threat"]) + (f" under {under['name']}:{under['settings']['severity']}" if under else "")
+    return visible(f"{under['name']}:{under['settings']['severity']}") if under else None
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
@@ -279,8 +263,8 @@ def _remark(row: Row | None) -> str:
     if row is None:
         return "not run"
     if done(row):
-        return ", ".join(row["results"]["flags"])
-    return " ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split())
+        return visible(", ".join(row["results"]["flags"]))
+    return visible(" ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split()))
 
 
 def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
@@ -298,8 +282,8 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(f"{_NAIVE}{name[0]}" if kind == "attack" and name[2] else name[0], tuple(
-            f"{key}={_short(value)}" for key, value in own.items()
+        Label(visible(f"{_NAIVE}{name[0]}" if kind == "attack" and name[2] else name[0]), tuple(
+            visible(f"{key}={_short(value)}") for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
         ))
         for name, own in zip(named, settings, strict=True)

@@ -1,0 +1,87 @@
+"""Tables for other programs: JSON, and the model_info files that RobustBench asks of a submission."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from robustbench_local.report.table import Label, Line, Rate, Table, done
+from robustbench_local.report.text import slug
+
+_FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within
+
+
+def json_text(tables: Iterable[Table]) -> str:
+    """Every figure of the tables; accuracies in [0, 1], null where there is none. A rank is [best, worst]."""
+    record = [_table(table) for table in tables]
+    return json.dumps({"tables": record}, indent=1, ensure_ascii=False) + "\n"
+
+
+def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
+    """(path, JSON) per model within an Linf or L2 ball, as RobustBench's model_info/DATA/NORM/NAME.json.
+
+    What rows do not know (link, authors, venue, additional data) is left empty, to be filled in. autoattack_acc is
+    only there where AutoAttack ran at its standard strength; "reported" is the worst case over all attacks here.
+    """
+    for table in tables:
+        norm, _, eps = table.threat.partition(":")
+        if norm not in _FOLDERS or table.targets is not None or table.under is not None:
+            continue
+        for line in table.lines:
+            name = slug(f"{line.model}_{line.defense}")
+            info = {
+                "link": "", "name": f"{line.model}, {line.defense}", "authors": "", "additional_data": None,
+                "number_forward_passes": None, "dataset": table.data, "venue": "", "architecture": line.model,
+                "eps": eps, "clean_acc": _percent(line.clean), "reported": _percent(line.worst[-1]),
+                "autoattack_acc": _percent(_autoattack(line)), "unreliable": _unreliable(line),
+                "footnote": f"{table.images} images of the {table.split} split, by robustbench_local",
+            }  # fmt: skip
+            folder = f"model_info/{slug(table.data)}/{_FOLDERS[norm]}"
+            yield f"{folder}/{name}_{slug(eps)}.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "title": table.title, "data": table.data, "split": table.split, "images": table.images,
+        "threat": table.threat, "under": table.under, "targets": table.targets, "random": table.stochastic,
+        "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
+        "lines": [
+            {
+                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model, "defense": _label(line.defense), "clean": _rate(line.clean),
+                "robust": [_rate(rate) for rate in line.robust], "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
+                "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
+                "audit": [{"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults],
+                "keys": [row["key"] if row else None for row in line.rows],
+            }
+            for line in table.lines
+        ],
+        "notes": list(table.notes),
+    }  # fmt: skip
+
+
+def _label(label: Label) -> dict[str, Any]:
+    return {"name": label.name, "details": list(label.details)}
+
+
+def _rate(rate: Rate | None) -> dict[str, float] | None:
+    return {"value": rate.value, "low": rate.low, "high": rate.high} if rate else None
+
+
+def _percent(rate: Rate | None) -> str | None:
+    return f"{100 * rate.value:.2f}" if rate else None
+
+
+def _autoattack(line: Line) -> Rate | None:
+    for row, rate in zip(line.rows, line.robust, strict=True):
+        if row is None or row["definition"]["attack"] != "autoattack":
+            continue
+        if row["definition"]["attack_settings"].get("variant") == "standard":
+            return rate
+    return None
+
+
+def _unreliable(line: Line) -> bool | None:
+    """RobustBench's word for an evaluation that AutoAttack cannot be trusted with: here, anything flagged or not sound."""
+    rows = [row for row in line.rows if done(row)]
+    return bool(line.faults) or any(row["results"]["flags"] for row in rows) if rows else None

@@ -1,0 +1,61 @@
+"""The model and the images of a row, made again: a row tells how, and its digests tell whether it worked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from robustbench_local.conf.schema import ModelConfig
+from robustbench_local.data import Images, open_data
+from robustbench_local.errors import DataError, ModelError
+from robustbench_local.models import weights_digest
+from robustbench_local.store import Row
+from robustbench_local.workshop import Workshop
+
+
+def model_of(row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False) -> nn.Module:
+    """The deployed model in evaluation mode; ModelError where it would have to be trained or is another one.
+
+    weights: the checkpoint, where the row's model came from one.
+    """
+    about = row["definition"]
+    name, _, stem = about["model"].partition(" (")
+    if stem and weights is None:
+        raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
+    config = ModelConfig(name, weights if stem else None, allow_pickle)
+    plan = workshop.blueprint(about["data"], config, entry(about["defense"], about["defense_settings"]))
+    what = f"{about['model']} with {about['defense']}"
+    if workshop.must_train(plan):
+        raise ModelError(f"{what} is neither in the zoo nor in this machine's cache: run its grid here first")
+    model = workshop.make(plan)
+    if weights_digest(model) != about["weights_digest"]:
+        raise ModelError(f"{what} has other weights here than row {row['key']} was measured with: run its grid again")
+    return model
+
+
+def images_of(row: Row, workshop: Workshop) -> Images:
+    """The judged images; DataError where they are others."""
+    about = row["definition"]
+    images = open_data(
+        about["data"], split=about["split"], source=workshop.source, ids=about["ids"], device=workshop.device
+    )
+    if images.digest != about["data_digest"]:
+        raise DataError(
+            f"the images {about['ids']} of {about['data']} {about['split']} are not those of row {row['key']}:"
+            " name the source its grid used (source=bundled, or a folder)"
+        )
+    return images
+
+
+def entry(label: str, settings: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    """A defense as a grid writes it, from its label and settings: of "jpeg + trades" they read "jpeg.quality"."""
+    names = label.split(" + ")
+    if len(names) == 1:
+        return [{label: dict(settings)}]
+    own = [name if names.count(name) == 1 else f"{name}#{place}" for place, name in enumerate(names, 1)]
+    return [
+        {name: {key.removeprefix(f"{each}."): value for key, value in settings.items() if key.startswith(f"{each}.")}}
+        for name, each in zip(names, own, strict=True)
+    ]

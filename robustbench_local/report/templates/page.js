@@ -1,0 +1,149 @@
+"use strict";
+// State lives in the fragment of the address, so that a link shows what its sender saw.
+const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const controls = $("[data-filter]");
+const total = document.getElementById("total");
+const boards = $("section.board").map((section) => ({
+  section,
+  data: section.dataset.data,
+  threat: section.dataset.threat,
+  body: section.querySelector("tbody"),
+  heads: $("thead th[data-key]", section),
+  rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
+}));
+const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
+const phone = matchMedia("(max-width: 44rem)"); // as in style.css
+let sort = { key: "rank", down: false };
+
+function has(list, wanted) {
+  return !wanted || list.split("|").includes(wanted);
+}
+
+function filter() {
+  const want = Object.fromEntries(controls.map((control) => [control.dataset.filter, control.value.trim()]));
+  const words = want.q.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const board of boards) {
+    const here = (!want.data || board.data === want.data) && (!want.threat || board.threat === want.threat);
+    let left = 0;
+    for (const item of board.rows) {
+      const fits = here && has(item.families, want.family) && has(item.flags, want.flag) &&
+        words.every((word) => item.words.includes(word));
+      left += fits;
+      item.row.hidden = !fits;
+      if (item.detail) item.detail.hidden = !fits;
+    }
+    board.section.hidden = !left;
+    shown += left;
+  }
+  total.textContent = `${shown} of ${byId.size} shown`;
+  document.getElementById("nothing").hidden = shown > 0;
+}
+
+function order() {
+  const number = sort.key !== "name";
+  const sign = sort.down ? -1 : 1;
+  for (const board of boards) {
+    for (const head of board.heads) {
+      if (head.dataset.key === sort.key) head.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    }
+    const value = (item) => (number ? (item[sort.key] ? Number(item[sort.key]) : null) : item.name);
+    const sorted = board.rows.map((item, place) => ({ item, place, value: value(item) })).sort((a, b) => {
+      if (a.value === b.value) return a.place - b.place;
+      if (a.value === null || b.value === null) return a.value === null ? 1 : -1; // what is missing stands last
+      return sign * (number ? a.value - b.value : a.value.localeCompare(b.value));
+    });
+    const parts = document.createDocumentFragment();
+    for (const { item } of sorted) parts.append(item.row, ...(item.detail ? [item.detail] : []));
+    board.body.append(parts);
+  }
+}
+
+function toggle(item, open = !item.detail) {
+  if (open === Boolean(item.detail)) return;
+  const button = item.row.querySelector(".name > button");
+  item.row.classList.toggle("open", open);
+  button.setAttribute("aria-expanded", String(open));
+  if (open) {
+    const filled = document.getElementById(`t-${item.id}`).content.cloneNode(true);
+    item.detail = filled.firstElementChild;
+    span(item);
+    item.row.after(filled);
+    button.setAttribute("aria-controls", item.detail.id);
+  } else {
+    item.detail.remove();
+    item.detail = null;
+    button.removeAttribute("aria-controls");
+  }
+}
+
+function span(item) { // a hidden column must not be spanned
+  const shown = [...item.row.cells].filter((cell) => !phone.matches || !cell.classList.contains("wide"));
+  item.detail.firstElementChild.colSpan = shown.length;
+}
+
+function remember() {
+  const state = new URLSearchParams();
+  for (const control of controls) if (control.value.trim()) state.set(control.dataset.filter, control.value.trim());
+  if (sort.key !== "rank" || sort.down) state.set("sort", (sort.down ? "-" : "") + sort.key);
+  const open = [...byId.values()].filter((item) => item.detail).map((item) => item.id);
+  if (open.length) state.set("open", open.join(","));
+  history.replaceState(null, "", `#${state}`);
+}
+
+function recall() {
+  const state = new URLSearchParams(location.hash.slice(1));
+  for (const control of controls) {
+    control.value = state.get(control.dataset.filter) ?? "";
+    if (control.selectedIndex === -1) control.value = ""; // a filter of another page
+  }
+  const key = state.get("sort") ?? "rank";
+  const wanted = { key: key.replace(/^-/, ""), down: key.startsWith("-") };
+  const known = boards.some((board) => board.heads.some((head) => head.dataset.key === wanted.key));
+  const before = sort;
+  sort = known ? wanted : { key: "rank", down: false };
+  const open = (state.get("open") ?? "").split(",");
+  for (const item of byId.values()) toggle(item, open.includes(item.id));
+  if (sort.key !== before.key || sort.down !== before.down) order();
+  filter();
+}
+
+for (const control of controls) {
+  control.addEventListener("input", () => { filter(); remember(); });
+}
+document.addEventListener("click", (event) => {
+  const flag = event.target.closest("[data-flag]");
+  const head = event.target.closest("thead th[data-key] button")?.parentElement;
+  const row = event.target.closest("tr.row");
+  if (flag) {
+    const chosen = controls.find((control) => control.dataset.filter === "flag");
+    chosen.value = chosen.value === flag.dataset.flag ? "" : flag.dataset.flag;
+    filter();
+  } else if (head) {
+    const key = head.dataset.key;
+    sort = { key, down: sort.key === key ? !sort.down : head.dataset.first === "down" };
+    order();
+  } else if (row && !String(getSelection())) {
+    toggle(byId.get(row.dataset.id));
+  } else return;
+  remember();
+});
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, select, textarea");
+  if (event.key === "/" && !typing) {
+    event.preventDefault();
+    controls[0].focus();
+  } else if (event.key === "Escape" && typing) {
+    event.target.value = "";
+    filter();
+    remember();
+  } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && event.target.closest(".name > button")) {
+    const buttons = $("tr.row:not([hidden]) .name > button").filter((button) => !button.closest("section").hidden);
+    const next = buttons[buttons.indexOf(event.target) + (event.key === "ArrowDown" ? 1 : -1)];
+    if (next) { event.preventDefault(); next.focus(); }
+  }
+});
+addEventListener("hashchange", recall);
+phone.addEventListener("change", () => { for (const item of byId.values()) if (item.detail) span(item); });
+recall();

@@ -1,0 +1,51 @@
+"""Words on a page: names of strangers made harmless, flags explained, accuracies in percent."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+DASH = "–"
+
+FLAGS = {
+    "near_tie": "The attack saw these images fall, but asked once more the model was right by a hair. They count as"
+    " standing.",
+    "nan_pixels": "The attack returned images with NaN pixels, which count as no success. The attack is at fault.",
+    "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
+    "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
+    "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
+    "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
+    "undeclared_randomness": "The model answers the same question differently, though it says that it is not random.",
+}
+_UNKNOWN_FLAG = "Set by an attack or a check that this page has no explanation of."
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction marks, surrogates, line separators
+
+
+def visible(text: object) -> str:
+    """One line in which every character can be seen: what would be invisible, or turn the text, stands as \\u202e."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSEEN else char for char in str(text)
+    )
+
+
+def flag_name(flag: str) -> str:
+    """ "near_tie" of "near_tie:3"."""
+    return flag.partition(":")[0]
+
+
+def explain(flag: str) -> str:
+    return FLAGS.get(flag_name(flag), _UNKNOWN_FLAG)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def interval(low: float, high: float, dash: str = "-") -> str:
+    """ "42.1-48.3"."""
+    return f"{percent(low)}{dash}{percent(high)}".replace("100.0", "100")
+
+
+def slug(text: str) -> str:
+    """A file name made of text: letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:80] or "unnamed"

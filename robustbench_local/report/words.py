@@ -1,0 +1,66 @@
+"""Tables in sentences: what a number means, said so that nobody reads more into it."""
+
+from __future__ import annotations
+
+from robustbench_local.report.table import Line, Rate, Table
+from robustbench_local.report.text import interval, percent
+
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def within(threat: str) -> str:
+    """ "L∞ ball of radius 8/255" of "linf:8/255"."""
+    norm, _, eps = threat.partition(":")
+    if norm == "l0":
+        return f"{eps} pixel{'s' if eps != '1' else ''} changed"
+    if norm in _NORMS:
+        return f"{norm_name(norm)} ball of radius {eps}"
+    return "no norm bound" if norm == "none" else threat
+
+
+def norm_name(norm: str) -> str:
+    return _NORMS.get(norm, norm)
+
+
+def defense(line: Line) -> str:
+    return "undefended" if str(line.defense) == "none" else str(line.defense)
+
+
+def named(line: Line) -> str:
+    return f"{line.model} with {line.defense}" if line.defense.name != "none" else f"{line.model}, {defense(line)}"
+
+
+def answer(table: Table) -> str:
+    """What the table says of its best model."""
+    best = table.lines[0]
+    worst = best.worst[-1]
+    if worst is None:
+        return (
+            "No headline: an attack of this table is missing or failed on every model, and what it would have found"
+            " nobody knows."
+        )
+    found = f"at most {percent(worst.value)} % of the images withstand all attacks ({_interval(worst)})"
+    clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
+    if len(table.lines) == 1:
+        return f"Of {named(best)}, {found}{clean}."
+    shared = best.rank.worst - best.rank.best if best.rank else 0
+    tie = f" {shared} other{'s' if shared > 1 else ''} cannot be told apart from it on these images." if shared else ""
+    return f"Most robust here is {named(best)}: {found}{clean}.{tie}"
+
+
+def verdict(line: Line, table: Table) -> str:
+    """What was measured of one model, in whole images."""
+    n, clean, worst = table.images, line.clean, line.worst[-1]
+    if clean is None:
+        return f"No attack on {named(line)} came to an end."
+    if table.stochastic:
+        begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
+        end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
+    else:
+        begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
+        end = f"at most {round(worst.value * n)} withstand all {len(table.attacks)} attacks" if worst else ""
+    return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
+
+
+def _interval(rate: Rate) -> str:
+    return f"95 % interval {interval(rate.low, rate.high, '–')}"

@@ -1,0 +1,40 @@
+"""Rows -> all that is made of them, beside them: tables, leaderboard page, plots, model_info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robustbench_local.files import whole_file
+from robustbench_local.report import export, render
+from robustbench_local.report.latex import latex
+from robustbench_local.report.page import page
+from robustbench_local.report.plots import plots
+from robustbench_local.report.results import Results
+from robustbench_local.report.table import Table
+
+
+def write_report(results: Results, folder: Path, title: str | None = None) -> list[Table]:
+    """Write table.md, .csv, .tex and .json, index.html, plots/ and model_info/ into a folder; return the tables.
+
+    The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
+    """
+    tables = results.tables()
+    pictures = plots(tables, results)
+    files = {
+        "table.md": render.markdown(tables),
+        "table.csv": render.csv_text(tables),
+        "table.tex": latex(tables),
+        "table.json": export.json_text(tables),
+        "index.html": page(tables, results, pictures, title or folder.resolve().name),
+        **{f"plots/{picture.name}.svg": picture.svg for picture in pictures},
+        **dict(export.model_infos(tables)),
+    }
+    for name, text in files.items():
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
+    return tables
+
+
+def print_tables(results: Results) -> None:
+    """Show the tables in the terminal."""
+    render.show(results.tables())

@@ -1,0 +1,52 @@
+"""Rows as a grid writes them, made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustbench_local.metrics import wilson
+from robustbench_local.store import Row, Store, row_key
+from robustbench_local.threat import ThreatModel
+
+
+def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
+    """A row as a grid makes it, and its bits: (N,), or (N, R) of a random model; robust=None is a cell that failed."""
+    definition = {
+        "data": "cifar10", "split": "test", "data_digest": "d" * 64, "ids": "0:4", "model": "preact_small",
+        "weights_digest": "w" * 64, "defense": "none", "defense_settings": {}, "defense_version": 1,
+        "attack": "pgd", "attack_settings": {}, "attack_version": 1, "access": "gradients", "threat": "linf:8/255",
+        "seed": 0, "count": "all", "precision": "float32", "targets": None, "budget": None, "eot": 20, "draws": 20,
+    }  # fmt: skip
+    flags = about.pop("flags", [])
+    assert about.keys() <= definition.keys()
+    definition |= about
+    definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
+    row: Row = {"key": row_key(definition), "definition": definition}
+    if robust is None:
+        return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)
+    bits = np.array(robust, dtype=bool)
+    mean = float(bits.mean())
+    interval = list(wilson(mean * len(bits), len(bits)))
+    results = {
+        "n": len(bits), "stochastic": bits.ndim == 2, "clean_accuracy": 1.0, "clean_interval": list(wilson(4, 4)),
+        "robust_accuracy": mean, "robust_interval": interval, "robust_accuracy_8bit": mean, "forwards_mean": 11.0,
+        "backwards_mean": 10.0, "distance_median": None, "seconds": 1.5, "flags": flags, "per_class": [],
+    }  # fmt: skip
+    return row | {"status": "ok", "results": results}, bits
+
+
+def stored(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Store:
+    """A store of such rows with their arrays; also: more arrays, or a function of the bits that gives them."""
+    store = Store(folder)
+    for row, bits in made:
+        shares = bits if bits.ndim == 1 else bits.mean(1) > 0.5
+        arrays = {"robust": shares, "clean": np.ones_like(shares), "ids": np.arange(len(shares))}
+        arrays |= {"labels": np.arange(len(shares)) % 2, "distance": np.full(len(shares), 0.03)}
+        arrays |= {"forwards": np.arange(len(shares)) + 1, "backwards": np.arange(len(shares))}
+        arrays |= {"bits": bits} if bits.ndim == 2 else {}
+        arrays |= {name: make(bits) if callable(make) else make for name, make in also.items()}
+        store.write(row["key"], row, arrays if row["status"] == "ok" else None)
+    return store

@@ -1,0 +1,218 @@
+"""All that is made of rows, but the page itself: text tables, JSON, model_info, plots, the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from rows import a_row, stored
+
+from robustbench_local.cli import main
+from robustbench_local.errors import StoreError
+from robustbench_local.report import export, render
+from robustbench_local.report.latex import escape, latex
+from robustbench_local.report.plots import plots
+from robustbench_local.report.results import Results
+from robustbench_local.report.table import Table
+from robustbench_local.report.text import visible
+from robustbench_local.report.write import write_report
+from robustbench_local.store import Row
+
+GOLDEN = Path(__file__).parent / "golden"
+HOSTILE = '<script>alert(1)</script> a|b\n"c" \'\u202ed\u2066 $x_1^2$ %& \\input{/etc/passwd} [l](javascript:x) *e*'
+
+
+def results_of(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Results:
+    store = stored(folder, *made, **also)
+    return Results.of([store.read(row["key"]) or row for row, _ in made], store)
+
+
+def tables_of(results: Results) -> list[Table]:
+    return results.tables()
+
+
+def usual(folder: Path) -> Results:
+    """Two data sets' worth of what occurs: ties, flags, a failed and a missing cell, a random model, hostile names."""
+    return results_of(
+        folder,
+        a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0], flags=["near_tie:2"]),
+        a_row([1, 1, 1, 0], attack="fgsm", defense="trades"), a_row([1, 1, 1, 0], defense="trades"),
+        a_row([1, 1, 1, 1], attack="fgsm", defense="jpeg"), a_row(None, defense="jpeg"),
+        a_row([1, 1, 1, 1], attack="fgsm", defense="median"),
+        a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise", attack="square", access="scores"),
+        a_row([1, 0, 0, 0], data="mnist", threat="l2:2", model=HOSTILE, defense=HOSTILE, attack="=cmd|' /C calc'!A0"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("table.md", render.markdown), ("table.csv", render.csv_text), ("table.tex", latex)]
+)
+def test_golden(name: str, write: Callable[[list[Table]], str], tmp_path: Path) -> None:
+    """UPDATE_GOLDEN=1 writes the files anew: look at the difference before committing it."""
+    text = write(tables_of(usual(tmp_path)))
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert text == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_hostile_names_stay_one_visible_line_of_one_cell(tmp_path: Path) -> None:
+    made = tables_of(usual(tmp_path))
+    text = render.markdown(made)
+    assert "\u202e" not in text
+    assert "\\u202e" in text.replace("\\\\", "\\")
+    hostile = next(line for line in text.splitlines() if "alert" in line and line.startswith("|"))
+    assert len(re.findall(r"(?<!\\)\|", hostile)) == 6  # 5 columns
+    assert not re.search(r"(?<!\\)<script", text)
+    assert not re.search(r"(?<!\\)\[l\\?\]\(", text)
+    shown = latex(made)
+    assert "\\input" not in shown
+    assert r"\textbackslash{}input" in shown
+    assert all(not field.startswith(("=", "+", "@")) for field in render.csv_text(made).replace('"', "").split(","))
+    console = Console(width=200, record=True, file=(tmp_path / "terminal").open("w"))
+    render.show(tables_of(results_of(tmp_path / "b", a_row([1, 0, 0, 1], defense="\x1b[31mred\x07"))), console)
+    assert "\x1b[31m" not in console.export_text()
+
+
+def test_visible_leaves_words_alone_and_shows_what_hides() -> None:
+    assert visible("jpeg + trades, β = ½ 猫") == "jpeg + trades, β = ½ 猫"
+    assert visible("a\u202eb\nc\u200bd\x00") == "a\\u202eb\\nc\\u200bd\\x00"
+
+
+def test_latex_escapes_every_special_character() -> None:
+    assert escape("a_b & 5 % $x$ #{}~^\\") == (
+        r"a\_b \& 5 \% \$x\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    )
+
+
+def test_json_holds_every_figure_and_null_where_there_is_none(tmp_path: Path) -> None:
+    record = json.loads(export.json_text(tables_of(usual(tmp_path))))
+    fixed = record["tables"][0]
+    lines = {line["defense"]["name"]: line for line in fixed["lines"]}
+    assert lines["none"]["worst"] == [
+        {"value": 0.25, "low": pytest.approx(0.0456, abs=1e-3), "high": pytest.approx(0.6994, abs=1e-3)}
+    ]
+    assert lines["jpeg"]["robust"][1] is None
+    assert lines["jpeg"]["worst"] == [None]
+    assert [lines[name]["rank"] for name in ("trades", "none")] == [[1, 2], [1, 2]]  # of four images
+    assert lines["jpeg"]["rank"] is lines["median"]["rank"] is None
+    assert lines["median"]["keys"][1] is None
+    assert lines["none"]["flags"] == [[], ["near_tie:2"]]
+    assert [table["random"] for table in record["tables"]] == [False, True, False]
+
+
+def test_model_info_says_what_rows_know_and_claims_no_autoattack(tmp_path: Path) -> None:
+    standard, rand = ({"variant": variant} for variant in ("standard", "rand"))
+    results = results_of(
+        tmp_path,
+        a_row([1, 0, 0, 1], attack="autoattack", attack_settings=standard), a_row([1, 0, 0, 0]),
+        a_row([1, 0, 0, 1], attack="autoattack", attack_settings=rand, threat="l2:0.5"),
+        a_row([1, 0, 0, 1], threat="l1:12"),
+    )  # fmt: skip
+    files = {path: json.loads(text) for path, text in export.model_infos(tables_of(results))}
+    assert sorted(files) == [
+        "model_info/cifar10/L2/preact-small-none_0.5.json", "model_info/cifar10/Linf/preact-small-none_8-255.json",
+    ]  # fmt: skip
+    linf = files["model_info/cifar10/Linf/preact-small-none_8-255.json"]
+    assert (linf["dataset"], linf["architecture"], linf["eps"]) == ("cifar10", "preact_small", "8/255")
+    assert (linf["clean_acc"], linf["autoattack_acc"], linf["reported"]) == ("100.00", "50.00", "25.00")
+    assert linf["unreliable"] is False
+    assert files["model_info/cifar10/L2/preact-small-none_0.5.json"]["autoattack_acc"] is None
+
+
+def eps_rows(n: int = 24) -> list[tuple[Row, np.ndarray]]:
+    def stands(k: int) -> list[int]:
+        return [1] * k + [0] * (n - k)
+
+    return [
+        a_row(stands(k - less + more), ids=f"0:{n}", defense=defense, attack=attack, access=access, threat=threat)
+        for threat, less in (("linf:4/255", 0), ("linf:8/255", 6))
+        for defense, k in (("none", 8), ("trades", 16))
+        for attack, access, more in (("pgd", "gradients", 0), ("square", "scores", 3))
+    ]  # fmt: skip
+
+
+def test_every_plot_that_rows_allow_is_drawn_and_is_the_same_at_every_run(tmp_path: Path) -> None:
+    results = results_of(tmp_path, *eps_rows())
+    made = plots(tables_of(results), results)
+    kinds = [picture.name.rsplit("-", 1)[1] for picture in made]
+    assert sorted(kinds) == sorted(["heat", "robust", "queries", "steps"] * 2 + ["eps"])  # "robust": clean-robust
+    again = plots(tables_of(results)[:1], results)
+    assert [picture.svg for picture in made[:3]] == [picture.svg for picture in again[:3]]
+    for picture in made:
+        root = ET.fromstring(picture.svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert picture.alt
+        assert not re.search(r'(?:href|src)="(?!#|data:)', picture.svg)
+        assert "prefers-color-scheme: dark" in picture.svg
+
+
+def test_curves_go_through_the_figures_of_the_rows(tmp_path: Path) -> None:
+    from robustbench_local.report.plots import _falling
+
+    clean = np.array([1, 1, 1, 1, 0], bool)
+    robust = np.array([0, 1, 0, 0, 0], bool)
+    x, y = _falling(clean, robust, np.array([5, 100, 2, 5, 0]), 100)
+    assert x.tolist() == [0, 2, 5, 5, 100]
+    assert y.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+
+
+def test_a_severity_curve_needs_every_corruption(tmp_path: Path) -> None:
+    made = [
+        a_row([1] * (24 - 4 * level) + [0] * 4 * level, ids="0:24", attack=attack, access="none", threat="none",
+              attack_settings={"severity": level})
+        for attack in ("fog", "snow") for level in (1, 3, 5)
+    ]  # fmt: skip
+    results = results_of(tmp_path, *made)
+    assert [picture.name for picture in plots(tables_of(results), results)] == ["cifar10-test-none-24-severity"]
+
+
+def test_tables_of_few_images_have_no_plots(tmp_path: Path) -> None:
+    results = results_of(tmp_path, a_row([1, 0, 0, 1]), a_row([1, 0, 0, 1], defense="b"))
+    assert plots(tables_of(results), results) == []
+
+
+def test_the_same_rows_give_the_same_files(tmp_path: Path) -> None:
+    results = usual(tmp_path / "rows")
+    for name in ("a", "b"):
+        write_report(results, tmp_path / name, "title")
+    one, two = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in sorted((tmp_path / name).rglob("*.*"))}
+        for name in ("a", "b")
+    )
+    assert {str(path) for path in one} >= {"index.html", "table.md", "table.csv", "table.tex", "table.json"}
+    assert one == two
+
+
+def test_a_folder_of_folders_is_read_and_a_cell_counts_once(tmp_path: Path) -> None:
+    stored(tmp_path / "a", a_row([1, 0, 0, 1]), a_row(None, attack="fgsm"))
+    stored(tmp_path / "b", a_row([1, 0, 0, 1]), a_row([1, 1, 0, 1], attack="fgsm"))
+    for folders in ([tmp_path], [tmp_path / "a", tmp_path / "b"]):
+        results = Results.read(folders)
+        assert sorted(row["status"] for row in results.rows) == ["ok", "ok"]  # a good row before a failed one
+    with pytest.raises(StoreError, match=r"nothing.* is not there: name a folder that a grid wrote"):
+        Results.read([tmp_path / "nothing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="holds no rows"):
+        Results.read([tmp_path / "empty"])
+
+
+def test_the_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored(tmp_path / "a", a_row([1, 0, 0, 1]))
+    stored(tmp_path / "b", a_row([1, 1, 0, 1], attack="fgsm"))
+    assert main(["report", str(tmp_path / "a")]) == 0
+    assert "50.0" in capsys.readouterr().out
+    assert (tmp_path / "a" / "index.html").exists()
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "--into" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--title", "All of it"]) == 0
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "All of it" in text
+    assert json.loads((tmp_path / "table.json").read_text())["tables"][0]["lines"][0]["worst"][0]["value"] == 0.5
