@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
         return OK
     results = Results.of(rows, grid.store)
     print_tables(results)
-    show_corruptions(rows, results.standing, grid.config.baseline)
+    show_corruptions(results.rows, results.standing, grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:

@@ -26,7 +26,7 @@ from robustbench_local.models import (
 )
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-SHAPES = {"preact_small": (3, 32, 32), "preact_resnet18": (3, 32, 32), "wide_resnet28_10": (3, 32, 32)}
+SHAPES = dict.fromkeys(("lenet5", "preact_small", "preact_resnet18", "wide_resnet28_10"), (3, 32, 32))
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 from scipy import stats
 
 from robustbench_local.metrics import wilson
-from robustbench_local.report.table import Label, Rate, Standing, _labels, done, robust_tables
+from robustbench_local.report.table import Label, Rate, Standing, _labels, done, met_before, robust_tables
+from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
@@ -149,7 +150,7 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
-                    within = f"{other.threat}, {other.images} images"
+                    within = f"{other.within}, {other.images} images"
                     robust[within][_identity(row, _MODEL)] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
@@ -172,13 +173,12 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
         about = group[0]["definition"]
         images = next((row["results"]["n"] for row in rows if done(row)), 0)
         each = {cell: found.get(cell) for cell in cells}
-        lines.append(CorruptionLine(about["model"], label, images, each, identity))
+        lines.append(CorruptionLine(visible(about["model"]), label, images, each, identity))
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0]["definition"]
-    under = about.get("attack_under")
     return CorruptionTable(
         about["data"], about["split"], lines[0].images, about["corruption"],
-        under and f"{under['name']}:{under['settings']['severity']}", tuple(lines), baseline, tuple(_notes(lines)),
+        met_before(about), tuple(lines), baseline, tuple(_notes(lines)),
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def _notes(lines: Sequence[CorruptionLine]) -> Iterator[str]:
         for (name, severity, _), row in line.cells.items():
             if not done(row):
                 why = "not run" if row is None else f"failed, {row['error']['type']}: {row['error']['message']}"
-                yield f"{line.model} / {line.defense}, {name} {severity}: {' '.join(why.split())}"
+                yield f"{line.model} / {line.defense}, {name} {severity}: {visible(' '.join(why.split()))}"
 
 
 def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:

@@ -208,7 +208,7 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
     for table in tables:
         norm, _, rest = table.threat.partition(":")
         if rest:
-            key = (table.data, table.split, table.images, norm, rest.partition(" ")[2], table.targets, table.stochastic)
+            key = (table.data, table.split, table.images, norm, table.targets, table.stochastic, table.under)
             groups[key].append((_eps(table), table))
     for group in groups.values():
         group.sort(key=lambda pair: pair[0])
