@@ -75,5 +75,6 @@ def test_the_pins_meet_what_the_package_asks_for() -> None:
 
     asked = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
 
-    loose = [str(need) for need in asked if need.name not in pins or pins[need.name] not in need.specifier]
+    names = [(need, need.name.lower()) for need in asked]
+    loose = [str(need) for need, name in names if name not in pins or pins[name] not in need.specifier]
     assert not loose, f"not pinned, or pinned outside their range, in constraints.txt: {loose}"
