@@ -50,6 +50,7 @@ class APGD(IterativeAttack):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
+    abreast: ClassVar[bool] = True
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
     summary: ClassVar[str] = "gradient ascent that halves its own step size (Auto-PGD)"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208"

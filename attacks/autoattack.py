@@ -28,6 +28,7 @@ class AutoAttack(Suite):
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    version: ClassVar[int] = 2  # targets after the first, and four of Square's proposals, at once
     summary: ClassVar[str] = "APGD, targeted APGD and FAB, Square: the standard evaluation"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208"
 
@@ -41,14 +42,14 @@ class AutoAttack(Suite):
                     "apgd-ce": APGD(loss="ce", restarts=5 if sparse else 1, larger_eps=sparse),
                     "apgd-t": APGD(loss="dlr", targets=5 if sparse else 9, larger_eps=sparse),
                     "fab-t": FAB(targets=9),
-                    "square": Square(steps=5000, p=0.8, stretch=False),
+                    "square": Square(steps=5000, p=0.8, stretch=False, lookahead=4),
                 }
             case "plus":
                 return {
                     "apgd-ce": APGD(loss="ce", restarts=5),
                     "apgd-dlr": APGD(loss="dlr", restarts=5),
                     "fab": FAB(restarts=5),
-                    "square": Square(steps=5000, p=0.8, stretch=False),
+                    "square": Square(steps=5000, p=0.8, stretch=False, lookahead=4),
                     "apgd-t": APGD(loss="dlr", targets=9),
                     "fab-t": FAB(targets=9),
                 }

@@ -35,6 +35,7 @@ class FAB(IterativeAttack):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
+    abreast: ClassVar[bool] = True
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
     minimises: ClassVar[bool] = True
     ends_asked: ClassVar[bool] = True

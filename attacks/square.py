@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar
 
 import torch
@@ -13,10 +14,12 @@ from attacks._random_search import RandomSearch, phase
 from robustbench_local.attack import State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.oracle import Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, for 10,000 queries
 TINY = 1e-12
+BLOCK = 32  # proposals after which samples that look ahead wait for each other
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Square(RandomSearch):
     steps: proposals, 5,000 as in AutoAttack. p: the share of the image that the first squares cover; it is halved on
     the paper's schedule, stretched to `steps`. loss is raised without targets, targeted_loss with them.
     stretch=False takes the schedule as it is, that of 10,000 proposals, however few are made: as in AutoAttack.
-    Cost: restarts * (steps + 1) forwards, no backwards.
+    lookahead: so many proposals are asked about at once, which is cheaper for few images. The search is the same to
+    the last proposal: those after one that is kept are made anew, and were asked about in vain.
+    Cost: restarts * (steps + 1) forwards, no backwards; and up to lookahead - 1 forwards more per proposal kept.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
@@ -40,11 +45,49 @@ class Square(RandomSearch):
     steps: int = 5000
     p: float = 0.8
     stretch: bool = True
+    lookahead: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.lookahead < 1:
+            raise ConfigError(f"lookahead is {self.lookahead}: proposals asked about at once, at least 1")
         if not 0 < self.p <= 1:
             raise ConfigError(f"p is {self.p}: the share of the image that a first square covers, in (0, 1]")
+
+    @property
+    def stride(self) -> int:
+        return 1 if self.lookahead == 1 else BLOCK
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        if self.lookahead == 1:
+            return super().step(state, oracle, x, y, threat, draws, i)
+        block = range(i, min(i + BLOCK, self.steps))
+        for _, alike in groupby(block, self.share if oracle.unordered else None):
+            state = self._several(state, oracle, x, y, threat, draws, list(alike))
+        return state
+
+    def _several(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, block: list[int]
+    ) -> State:
+        """These proposals, one after the other in effect, with squares of one size; each sample at its own pace."""
+        state, many, fan = dict(state), len(block), draws.fan(block)
+        places = torch.arange(many, device=x.device)
+        after = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)  # the first proposal still to be made
+        while len(pairs := (_ahead(places, after, self.lookahead) & ~oracle.done[:, None]).flatten().nonzero()[:, 0]):
+            rows = pairs // many
+            old = {name: value[rows] for name, value in state.items()}
+            new = self.propose(old, x[rows], threat, fan[pairs], block[0], targeted=oracle.targeted)
+            new = self._scored(new, oracle[rows], y[rows])
+            better = torch.zeros(len(x) * many, dtype=torch.bool, device=x.device)
+            better[pairs] = new["loss"] > old["loss"]
+            first = torch.where(better.view(-1, many), places, after + self.lookahead - 1).amin(1, keepdim=True)
+            taken = (better[pairs] & (pairs % many == first[rows, 0])).nonzero()[:, 0]
+            for name, value in state.items():
+                state[name] = value.index_copy(0, rows[taken], new[name][taken])
+            after = first + 1
+        return state
 
     def start(self, x: Tensor, threat: ThreatModel, draws: Draws) -> State:
         return {"x_adv": (stripes if threat.norm is Norm.LINF else tiles)(x, threat, draws)}
@@ -56,6 +99,11 @@ class Square(RandomSearch):
     def share(self, i: int) -> float:
         """The share of the image that the square of proposal i covers."""
         return self.p / 2.0 ** phase(i, self.steps if self.stretch else 10_000, HALVINGS)
+
+
+def _ahead(places: Tensor, after: Tensor, count: int) -> Tensor:
+    """(N, P) bool: the next `count` places from `after` (N, 1) on."""
+    return (places >= after) & (places < after + count)
 
 
 def stripes(x: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -13,6 +13,7 @@ from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 State = dict[str, Tensor]
+AHEAD = 32  # steps whose first draws are made at once
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,23 @@ class IterativeAttack(Attack):
 
     A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
+    A state that holds `given_up` (N,) bool retires those samples too, with what they have.
     A round hands in its end, but for one that it has asked about itself (`ends_asked`) where every iterate counts.
+
+    Rounds whose steps draw nothing and that know nothing of each other (`abreast`) run at once after the first, which
+    fells most of what falls at all: large batches are cheaper per image. A sample that falls in one retires from all.
     """
 
     memoryless: ClassVar[bool] = False
     ends_asked: ClassVar[bool] = False
+    abreast: ClassVar[bool] = False
 
     steps: int = 1
+
+    @property
+    def stride(self) -> int:
+        """How many steps one call of `step` makes. With more than one its draws are the round's, for it to stream."""
+        return 1
 
     def rounds(self, oracle: Oracle) -> int:
         return 1
@@ -91,30 +102,48 @@ class IterativeAttack(Attack):
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         x_adv = x.clone()
         rounds = self.rounds(oracle)
-        for turn in range(rounds):
+        alone = 1 if self.abreast and oracle.unordered else rounds
+        for turns in [*([turn] for turn in range(alone)), list(range(alone, rounds))]:
             rows = (~oracle.done).nonzero()[:, 0]
-            if not len(rows):
+            if not len(rows) or not turns:
                 break
-            mine = draws[rows].stream(f"round:{turn}")
-            x_adv[rows] = self._round(oracle[rows], x[rows], y[rows], threat, mine, turn)
-            if self.ends_asked and oracle.every_iterate:
-                continue
-            left = ~oracle.done
-            if turn + 1 == rounds and not oracle.stochastic:
-                left &= oracle.remembered  # the judge asks about what is returned: only a rival's is to be asked here
-            if left.any():
-                oracle[left].submit(x_adv[left])
+            for some in rows.split(max(1, oracle.width // len(turns)) if len(turns) > 1 else len(rows)):
+                x_adv[some] = self._rounds_of(oracle[some], x[some], y[some], threat, draws[some], turns, rounds)
         return oracle.best(x_adv)
 
-    def _round(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> Tensor:
-        state = self.init(oracle, x, y, threat, draws, turn)
+    def _rounds_of(
+        self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turns: list[int], rounds: int
+    ) -> Tensor:
+        """Where the last of these turns ended, like x. All of them run at once, and hand in their ends."""
+        streams = [draws.stream(f"round:{turn}") for turn in turns]
+        states = [self.init(oracle, x, y, threat, *each) for each in zip(streams, turns, strict=True)]
+        state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
+        everyone = torch.arange(len(x), device=x.device).repeat(len(turns))
+        oracle = oracle[everyone]
+        ended = self._round(state, oracle, x[everyone], y[everyone], threat, streams[-1][everyone])
+        last = slice(-len(x), None)
+        if not (self.ends_asked and oracle.every_iterate):
+            left = ~oracle.done
+            if turns[-1] + 1 == rounds and not oracle.stochastic:
+                left[last] &= oracle.remembered[last]  # the judge asks what is returned: only a rival's is to be asked
+            if left.any():
+                oracle[left].submit(ended[left])
+        return ended[last]
+
+    def _round(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """Where the steps end that begin at this state."""
         ended = state["x_adv"].clone()
         rows = torch.arange(len(x), device=x.device)
         watch = self.memoryless and oracle.every_iterate and not oracle.stochastic
         before, last = state["x_adv"], state["x_adv"]
-        for i in range(self.steps):
-            state = self.step(state, oracle, x, y, threat, draws.stream(i), i)
+        streams: dict[int, Draws] = {}
+        for i in range(0, self.steps, self.stride):
+            if i not in streams and self.stride == 1:
+                streams = draws.ahead(range(i, min(i + AHEAD, self.steps)))
+            state = self.step(state, oracle, x, y, threat, streams.get(i, draws), i)
             leaving = oracle.done
+            if "given_up" in state:
+                leaving = leaving | state["given_up"]
             if watch:
                 leaving = leaving | _same(state["x_adv"], last) | (_same(state["x_adv"], before) if i else leaving)
                 before, last = last, state["x_adv"]
@@ -125,6 +154,7 @@ class IterativeAttack(Attack):
                     return ended
                 state = {name: value[stay] for name, value in state.items()}
                 rows, oracle, x, y, draws = rows[stay], oracle[stay], x[stay], y[stay], draws[stay]
+                streams = {}
                 before, last = before[stay], last[stay]
         ended[rows] = state["x_adv"]
         return ended

@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
         return OK
     results = Results.of(rows, grid.store)
     print_tables(results)
-    show_corruptions(results.rows, results.standing, grid.config.baseline)
+    show_corruptions(rows, results.standing, grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
     if failed:
@@ -211,7 +211,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _metrics(options: argparse.Namespace) -> int:
     from robustbench_local.report import sheets
-    from robustbench_local.report.statistics import write_metrics
+    from robustbench_local.report.metrics import write_metrics
 
     found = write_metrics(options.folder, options.groups, options.folds, confusion=options.confusion)
     sheets.show(found)

@@ -21,7 +21,8 @@ class Rejection(StrEnum):
     """What it means that a model may reject an image: the last of its K + 1 logits wins.
 
     ABSTENTION: the model has no answer, and that is an error on every image, attacked or not (randomized smoothing).
-    DETECTION: the model says that it is being attacked: an error on a clean image, right on an adversarial one.
+    DETECTION: the model says that it is being attacked: an error on an image that is clean or that nature
+    corrupted, right on an adversarial one.
     """
 
     NONE = "none"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+FEW = 64  # numbers per sample and stream, up to which several streams are worth drawing at once
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -51,16 +54,37 @@ class Draws:
         self._number: Tensor | None = None
         self._counter = 0
         self._key: Tensor | None = None  # (N,), what all numbers of a sample in this stream begin with
+        self._block: tuple[int, _Block] | None = None
+        self._fanned = False
 
     def _copy(self, ids: Tensor, base: int, number: Tensor | None, counter: int) -> Draws:
         other = object.__new__(Draws)
         other.ids, other.dtype, other._base, other._number, other._counter = ids, self.dtype, base, number, counter
-        other._key = None
+        other._key, other._block, other._fanned = None, None, False
         return other
 
     def stream(self, name: str | int) -> Draws:
         """An independent stream, at its beginning. The same name gives the same stream."""
         return self._copy(self.ids, _word(f"{self._base}:{name}"), self._number, 0)
+
+    def ahead(self, names: Iterable[int]) -> dict[int, Draws]:
+        """{name: stream(name)}. The first few numbers of all of them are made at once, which is cheaper for each."""
+        streams = {name: self.stream(name) for name in names}
+        if self._number is None:
+            block = _Block(self.ids, [each._base for each in streams.values()])
+            for place, each in enumerate(streams.values()):
+                each._block = place, block
+        return streams
+
+    def fan(self, names: Iterable[int]) -> Draws:
+        """stream(name) of all P names as (N * P) samples, those of one sample in a row. It has no streams itself."""
+        words = torch.tensor([_mixed(_word(f"{self._base}:{name}")) for name in names], device=self.ids.device)
+        key = _mix((self.ids * _GOLDEN)[:, None].bitwise_xor(words))
+        if self._number is not None:
+            key = _mix((self._number * _MIX_1)[:, None].bitwise_xor(key))
+        fan = self._copy(self.ids.repeat_interleave(len(words)), self._base, None, 0)
+        fan._key, fan._fanned = key.flatten(), True
+        return fan
 
     def numbered(self, number: Tensor) -> Draws:
         """An independent stream per sample and number (N,) int64, for samples that have come unequally far."""
@@ -75,7 +99,10 @@ class Draws:
     def __getitem__(self, rows: Tensor | slice) -> Draws:
         """The same stream for the samples that rows select (indices, a mask or a slice)."""
         number = None if self._number is None else self._number[rows]
-        return self._copy(self.ids[rows], self._base, number, self._counter)
+        part = self._copy(self.ids[rows], self._base, number, self._counter)
+        if self._fanned and self._key is not None:
+            part._key, part._fanned = self._key[rows], True
+        return part
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,6 +110,10 @@ class Draws:
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
         """(N, *shape) int64, all 64 bits random."""
         count = math.prod(shape)
+        if self._block is not None and self._counter == 0 and count <= FEW:
+            self._counter = count
+            at, block = self._block
+            return block.bits(count)[:, at].reshape(len(self), *shape)
         if self._key is None:
             self._key = _mix((self.ids * _GOLDEN).bitwise_xor_(_mixed(self._base)))
             if self._number is not None:
@@ -104,3 +135,20 @@ class Draws:
     def integers(self, high: int, *shape: int) -> Tensor:
         """(N, *shape) int64, uniform on 0 .. high-1 (high up to 2^31)."""
         return (self._bits(shape) >> 32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)
+
+
+class _Block:
+    """The numbers with which some streams of the same samples (N,) begin."""
+
+    def __init__(self, ids: Tensor, bases: list[int]) -> None:
+        self._ids, self._bases = ids, bases
+        self._table: Tensor | None = None
+
+    def bits(self, count: int) -> Tensor:
+        """(N, streams, count) int64, made when they are first asked for."""
+        if self._table is None or self._table.shape[2] < count:
+            words = torch.tensor([_mixed(base) for base in self._bases], device=self._ids.device)
+            key = _mix((self._ids * _GOLDEN)[:, None].bitwise_xor(words))
+            place = torch.arange(1, count + 1, device=self._ids.device).mul_(_GOLDEN)
+            self._table = _mix(key[:, :, None] + place)
+        return self._table[:, :, :count]

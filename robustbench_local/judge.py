@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +171,7 @@ class Judge:
                 rows = slice(done, min(done + size, len(images)))
                 part: _Part | None = None
                 try:
-                    part = self._batch(model, images, rows, search, draws[rows], dtype)
+                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise

@@ -49,7 +49,8 @@ class Oracle:
     targeted: y is the class to reach. eot: forward passes averaged per query of a random model. budget: forward
     passes per sample; a sample that cannot pay for a whole query freezes: it is not asked, its gradient is zero.
     every_iterate: remember any in-ball success among all queries; otherwise only those handed to `submit`.
-    minimises: success needs no ball, and the nearest success is remembered.
+    minimises: success needs no ball, and the nearest success is remembered. width: images that an attack may join in
+    one query for a gradient, so that they fit memory.
 
     Of a detector an untargeted attacker sees K logits, `joined` for the sample's class: every loss then works on
     classifier and detector together, and a label other than y was neither rejected nor right. A targeted one sees all
@@ -59,23 +60,25 @@ class Oracle:
     def __init__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, access: Access, draws: Draws, *,
         targeted: bool = False, eot: int = 1, budget: int | None = None, every_iterate: bool = True,
-        minimises: bool = False, chunk: int = 1024,
+        minimises: bool = False, chunk: int = 1024, width: int = 256,
     ) -> None:  # fmt: skip
         self._model, self._x, self._y, self.threat, self.access = model, x, y, threat, access
-        self._draws, self.targeted, self._chunk = draws, targeted, chunk
+        self._draws, self.targeted, self._chunk, self.width = draws, targeted, chunk, width
         self.stochastic = is_stochastic(model)
         self.eot = eot if self.stochastic else 1
         self._joins = rejection(model) is Rejection.DETECTION and not targeted
         self._every_iterate, self._minimises = every_iterate, minimises
         self._ledger = Ledger(x, budget)
         self._rows: Tensor | None = None  # which rows of the ledger this view stands for; None: all
+        self._ones: Tensor  # as many, where there are rows
 
     def __getitem__(self, rows: Tensor) -> Oracle:
-        """The same meter and memory, for fewer samples (indices or a mask)."""
+        """The same meter and memory, for these samples (indices, where one may come more than once, or a mask)."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         everyone = torch.arange(len(self._ledger.fallen), device=self._x.device) if self._rows is None else self._rows
         view._rows = everyone[rows]
+        view._ones = torch.ones_like(view._rows)
         view._x, view._y, view._draws = self._x[rows], self._y[rows], self._draws[rows]
         return view
 
@@ -212,6 +215,11 @@ class Oracle:
         return self._every_iterate
 
     @property
+    def unordered(self) -> bool:
+        """Whether queries of one sample may be asked in any order: no budget ends them, no draw is numbered by them."""
+        return not self.stochastic and self._every_iterate and self._ledger.budget is None
+
+    @property
     def forwards(self) -> Tensor:
         """(N,) forward passes so far, every draw counted."""
         return self._mine(self._ledger.forwards)
@@ -252,9 +260,11 @@ class Oracle:
         return whole if self._rows is None else whole[self._rows]
 
     def _add(self, forwards: int, backwards: int) -> None:
-        rows = slice(None) if self._rows is None else self._rows
-        self._ledger.forwards[rows] += forwards
-        self._ledger.backwards[rows] += backwards
+        for meter, spent in ((self._ledger.forwards, forwards), (self._ledger.backwards, backwards)):
+            if self._rows is None:
+                meter += spent
+            elif spent:
+                meter.index_add_(0, self._rows, self._ones, alpha=spent)
 
     def _live(self, forwards: int) -> Tensor | None:
         """None where every sample can pay for so many forward passes, otherwise which can (N,)."""
@@ -332,6 +342,11 @@ class Oracle:
         better = (best.values > known).nonzero()[:, 0]
         if not len(better):
             return
+        if self._rows is not None:  # of several images of one sample its best, the first of equals
+            better = better[best.values[better].argsort(descending=True, stable=True)]
+            order = self._rows[better].argsort(stable=True)
+            first = self._rows[better][order].diff(prepend=self._rows.new_full((1,), -1)) != 0
+            better = better[order[first]]
         at = better if self._rows is None else self._rows[better]
         ledger.worth[at] = best.values[better]
         ledger.x_adv[at] = x_adv[better * size + best.indices[better]]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
+from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
@@ -68,6 +69,7 @@ class Search:
     budget: int | None
     eot: int
     adaptive: bool
+    width: int = 256  # images in one query for a gradient, at most
 
     def prepare(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Search, tuple[int, int]]:
         """(the search with the attack as it runs on batches, forward and backward passes it took to become so).
@@ -110,7 +112,7 @@ class Search:
     def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
 
-        What a detector rejects, the attacker has lost; but for an image that is as it was.
+        What a detector rejects, the attacker has lost; but for an image that is as it was, or that nature changed.
         """
         lead = leads(answers, goal, targeted=self.targeted)
         if not self._detected(model):
@@ -121,7 +123,8 @@ class Search:
         return torch.where(changed, leads(caught, goal), lead)
 
     def _detected(self, model: nn.Module) -> bool:
-        return rejection(model) is Rejection.DETECTION and not self.targeted
+        natural = isinstance(self.attack, Corruption)
+        return rejection(model) is Rejection.DETECTION and not self.targeted and not natural
 
     def _worth(self, model: nn.Module, found: Found, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
         """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
@@ -160,7 +163,7 @@ class Search:
     def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
         return Oracle(
             model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
-            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises,
+            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises, width=self.width,
         )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def fab(restarts: int = 1, targets: int = 0) -> dict[str, Any]:
     return dict(steps=100, restarts=restarts, targets=targets, alpha_max=0.1, eta=1.05, beta=0.9)
 
 
-SQUARE = dict(steps=5000, restarts=1, p=0.8, stretch=False, loss="margin", targeted_loss="ce")
+SQUARE = dict(steps=5000, restarts=1, p=0.8, stretch=False, lookahead=4, loss="margin", targeted_loss="ce")
 STANDARD = [
     ("apgd-ce", APGD, apgd("ce")), ("apgd-t", APGD, apgd("dlr", targets=9)), ("fab-t", FAB, fab(targets=9)),
     ("square", Square, SQUARE),
@@ -131,6 +131,19 @@ def test_in_float64_batch_order_and_company_change_nothing(threat: str, random: 
             assert torch.equal(getattr(part, name), getattr(whole, name)[rows]), name
         assert torch.allclose(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-8)
     assert torch.equal(data.x, before)
+
+
+def test_fast_says_what_float32_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 is emulated here where it is not native, so that the path is tried on any machine."""
+    net = network()
+    data = images(net)
+    full = Judge()(net, data, Short(), LINF)
+    monkeypatch.setattr("robustbench_local.search.has_bfloat16", lambda device: True)
+    fast = Judge(precision="fast")(net, data, Short(), LINF)
+    assert full.robust.any() and not (fast.robust & ~full.robust).any()
+    assert abs(fast.robust_accuracy - full.robust_accuracy) <= 0.003
+    stands = fast.robust & fast.clean
+    assert (fast.backwards[stands] == 2 * full.backwards[stands]).all()  # once in bfloat16, once in float32
 
 
 def test_the_cost_is_the_sum_of_the_members() -> None:

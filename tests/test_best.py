@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,10 +12,10 @@ import torch
 from score_based import Stubborn, company_changes_nothing
 from test_closed_forms import THREATS, two_classes
 from test_invariances import images, network
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.autoattack import AutoAttack
-from attacks.best import Best
+from attacks.best import TRIED, Best
 from attacks.square import Square
 from robustbench_local.attack import Attack, State
 from robustbench_local.data import load_data
@@ -95,11 +96,12 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
     assert (x == 0).any() and (x == 1).any()
     watch("grad")
     watch("logits")
-    verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=30, climb=5), ball)
-    assert not verdict.flags and asked == ["grad"] * 10 + ["logits"] * 20
+    verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
+    search = ["logits"] * 20
+    assert not verdict.flags and asked == ["logits"] + ["grad"] * 15 + search + ["grad"] * 5 + search
 
 
-@pytest.mark.parametrize("attack", [Best(effort=0.1, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
+@pytest.mark.parametrize("attack", [Best(effort=0.04, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:4"])
 def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
@@ -109,13 +111,33 @@ def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     assert verdict.forwards.tolist() == [forwards] * 3 and verdict.backwards.tolist() == [backwards] * 3
 
 
-def test_it_costs_a_tenth_of_autoattack() -> None:
+class Wavers(nn.Module):
+    """Class 0 leads by how bright the image is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.flatten(1).mean(1)
+        return torch.stack([lead, 0 * lead, -lead], 1)
+
+
+@pytest.mark.parametrize(("hopeless", "tried"), [(0.4, True), (0.6, False), (math.inf, False)])
+def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: bool) -> None:
+    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs, 3 of them during the search
+    x, y = torch.full((2, 1, 5, 5), 0.6), torch.zeros(2, dtype=torch.int64)  # half of it may go
+    verdict = evaluate(Wavers(), x, y, attack, "linf:0.3")
+    spent = (25, 24) if tried else attack.cost(3)
+    assert verdict.robust.all()
+    assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
+    assert verdict.forwards[0] == verdict.forwards[1]
+    assert torch.allclose(verdict.x_adv, x - 0.3)  # the best point, also of what was given up
+
+
+def test_it_costs_a_tenth_of_autoattack_where_a_quarter_is_not_given_up() -> None:
     forwards, backwards = AutoAttack().cost(10)
-    assert Best().cost(10)[0] <= forwards / 10 and Best().cost(10)[1] <= backwards / 5
-    assert Best(effort=10).cost(10)[0] <= forwards
+    (most, climbed), least = Best().cost(10), TRIED * Best().climb
+    assert (most + 3 * least) / 4 <= forwards / 10 and (climbed + 3 * least) / 4 <= backwards / 5
 
 
-def test_every_third_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
+def test_every_second_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
     net = network()
     data = images(net)
     aims: list[Tensor] = []
@@ -128,8 +150,10 @@ def test_every_third_climb_goes_for_one_class_in_the_order_of_how_near_each_came
             return state
 
     climb = 2
-    evaluate(net, data.x, data.labels, Watched(steps=49, climb=climb), "linf:1e-5")  # 12 climbs, nothing falls
-    targets = [aims[place * climb] for place in (2, 5, 8, 11)]
+    evaluate(
+        net, data.x, data.labels, Watched(steps=62, climb=climb, hopeless=math.inf), "linf:1e-5"
+    )  # 8 climbs, nothing falls
+    targets = [aims[place * climb] for place in (1, 3, 5, 7)]
     with torch.no_grad():
         right = data.labels == net(data.x).argmax(1)
         order = net(data.x)[right].scatter(1, data.labels[right][:, None], -torch.inf).argsort(1, descending=True)
@@ -169,7 +193,16 @@ def test_it_reaches_for_a_given_class() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"steps": 0}, {"climb": 0}, {"effort": 0.0}, {"effort": 1e9}, {"effort": float("nan")}, {"p": 0.0}]
+    "settings",
+    [
+        {"steps": 0},
+        {"climb": 0},
+        {"effort": 0.0},
+        {"effort": 1e9},
+        {"effort": float("nan")},
+        {"p": 0.0},
+        {"hopeless": 0.0},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
@@ -208,6 +241,6 @@ def test_it_leaves_little_that_autoattack_fells(
 def test_it_leaves_no_more_than_square_does_at_the_same_cost() -> None:
     model = load_model("zoo:mnist/adversarial_training")
     x, y = load_data("mnist", n=40, source="bundled")
-    ours = evaluate(model, x, y, Best(effort=0.1), "linf:0.3")
-    square = evaluate(model, x, y, Square(steps=78), "linf:0.3")
+    ours = evaluate(model, x, y, Best(effort=0.04), "linf:0.3")
+    square = evaluate(model, x, y, Square(steps=80), "linf:0.3")
     assert ours.robust_accuracy <= square.robust_accuracy

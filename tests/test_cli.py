@@ -39,8 +39,8 @@ def test_run_prints_the_table_and_where_it_is(capsys: pytest.CaptureFixture[str]
     assert main(RUN) == 0
     shown = capsys.readouterr()
     assert "fgsm" in shown.out and "clean" in shown.out
-    assert str(Path("results/quickstart/table.md")) in shown.out
-    assert (folder / "results/quickstart/table.md").exists()
+    assert str(Path("results/quickstart/index.html")) in shown.out
+    assert (folder / "results/quickstart/index.html").exists()
     assert "robust" in shown.err  # a line per cell, where there is no terminal
 
 

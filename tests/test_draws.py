@@ -247,3 +247,22 @@ def test_integers_are_uniform_on_their_range(high):
     bins = min(high, 1000)
     counts = np.bincount((found * bins // high).numpy(), minlength=bins)
     assert bins == 1 or stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("count", [1, 5, 64, 65])
+def test_streams_made_ahead_are_the_same_streams(count):
+    draws = Draws(3, ids(7)).stream("round")
+    ahead = draws.ahead(range(4, 9))
+    assert list(ahead) == [4, 5, 6, 7, 8]
+    for name in (8, 4, 6):
+        mine, plain = ahead[name], draws.stream(name)
+        for _ in range(2):
+            assert torch.equal(mine.uniform(count), plain.uniform(count))
+        assert torch.equal(mine.normal(2, 2), plain.normal(2, 2))
+        assert torch.equal(mine[1:].integers(9), plain[1:].integers(9))
+        assert torch.equal(mine.stream("within").uniform(3), plain.stream("within").uniform(3))
+    fewer = draws.ahead(range(2))
+    assert torch.equal(fewer[0].uniform(2), draws.stream(0).uniform(2))
+    assert torch.equal(fewer[1].uniform(5), draws.stream(1).uniform(5))  # more than the first one asked for
+    numbered = draws.numbered(torch.arange(7))
+    assert torch.equal(numbered.ahead([1])[1].uniform(2), numbered.stream(1).uniform(2))

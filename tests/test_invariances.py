@@ -316,7 +316,7 @@ def test_fast_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     data, attack = images(net), PGD(steps=10)
     full = Judge()(net, data, attack, LINF)
-    monkeypatch.setattr("robustbench_local.judge.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("robustbench_local.search.has_bfloat16", lambda device: True)
     fast = Judge(precision="fast")(net, data, attack, LINF)
     with torch.no_grad():
         wrong = net(fast.x_adv).argmax(1) != data.labels

@@ -58,9 +58,9 @@ def shares(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_curve_says_at_every_eps_what_a_verdict_there_says(slip: float) -> None:
     x, y = images()
     model = Plane(slip)
-    at_one = shares(evaluate(model, x, y, DDN(steps=40), "l2:0.5", draws=10))
+    at_one = shares(evaluate(model, x, y, DDN(steps=15), "l2:0.5", draws=10, eot=5))
     for eps in (0.2, 0.5, 1.0, 2.0):
-        verdict = evaluate(model, x, y, DDN(steps=40), f"l2:{eps}", draws=10)
+        verdict = evaluate(model, x, y, DDN(steps=15), f"l2:{eps}", draws=10, eot=5)
         assert standing_at(eps, *at_one).mean() == pytest.approx(verdict.robust_accuracy, abs=1e-6)
     found = np.array([standing_at(eps, *at_one).mean() for eps in np.linspace(0, 2, 30)])
     assert found[0] > found[-1] + 0.4

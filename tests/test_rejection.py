@@ -15,6 +15,7 @@ from defenses.multi_jpeg import MultiJPEG
 from robustbench_local import oracle as oracles
 from robustbench_local import search
 from robustbench_local.attack import Attack
+from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Defended, Deployed, Rejection, rejection, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
@@ -147,6 +148,23 @@ def test_a_detector_that_rejects_everything_or_nothing() -> None:
     never, plain = judged(model=Gate(shift=-9.0)), judged(model=Reader())
     assert torch.equal(never.robust, plain.robust) and torch.equal(never.x_adv, plain.x_adv)
     assert never.detects and not plain.detects
+
+
+class Dazzle(Corruption):
+    """The first pixel is brighter."""
+
+    levels = (0.1,) * 5
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        return x + torch.tensor([self.level, 0.0])
+
+
+def test_a_corrupted_image_that_is_rejected_is_an_error() -> None:
+    x, y = plane()
+    verdict = rbl.evaluate(Gate(), x, y, Dazzle(), "none")
+    a, b = verdict.x_adv.flatten(1).T
+    assert torch.equal(verdict.robust, (a < 0.5) & (a - b / 2 < CORNER)) and 0 < verdict.robust_accuracy < 1
+    assert verdict.robust_accuracy < (a < 0.5).float().mean()
 
 
 def test_a_random_rejection_does_not_rescue_an_image_that_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

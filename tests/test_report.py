@@ -18,8 +18,9 @@ from rows import a_row, stored
 from robustbench_local.cli import main
 from robustbench_local.errors import StoreError
 from robustbench_local.report import export, render
+from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.latex import escape, latex
-from robustbench_local.report.plots import plots
+from robustbench_local.report.plots import plots, severity_curves
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 from robustbench_local.report.text import visible
@@ -164,14 +165,33 @@ def test_curves_go_through_the_figures_of_the_rows(tmp_path: Path) -> None:
     assert y.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
 
 
-def test_a_severity_curve_needs_every_corruption(tmp_path: Path) -> None:
-    made = [
-        a_row([1] * (24 - 4 * level) + [0] * 4 * level, ids="0:24", attack=attack, access="none", threat="none",
-              attack_settings={"severity": level})
-        for attack in ("fog", "snow") for level in (1, 3, 5)
-    ]  # fmt: skip
+def test_corruptions_have_a_section_and_a_curve_and_a_missing_cell_leaves_a_gap(tmp_path: Path) -> None:
+    n, made = 24, []
+    for defense in ("none", "trades"):
+        for attack in ("fog", "snow"):
+            for level in (1, 3, 5):
+                bits = [1] * (n - 4 * level) + [0] * 4 * level
+                failed = (defense, attack, level) == ("trades", "snow", 3)
+                row, bits_ = a_row(
+                    None if failed else bits, ids=f"0:{n}", attack=attack, access="none", threat="none",
+                    defense=defense, attack_settings={"severity": level},
+                )  # fmt: skip
+                row["definition"]["corruption"] = "CIFAR-10-C"
+                if not failed:
+                    row["results"]["corruption_accuracy"] = row["results"]["robust_accuracy"]
+                made.append((row, bits_))
     results = results_of(tmp_path, *made)
-    assert [picture.name for picture in plots(tables_of(results), results)] == ["cifar10-test-none-24-severity"]
+    (table,) = corruption_tables(results.rows)
+    assert [line.accuracy(severity=3) is None for line in table.lines] == [False, True]
+    drawn = severity_curves(table)
+    assert drawn is not None
+    assert drawn.name == "cifar10-test-24-CIFAR-10-C-severity"
+    write_report(results, tmp_path / "out")
+    assert (tmp_path / "out" / "plots" / f"{drawn.name}.svg").exists()
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "CIFAR-10-C" in text
+    assert "a cell failed or is missing" in text
+    assert ">50.0<" in text  # (20 + 12 + 4) / 72
 
 
 def test_tables_of_few_images_have_no_plots(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from robustbench_local.errors import ConfigError, DataError, StoreError
 from robustbench_local.grid import run_grid
 from robustbench_local.metrics.paired import compare
 from robustbench_local.report import sheets
+from robustbench_local.report.curve import at
+from robustbench_local.report.metrics import write_metrics
 from robustbench_local.report.sheets import Sheet
-from robustbench_local.report.statistics import Statistics, write_metrics
+from robustbench_local.report.statistics import Statistics
 from robustbench_local.report.table import done
 from robustbench_local.store import Row, Store
 
@@ -49,7 +51,7 @@ def noisy(): return Means(500, 2.0)
 GRID = """
 data: mnist
 source: bundled
-n: 120
+n: 80
 models: ["metric_toys:one", "metric_toys:two", "metric_toys:noisy"]
 attacks: [{pgd: {steps: 2}}, {deepfool: {steps: 5, threat: "l2:1"}}, {noise: {threats: ["linf:0.1"]}}]
 threats: ["linf:0.05", "linf:0.1"]
@@ -121,8 +123,8 @@ def test_deepfools_curve_says_what_the_judge_says_at_that_eps(grid: Statistics) 
         if row["definition"]["attack"] == "deepfool" and row["definition"]["model"] == "metric_toys:one"
         and row["definition"]["seed"] == 0
     ]  # fmt: skip
-    assert grid._at(row, 1.0).mean() == pytest.approx(row["results"]["robust_accuracy"])
-    assert grid._at(row, 0.3).mean() > grid._at(row, 1.0).mean()
+    assert at(grid.of(row), 1.0).mean() == pytest.approx(row["results"]["robust_accuracy"])
+    assert at(grid.of(row), 0.3).mean() > at(grid.of(row), 1.0).mean()
 
 
 def test_pairs_are_of_the_worst_cases(grid: Statistics) -> None:
@@ -173,9 +175,9 @@ def test_confusions_hold_the_clean_and_the_robust_accuracy(grid: Statistics) -> 
     own = [r for r in grid.rows if r["definition"]["threat"] == "linf:0.1" and "one" in r["definition"]["model"]]
     for frame, key, value in ((clean, "clean_accuracy", own[0]), (attacked, "robust_accuracy", None)):
         counts = frame.drop(columns="true").to_numpy()
-        assert counts.shape == (10, 11) and counts.sum() == 120
+        assert counts.shape == (10, 11) and counts.sum() == 80
         expected = min(row["results"][key] for row in ([value] if value else own))
-        assert counts.trace() / 120 == pytest.approx(expected)
+        assert counts.trace() / 80 == pytest.approx(expected)
 
 
 def test_a_failed_cell_takes_its_point_from_the_curve_and_its_line_from_the_pairs(grid: Statistics) -> None:
@@ -208,7 +210,7 @@ def test_what_an_audit_felled_is_felled_everywhere(grid: Statistics) -> None:
     retry = Retry("linf:0.05", "best", 1, (fell,), keys)
     audited = Statistics(grid.rows, grid.arrays, audits=[*grid.audits, Audit(keys, (), (retry,))])
     (rank,) = records(audited.ranks(), model="metric_toys:one / none", threat="linf:0.05")
-    assert rank["worst case"] == pytest.approx(standing.mean() - 1 / 120)
+    assert rank["worst case"] == pytest.approx(standing.mean() - 1 / 80)
     name = str(arrays["labels"][arrays["ids"] == fell][0])
     (after,) = records(audited.classes(), model="metric_toys:one / none", threat="linf:0.05", name=name)
     assert after["robust"] == pytest.approx(before[name]["robust"] - 1 / after["n"])

@@ -5,14 +5,10 @@ Of the attack that the user evaluates with; without one, of the audit's own plai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
 from scipy.stats import binomtest
-from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.attack import Attack
 from robustbench_local.audit.core import (
     ALPHA,
     Result,
@@ -24,9 +20,8 @@ from robustbench_local.audit.core import (
     weaker,
 )  # fmt: skip
 from robustbench_local.audit.subject import Subject
-from robustbench_local.errors import ModelError
-from robustbench_local.losses import Loss
-from robustbench_local.oracle import Access, Oracle
+from robustbench_local.audit.watched import Search, search
+from robustbench_local.oracle import Access
 from robustbench_local.settings import defaults
 from robustbench_local.threat import Norm
 
@@ -34,53 +29,6 @@ CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
 CANNOT = "the attack cannot run on this model"
 HALF = 0.51  # of eps: pixels taken to span [-1, 1], the smallest of the mistakes of unit, use half of it
-
-
-class Watched(Oracle):
-    """An oracle that writes down the loss of every gradient query, as (rows, values)."""
-
-    def watch(self) -> list[tuple[Tensor, Tensor]]:
-        """Begin a diary; every view of this oracle writes into it."""
-        self._diary: list[tuple[Tensor, Tensor]] = []
-        return self._diary
-
-    def grad(self, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
-        value, grad, logits = super().grad(x, y, loss)
-        rows = torch.arange(len(x), device=x.device) if self._rows is None else self._rows
-        self._diary.append((rows, losses.margin(logits, self._y)))
-        return value, grad, logits
-
-
-@dataclass(frozen=True)
-class Search:
-    """One search as the attack itself saw it, for the n attacked images.
-
-    x_adv: what it returned; seen (n,) bool: whether one of its in-ball queries had won (of a random model: by the mean
-    of its search draws); margins (steps, n): the margin at every gradient query, NaN where there was none.
-    """
-
-    x_adv: Tensor
-    seen: Tensor
-    margins: Tensor
-
-
-def search(subject: Subject, attack: Attack) -> Search | None:
-    """Run the attack beside the judge; None where it cannot run."""
-    n = subject.attacked
-    x, y, draws = subject.x[:n], subject.y[:n], subject.draws[:n]
-    oracle = Watched(
-        subject.deployed, x, y, subject.threat, attack.access, draws.stream("oracle"), eot=subject.effort.eot,
-        minimises=attack.minimises,
-    )  # fmt: skip
-    diary = oracle.watch()
-    try:
-        x_adv = attack(oracle, x.clone(), y, subject.threat, draws.stream("attack"))
-    except ModelError:
-        return None
-    margins = x.new_full((len(diary), n), torch.nan)
-    for step, (rows, values) in enumerate(diary):
-        margins[step, rows] = values
-    return Search(x_adv.detach(), oracle.won, margins)
 
 
 def _own(subject: Subject) -> Search | None:
@@ -128,7 +76,7 @@ def last_iterate(subject: Subject) -> Result:
         return unchecked(CANNOT)
     if subject.random:
         return unchecked("of a random model the oracle keeps the best image")
-    margins = losses.margin(subject.ask(found.x_adv), subject.y[: len(found.seen)])
+    margins = subject.margin(found.x_adv)
     inside = subject.threat.contains(found.x_adv, subject.x[: len(margins)]) | subject.evaluation.minimises
     lost = found.seen & ~((margins >= 0) & inside) & verdict.clean
     return by_share(lost, "an image that had won was not handed back")
@@ -161,8 +109,7 @@ def climbs(subject: Subject) -> Result:
         return unchecked(CANNOT)
     if attack.access < Access.SCORES or attack.minimises:
         return unchecked("the attack follows no loss within the ball")
-    x, y = subject.x[: len(found.x_adv)], subject.y[: len(found.x_adv)]
-    before, after = (losses.margin(subject.ask(images), y) for images in (x, found.x_adv.clamp(0, 1)))
+    before, after = subject.margin(subject.x[: len(found.x_adv)]), subject.margin(found.x_adv.clamp(0, 1))
     moved = before != after
     fell = int((after < before)[moved].sum())
     total = int(moved.sum())

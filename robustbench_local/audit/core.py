@@ -8,10 +8,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from robustbench_local.metrics import wilson
+from robustbench_local.metrics.paired import mcnemar
 
 if TYPE_CHECKING:
     from robustbench_local.audit.subject import Subject
@@ -107,8 +107,7 @@ class Paired:
     @property
     def p(self) -> float:
         """One-sided exact McNemar (1947): how probable so many of only_first are, were neither the stronger."""
-        changed = self.only_first + self.only_second
-        return float(binomtest(self.only_first, changed, alternative="greater").pvalue) if changed else 1.0
+        return mcnemar(self.only_first, self.only_second, "greater")
 
     @property
     def points(self) -> float:

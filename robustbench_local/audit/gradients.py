@@ -20,7 +20,9 @@ from robustbench_local.audit.core import (
     weaker,
 )  # fmt: skip
 from robustbench_local.audit.subject import Subject
+from robustbench_local.audit.watched import search
 from robustbench_local.defense import Preprocess
+from robustbench_local.plugins import find_attack
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
@@ -28,6 +30,7 @@ PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
 STEP = 1 / 1024  # half the width of a finite difference: a quarter of a grey level, and exact in float32
 DIRECTIONS = 16
 STEADY = 0.97  # the correlation of differences over two widths, from which on the model is smooth enough to compare
+FACTOR = 2  # by which the size of a gradient may be wrong
 AGREE = 0.9  # what autograd must then reach; the honest models that the audit is tried on reach 0.98 and more
 
 
@@ -36,10 +39,10 @@ AGREE = 0.9  # what autograd must then reach; the honest models that the audit i
     advice="state a surrogate for what is not differentiable (BPDA), attack by the margin, by scores and by transfer",
 )  # fmt: skip
 def usable(subject: Subject) -> Result:
-    """Zero, NaN or infinite, of cross-entropy and of the margin, on clean and on perturbed images."""
-    y = subject.few_labels
+    """Zero, NaN or infinite, of cross-entropy and of the margin, on clean, perturbed and attacked images."""
     faults: dict[str, Tensor] = {}
-    for place, x in (("clean", subject.few), ("perturbed", subject.perturbed)):
+    for place, x in _places(subject):
+        y = subject.y[: len(x)]
         for name, loss in (("cross-entropy", losses.ce), ("the margin", losses.margin)):
             found = subject.slope(x, y, loss)
             if found is None:
@@ -58,13 +61,12 @@ def usable(subject: Subject) -> Result:
 def finite_differences(subject: Subject) -> Result:
     """Central differences of the margin along random signs, over two widths. Where they agree with one another, the
     model is smooth at that scale, and autograd must agree with them; where not, gradients are a surrogate's, and the
-    orderings tell what it is worth. On clean images and on perturbed ones, both away from the box's faces.
+    orderings tell what it is worth. On clean, perturbed and attacked images, all away from the box's faces.
     """
-    y = subject.few_labels
     lowest, steadiest, slope, places = 1.0, 0.0, 1.0, 0
-    for x in (subject.few, subject.perturbed):
-        x = x.clamp(4 * STEP, 1 - 4 * STEP)
-        found = subject.slope(x, y, losses.margin)
+    for _, image in _places(subject):
+        x = image.clamp(4 * STEP, 1 - 4 * STEP)
+        found = subject.slope(x, subject.y[: len(x)], losses.margin)
         if found is None:
             return unchecked("no gradient reaches the input")
         wide, narrow, autograd = _differences(subject, x, found[1])
@@ -76,7 +78,8 @@ def finite_differences(subject: Subject) -> Result:
         agreement = correlation(wide, autograd)
         if agreement <= lowest:
             lowest = agreement
-            slope = float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-30))
+            wide, autograd = wide.double(), autograd.double()
+            slope = float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-300))
     if not places:
         return sound(
             f"the model jumps at this scale (differences over two widths correlate by {steadiest:.2f}): its gradients"
@@ -84,19 +87,28 @@ def finite_differences(subject: Subject) -> Result:
         )  # fmt: skip
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
-    return broken(text, **figures) if lowest < AGREE else sound(text, **figures)
+    return sound(text, **figures) if lowest >= AGREE and 1 / FACTOR < slope < FACTOR else broken(text, **figures)
+
+
+def _places(subject: Subject) -> list[tuple[str, Tensor]]:
+    """Where gradients are looked at: the clean images, random points of their balls, and where PGD took them."""
+    attacked = subject.pgd()
+    there = [] if attacked is None else [("attacked", attacked.x_adv[: len(subject.few)])]
+    return [("clean", subject.few), ("perturbed", subject.perturbed), *there]
 
 
 def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Slopes (DIRECTIONS, n) of the margin along random signs: over STEP, over half of it, and as grad has them."""
-    y = subject.few_labels
-    rival = subject.ask(x).scatter(1, y[:, None], -torch.inf).argmax(1)  # kept, or there would be a kink
+    y = subject.y[: len(x)]
+    known = subject.ask(x)[:, : subject.classes]
+    rival = known.scatter(1, y[:, None], -torch.inf).argmax(1)  # kept, or there would be a kink
     parts: list[list[Tensor]] = [[], [], []]
     draws = subject.draws[: len(x)].stream("audit:directions")
     for _ in range(DIRECTIONS):
         sign = 2.0 * draws.integers(2, *x.shape[1:]).to(x) - 1
         for part, size in ((0, STEP), (1, STEP / 2)):
-            up, down = (losses.margin_to(subject.ask(x + side * size * sign), y, rival) for side in (1, -1))
+            answers = [subject.seen(subject.ask(x + side * size * sign), y) for side in (1, -1)]
+            up, down = (losses.margin_to(answer, y, rival) for answer in answers)
             parts[part].append((up - down) / (2 * size))
         parts[2].append((grad * sign).flatten(1).sum(1))
     wide, narrow, autograd = (torch.stack(part).nan_to_num(0, 0, 0) for part in parts)
@@ -108,18 +120,23 @@ def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     advice="state a surrogate that is nearer to what it stands for; where none helps, rely on scores and transfer",
 )  # fmt: skip
 def surrogates(subject: Subject) -> Result:
-    """The declared surrogates against none (the gradient as it is) and against the identity."""
+    """The declared surrogates against none (the gradient as it is) and against the identity, by PGD alone: a judge
+    would try the static attack as well.
+    """
     if not _steps(subject):
         return unchecked("the model declares no surrogate")
-    declared = subject.pgd(loss="margin")
+    attack = find_attack("pgd", {"steps": subject.effort.steps, "loss": "margin"})
+    if subject.threat.norm not in attack.norms:
+        return unchecked("the gradient attack does not know this norm")
+    declared = search(subject, attack)
     if declared is None:
         return broken("with its declared surrogates no gradient reaches the input")
     results = []
     for name in ("no surrogate", "the identity"):
         with _surrogate(subject, name):
-            other = subject.pgd(loss="margin", tag=name)
+            other = search(subject, attack)
         if other is not None:
-            results.append(weaker(declared.robust, other.robust, f"with the declared surrogate against {name}"))
+            results.append(weaker(~declared.seen, ~other.seen, f"with the declared surrogate against {name}"))
     if not results:
         return sound("without its surrogates there is no gradient")
     return max(results, key=lambda result: result[0])

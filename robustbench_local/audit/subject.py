@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from robustbench_local import losses
 from robustbench_local.attack import Attack
-from robustbench_local.defense import call, is_stochastic
+from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ModelError
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import lead
+from robustbench_local.oracle import joined, lead
 from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import check_model, kept_random_state
 from robustbench_local.threat import Norm, ThreatModel
@@ -66,9 +66,10 @@ class Subject:
         self.deployed, self.flags = check_model(model, images, self.draws, torch.float32)
         self.random = is_stochastic(self.deployed)
         self.first = self.ask(self.few)
-        self.first_perturbed = self.ask(self.perturbed)
+        self.first_perturbed = self._perturbed_answers()
         self.outputs = self.first.shape[1]
-        self.classes = classes or self.outputs
+        self.rejects = rejection(model)
+        self.classes = classes or self.outputs - (self.rejects is not Rejection.NONE)
         self._runs: dict[tuple[Any, ...], Verdict | None] = {}
 
     # images
@@ -98,7 +99,7 @@ class Subject:
         """Logits (n, K); of a random model with the same draws each time. rows: which images', by default 0 .. n-1."""
         draws = self.draws[slice(0, len(x)) if rows is None else rows].stream("audit:ask")
         with torch.no_grad(), kept_random_state(x.device):
-            return call(self.deployed if model is None else model, x, draws).detach().clone()
+            return call(self.deployed if model is None else model, x.clone(), draws).detach().clone()
 
     def right(self, x: Tensor) -> Tensor:
         """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""
@@ -110,6 +111,22 @@ class Subject:
         """(N,) bool."""
         return self.right(self.x)
 
+    def _perturbed_answers(self) -> Tensor:
+        """NaN where the model dies of perturbed images, which it does not of clean ones."""
+        try:
+            return self.ask(self.perturbed)
+        except Exception:  # a stranger's model may die of anything
+            return torch.full_like(self.first, torch.nan)
+
+    def seen(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Logits as an attacker sees them: of a detector joined with the rejection."""
+        return joined(logits, y) if self.rejects is Rejection.DETECTION else logits
+
+    def margin(self, x: Tensor) -> Tensor:
+        """(n,): at 0 and above an attacker of the first n images has won, with x in their place."""
+        y = self.y[: len(x)]
+        return losses.margin(self.seen(self.ask(x), y), y)
+
     def fresh(self) -> nn.Module | None:
         """A copy of the model that nobody has asked yet, or None where it cannot be copied, or no more are left."""
         return self._spare.pop() if self._spare else None
@@ -118,7 +135,7 @@ class Subject:
         """(loss (n,), gradient like x) of one pass at x, the first n images; None: no gradient reaches the input."""
         with torch.enable_grad(), kept_random_state(x.device):
             leaf = x.detach().clone().requires_grad_()
-            value = loss(call(self.deployed, leaf, self.draws[: len(x)].stream("audit:ask")), y)
+            value = loss(self.seen(call(self.deployed, leaf, self.draws[: len(x)].stream("audit:ask")), y), y)
             if not value.requires_grad:
                 return None
             grad = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
 
-from robustbench_local import losses
 from robustbench_local.audit.core import (
     ALPHA,
     MOVE,
@@ -19,6 +18,7 @@ from robustbench_local.audit.core import (
     unchecked,
 )  # fmt: skip
 from robustbench_local.audit.subject import Subject
+from robustbench_local.defense import Rejection
 from robustbench_local.errors import ModelError
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge
@@ -39,10 +39,10 @@ def catastrophic(subject: Subject) -> Result:
     single, many = subject.run("fgsm"), subject.pgd()
     if single is None or many is None or subject.threat.norm is Norm.NONE:
         return unchecked(NO_GRADIENT)
-    n, y = len(single.robust), subject.y[: len(single.robust)]
+    n = len(single.robust)
     step = single.x_adv - subject.x[:n]
     parts = torch.stack([
-        losses.margin(subject.ask(subject.x[:n] + k / FRACTIONS * step), y) < 0 for k in range(1, FRACTIONS + 1)
+        subject.margin(subject.x[:n] + k / FRACTIONS * step) < 0 for k in range(1, FRACTIONS + 1)
     ])  # fmt: skip
     best = int(parts.sum(1).argmin())
     bent, helped = paired(parts[-1], parts[best]), paired(single.robust, many.robust)
@@ -63,7 +63,7 @@ def leaking(subject: Subject) -> Result:
     single = subject.run("fgsm")
     if single is not None:
         n = len(single.robust)
-        easier = paired(losses.margin(subject.ask(single.x_adv), subject.y[:n]) < 0, subject.clean[:n])
+        easier = paired(_named(subject, single.x_adv), _named(subject, subject.x[:n]))
         if easier.above:
             return broken(f"under FGSM the accuracy is {easier.points:.1f} points above the clean one", p=easier.p)
     kept = _by_few_pixels(subject)
@@ -76,12 +76,17 @@ def leaking(subject: Subject) -> Result:
     return sound(text, pixels=pixels, won=won)
 
 
+def _named(subject: Subject, x: torch.Tensor) -> torch.Tensor:
+    """(n,) bool: whether the right class leads, rejected or not, of the first n images with x in their place."""
+    return subject.ask(x)[:, : subject.classes].argmax(1) == subject.y[: len(x)]
+
+
 def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
-    """(images that follow, images that do not, pixels): one in a hundred positions, those that tell the classes apart,
+    """(images that follow, images that do not, pixels): one in fifty positions, those that tell the classes apart,
     taken from an image and put on one of another class. Who follows them knows classes by a mark.
     """
     x, y = subject.few, subject.few_labels
-    right = losses.margin(subject.first, y) < 0
+    right = _named(subject, x)
     rows = right.nonzero()[:, 0]
     partner = {int(i): next((int(j) for j in rows.tolist() if y[j] != y[i]), None) for i in rows.tolist()}
     chosen = [i for i, j in partner.items() if j is not None]
@@ -89,7 +94,7 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
         return None
     mine = torch.tensor(chosen, device=x.device)
     other = torch.tensor([partner[i] for i in chosen], device=x.device)
-    pixels = max(1, x[0, 0].numel() // 100)
+    pixels = max(subject.classes, x[0, 0].numel() // 50)
     # of a mark, pixels of one class are alike and those of different classes are not: Fisher's criterion, by position
     groups = [x[rows][y[rows] == label] for label in y[rows].unique()]
     between = torch.stack([group.mean(0) for group in groups]).var(0, correction=0).sum(0)
@@ -98,7 +103,7 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
     top = score.flatten().topk(pixels).indices
     mask = torch.zeros_like(score).flatten().index_fill_(0, top, 1).view_as(score).bool()
     mixed = torch.where(mask, x[mine], x[other])
-    said = subject.ask(mixed, rows=mine).argmax(1)
+    said = subject.ask(mixed, rows=mine)[:, : subject.classes].argmax(1)
     return int((said == y[mine]).sum()), int((said != y[mine]).sum()), pixels
 
 
@@ -146,7 +151,7 @@ def rejection(subject: Subject) -> Result:
         wins = (caught[:, None] > clean).double() + (caught[:, None] == clean).double() / 2
         figures["roc_auc"] = float(wins.mean())
         text += f", {100 * float((caught > 0).double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
-    if str(getattr(subject.model, "rejects", "none")) == "none":
+    if subject.rejects is Rejection.NONE:
         return broken(f"{text}, and does not declare it: no attack has tried to pass the detector", **figures)
     return sound(f"{text}; declared, and attacks have to pass it", **figures)
 

@@ -75,8 +75,8 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
     cells = [_cell(str(label), row) for label, row in zip(table.attacks, line.rows, strict=True)]
     cells.sort(key=lambda cell: (cell.robust is None, cell.robust.value if cell.robust else 0.0, cell.attack))
     return Detail(
-        verdict(line, table), tuple(cells), tuple(_classes(line, table, results)), tuple(_grounds(line, table, results)),
-        tuple(_settings(line)), tuple(_measures(line)),
+        verdict=verdict(line, table), cells=tuple(cells), classes=tuple(_classes(line, table, results)),
+        grounds=tuple(_grounds(line, table, results)), settings=tuple(_settings(line)), measures=tuple(_measures(line)),
     )  # fmt: skip
 
 

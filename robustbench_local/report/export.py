@@ -26,7 +26,7 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
     """
     for table in tables:
         norm, _, eps = table.threat.partition(":")
-        if norm not in _FOLDERS or table.targets is not None or table.under is not None:
+        if norm not in _FOLDERS or table.targets is not None or table.under:
             continue
         for line in table.lines:
             name = slug(f"{line.model}_{line.defense}")
@@ -44,12 +44,14 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
 def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title, "data": table.data, "split": table.split, "images": table.images,
-        "threat": table.threat, "under": table.under, "targets": table.targets, "random": table.stochastic,
+        "threat": table.threat, "targets": table.targets, "random": table.stochastic,
         "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
         "lines": [
             {
-                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model, "defense": _label(line.defense), "clean": _rate(line.clean),
-                "robust": [_rate(rate) for rate in line.robust], "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
+                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model,
+                "defense": _label(line.defense), "clean": _rate(line.clean),
+                "robust": [_rate(rate) for rate in line.robust],
+                "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
                 "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
                 "audit": [{"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults],
                 "keys": [row["key"] if row else None for row in line.rows],
@@ -82,6 +84,6 @@ def _autoattack(line: Line) -> Rate | None:
 
 
 def _unreliable(line: Line) -> bool | None:
-    """RobustBench's word for an evaluation that AutoAttack cannot be trusted with: here, anything flagged or not sound."""
+    """RobustBench's word for what AutoAttack cannot be trusted with: here, anything flagged or not sound."""
     rows = [row for row in line.rows if done(row)]
     return bool(line.faults) or any(row["results"]["flags"] for row in rows) if rows else None

@@ -15,11 +15,12 @@ import jinja2
 
 from robustbench_local.plugins import DEFENSES, listing
 from robustbench_local.report import words
+from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
 from robustbench_local.report.plots import Picture
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Line, Rate, Table, done
-from robustbench_local.report.text import FLAGS, visible
+from robustbench_local.report.text import FLAGS, percent, visible
 
 _UNKNOWN = "other"
 
@@ -63,9 +64,10 @@ class Board:
 
 
 def page(
-    tables: Sequence[Table], results: Results, pictures: Sequence[Picture], title: str
+    tables: Sequence[Table], results: Results, pictures: Sequence[Picture], title: str,
+    corruptions: Sequence[tuple[CorruptionTable, Picture | None]] = (),
 ) -> str:  # fmt: skip
-    """The whole file. pictures: plots, each shown with the tables it names."""
+    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
     boards = [_board(table, results, pictures) for table in tables]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
@@ -73,6 +75,10 @@ def page(
     return environment().get_template("page.html.j2").render(
         title=visible(title), boards=boards, count=len(entries), script=script, policy=policy(f"'sha256-{digest}'"),
         glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
+        natures=[
+            {"table": table, "picture": picture and _shown(picture), "lines": list(map(_weathered, table.lines))}
+            for table, picture in corruptions
+        ],
         filters=[
             ("data", "Data", sorted({board.table.data for board in boards})),
             ("threat", "Threat", sorted({board.table.threat for board in boards})),
@@ -102,13 +108,10 @@ def _asset(name: str) -> str:
 def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board:
     defended = len({str(line.defense) for line in table.lines}) > 1
     entries = [_entry(line, place, defended, table, results) for place, line in enumerate(table.lines, 1)]
+    lower = [f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]]
     return Board(
-        table, words.within(table.threat), words.answer(table),
-        [*(f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]), *table.union], entries, list(_attacks(table)),
-        [
-            {"uri": _uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}
-            for picture in pictures if any(shown is table for shown in picture.tables)
-        ],
+        table, words.within(table.threat), words.answer(table), [*lower, *table.union], entries, list(_attacks(table)),
+        [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
     )  # fmt: skip
 
 
@@ -149,5 +152,15 @@ def _families() -> dict[str, str]:
     return {plugin.name: plugin.family or _UNKNOWN for plugin in listing(DEFENSES)}
 
 
-def _uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+def _weathered(line: CorruptionLine) -> dict[str, Any]:
+    """A model's line under corruptions, the worst of them by name."""
+    worst = line.worst
+    return {
+        "model": visible(line.model), "defense": str(line.defense), "clean": line.clean, "mean": line.accuracy(),
+        "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
+    }  # fmt: skip
+
+
+def _shown(picture: Picture) -> dict[str, Any]:
+    uri = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg.encode()).decode()}"
+    return {"uri": uri, "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}

@@ -7,7 +7,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from robustbench_local.errors import RobustBenchError
 from robustbench_local.plugins import find_attack
+from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import detail
 from robustbench_local.report.drawing import COLOURS, LINE, MARKS, SOFT, TEAL, label_below, panels, style, svg
 from robustbench_local.report.results import Results
@@ -54,8 +54,7 @@ def plots(tables: Sequence[Table], results: Results) -> list[Picture]:
         for table in tables:
             for draw in (_heat, _clean_robust, _by_class, _by_queries, _by_steps):
                 found += draw(table, results)
-        for draw_many in (_by_eps, _by_severity):
-            found += draw_many(tables, results)
+        found += _by_eps(tables, results)
     return found
 
 
@@ -72,7 +71,7 @@ def _heat(table: Table, results: Results) -> Iterator[Picture]:
         missing = np.isnan(value)
         colour = SOFT if missing else "#ffffff" if value > 0.62 else "#101316"
         axes.text(j, i, "–" if missing else percent(value), ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], rotation=30, ha="right")
+    axes.set_xticks(range(len(names)), [_short(name) for name in names], rotation=30, ha="right")
     axes.set_yticks(range(len(lines)), [_model(line, table) for line in lines])
     axes.axvline(len(names) - 1.5, color=SOFT, linewidth=1)
     axes.grid(False)
@@ -207,10 +206,10 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
     """Tables that differ in eps only; minimum-norm attacks say it for every eps at once."""
     groups: dict[Any, list[tuple[float, Table]]] = defaultdict(list)
     for table in tables:
-        norm, _, eps = table.threat.partition(":")
-        if eps:
-            key = (table.data, table.split, table.images, norm, table.targets, table.stochastic, table.under)
-            groups[key].append((_number(eps), table))
+        norm, _, rest = table.threat.partition(":")
+        if rest:
+            key = (table.data, table.split, table.images, norm, rest.partition(" ")[2], table.targets, table.stochastic)
+            groups[key].append((_eps(table), table))
     for group in groups.values():
         group.sort(key=lambda pair: pair[0])
         curves = _nearest(group, results)
@@ -259,36 +258,32 @@ def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str
     return found
 
 
-def _by_severity(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
-    for table in tables:
-        severity = {
-            place: row["definition"]["attack_settings"]["severity"]
-            for line in table.lines for place, row in enumerate(line.rows)
-            if done(row) and "severity" in row["definition"]["attack_settings"]
-        }  # fmt: skip
-        levels = sorted(set(severity.values()))
-        if len(levels) < 2:
-            continue
+def severity_curves(table: CorruptionTable) -> Picture | None:
+    """Mean accuracy over all corruptions at each severity; None for a single severity or too few images."""
+    levels = sorted({severity for line in table.lines for _, severity, _ in line.cells})
+    if len(levels) < 2 or table.images < FEWEST:
+        return None
+    with style():
         figure, (axes,) = panels(1, width=5.6, height=4.0)
         for place, line in enumerate(table.lines[:MOST]):
-            means, lows, highs = [], [], []
-            for level in levels:
-                own = [line.robust[k] for k, value in severity.items() if value == level]
-                values = [rate.value for rate in own if rate]
-                complete = len(values) == len(own)
-                means.append(float(np.mean(values)) if complete else np.nan)
-                lows.append(min(values) if complete else np.nan)
-                highs.append(max(values) if complete else np.nan)
-            axes.plot(levels, means, color=COLOURS[place], marker=MARKS[place], label=_model(line, table))
-            axes.fill_between(levels, lows, highs, color=COLOURS[place], alpha=0.1, linewidth=0)
+            rates = [(level, line.accuracy(severity=level)) for level in levels]
+            known = [(level, rate) for level, rate in rates if rate]
+            axes.errorbar(
+                [level for level, _ in known], [rate.value for _, rate in known],
+                yerr=np.hstack([_reach(rate) for _, rate in known]) if known else None, color=COLOURS[place],
+                marker=MARKS[place], elinewidth=1, linestyle=_dashes(place),
+                label=_short(f"{line.model}, {line.defense}"),
+            )  # fmt: skip
         axes.set(xlabel="severity", ylim=(-0.02, 1.02), xticks=levels)
         _in_percent(axes)
         figure.legend(loc="outside lower center", ncols=2)
-        yield Picture(
-            _name("severity", table), svg(figure), "Accuracy over the severity of corruptions, by model.",
-            "Accuracy over severity: mean over the corruptions, and the band from the worst of them to the mildest.",
-            (table,),
-        )  # fmt: skip
+        drawn = svg(figure)
+    under = [table.under] if table.under else []
+    return Picture(
+        slug("-".join([table.data, table.split, *under, str(table.images), table.benchmark, "severity"])), drawn,
+        "Accuracy over the severity of corruptions, by model; the table holds the means.",
+        "Accuracy over severity: the mean over all corruptions, with its interval.", (),
+    )  # fmt: skip
 
 
 def _minimises(row: Row) -> bool:
@@ -307,10 +302,10 @@ def _kind_minimises(attack: str, settings: str) -> bool:
 def _model(line: Line, table: Table) -> str:
     """As short as the table allows: the model is named where there are several."""
     alone = len({other.model for other in table.lines}) == 1
-    return _wrapped(defense(line) if alone else f"{line.model}, {defense(line)}")
+    return _short(defense(line) if alone else f"{line.model}, {defense(line)}")
 
 
-def _wrapped(text: str) -> str:
+def _short(text: str) -> str:
     """$ would begin a formula."""
     return (text if len(text) <= 34 else text[:33] + "…").replace("$", r"\$")
 
@@ -321,8 +316,8 @@ def _name(kind: str, table: Table, norm_only: bool = False) -> str:
     return slug("-".join([*parts, *["random"] * table.stochastic, kind]))
 
 
-def _number(eps: str) -> float:
-    return float(Fraction(eps))
+def _eps(table: Table) -> float:
+    return next(float(row["definition"]["eps"]) for line in table.lines for row in line.rows if row is not None)
 
 
 def _reach(rate: Rate) -> npt.NDArray[np.float64]:

@@ -7,29 +7,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustbench_local.audit.beside import Audit, audits, lowered
-from robustbench_local.errors import DataError, StoreError
-from robustbench_local.files import whole_file
+from robustbench_local.audit.beside import Audit, lowered
 from robustbench_local.metrics.classification import confusion
-from robustbench_local.metrics.curves import nested, standing_at
 from robustbench_local.metrics.groups import by_class, by_group, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
 from robustbench_local.metrics.rates import Floats, Ints, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
-from robustbench_local.report import sheets
+from robustbench_local.report.curve import clean_shares, curve, mean_shares
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.table import Label, Line, Table, done, least, robust_tables, worst_case
-from robustbench_local.store import Array, Row, Store
+from robustbench_local.store import Array, Row
 
 Groups = Mapping[str, Sequence[str | int]]
-_BETWEEN = (0.25, 0.5, 0.75, 1.5, 2.0)  # of the widest eps: where minimum-norm attacks carry a curve on
 _INTERVAL = "low and high: 95 % sampling interval of an upper bound"
 
 
@@ -68,11 +63,7 @@ class Statistics:
     def standing(self, row: Row) -> Floats:
         """(N,) whether each image stood the attack: 0, 1, or a random model's share of draws."""
         arrays = self.of(row)
-        return lowered(_shares(arrays, "bits", "robust"), arrays["ids"], row["key"], self.audits)
-
-    def clean(self, row: Row) -> Floats:
-        """(N,) whether each image was right, likewise."""
-        return _shares(self.of(row), "clean_bits", "clean")
+        return lowered(mean_shares(arrays, "bits", "robust"), arrays["ids"], row["key"], self.audits)
 
     def cells(self) -> Sheet:
         def figures(row: Row) -> dict[str, Any]:
@@ -135,7 +126,7 @@ class Statistics:
                 by_model[about].append((table, line))
         found = []
         for (data, split, _, norm, model), places in by_model.items():
-            for eps, attacks, shares in self._curve(places):
+            for eps, attacks, shares in curve(places, self.standing, self.of):
                 record = {"data": f"{data} {split}", "norm": norm, "model": model, "eps": eps, "attacks": attacks}
                 found.append(record | _three("robust", rate(shares)))
         return Sheet(
@@ -143,35 +134,6 @@ class Statistics:
             f"{_INTERVAL}, for one eps at a time. What fell in a ball counts as fallen in every larger one; where no"
             " grid cell stands, minimum-norm attacks alone carry the curve on.",
             pd.DataFrame(found),
-        )
-
-    def _curve(self, places: Sequence[tuple[Table, Line]]) -> Iterator[tuple[float, str, Floats]]:
-        rows = [row for _, line in places for row in line.rows if done(row)]
-        nearest = [row for row in rows if "won" in self.of(row) and row["definition"].get("adaptive", True)]
-        points: dict[float, Floats] = {0.0: self.clean(rows[0])} if rows else {}
-        gaps = set()
-        for table, line in places:
-            eps = float(next(row["definition"]["eps"] for row in line.rows if row is not None))
-            shares = worst_case(table, line, self.standing)
-            if shares is None:
-                gaps.add(eps)  # a dash there, and no figure of the attacks that did run
-            else:
-                points[eps] = shares
-        measured = set(points)
-        if nearest:
-            widest = max(measured | gaps)
-            for eps in (measured | {share * widest for share in _BETWEEN}) - gaps - {0.0}:
-                each = [self._at(row, eps) for row in nearest]
-                points[eps] = np.minimum.reduce([*each, points[eps]] if eps in points else each)
-        if len(points) < 3 and not nearest:
-            return
-        for eps, shares in nested(points).items():
-            yield eps, "none" if eps == 0 else "all" if eps in measured else "minimum-norm", shares
-
-    def _at(self, row: Row, eps: float) -> Floats:
-        arrays = self.of(row)
-        return standing_at(
-            eps, arrays["distance"].astype(np.float64), arrays["won"].astype(np.float64), self.clean(row)
         )
 
     def distances(self) -> Sheet:
@@ -221,7 +183,7 @@ class Statistics:
     def classes(self) -> Sheet:
         found = []
         for table, line, shares, arrays in self._worst():
-            clean = _shares(arrays, "clean_bits", "clean")
+            clean = clean_shares(arrays)
             for kind, members in self._members(line, arrays):
                 for name, each in rates_of(shares, members).items():
                     about = {"of": kind, "name": name, "n": int(members[name].sum())}
@@ -328,41 +290,6 @@ class Statistics:
                     clean = True
                 found.append({**_names(table, line), "attack": str(attack), **results["attacked"], **more})
         return Sheet(title, note, pd.DataFrame(found))
-
-
-def write_metrics(folder: Path, groups: Path | None = None, folds: int = 5, *, confusion: bool = False) -> list[Sheet]:
-    """Write metrics.md and metrics.json beside the rows of a folder, and return the sheets.
-
-    groups: a JSON file of them. DataError or ConfigError for groups or folds that mean nothing; StoreError where there
-    is no row with its arrays, or where nothing can be written.
-    """
-    store = Store(folder)
-    rows = store.rows()
-    if not any(map(done, rows)):
-        raise StoreError(f"{folder.absolute()} has no row with its arrays beside it: run the grid, or name its folder")
-    named = _read(groups) if groups else None
-    found = Statistics(rows, lambda row: store.arrays(row["key"]), named, folds, audits(store))
-    made = found.sheets() + (found.confusions() if confusion else [])
-    for name, text in (("metrics.md", sheets.markdown(made)), ("metrics.json", sheets.json_text(made))):
-        with whole_file(folder / name) as file:
-            file.write(text.encode())
-    return made
-
-
-def _read(path: Path) -> Groups:
-    try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the groups in {path}: {error}") from error
-    lists = isinstance(groups, dict) and all(isinstance(listed, list) for listed in groups.values())
-    if not lists or not all(type(each) in (str, int) for listed in groups.values() for each in listed):
-        raise DataError(f'{path} holds no groups: write {{"animals": ["cat", "dog"], "hard": [17, 23]}}')
-    return dict(groups)
-
-
-def _shares(arrays: Mapping[str, Array], bits: str, whole: str) -> Floats:
-    found: Floats = arrays[bits].mean(1, dtype=np.float64) if bits in arrays else arrays[whole].astype(np.float64)
-    return found
 
 
 def _classes(row: Row, labels: Ints) -> list[str]:

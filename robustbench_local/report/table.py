@@ -74,7 +74,6 @@ class Table:
     """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
 
     union: the name of the worst case over this threat model and those of other norms, where there are any.
-    under: the corruption and severity that images met before.
     """
 
     data: str
@@ -88,15 +87,12 @@ class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     union: tuple[str, ...] = ()
-    under: str | None = None
-
-    @property
-    def within(self) -> str:
-        return self.threat if self.under is None else f"{self.threat} under {self.under}"
+    under: str = ""  # the corruption that every image met before the attack, as fog:3
 
     @property
     def title(self) -> str:
-        parts = [f"{self.data} {self.split}", self.within, f"{self.images} images"]
+        within = f"{self.threat} under {self.under}" if self.under else self.threat
+        parts = [f"{self.data} {self.split}", within, f"{self.images} images"]
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
         return ", ".join(parts)
 
@@ -167,8 +163,13 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
         threat=visible(about["threat"]), targets=visible(about["targets"]) if about.get("targets") else None,
         stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)), under=met_before(about),
+        notes=tuple(_notes(lines, attacks)), under=visible(_under(about)),
     )  # fmt: skip
+
+
+def _under(about: dict[str, Any]) -> str:
+    under = about.get("attack_under")
+    return f"{under['name']}:{under['settings']['severity']}" if under else ""
 
 
 def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
@@ -236,12 +237,6 @@ def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...
     keys = {row["key"] for row in group}
     threat = group[0]["definition"]["threat"]
     return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
-
-
-def met_before(about: dict[str, Any]) -> str | None:
-    """The corruption that the images of a row's definition had met, as "fog:3"."""
-    under = about.get("attack_under")
-    return visible(f"{under['name']}:{under['settings']['severity']}") if under else None
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from robustbench_local.files import whole_file
 from robustbench_local.report import export, render
+from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.latex import latex
 from robustbench_local.report.page import page
-from robustbench_local.report.plots import plots
+from robustbench_local.report.plots import plots, severity_curves
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 
@@ -18,15 +19,18 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
 
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
-    tables = results.tables()
+    tables, corruptions = results.tables(), corruption_tables(results.rows)
+    curves = [severity_curves(table) for table in corruptions]
     pictures = plots(tables, results)
     files = {
         "table.md": render.markdown(tables),
         "table.csv": render.csv_text(tables),
         "table.tex": latex(tables),
         "table.json": export.json_text(tables),
-        "index.html": page(tables, results, pictures, title or folder.resolve().name),
-        **{f"plots/{picture.name}.svg": picture.svg for picture in pictures},
+        "index.html": page(
+            tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, curves, strict=True))
+        ),
+        **{f"plots/{picture.name}.svg": picture.svg for picture in [*pictures, *filter(None, curves)]},
         **dict(export.model_infos(tables)),
     }
     for name, text in files.items():

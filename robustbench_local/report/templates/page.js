@@ -3,7 +3,7 @@
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
-const boards = $("section.board").map((section) => ({
+const boards = $("section.board[data-data]").map((section) => ({
   section,
   data: section.dataset.data,
   threat: section.dataset.threat,

@@ -1,0 +1,132 @@
+"""What `best` leaves standing, and what it costs, beside AutoAttack.
+
+    python -m benchmarks.best --weights trades_cnn=PATH --weights fast_cnn=PATH    effort 1, first 1,000 test images
+    python -m benchmarks.best --effort 3.9 --only trades --weights trades_cnn=PATH AutoAttack's forwards at most
+    python -m benchmarks.best --images 0                                           only the table again
+
+A hundred images at a time, each part kept in best.jsonl as it ends: stop and go on at will. AutoAttack is not run
+here: who stands after ours and after pyautoattack is read from the parts that `python -m benchmarks.strength
+--autoattack 1000` keeps, and only images that both attacked are compared. The bars: at effort 1 no more standing than
+after pyautoattack (+ 0.2 points), for a tenth of AutoAttack's forwards and a fifth of its backwards; with all its
+forwards, fewer.
+
+AutoAttack's cost is bounded from below: what stands after it has cost the whole of its `cost()`, what fell nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks._comparisons import PART, ZOO, Subject, images_of, model_of
+from benchmarks._kept import Row, keep, kept
+from robustbench_local.evaluate import evaluate
+from robustbench_local.models import zoo_names
+from robustbench_local.models.checkpoints import weights_digest
+from robustbench_local.plugins import find_attack
+from robustbench_local.threat import Norm, ThreatModel
+
+CLASSES = 10
+
+
+def subjects(weights: Sequence[str]) -> Iterator[Subject]:
+    for text in weights:
+        architecture, _, path = text.partition("=")
+        yield Subject(f"{architecture}={Path(path).name}", "mnist", 0.3, 2.0, Path(path))
+    yield from (subject for subject in ZOO if subject.data == "cifar10" and subject.name in zoo_names())
+
+
+def ball(subject: Subject) -> ThreatModel:
+    return ThreatModel(Norm.LINF, subject.linf)
+
+
+def part(subject: Subject, effort: float, first: int, device: str) -> Row:
+    """Who stood, 0 and 1 per image, and the passes of all together."""
+    x, y = (rows[first : first + PART] for rows in images_of(subject.data, first + PART, device))
+    verdict = evaluate(model_of(subject, device), x, y, "best", ball(subject), seed=first, effort=effort)
+    return {
+        "stood": verdict.robust.int().tolist(),
+        "forwards": int(verdict.forwards.sum()),
+        "backwards": int(verdict.backwards.sum()),
+    }
+
+
+HEADS = ("model", "ball", "effort", "images", "best", "autoattack", "pyautoattack", "points", "forwards", "backwards")
+
+
+def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
+    """One line of the table: the parts of one model and effort, and AutoAttack's of the same images."""
+    what = rows[0]["what"]
+    peers = {row["first"]: row["stood"] for row in beside if what["same"].items() <= row["what"].items()}
+    both = [row for row in rows if row["first"] in peers]
+    shown = both or rows
+    count = sum(len(row["stood"]) for row in shown)
+    left = sum(sum(row["stood"]) for row in shown)
+    ours, theirs = (sum(sum(peers[row["first"]][side]) for row in both) for side in (0, 1))
+    cost = find_attack("autoattack").cost(CLASSES)
+    spent = [sum(row[kind] for row in shown) for kind in ("forwards", "backwards")]
+    passes = [
+        f"{used / count:.0f} ({used / (theirs * full):.3f} of AutoAttack's)" if theirs else f"{used / count:.0f}"
+        for used, full in zip(spent, cost, strict=True)
+    ]
+    percent = [f"{100 * stood / count:.1f}" if both else "-" for stood in (ours, theirs)]
+    points = f"{100 * (left - theirs) / count:+.1f}" if both else "-"
+    return [
+        what["same"]["subject"], what["same"]["threat"], f"{what['effort']:g}", str(count),
+        f"{100 * left / count:.1f}", *percent, points, *passes,
+    ]  # fmt: skip
+
+
+def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:
+    """The table, of the newest version of `best` that was measured."""
+    newest = max((row["what"]["version"] for row in rows), default=0)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["what"]["version"] == newest:
+            groups.setdefault(str(row["what"]), []).append(row)
+    lines = ["# best beside AutoAttack", "", f"Version {newest}; standing in percent, passes per image.", ""]
+    lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    lines += [f"| {' | '.join(line(group, beside))} |" for group in groups.values()]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/best"))
+    parser.add_argument("--beside", type=Path, default=Path("results/benchmarks/strength/parts.jsonl"))
+    parser.add_argument("--weights", action="append", default=[], metavar="ARCHITECTURE=PATH", help="MNIST weights")
+    parser.add_argument("--only", default="", help="models whose name holds this")
+    parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
+    parser.add_argument("--effort", type=float, default=1.0, help="3.9: at most AutoAttack's forwards for an image")
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice where not given")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    given = parser.parse_args(arguments)
+    if given.images < 0 or given.images % PART:
+        parser.error(f"--images is {given.images}: give a multiple of {PART}")
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "best.jsonl"
+    version = find_attack("best").version
+    for subject in subjects(given.weights):
+        if given.only not in subject.name or given.images < 1:
+            continue
+        weights = weights_digest(model_of(subject, "cpu"))
+        same = {"subject": subject.name, "weights": weights, "threat": str(ball(subject))}  # as in AutoAttack's parts
+        what = {"same": same, "version": version, "effort": given.effort}
+        done = {row["first"] for row in kept(file) if row["what"] == what}
+        for first in range(0, given.images, PART):
+            if first not in done:
+                found = part(subject, given.effort, first, given.device)
+                keep(file, {"what": what, "first": first} | found)
+                print(f"{subject.name}, from {first}: {sum(found['stood'])} of {len(found['stood'])} stand", flush=True)
+    table = markdown(kept(file), kept(given.beside))
+    (given.out / "best.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Robust accuracy over eps: of every radius that was attacked, carried on by minimum-norm attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from robustbench_local.metrics.curves import nested, standing_at
+from robustbench_local.metrics.rates import Floats
+from robustbench_local.report.table import Line, Standing, Table, done, worst_case
+from robustbench_local.store import Array, Row
+
+_BETWEEN = (0.25, 0.5, 0.75, 1.5, 2.0)  # of the widest eps: where minimum-norm attacks carry a curve on
+
+
+def curve(
+    places: Sequence[tuple[Table, Line]], standing: Standing, arrays: Callable[[Row], Mapping[str, Array]]
+) -> Iterator[tuple[float, str, Floats]]:
+    """(eps, attacks, shares (N,)) from eps 0 on, of one model in the tables of one norm; nothing of a single eps.
+
+    attacks: "none" (clean), "all" of the table at that eps, or "minimum-norm" where no table is of that eps. A table
+    without a worst case gives no point: a figure of those attacks that did run would be too high.
+    """
+    rows = [row for _, line in places for row in line.rows if done(row)]
+    nearest = [row for row in rows if "won" in arrays(row) and row["definition"].get("adaptive", True)]
+    points = {0.0: clean_shares(arrays(rows[0]))} if rows else {}
+    gaps = set()
+    for table, line in places:
+        eps = float(next(row["definition"]["eps"] for row in line.rows if row is not None))
+        shares = worst_case(table, line, standing)
+        if shares is None:
+            gaps.add(eps)
+        else:
+            points[eps] = shares
+    measured = set(points)
+    if nearest:
+        widest = max(measured | gaps)
+        for eps in (measured | {share * widest for share in _BETWEEN}) - gaps - {0.0}:
+            each = [at(arrays(row), eps) for row in nearest]
+            points[eps] = np.minimum.reduce([*each, points[eps]] if eps in points else each)
+    if len(points) < 3 and not nearest:
+        return
+    for eps, shares in nested(points).items():
+        yield eps, "none" if eps == 0 else "all" if eps in measured else "minimum-norm", shares
+
+
+def at(arrays: Mapping[str, Array], eps: float) -> Floats:
+    """(N,) shares that stand a minimum-norm attack at eps, from the arrays of its row."""
+    distance, won = (arrays[name].astype(np.float64) for name in ("distance", "won"))
+    return standing_at(eps, distance, won, clean_shares(arrays))
+
+
+def clean_shares(arrays: Mapping[str, Array]) -> Floats:
+    """(N,) whether each image was right: 0, 1, or a random model's share of draws."""
+    return mean_shares(arrays, "clean_bits", "clean")
+
+
+def mean_shares(arrays: Mapping[str, Array], bits: str, whole: str) -> Floats:
+    """(N,) the mean of the bits (N, R) of a random model, or the whole (N,) of a fixed one."""
+    found: Floats = arrays[bits].mean(1, dtype=np.float64) if bits in arrays else arrays[whole].astype(np.float64)
+    return found

@@ -1,0 +1,181 @@
+"""The audit of a grid's rows: liars among them are named, honest ones are not, and tables take the lower number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import liars
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from robustbench_local import load_data, run_grid
+from robustbench_local.audit import beside
+from robustbench_local.audit.beside import Audit, Retry, audits, lowered
+from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.rows import CHECKS, RowFinding, audit_rows
+from robustbench_local.store import Store
+
+N = 24
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Tensor, Tensor]:
+    return load_data("mnist", n=N, source="bundled")
+
+
+def found(made: list[tuple[Any, Any]]) -> list[RowFinding]:
+    arrays = {row["key"]: own for row, own in made}
+    groups = audit_rows([row for row, _ in made], lambda row: arrays[row["key"]])
+    return [each for group in groups.values() for each in group]
+
+
+@pytest.mark.filterwarnings("ignore:the model returns probabilities")
+@pytest.mark.parametrize("name", liars.ROW_LIARS)
+def test_rows_that_lie_are_named(name: str, images: tuple[Tensor, Tensor]) -> None:
+    make, cause = liars.ROW_LIARS[name]
+    named = {each.finding.check for each in found(make(*images)) if each.finding.status > Status.SOUND}
+    assert cause in named
+
+
+@pytest.mark.parametrize("name", liars.ROW_CONTROLS)
+def test_honest_rows_are_sound(name: str, images: tuple[Tensor, Tensor]) -> None:
+    findings = [each.finding for each in found(liars.ROW_CONTROLS[name](*images))]
+    assert findings and all(finding.status is Status.SOUND for finding in findings), findings
+    assert all(finding.source and finding.advice for finding in findings)
+
+
+def made_up(*cells: tuple[str, dict[str, Any], list[int], dict[str, Any]], n: int = 100) -> list[tuple[Any, Any]]:
+    """Rows of attacks (name, settings, which images fell, more of the definition), all of 100 images right at first."""
+    rows = []
+    for place, (attack, settings, fell, more) in enumerate(cells):
+        robust = np.ones(n, bool)
+        robust[fell] = False
+        definition = {
+            "data": "d", "model": "m", "attack": attack, "attack_settings": settings, "access": "gradients",
+            "threat": "linf:0.1", "eps": 0.1, "count": "all", "draws": 20, "eot": 20, **more,
+        }  # fmt: skip
+        results = {"flags": more.get("flags", []), "stochastic": False}
+        row = {"key": str(place), "status": "ok", "definition": definition, "results": results, "environment": {}}
+        rows.append((row, {"robust": robust, "clean": np.ones(n, bool), "distance": np.full(n, 0.1)}))
+    return rows
+
+
+def statuses(made: list[tuple[Any, Any]]) -> dict[str, Status]:
+    return {each.finding.check: each.finding.status for each in found(made)}
+
+
+def test_fgsm_high_and_pgd_low_is_catastrophic_overfitting() -> None:
+    overfitted = made_up(("fgsm", {}, [*range(10)], {}), ("pgd", {"steps": 10}, [*range(99)], {}))
+    assert statuses(overfitted)["no catastrophic overfitting"] is Status.BROKEN
+    undefended = made_up(("fgsm", {}, [*range(70)], {}), ("pgd", {"steps": 10}, [*range(99)], {}))
+    assert statuses(undefended)["no catastrophic overfitting"] is Status.SOUND
+
+
+def test_white_box_is_all_gradient_attacks_together() -> None:
+    square = ("square", {"steps": 100}, [*range(40)], {"access": "scores"})
+    ce = ("pgd", {"steps": 10, "loss": "ce"}, [*range(20)], {})
+    dlr = ("pgd", {"steps": 10, "loss": "dlr"}, [*range(20, 40)], {})
+    assert statuses(made_up(ce, dlr, square))["gradients beat what sees less"] is Status.SOUND
+    assert statuses(made_up(ce, square))["gradients beat what sees less"] is Status.SUSPICIOUS
+
+
+def test_a_flag_with_a_number_counts_images() -> None:
+    assert statuses(made_up(("pgd", {}, [], {"flags": ["near_tie:1"]})))["set-up"] is Status.SOUND
+    assert statuses(made_up(("pgd", {}, [], {"flags": ["outside_ball:5"]})))["set-up"] is Status.SUSPICIOUS
+    assert statuses(made_up(("pgd", {}, [], {"flags": ["undeclared_randomness"]})))["set-up"] is Status.BROKEN
+
+
+def test_models_and_images_are_not_mixed() -> None:
+    """Square is far stronger, but on another model, or on other images."""
+    pgd = ("pgd", {"steps": 10}, [], {})
+    for other in ({"model": "another"}, {"data_digest": "others"}, {"threat": "linf:0.2", "eps": 0.2}):
+        square = ("square", {}, [*range(90)], {"access": "scores", **other})
+        assert "gradients beat what sees less" not in {
+            check for check, status in statuses(made_up(pgd, square)).items() if status > Status.SOUND
+        }
+
+
+def test_errors_are_no_evidence() -> None:
+    assert audit_rows([{"status": "error", "key": "0", "definition": {}}], lambda row: {}) == {}
+
+
+def test_every_check_of_rows_names_itself() -> None:
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+    assert all(check.source and check.advice for check in CHECKS)
+
+
+# beside the rows of a grid
+
+GRID = """
+data: mnist
+n: {n}
+source: bundled
+models: ["liars:quantised"]
+attacks: [{{pgd: {{steps: 5}}}}, {{square: {{steps: 15}}}}]
+threats: ["linf:0.3"]
+"""
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A model without gradients, under PGD and a short Square."""
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "lie.yaml").write_text(GRID.format(n=N))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parent)
+        rows = run_grid(str(folder / "lie.yaml"), results=str(folder / "results"))
+    return folder / "results" / "lie", rows
+
+
+def test_a_stronger_attack_is_run_where_one_is_suspected(grid: tuple[Path, list[Any]]) -> None:
+    folder, rows = grid
+    (audit,) = audits(Store(folder))
+    assert audit.rows == tuple(sorted(row["key"] for row in rows))
+    named = [fault.check for fault in audit.faults("linf:0.3")]
+    assert "gradients beat what sees less" in named and "a stronger attack" in named
+    (retry,) = audit.retries
+    assert retry.attack == "best" and 0 < len(retry.fell) <= retry.asked
+    assert retry.lowers == tuple(row["key"] for row in rows if row["definition"]["attack"] == "pgd")
+
+
+def test_the_table_takes_the_lower_number_and_says_why(grid: tuple[Path, list[Any]]) -> None:
+    folder, rows = grid
+    store = Store(folder)
+    stands = np.logical_and.reduce([store.arrays(row["key"], "robust")["robust"] for row in rows])
+    (retry,) = audits(store)[0].retries
+    worst = f"{100 * (stands.sum() - len(retry.fell)) / N:.1f} ("
+    text = (folder / "table.md").read_text()
+    line = next(line for line in text.splitlines() if "liars:quantised" in line)
+    assert line.rstrip(" |").split("| ")[-1].startswith(worst)
+    assert "audit, broken: gradients beat what sees less" in text
+    assert "audit: gradients beat what sees less" in (folder / "table.csv").read_text()
+
+
+def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
+    grid: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = grid
+    store = Store(folder)
+    before = audits(store)
+    monkeypatch.setattr(beside, "find_attack", None)  # a retry would die of it
+    assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
+
+
+def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "a.json").write_text("{")
+    (tmp_path / "audits" / "b.json").write_text(json.dumps({"schema": 99}))
+    assert audits(store) == []
+
+
+def test_lowering_touches_the_named_rows_and_images_only() -> None:
+    finding = Finding("a check", Status.SUSPICIOUS, "evidence")
+    audit = Audit(("a", "b"), (RowFinding(finding, "linf:0.1", True),), (Retry("linf:0.1", "best", 3, (7,), ("a",)),))
+    standing, ids = np.array([1.0, 0.5, 1.0]), np.array([5, 7, 9])
+    assert lowered(standing, ids, "a", [audit]).tolist() == [1.0, 0.0, 1.0]
+    assert lowered(standing, ids, "b", [audit]).tolist() == [1.0, 0.5, 1.0]
+    assert audit.faults("linf:0.1") == [finding] and audit.faults("linf:0.2") == []

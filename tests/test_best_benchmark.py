@@ -1,0 +1,66 @@
+"""The table of `best` beside AutoAttack: its figures are those of the kept parts, and what is kept is not run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import best as benchmark
+from benchmarks._kept import Row, kept
+from robustbench_local.models import build_model
+
+SAME = {"subject": "net", "weights": "w", "threat": "linf:0.3"}
+
+
+def ours(first: int, standing: int, effort: float = 1.0, version: int = 2) -> Row:
+    what = {"same": SAME, "version": version, "effort": effort}
+    stood = [1] * standing + [0] * (100 - standing)
+    return {"what": what, "first": first, "stood": stood, "forwards": 78_310, "backwards": 19_000}
+
+
+def theirs(first: int, ours: int, peer: int, weights: str = "w") -> Row:
+    stood = [[1] * count + [0] * (100 - count) for count in (ours, peer)]
+    return {"what": SAME | {"weights": weights, "images": 1000}, "first": first, "stood": stood}
+
+
+def test_only_images_that_both_attacked_are_compared() -> None:
+    beside = [theirs(0, 82, 50), theirs(100, 1, 1, weights="others"), theirs(700, 1, 1)]
+    cells = benchmark.line([ours(0, 51), ours(100, 3)], beside)
+    assert cells[3:8] == ["100", "51.0", "82.0", "50.0", "+1.0"]
+    # 783.1 forwards per image beside at least half of 7,831
+    assert cells[8:] == ["783 (0.200 of AutoAttack's)", "190 (0.200 of AutoAttack's)"]
+
+
+def test_without_autoattack_there_is_no_comparison() -> None:
+    cells = benchmark.line([ours(0, 51), ours(100, 4)], [])
+    assert cells[3:] == ["200", "27.5", "-", "-", "-", "783", "190"]
+
+
+def test_the_table_has_a_line_per_effort_of_the_newest_version() -> None:
+    text = benchmark.markdown([ours(0, 51), ours(0, 40, effort=10.0), ours(0, 77, version=1)], [])
+    assert "| 51.0 |" in text and "| 40.0 |" in text and "77.0" not in text
+
+
+def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "fast.pt"
+    torch.save(build_model("fast_cnn", seed=0).state_dict(), weights)
+    command = ["--weights", f"fast_cnn={weights}", "--only", "fast_cnn", "--images", "100", "--effort", "0.01"]
+    benchmark.main([*command, "--out", str(tmp_path)])
+    (row,) = kept(tmp_path / "best.jsonl")
+    assert len(row["stood"]) == 100 and row["forwards"] >= row["backwards"] > 0
+
+    def again(*_: object) -> Row:
+        raise AssertionError("it was kept")
+
+    monkeypatch.setattr(benchmark, "part", again)
+    benchmark.main([*command, "--out", str(tmp_path)])
+    assert kept(tmp_path / "best.jsonl") == [row]
+    with pytest.raises(AssertionError, match="kept"):
+        benchmark.main([*command, "--out", str(tmp_path), "--effort", "0.02"])
+
+
+def test_parts_are_whole() -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(["--images", "150"])
