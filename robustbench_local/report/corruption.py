@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from robustbench_local.metrics import wilson
-from robustbench_local.report.table import Label, Rate, Standing, _labels, done, met_before, robust_tables
+from robustbench_local.report.table import Label, Rate, Standing, _labels, _under, done, robust_tables
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
@@ -90,7 +90,7 @@ class CorruptionTable:
     split: str
     images: int
     benchmark: str
-    under: str | None
+    under: str
     lines: tuple[CorruptionLine, ...]
     baseline: str | None
     notes: tuple[str, ...]
@@ -107,7 +107,7 @@ class CorruptionTable:
     def title(self) -> str:
         levels = ", ".join(map(str, self.severities))
         parts = [f"{self.data} {self.split}", self.benchmark, f"{len(self.corruptions)} corruptions"]
-        parts += [f"severity {levels}", f"{self.images} images"] + [f"under {self.under}"] * (self.under is not None)
+        parts += [f"severity {levels}", f"{self.images} images"] + [f"under {self.under}"] * bool(self.under)
         return ", ".join(parts)
 
     def relative(self, line: CorruptionLine) -> float | None:
@@ -150,7 +150,8 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
-                    within = f"{other.within}, {other.images} images"
+                    before = f" under {other.under}" if other.under else ""
+                    within = f"{other.threat}{before}, {other.images} images"
                     robust[within][_identity(row, _MODEL)] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
@@ -178,7 +179,7 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     about = rows[0]["definition"]
     return CorruptionTable(
         about["data"], about["split"], lines[0].images, about["corruption"],
-        met_before(about), tuple(lines), baseline, tuple(_notes(lines)),
+        visible(_under(about)), tuple(lines), baseline, tuple(_notes(lines)),
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def csv_text(tables: Iterable[CorruptionTable]) -> str:
             for (corruption, severity, seed), row in line.cells.items():
                 about = {
                     "data": table.data, "split": table.split, "images": table.images, "benchmark": table.benchmark,
-                    "under": table.under or "", "model": line.model, "defense": line.defense,
+                    "under": table.under, "model": line.model, "defense": line.defense,
                     "corruption": corruption, "severity": severity, "seed": seed,
                     "status": row["status"] if row else "missing",
                 }  # fmt: skip

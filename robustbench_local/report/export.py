@@ -26,7 +26,7 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
     """
     for table in tables:
         norm, _, eps = table.threat.partition(":")
-        if norm not in _FOLDERS or table.targets is not None or table.under is not None:
+        if norm not in _FOLDERS or table.targets is not None or table.under:
             continue
         for line in table.lines:
             name = slug(f"{line.model}_{line.defense}")
@@ -44,7 +44,7 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
 def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.title, "data": table.data, "split": table.split, "images": table.images,
-        "threat": table.threat, "under": table.under, "targets": table.targets, "random": table.stochastic,
+        "threat": table.threat, "targets": table.targets, "random": table.stochastic,
         "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
         "lines": [
             {
