@@ -627,7 +627,7 @@ def defended(name: str, **settings: Any) -> Make:
 def smoothed(x: Tensor, y: Tensor) -> Case:
     net = zoo("noise_fusion").net
     assert isinstance(net, nn.Module)
-    return Case(Smoothed(net, sigma=0.1, samples=16, alpha=0.001), classes=10)
+    return Case(Smoothed(net, sigma=0.1, samples=6, alpha=0.1), classes=10)
 
 
 CONTROLS: dict[str, Make] = {
