@@ -38,7 +38,7 @@ class Best(IterativeAttack):
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
 
-    steps: queries of either kind for an image that is not given up, at effort=1 a quarter of AutoAttack's forwards;
+    steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures what stands and the passes
     beside AutoAttack's; where that was not done for a kind of model, run autoattack as well.
 
@@ -53,7 +53,7 @@ class Best(IterativeAttack):
     summary: ClassVar[str] = "margin climbs; for what gives way more of them, in turn with Square from the best point"
     paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
 
-    steps: int = 2000
+    steps: int = 1600
     effort: float = 1.0
     climb: int = 25
     p: float = 0.045

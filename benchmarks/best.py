@@ -1,7 +1,7 @@
 """What `best` leaves standing, and what it costs, beside AutoAttack.
 
     python -m benchmarks.best --weights trades_cnn=PATH --weights fast_cnn=PATH    effort 1, first 1,000 test images
-    python -m benchmarks.best --effort 3.9 --only trades --weights trades_cnn=PATH AutoAttack's forwards at most
+    python -m benchmarks.best --effort 4.8 --only trades --weights trades_cnn=PATH AutoAttack's forwards at most
     python -m benchmarks.best --images 0                                           only the table again
 
 A hundred images at a time, each part kept in best.jsonl as it ends: stop and go on at will. AutoAttack is not run
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", action="append", default=[], metavar="ARCHITECTURE=PATH", help="MNIST weights")
     parser.add_argument("--only", default="", help="models whose name holds this")
     parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
-    parser.add_argument("--effort", type=float, default=1.0, help="3.9: at most AutoAttack's forwards for an image")
+    parser.add_argument("--effort", type=float, default=1.0, help="4.8: at most AutoAttack's forwards for an image")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice where not given")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)

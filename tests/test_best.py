@@ -101,7 +101,7 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
     assert not verdict.flags and asked == ["logits"] + ["grad"] * 15 + search + ["grad"] * 5 + search
 
 
-@pytest.mark.parametrize("attack", [Best(effort=0.04, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
+@pytest.mark.parametrize("attack", [Best(effort=0.05, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:4"])
 def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
@@ -131,10 +131,10 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: b
     assert torch.allclose(verdict.x_adv, x - 0.3)  # the best point, also of what was given up
 
 
-def test_it_costs_a_tenth_of_autoattack_where_a_quarter_is_not_given_up() -> None:
+def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
     forwards, backwards = AutoAttack().cost(10)
     (most, climbed), least = Best().cost(10), TRIED * Best().climb
-    assert (most + 3 * least) / 4 <= forwards / 10 and (climbed + 3 * least) / 4 <= backwards / 5
+    assert 0.4 * most + 0.6 * least <= forwards / 10 and 0.4 * climbed + 0.6 * least <= backwards / 5
 
 
 def test_every_second_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
@@ -241,6 +241,6 @@ def test_it_leaves_little_that_autoattack_fells(
 def test_it_leaves_no_more_than_square_does_at_the_same_cost() -> None:
     model = load_model("zoo:mnist/adversarial_training")
     x, y = load_data("mnist", n=40, source="bundled")
-    ours = evaluate(model, x, y, Best(effort=0.04), "linf:0.3")
+    ours = evaluate(model, x, y, Best(effort=0.05), "linf:0.3")
     square = evaluate(model, x, y, Square(steps=80), "linf:0.3")
     assert ours.robust_accuracy <= square.robust_accuracy
