@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from robustbench_local.metrics import wilson
-from robustbench_local.report.table import Label, Rate, Standing, _labels, _under, done, robust_tables
+from robustbench_local.report.table import Label, Rate, Standing, _labels, done, met_before, robust_tables
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
@@ -90,7 +90,7 @@ class CorruptionTable:
     split: str
     images: int
     benchmark: str
-    under: str
+    under: str | None
     lines: tuple[CorruptionLine, ...]
     baseline: str | None
     notes: tuple[str, ...]
@@ -179,7 +179,7 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     about = rows[0]["definition"]
     return CorruptionTable(
         about["data"], about["split"], lines[0].images, about["corruption"],
-        visible(_under(about)), tuple(lines), baseline, tuple(_notes(lines)),
+        met_before(about), tuple(lines), baseline, tuple(_notes(lines)),
     )  # fmt: skip
 
 
