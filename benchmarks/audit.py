@@ -23,7 +23,6 @@ from robustbench_local import load_data, load_model
 from robustbench_local.audit import Effort, Status, audit
 from robustbench_local.audit.core import Finding
 from robustbench_local.audit.rows import audit_rows
-from robustbench_local.metrics import wilson
 from tests import liars
 
 THREAT = "linf:0.3"
@@ -67,9 +66,8 @@ def table(rows: list[Row], about: str) -> str:
     for title, liar in (("Sensitivity: liars", True), ("Specificity: honest models", False)):
         chosen = [row for row in rows if row["liar"] is liar]
         good = sum(map(right, chosen))
-        low, high = wilson(good, len(chosen))
         what = "found, by a check that knows the fault" if liar else "come out sound"
-        parts += [f"## {title}", f"{good} of {len(chosen)} {what} (95 %: {100 * low:.0f}-{100 * high:.0f} %)."]
+        parts += [f"## {title}", f"{good} of {len(chosen)} {what}."]
         heads = ["case", "", "named by" if liar else "alarms", "also named" if liar else "checks that ran"]
         lines = [heads, ["---"] * len(heads)]
         for row in chosen:
@@ -113,11 +111,17 @@ def main() -> None:
             print(f"{'ok ' if right(row) else 'NOT'} {name}: {said}", flush=True)
     order = {name: place for place, name in enumerate(cases)}
     rows_kept = sorted((row for row in kept(file) if row["case"] in order), key=lambda row: order[row["case"]])
+    done = {row["case"] for row in rows_kept}
     about = (
         f"`python -m benchmarks.audit{' --weights PATH' if options.weights else ''}`: {options.n} MNIST images,"
         f" {THREAT}, transfer from {' and '.join(SURROGATES)}, {EFFORT.steps} steps, {EFFORT.queries} queries,"
         f" {EFFORT.draws} random points. A liar counts as found where a check that knows its fault names it."
-        " A control counts as sound where no check is suspicious or worse."
+        " A control counts as sound where no check is suspicious or worse.\n\nChecks and cases were made together: some"
+        " liars that went unnamed at first led to a changed check, and some to a liar that lies more (a longer sleep, a"
+        " lower count of queries, a surrogate that does mislead). So these shares say that every check can fail and need"
+        " not cry wolf; they are no estimate, and have no interval, for liars of others.\n\nA case is measured once and"
+        " kept, so cases may come from different versions of the audit; without cases.jsonl all are measured again."
+        f" Not measured: {', '.join(name for name in cases if name not in done) or 'none'}."
     )
     if rows_kept:
         (options.folder / "table.md").write_text(table(rows_kept, about), encoding="utf-8")
