@@ -171,7 +171,7 @@ class Comparison:
     def run(self, at_most: int, seconds: float, device: str, parts: Path) -> Row:
         """Pairs of runs, until there are so many or so many seconds are spent; the first image warms both up.
 
-        AutoAttack on many images is one pair, kept in the file of parts as it grows.
+        AutoAttack on many images is one pair, kept in the file of parts as it grows; more images go on from there.
         """
         if self.entry.attack == AUTOATTACK.attack and self.images > PART:
             return self._run_in_parts(device, parts)
@@ -196,7 +196,7 @@ class Comparison:
 
     def _run_in_parts(self, device: str, file: Path) -> Row:
         where = surroundings(torch.device(device))
-        what = self.what | where
+        what = {name: value for name, value in self.what.items() if name != "images"} | where
         done = {row["first"]: row for row in kept(file) if row["what"] == what}
         for first in range(0, self.images, PART):
             if first not in done:
