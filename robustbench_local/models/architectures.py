@@ -78,6 +78,7 @@ class PreActResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(inputs)
         self.head = nn.Linear(inputs, classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # on a CPU 3/4 of the time
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(self.stages(self.stem(x))))
