@@ -40,6 +40,7 @@ ZOO = (
     Subject("cifar10/none", "cifar10", 1 / 255, 0.1),
     Subject("cifar10/adversarial_training", "cifar10", 8 / 255, 0.5),
 )
+FALLING = (Subject("mnist/none", "mnist", 0.3, 2.0), Subject("cifar10/none", "cifar10", 8 / 255, 0.5))  # all of it
 
 
 class Entry(NamedTuple):

@@ -21,6 +21,7 @@ the luck of paired samples: the root of the summed squares of the differences pe
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
@@ -31,7 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, Subject, entries
+from benchmarks._comparisons import AUTOATTACK, FALLING, ZOO, Comparison, Subject, entries
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
 from robustbench_local.models import zoo_names
@@ -58,7 +59,8 @@ def comparisons(given: argparse.Namespace, say: Callable[[str], None]) -> Iterat
     listed = [(subject, entry) for line in lines for subject, entry in zip(zoo, line, strict=True)]
     size = WHOLE if given.full else given.autoattack
     last = AUTOATTACK._replace(images=(size, size))
-    for subject, entry in listed + [(subject, last) for subject in [*zoo, *reference]]:
+    falling = [subject for subject in FALLING if zoo and subject.name in zoo_names()]
+    for subject, entry in listed + [(subject, last) for subject in [*zoo, *falling, *reference]]:
         images = entry.images[subject.data == "cifar10"]
         if entry.attack != "autoattack":
             images = min(images, given.images)
@@ -95,6 +97,12 @@ def disagreements(row: Row) -> str:
     ours, theirs = (", ".join(map(str, row[key])) or "none" for key in ("more_after_ours", "more_after_theirs"))
     what = row["what"]
     return f"{what['subject']}, {what['images']} images: more often after ours {ours}; more often after theirs {theirs}"
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Without the rows that a later version of the same attack has been measured against again."""
+    last = {json.dumps(row["what"] | {"version": 0}): row["what"]["version"] for row in rows}
+    return [row for row in rows if row["what"]["version"] == last[json.dumps(row["what"] | {"version": 0})]]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -161,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"  standing {ours} beside {theirs} ({points} points), time ratio {ratio}")
     except KeyboardInterrupt:
         say("stopped: the same command goes on from here")
-    rows = kept(file)
+    rows = newest(kept(file))
     (given.out / "strength.md").write_text(markdown(rows), encoding="utf-8")
     if not console.is_terminal:
         console.width = 180

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import _comparisons
 from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, entries, figures, images_of, model_of
 from benchmarks._kept import keep, kept
-from benchmarks.strength import behind, main, markdown
+from benchmarks.strength import behind, main, markdown, newest
 
 
 def standing(*bits: str) -> Tensor:
@@ -35,6 +35,19 @@ def test_behind_is_more_than_half_a_point_and_more_than_luck() -> None:
     assert not behind(figures(standing("0" * 100), most))
     many, one_less = standing("1" * 10_000), standing("0" * 40 + "1" * 9_960)
     assert not behind(figures(many, one_less))  # 0.4 points: no luck, but allowed
+
+
+def test_only_the_newest_version_of_a_comparison_is_shown() -> None:
+    def row(attack: str, version: int, images: int, standing: int) -> dict[str, object]:
+        return {"what": {"attack": attack, "version": version, "images": images}, "standing": standing}
+
+    rows = [
+        row("autoattack", 1, 30, 90),
+        row("cw", 1, 30, 80),
+        row("autoattack", 2, 30, 70),
+        row("autoattack", 1, 99, 60),
+    ]
+    assert [shown["standing"] for shown in newest(rows)] == [80, 70, 60]
 
 
 def test_half_a_line_is_no_row_and_spoils_none(tmp_path: Path) -> None:
