@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--full", action="store_true", help="AutoAttack of the --weights on all 10,000 images, only")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of runs, at most")
     parser.add_argument("--seconds", type=float, default=60, help="no further pair once so many are spent")
-    parser.add_argument("--threads", type=int, help="CPU threads; torch's choice where not given")
+    parser.add_argument("--threads", type=int, help="CPU threads, torch's choice if not given; 1: CPU time")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)
     for name, low in (("images", 1), ("autoattack", 0), ("pairs", 1)):
