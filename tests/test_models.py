@@ -24,6 +24,7 @@ from robustbench_local.models import (
     zoo_entry,
     zoo_names,
 )
+from robustbench_local.models.defense_gan import Dropout
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 SHAPES = dict.fromkeys(("lenet5", "preact_small", "preact_resnet18", "wide_resnet28_10"), (3, 32, 32))
@@ -40,6 +41,22 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_architectures_take_pixels_and_give_logits(name: str) -> None:
     x = torch.rand(2, *SHAPES.get(name, (1, 28, 28)))
     assert build_model(name).eval()(x).shape == (2, 10)
+
+
+def test_dropout_keeps_its_share_in_training_and_resumes_with_the_masks_it_would_have_drawn() -> None:
+    x, dropout = torch.ones(50, 400), Dropout(0.25)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = dropout(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(first.unique().tolist()) == {0.0, 4.0}
+    assert 0.23 < first.count_nonzero() / first.numel() < 0.27  # 20,000 draws: three deviations are 0.01
+    resumed = Dropout(0.25)
+    resumed.load_state_dict(dropout.state_dict())
+    second = dropout(x)
+    assert torch.equal(resumed(x), second) and not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    assert dropout.eval()(x) is x
 
 
 def test_small_network_is_small() -> None:

@@ -7,6 +7,7 @@ madry_cnn          Madry et al. 2018, MNIST: conv 32, 64 (5x5), FC 1024
 trades_cnn         Zhang et al. 2019, MNIST: conv 32, 32, 64, 64 (3x3), FC 200, 200
 fast_cnn           Wong et al. 2020, MNIST: conv 16, 32 (4x4, stride 2), FC 100
 mnist_small        fast_cnn with twice the channels and FC 80, for MNIST on two CPU cores
+defense_gan_a .. d Samangouei et al. 2018, MNIST: the oracles of its black-box table, see defense_gan.py
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from robustbench_local.models import defense_gan
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
 CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
@@ -155,4 +158,8 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet5,
     "fast_cnn": fast_cnn,
     "mnist_small": mnist_small,
+    "defense_gan_a": defense_gan.network_a,
+    "defense_gan_b": defense_gan.network_b,
+    "defense_gan_c": defense_gan.network_c,
+    "defense_gan_d": defense_gan.network_d,
 }
