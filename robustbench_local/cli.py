@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         grid = Grid(name, overrides, report)
         rows = grid.preview() if grid.config.dry_run else grid.run()
     if grid.config.dry_run:
-        _show_preview(rows)
+        show_preview(rows)
         return OK
     results = Results.of(rows, grid.store)
     print_tables(results)
@@ -185,7 +185,7 @@ def _gallery(options: argparse.Namespace) -> int:
     return OK
 
 
-def _show_preview(rows: list[dict[str, Any]]) -> None:
+def show_preview(rows: list[dict[str, Any]]) -> None:
     counts = ("forwards", "backwards", "prepared_forwards", "prepared_backwards", "seconds")
     table = Table("model", "attack", "status", *(name.replace("_", " ") for name in counts), box=box.SIMPLE)
     for row in rows:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats
 
-from experiments.reproduce.__main__ import main, page, reproduce
+from defenses.randomized_smoothing import certify
+from experiments.reproduce import __main__ as command
+from experiments.reproduce import certified
+from experiments.reproduce.__main__ import main
+from experiments.reproduce.certified import Certify, certified_rows
 from experiments.reproduce.compare import compare
+from experiments.reproduce.kinds import KINDS, pooled
+from experiments.reproduce.page import page
 from experiments.reproduce.published import Figure, find, reproductions
+from experiments.reproduce.runner import NotHereError, opened, reproduce
+from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.grid import Grid
-from robustbench_local.models import build_model, checkpoints
+from robustbench_local.models import build_model, checkpoints, zoo
+from robustbench_local.paths import CACHE_VARIABLE
 from robustbench_local.progress import Report
 
 
@@ -28,6 +39,38 @@ def test_rates_and_success_among_the_images_that_were_right() -> None:
     for figure, here, n in (("clean", 90, 200), ("robust", 45, 200), ("success", 50, 180)):
         compared = compare(Figure("it", {"attack": "pgd"}, 50, figure=figure), rows)
         assert compared.here == pytest.approx(here) and compared.n == n
+
+
+RESULTS = {
+    "n": 200, "clean_accuracy": 0.9, "robust_accuracy": 0.45, "corruption_accuracy": 0.5, "certified_accuracy": 0.3,
+    "classification": {"attacked": {"recall_micro": 0.6}},
+    "detector": {"adversarial": 50, "detection_rate": 0.8, "roc_auc": 0.95, "false_positive_rate": 0.04},
+}  # fmt: skip
+
+
+def test_what_each_kind_reads_off_a_row() -> None:
+    expected = {
+        "clean": (0.9, 200), "robust": (0.45, 200), "standing": (0.5, 180), "success": (0.5, 180),
+        "attacked": (2 / 3, 180), "corrupted": (0.5, 200), "certified": (0.3, 200),
+        "detected": (0.8, 50), "false_positives": (0.04, 200), "roc_auc": (0.95, 50),
+    }  # fmt: skip
+    assert expected.keys() == KINDS.keys()
+    for kind, share in expected.items():
+        assert pooled(kind, [RESULTS]) == pytest.approx(share), kind
+
+
+def test_rows_taken_together_count_by_their_images_and_are_as_certain_as_one() -> None:
+    other = RESULTS | {"detector": {"adversarial": 150, "detection_rate": 0.4, "roc_auc": 0.75}}
+    assert pooled("detected", [RESULTS, other]) == pytest.approx((0.5, 150))  # not 0.6, the mean of the rates
+    assert pooled("roc_auc", [RESULTS, other]) == pytest.approx((0.8, 150))
+    none = {"detector": {"adversarial": 0, "detection_rate": None, "roc_auc": None}}
+    assert pooled("detected", [none, RESULTS]) == (0.8, 50) and pooled("detected", [none]) is None
+    never_right = RESULTS | {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
+    assert all(pooled(kind, [never_right]) is None for kind in ("standing", "success", "attacked"))
+    two = [row(100, 1, 0.5), row(100, 1, 0.7)]
+    assert compare(Figure("it", {"attack": "pgd"}, 60, rows=2), two).here == pytest.approx(60)
+    with pytest.raises(ConfigError, match=r"2 rows .* must name 75"):
+        compare(Figure("it", {"attack": "pgd"}, 60, rows=75), two)
 
 
 def test_an_exact_figure_has_the_interval_of_ours_and_one_of_few_images_a_wider_one() -> None:
@@ -75,6 +118,9 @@ def test_every_figure_names_one_cell_of_its_grid(name: str, tmp_path: Path) -> N
         overrides["weights"] = str(tmp_path / "fresh.safetensors")
     grid = Grid(str(item.grid), overrides, Report())
     rows = [{"status": "error", "definition": grid._definition(cell, None)} for cell in grid.cells]
+    radii = {figure.cell["radius"] for figure in item.figures if "radius" in figure.cell}
+    assert bool(radii) == bool(item.certify)
+    rows += [{"status": "error", "definition": {"radius": radius}} for radius in radii]
     for figure in item.figures:
         compare(figure, rows)
 
@@ -87,7 +133,77 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "madry_mnist/published.json").read_text())
     assert kept[0]["figure"]["value"] == 98.8 and len(kept) == len(item.figures)
     text = (tmp_path / "madry_mnist/published.md").read_text()
-    assert text == page(item, compared) and "from memory" not in text and "| 98.80 | published |" in text
+    assert text == page(item, compared, overrides) and "| 98.80 | published |" in text
+    assert "from memory" not in text and "madry_mnist n=8`" in text and str(tmp_path) not in text
+
+
+@pytest.fixture
+def bare_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo in which only mnist/none was trained, and nothing in the cache."""
+    (tmp_path / "zoo/mnist").mkdir(parents=True)
+    shutil.copy(zoo.ZOO / "mnist/none.safetensors", tmp_path / "zoo/mnist")
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_a_network_that_is_not_trained_is_left_out_and_said_how_to_make(bare_zoo: Path) -> None:
+    item, given = find("madry_mnist"), {"n": 4, "source": "bundled"}
+    grid, waiting = opened(item, given, Report(), bare_zoo)
+    assert {cell.model.defense_name for cell in grid.cells} == {"none"} and len(waiting) == 5
+    compared = compare(item.figures[0], waiting)
+    assert compared.verdict == "not run; first: robustbench-local train zoo=mnist/adversarial_training"
+    assert compared.here is None and "not run" in page(item, [compared])
+    (bare_zoo / "zoo/mnist/none.safetensors").unlink()
+    with pytest.raises(NotHereError, match=r"train zoo=mnist/none; .*train zoo=mnist/adversarial_training$"):
+        opened(item, given, Report(), bare_zoo)
+    assert not list((bare_zoo / "cache").rglob("*.safetensors"))  # nothing was trained on the way
+
+
+def test_what_no_recipe_of_the_zoo_gives_is_trained_at_first_use(bare_zoo: Path) -> None:
+    grid, waiting = opened(find("transfer_defense_gan"), {"n": 4, "source": "bundled"}, Report(), bare_zoo)
+    assert len(grid.cells) == 12 and not waiting
+
+
+def test_all_goes_on_where_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {name: find(name) for name in ("trades_mnist", "squeezing_mnist_targeted")}
+    monkeypatch.setattr(command, "reproductions", lambda: chosen)
+    given = ["all", "dry_run=true", "n=4", "source=bundled", f"results={tmp_path}"]
+    assert main(given) == 0
+    out, err = capsys.readouterr()
+    assert "trades_mnist left out: trades_mnist needs weights=PATH" in err and "5 of 5 cells to do" in out
+    assert main([*given, "sources=bundled"]) == 2  # a mistake, and not something missing
+    assert "squeezing_mnist_targeted left out" in capsys.readouterr().err
+    assert main(["all", "weights=it.pt"]) == 2 and "give its name" in capsys.readouterr().err
+
+
+def test_certified_accuracy_of_a_smoothed_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "it.yaml").write_text(
+        "{data: mnist, models: [mnist_small], defenses: [none, randomized_smoothing], attacks: [fgsm],"
+        " threats: [l2:1], n: 12, source: bundled}"
+    )
+    grid = Grid(str(tmp_path / "it.yaml"), {"results": str(tmp_path)}, Report())
+    settings, most = Certify(n0=20, n=200, alpha=0.01), 0.5 * float(stats.norm.ppf(0.01 ** (1 / 200)))
+    radii = [0.0, 0.5, most + 1e-3]
+    rows = list(certified_rows(grid, settings, radii, Report()))
+    assert [each["definition"]["radius"] for each in rows] == radii
+    assert {each["definition"]["defense"] for each in rows} == {"randomized_smoothing"}
+    model, images = grid.workshop.make(grid.cells[-1].model), grid.images["mnist", None]
+    found = torch.cat([
+        certify(model, images[part], images.labels[part], 0.5, 20, 200, 0.01,
+                draws=Draws(0, images.ids[part]).stream("certified"))
+        for part in (slice(0, 10), slice(10, 12))
+    ])  # fmt: skip
+    expected = [float((found >= radius).double().mean()) for radius in radii]
+    assert [each["results"]["certified_accuracy"] for each in rows] == expected
+    assert expected[0] >= 0.75 and expected[0] >= expected[1] > expected[2] == 0  # beyond what 200 draws can certify
+    assert compare(Figure("it", {"radius": 0.5}, 50, figure="certified"), rows).here == 100 * expected[1]
+    monkeypatch.setattr(certified, "certify", None)
+    assert list(certified_rows(grid, settings, radii, Report())) == rows  # kept, and not measured again
+    with pytest.raises(TypeError):
+        list(certified_rows(grid, Certify(n0=20, n=201, alpha=0.01), radii, Report()))
 
 
 def test_missing_weights_say_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:

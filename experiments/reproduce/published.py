@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from experiments.reproduce.kinds import KINDS
 from robustbench_local.errors import ConfigError, did_you_mean
 from robustbench_local.settings import construct
 
@@ -28,8 +29,8 @@ class Figure:
     """One number of a paper, and which cell of the grid measures it again.
 
     value: in percent; None where the source's is not available to us. n: images behind it, where the source says so.
-    certainty: a key of CERTAINTY. figure: robust, clean (accuracies) or success (of the attack, among the images that
-    were right). cell: what the definition of its row must hold, a setting of the attack as attack.NAME.
+    certainty: a key of CERTAINTY. figure: a key of KINDS. cell: what the definition of its row must hold, a setting of
+    the attack as attack.NAME; rows: how many rows those are, of which the figure is then taken together.
     """
 
     what: str
@@ -38,6 +39,7 @@ class Figure:
     n: int | None = None
     certainty: str = "V"
     figure: str = "robust"
+    rows: int = 1
 
     def __post_init__(self) -> None:
         if self.certainty not in CERTAINTY or (self.value is None) != (self.certainty == "-"):
@@ -45,13 +47,17 @@ class Figure:
                 f'{self.what}: certainty "{self.certainty}" with value {self.value}: one of'
                 f" {', '.join(CERTAINTY)}, and - where there is no value"
             )
-        if self.figure not in ("robust", "clean", "success"):
-            raise ConfigError(f'{self.what}: figure "{self.figure}" is unknown: robust, clean or success')
+        if self.figure not in KINDS:
+            raise ConfigError(f'{self.what}: figure "{self.figure}" is unknown: one of {", ".join(KINDS)}')
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Published figures and what is known of where they come from. note: how our setting differs from theirs."""
+    """Published figures and what is known of where they come from.
+
+    note: how our setting differs from theirs. needs: keys that the user must give, and how to get what they name.
+    certify: settings of Certify, where figures are certified accuracies.
+    """
 
     name: str
     title: str
@@ -59,6 +65,7 @@ class Reproduction:
     note: str
     figures: tuple[Figure, ...]
     needs: dict[str, str] = field(default_factory=dict)
+    certify: dict[str, Any] = field(default_factory=dict)
 
     @property
     def grid(self) -> Path:

@@ -1,0 +1,52 @@
+"""Published figures beside ours, as a page and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.reproduce.compare import Compared
+from experiments.reproduce.published import Reproduction
+
+HEADS = ("figure, %", "published", "certainty", "here", "images", "difference", "95 % interval", "verdict")
+_OWN = ("results", "weights", "device", "source")  # of a user's machine: no part of what a page says it was made by
+
+
+def cells(compared: Compared) -> list[str]:
+    figure, low_high = compared.figure, compared.interval
+    return [
+        f"{figure.what} ({figure.figure.replace('_', ' ')})",
+        "not available" if figure.value is None else f"{figure.value:.2f}",
+        compared.origin,
+        "–" if compared.here is None else f"{compared.here:.2f}",
+        "–" if compared.here is None else str(compared.n),
+        "–" if compared.difference is None else f"{compared.difference:+.2f}",
+        "–" if low_high is None else f"{low_high[0]:+.1f} to {low_high[1]:+.1f}",
+        compared.verdict,
+    ]
+
+
+def page(item: Reproduction, compared: Sequence[Compared], overrides: Mapping[str, Any] | None = None) -> str:
+    lines = [f"# {item.title}", "", f"Source: {item.source}.", "", item.note, ""]
+    lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    lines += [f"| {' | '.join(cells(each))} |" for each in compared]
+    given = "".join(f" {key}={value}" for key, value in (overrides or {}).items() if key not in _OWN)
+    lines += [
+        "",
+        f"Made by `python -m experiments.reproduce {item.name}{given}`.",
+        "The interval is of the difference, for the luck of sampling images; where the source does not say how many it",
+        "took, its figure is taken as exact.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def show(item: Reproduction, compared: Sequence[Compared]) -> None:
+    table = Table(*HEADS, title=f"{item.title}. {item.source}")
+    for each in compared:
+        table.add_row(*cells(each))
+    console = Console()
+    console.print(table)
+    console.print(item.note, style="dim")
