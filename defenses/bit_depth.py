@@ -11,6 +11,8 @@ from defenses._wrapper import Wrapper, check
 from robustbench_local.draws import Draws
 from robustbench_local.smooth import smooth_round
 
+BLUR = 0.2  # of a level: see smooth_round; on MNIST in L2 the attacker's best of 0.1 to 0.3
+
 
 @dataclass(frozen=True)
 class BitDepth(Wrapper):
@@ -35,4 +37,4 @@ class BitDepth(Wrapper):
 
     def soft(self, x: Tensor, draws: Draws | None) -> Tensor:
         top = (1 << self.bits) - 1
-        return smooth_round(x * top) / top
+        return smooth_round(x * top, BLUR) / top

@@ -13,7 +13,7 @@ from wrapping import deployed, differentiates, digits, draws, gradient, keeps_th
 
 from defenses._wrapper import Wrapper
 from defenses.bilateral import Bilateral
-from defenses.bit_depth import BitDepth
+from defenses.bit_depth import BLUR, BitDepth
 from defenses.gaussian_blur import GaussianBlur
 from defenses.median import Median, comparators
 from defenses.non_local_means import NonLocalMeans
@@ -21,7 +21,6 @@ from defenses.total_variation import TotalVariation
 from defenses.wavelet import Wavelet
 from robustbench_local.errors import ConfigError
 from robustbench_local.plugins import find_defense
-from robustbench_local.smooth import BLUR
 
 DENOISERS: list[Wrapper] = [
     Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3), Wavelet(),
