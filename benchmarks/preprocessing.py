@@ -88,7 +88,6 @@ def cases() -> Iterator[tuple[Wrapper, list[Peer]]]:
     from PIL.ImageFilter import MedianFilter
 
     yield JPEG(75), [pillow(through_a_file), *kornia_jpeg()]
-    yield JPEG(75, surrogate="soft"), [*kornia_jpeg()]
     yield Median(3), [
         pillow(lambda image: image.filter(MedianFilter(3))),
         *scikit_image("filters", "median", np.ones((3, 3, 1))), *kornia("median_blur", 3),

@@ -17,17 +17,18 @@ class JPEG(Wrapper):
     """quality 1 .. 100, as libjpeg counts; subsampling of colour, 4:2:0 (the usual files) or 4:4:4 (none).
 
     codec: pillow takes the real one for every answer, image by image; torch is the same but for rare roundings, and
-    fast. surrogate: gradients see the identity (straight through), or JPEG with coefficients rounded softly.
+    fast. surrogate: gradients see JPEG with coefficients rounded smoothly (soft), or the identity, which is weaker.
     """
 
     summary: ClassVar[str] = "JPEG compression"
-    paper: ClassVar[str] = "Dziugaite et al. 2016, arXiv:1608.00853; Shin and Song 2017 (the soft surrogate)"
+    paper: ClassVar[str] = "Dziugaite et al. 2016, arXiv:1608.00853"
     family: ClassVar[str] = "preprocessing"
+    version: ClassVar[int] = 2
 
     quality: int = 75
     subsampling: jpeg.Subsampling = "4:2:0"
     codec: Literal["torch", "pillow"] = "torch"
-    surrogate: jpeg.Surrogate = "identity"
+    surrogate: jpeg.Surrogate = "soft"
 
     def __post_init__(self) -> None:
         jpeg.check_settings((self.quality,), self.subsampling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +18,8 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.train import Trainer
 
+Compress = Callable[[Tensor, int, jpeg.Subsampling], Tensor]
+
 
 @dataclass(frozen=True)
 class MultiJPEG(Wrapper):
@@ -29,6 +32,7 @@ class MultiJPEG(Wrapper):
     summary: ClassVar[str] = "JPEG at several qualities: a vote, or a random one per block (SHIELD)"
     paper: ClassVar[str] = "Das et al. 2017, arXiv:1705.02900 (vote); 2018, arXiv:1802.06816 (SHIELD)"
     family: ClassVar[str] = "preprocessing"
+    version: ClassVar[int] = 2
 
     qualities: tuple[int, ...] = (20, 40, 60, 80)
     mode: Literal["local", "vote"] = "local"
@@ -40,13 +44,20 @@ class MultiJPEG(Wrapper):
         jpeg.check_settings(self.qualities, self.subsampling)
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
+        return self._mixed(x, draws, jpeg.compressed)
+
+    def soft(self, x: Tensor, draws: Draws | None) -> Tensor:
+        return self._mixed(x, draws, jpeg.softly)
+
+    def _mixed(self, x: Tensor, draws: Draws | None, compress: Compress) -> Tensor:
+        """Each block from the quality that it draws."""
         assert draws is not None
         height, width = x.shape[2:]
         choice = draws.integers(len(self.qualities), 1, -(-height // 8), -(-width // 8))
         choice = choice.repeat_interleave(8, 2)[:, :, :height].repeat_interleave(8, 3)[..., :width]
         out = x
         for place, quality in enumerate(self.qualities):
-            out = torch.where(choice == place, jpeg.compressed(x, quality, self.subsampling), out)
+            out = torch.where(choice == place, compress(x, quality, self.subsampling), out)
         return out
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:

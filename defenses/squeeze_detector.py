@@ -65,6 +65,7 @@ class SqueezeDetector(Detecting):
         "rejects what squeezing (bit depth, median, non-local means) makes the network see otherwise"
     )
     paper: ClassVar[str] = "Xu et al. 2018, arXiv:1704.01155"
+    version: ClassVar[int] = 2
 
     bits: int | None = None
     median: int = 2

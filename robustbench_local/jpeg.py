@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustbench_local.errors import ConfigError
 from robustbench_local.linear import separable
+from robustbench_local.smooth import smooth_round
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 Surrogate = Literal["identity", "soft"]
@@ -34,6 +35,10 @@ _CHROMA = (
 )  # fmt: skip
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
+
+BLUR = (
+    0.25  # of a quantisation step: see smooth_round; for MNIST and CIFAR-10 together the attacker's best of 0.2 to 0.4
+)
 
 _ROW = 4 * math.sqrt(8)  # one over the unit in which libjpeg keeps sums of rows or columns
 
@@ -52,11 +57,12 @@ def compressed(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
 
 
 def softly(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
-    """The same where only coefficients are rounded, by round(z) + (z - round(z))^3 (Shin and Song 2017).
+    """The same where only coefficients are rounded, smoothly, and nothing is clamped: neither stops a gradient.
 
-    It has a gradient nearly everywhere: small where a coefficient sits firmly, large halfway between two.
+    Were rounding passed over instead, the way there and back would be the identity, and pixels that the network does
+    not look at would have no gradient; but through rounding every pixel of a block of 8 x 8 moves all the others.
     """
-    return _coded(x * 255, quality, subsampling, hard=False).clamp(0, 255) / 255
+    return _coded(x * 255, quality, subsampling, hard=False) / 255
 
 
 def by_pillow(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
@@ -80,11 +86,8 @@ def _whole(z: Tensor, hard: bool, bias: float | Tensor = 0.5) -> Tensor:
 
 
 def _coefficient(z: Tensor, hard: bool) -> Tensor:
-    """To the nearest integer, halves away from zero; or softly so."""
-    if hard:
-        return torch.copysign((z.abs() + 0.5).floor(), z)
-    rest = z - z.detach().round()
-    return z - rest + rest * rest * rest
+    """To the nearest integer, halves away from zero; or smoothly so."""
+    return torch.copysign((z.abs() + 0.5).floor(), z) if hard else smooth_round(z, BLUR)
 
 
 def _coded(levels: Tensor, quality: int, subsampling: Subsampling, hard: bool) -> Tensor:
@@ -124,7 +127,8 @@ def _plane(plane: Tensor, quality: int, table: tuple[tuple[int, ...], ...], hard
     step = _scaled(table, quality).to(plane).repeat(len(down) // 8, len(across) // 8)
     exact = down @ _fixed(plane @ across.mT, _ROW, hard)
     kept = _coefficient(_fixed(exact, 8, hard) / step, hard) * step
-    return _whole(_fixed(back @ kept, _ROW, hard) @ along.mT, hard).clamp(-128, 127)
+    out = _whole(_fixed(back @ kept, _ROW, hard) @ along.mT, hard)
+    return out.clamp(-128, 127) if hard else out
 
 
 def _fixed(z: Tensor, scale: float, hard: bool) -> Tensor:

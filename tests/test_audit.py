@@ -158,6 +158,13 @@ def test_nine_against_none_is_the_least_that_an_ordering_needs() -> None:
     assert paired(first, first).p == 1.0
 
 
+def test_what_costs_two_points_or_less_is_not_called_broken() -> None:
+    for left, felled, status in ((10, 9, Status.SUSPICIOUS), (25, 20, Status.SUSPICIOUS), (25, 21, Status.BROKEN)):
+        first, second = torch.zeros(1000, dtype=torch.bool), torch.zeros(1000, dtype=torch.bool)
+        first[:left], second[felled:left] = True, True
+        assert weaker(first, second, "")[0] is status
+
+
 def test_of_a_large_set_half_a_point_is_allowed_however_sure() -> None:
     first, second = torch.ones(10_000, dtype=torch.bool), torch.ones(10_000, dtype=torch.bool)
     second[:49] = False

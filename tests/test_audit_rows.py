@@ -164,6 +164,34 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("fell", "asked", "standing", "total", "status"),
+    [
+        (5, 5, 5, 300, Status.SUSPICIOUS),  # all that stood, and yet 1.7 points
+        (8, 8, 8, 24, Status.SUSPICIOUS),  # 33 points, which chance could give
+        (9, 9, 9, 24, Status.BROKEN),
+        (15, 20, 20, 1000, Status.SUSPICIOUS),
+        (17, 100, 208, 300, Status.SUSPICIOUS),  # a sixth of what stood
+        (60, 100, 208, 300, Status.BROKEN),
+        (60, 100, 3000, 10_000, Status.BROKEN),  # 0.6 points off the table, about 18 off what it says
+        (1, 100, 208, 300, Status.SOUND),
+    ],
+)
+def test_the_word_is_as_strong_as_the_gap(fell: int, asked: int, standing: int, total: int, status: Status) -> None:
+    finding = beside._finding(Retry("linf:0.1", "best", asked, tuple(range(fell)), ("a",)), standing, total)
+    assert finding.status is status
+    assert f"{fell} of {asked} images: {100 * fell / total:.1f} points off the worst case" in finding.evidence
+    assert (f"on all {standing} it would be about" in finding.evidence) is (asked < standing)
+
+
+def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
+    for felled, status in ((98, Status.SUSPICIOUS), (97, Status.BROKEN)):
+        made = made_up(("pgd", {"steps": 10}, [*range(felled)], {}))
+        for _, arrays in made:
+            arrays["distance"][:] = 0.01
+        assert statuses(made)["the budget is used"] is status
+
+
 def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "audits").mkdir()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KernelDensity
 from torch import Tensor, nn
 
 import robustbench_local as rbl
 from defenses._detector import Detector, scores
-from defenses.density_detector import Distant
+from defenses.density_detector import Dense, Distant, likeliest_bandwidth
 from defenses.squeeze_detector import log_odds
 from robustbench_local.data import open_data
 from robustbench_local.defense import Defense, rejection
@@ -28,6 +31,7 @@ from robustbench_local.train import Blank, Schedule, Trainer
 QUICK: dict[str, dict[str, Any]] = {
     "squeeze_detector": {},
     "density_detector": {},
+    "kernel": {"density": "kernel", "images": 500},
     "binary_detector": {"threat": "linf:0.3", "images": 200, "steps": 2, "epochs": 1, "width": 2},
 }
 
@@ -42,13 +46,17 @@ def detection(verdict: Verdict) -> dict[str, Any]:
     return found
 
 
+def defense(name: str, **settings: Any) -> Defense:
+    return find_defense("density_detector" if name == "kernel" else name, settings or QUICK[name])
+
+
 def draws() -> Draws:
     return Draws(0, torch.arange(1)).stream("build")
 
 
 @functools.cache
 def made(name: str, **settings: Any) -> Detector:
-    detector = find_defense(name, settings or QUICK[name]).build(rbl.load_model("zoo:mnist/none"), trainer(), draws())
+    detector = defense(name, **settings).build(rbl.load_model("zoo:mnist/none"), trainer(), draws())
     assert isinstance(detector, Detector)
     return detector
 
@@ -151,6 +159,67 @@ def test_density_is_the_mahalanobis_distance_from_the_nearest_class() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
 
 
+def kernels(net: nn.Module, images: int = 500) -> Dense:
+    detector = defense("kernel", density="kernel", images=images).build(net, trainer(), draws())
+    assert isinstance(detector, Dense)
+    return detector
+
+
+def test_kernel_density_is_scikit_learns_for_the_class_that_is_named() -> None:
+    detector = kernels(Wide())
+    images, width = trainer().images, float(detector.bandwidth)
+    features, new = (images[part].flatten(1)[:, 402:412].double() for part in (slice(500), slice(500, 540)))
+    y = images.labels[:500]
+    with torch.no_grad():
+        named = detector.net(images[500:540]).argmax(1)
+        found = detector.measure(images[500:540], None)[1]
+
+    def expected(of: Tensor) -> Tensor:
+        """By the kernels of each new image's own class; a kernel of scikit-learn's has a peak of (2 pi)^-5 / h^10."""
+        peak = -5 * math.log(2 * math.pi) - 10 * math.log(width)
+        fits = [KernelDensity(bandwidth=width).fit(features[y == k].numpy()) for k in range(10)]
+        logs = [fits[int(k)].score_samples(one[None].numpy())[0] for k, one in zip(of, new, strict=True)]
+        return torch.tensor([peak - log for log in logs]).log()
+
+    assert len(named.unique()) > 1
+    torch.testing.assert_close(found.double(), expected(named), rtol=1e-3, atol=1e-3)
+    assert (found.double() - expected((named + 1) % 10)).abs().max() > 0.1  # the broken twin: of another class
+
+
+def test_the_bandwidth_makes_each_image_likeliest_by_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(120) % 2
+    features = torch.randn(120, 3, generator=generator, dtype=torch.float64) + 8 * y[:, None]
+
+    def likelihood(width: float) -> float:
+        """scikit-learn's, leaving out one at a time."""
+        logs = []
+        for k in range(2):
+            own = features[y == k].numpy()
+            logs += [
+                KernelDensity(bandwidth=width).fit(np.delete(own, i, 0)).score_samples(own[i : i + 1])[0]
+                for i in range(len(own))
+            ]
+        return float(np.mean(logs))
+
+    found = likeliest_bandwidth(features, y)
+    assert likelihood(found) > max(likelihood(found * 1.2), likelihood(found / 1.2))
+    padded = torch.cat([features, features.new_full((120, 5), 3.0)], 1)  # what never varies says nothing
+    assert likeliest_bandwidth(padded, y) == pytest.approx(found)
+
+
+def test_a_class_without_images_has_a_finite_score() -> None:
+    detector = kernels(Wide())
+    detector.labels[detector.labels == 3] = 4
+    x = digits()[0]
+    detector.net.last.bias.data[3] += 100  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        out = detector(x)
+    assert (out[:, :10].argmax(1) == 3).all() and out.isfinite().all()
+    few = kernels(Wide(), images=10_000)  # more places than images: 500 stay empty
+    assert int((few.labels >= 0).sum()) == 500
+
+
 class Wide(nn.Module):
     """A linear network on 10 pixels."""
 
@@ -163,8 +232,9 @@ class Wide(nn.Module):
         return out
 
 
-def test_gradients_of_the_density_agree_with_differences() -> None:
-    detector = find_defense("density_detector", {}).build(rbl.load_model("zoo:mnist/none"), trainer(), draws()).double()
+@pytest.mark.parametrize("name", ["density_detector", "kernel"])
+def test_gradients_of_the_density_agree_with_differences(name: str) -> None:
+    detector = defense(name).build(rbl.load_model("zoo:mnist/none"), trainer(), draws()).double()
     x = digits(3)[0].double() * 0.8 + 0.1
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(detector(leaf)[:, 10].sum(), leaf)
@@ -182,7 +252,10 @@ def attacked(name: str, adaptive: bool) -> Verdict:
     return rbl.evaluate(made(name), *digits(), how[0], how[1], adaptive=adaptive, **how[2])
 
 
-@pytest.mark.parametrize("name, naive, adaptive", [("squeeze_detector", 0.7, 0.25), ("density_detector", 0.2, 0.05)])
+@pytest.mark.parametrize(
+    "name, naive, adaptive",
+    [("squeeze_detector", 0.7, 0.25), ("density_detector", 0.2, 0.05), ("kernel", 0.2, 0.05)],
+)
 def test_who_knows_of_the_detector_breaks_it(name: str, naive: float, adaptive: float) -> None:
     unaware, aware = (attacked(name, knows) for knows in (False, True))
     assert unaware.clean_accuracy > 0.85
@@ -206,7 +279,7 @@ def test_the_network_is_left_as_it_was() -> None:
     net = rbl.load_model("zoo:mnist/none")
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for name in QUICK:
-        detector = find_defense(name, QUICK[name]).build(net, trainer(400), draws())
+        detector = defense(name).build(net, trainer(400), draws())
         detector.train()
         assert not net.training and all(parameter.requires_grad for parameter in net.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -214,7 +287,7 @@ def test_the_network_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_checkpoint_holds_all_that_was_learnt(name: str) -> None:
-    again = find_defense(name, QUICK[name]).build(rbl.load_model("zoo:mnist/none"), Blank(), draws())
+    again = defense(name).build(rbl.load_model("zoo:mnist/none"), Blank(), draws())
     x = digits(4)[0]
     with torch.no_grad():
         assert not torch.equal(again(x), made(name)(x))
@@ -241,6 +314,7 @@ def test_it_goes_around_wrapped_and_random_networks() -> None:
         ("squeeze_detector", {"fpr": 0.9}, "fpr is 0.9"),
         ("squeeze_detector", {"bits": 9}, "bits is 9"),
         ("density_detector", {"ridge": 0.0}, "ridge is 0"),
+        ("density_detector", {"density": "gaussian"}, "mahalanobis or kernel"),
         ("binary_detector", {"threat": "l0:3"}, "threat is l0:3"),
         ("binary_detector", {"steps": 0}, "steps is 0"),
     ],

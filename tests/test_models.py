@@ -166,6 +166,15 @@ def test_a_pickle_is_refused_whatever_its_name(tmp_path: Path, name: str) -> Non
     assert not mark.exists()
 
 
+def test_a_header_whose_length_begins_as_a_pickle_does_is_none(tmp_path: Path) -> None:
+    path, firsts = tmp_path / "net.safetensors", set()
+    for padding in range(0, 256, 8):
+        save(path, nn.Linear(2, 2), {"note": "x" * padding})
+        firsts.add(path.read_bytes()[0])
+        assert load(path)[1] == {"note": "x" * padding}
+    assert 0x80 in firsts
+
+
 @pytest.mark.parametrize("nested", ["", "state_dict", "model"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_of_weights_is_read_when_asked_for(tmp_path: Path, nested: str, zipped: bool) -> None:

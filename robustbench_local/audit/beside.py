@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit.core import Finding, Status, by_share
+from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Status, by_share
 from robustbench_local.audit.rows import Arrays, RowFinding, audit_rows, group_of
 from robustbench_local.defense import is_stochastic
 from robustbench_local.evaluate import Tensors
@@ -114,32 +114,46 @@ def _with_retries(
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
     for threat in sorted(suspects):
-        again = _again([row for row in rows if row["definition"]["threat"] == threat], store, model, images)
+        own = [row for row in rows if row["definition"]["threat"] == threat]
+        read = [store.arrays(row["key"], "robust", "ids") for row in own]
+        stands = np.logical_and.reduce([arrays["robust"] for arrays in read])
+        again = _again(own, read[0]["ids"][stands], model, images)
         if again is not None:
             retries.append(again)
-            findings = [*findings, RowFinding(_finding(again), threat)]
+            findings = [*findings, RowFinding(_finding(again, int(stands.sum()), len(stands)), threat)]
     return Audit(keys, tuple(findings), tuple(retries))
 
 
-def _finding(retry: Retry) -> Finding:
-    result = by_share(torch.arange(retry.asked) < len(retry.fell), f"of those that stood, {retry.attack} succeeds")
+def _finding(retry: Retry, standing: int, total: int) -> Finding:
+    """standing: how many of all `total` images stood, of which `retry.asked` were tried again.
+
+    As `weaker` has it: broken takes most of what stood, more images than chance (exact McNemar) and two points.
+    """
+    fell = len(retry.fell)
+    lower, cost = fell / total, fell / retry.asked * standing / total
+    status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {retry.attack} succeeds")
+    if status is Status.BROKEN and (cost <= MATERIAL or Paired(fell, 0, total).p >= ALPHA):
+        status = Status.SUSPICIOUS
+    text = f"{text}: {100 * lower:.1f} points off the worst case"
+    if retry.asked < standing:
+        text += f"; on all {standing} it would be about {100 * cost:.0f}"
     return Finding(
-        "a stronger attack", *result, source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
+        "a stronger attack", status, text, {**figures, "lower": lower, "cost": cost},
+        source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )  # fmt: skip
 
 
-def _again(rows: list[Row], store: Store, model: nn.Module, images: Source) -> Retry | None:
-    """The stronger attack on the first images that all rows left standing; None where it knows no such norm."""
+def _again(rows: list[Row], standing: npt.NDArray[Any], model: nn.Module, images: Source) -> Retry | None:
+    """The stronger attack on the first of the images (by id) that all rows left standing; None where it knows no such
+    norm."""
     definition = rows[0]["definition"]
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
     random = is_stochastic(model)
     attack = find_attack(STRONGER, {"effort": EFFORT[random]})
     if threat.norm not in attack.norms or definition.get("targets") is not None:
         return None
-    read = [store.arrays(row["key"], "robust", "ids") for row in rows]
-    stands = np.logical_and.reduce([arrays["robust"] for arrays in read])
-    chosen = torch.as_tensor(read[0]["ids"][stands][: RANDOM if random else SAMPLE])
+    chosen = torch.as_tensor(standing[: RANDOM if random else SAMPLE])
     if not len(chosen):
         return None
     where = torch.isin(images.ids.cpu(), chosen).nonzero()[:, 0].to(images.ids.device)

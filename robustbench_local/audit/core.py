@@ -20,6 +20,7 @@ FAMILY = 0.05  # the chance that a sound model meets any false alarm among the p
 TESTS = 16  # paired tests in one audit
 ALPHA = FAMILY / TESTS  # Bonferroni: 9 images against none
 MOVE = 0.005  # half a point: what may be hidden or moved without a word
+MATERIAL = 0.02  # two points: what a stronger attack takes off before the weaker is called broken, see `weaker`
 
 
 class Status(IntEnum):
@@ -128,7 +129,9 @@ def paired(first: Tensor, second: Tensor) -> Paired:
 def weaker(first: Tensor, second: Tensor, what: str) -> Result:
     """Whether the first search, which left first (N,) standing, is weaker than the second.
 
-    Suspicious where it is for sure, broken where the second also felled most of what the first left.
+    Suspicious where it is for sure. Broken where the second also felled most of what the first left, and that is more
+    than two points of accuracy: of 300 images, of which few stand, a 95 % interval reaches as far, so that less than
+    that is no other picture of the model than its row gave already.
     """
     pair = paired(first, second)
     left = int(first.sum())
@@ -136,7 +139,8 @@ def weaker(first: Tensor, second: Tensor, what: str) -> Result:
     figures = {"first": left / max(pair.n, 1), "second": float(second.double().mean()), "p": pair.p}
     if not pair.above:
         return sound(text, **figures)
-    return broken(text, **figures) if 2 * pair.only_first > left else suspicious(text, **figures)
+    most = 2 * pair.only_first > left and pair.points > 100 * MATERIAL
+    return broken(text, **figures) if most else suspicious(text, **figures)
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

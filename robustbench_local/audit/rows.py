@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.core import MOVE, Finding, Result, Status, broken, by_share, sound, suspicious, weaker
+from robustbench_local.audit.core import (
+    MATERIAL,
+    MOVE,
+    Finding,
+    Result,
+    Status,
+    broken,
+    by_share,
+    sound,
+    suspicious,
+    weaker,
+)
 from robustbench_local.audit.reported import MISSING, SET_UP
 from robustbench_local.metrics import wilson
 from robustbench_local.oracle import Access
@@ -217,7 +228,9 @@ def budget(rows: list[Evidence]) -> Iterator[Result]:
         used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
         short = (used < HALF)[each.standing & each.clean]
         if len(short):
-            yield by_share(short, f"{each}: of the images that stand, less than half of eps is used")
+            status, text, figures = by_share(short, f"{each}: of the images that stand, less than half of eps is used")
+            few = int(short.sum()) <= MATERIAL * len(each.standing)
+            yield min(status, Status.SUSPICIOUS) if few else status, text, figures
 
 
 @row_check(

@@ -42,10 +42,11 @@ def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[s
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            pickled = file.read(4).startswith(_PICKLES)
+            head = file.read(9)
     except OSError as error:
         raise ModelError(f"cannot open the checkpoint {path}: {error.strerror}") from error
-    if not pickled:
+    # a safetensors file begins with the length of its header in 8 bytes, of which the lowest may be any pickle's first
+    if not head.startswith(_PICKLES) or (head[8:] == b"{" and not any(head[4:8])):
         state, metadata = _load_safetensors(path)
     elif allow_pickle:
         state, metadata = _load_pickle(path), {}
