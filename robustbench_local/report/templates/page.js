@@ -9,6 +9,7 @@ const boards = $("section.board[data-data]").map((section) => ({
   threat: section.dataset.threat,
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
+  glance: document.querySelector(`.glance [data-board="${section.querySelector("h2").id.slice(2)}"]`),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
@@ -34,6 +35,7 @@ function filter() {
       if (item.detail) item.detail.hidden = !fits;
     }
     board.section.hidden = !left;
+    if (board.glance) board.glance.hidden = !left;
     shown += left;
   }
   total.textContent = `${shown} of ${byId.size} shown`;
@@ -113,6 +115,14 @@ for (const control of controls) {
   control.addEventListener("input", () => { filter(); remember(); });
 }
 document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (link) { // the address holds the state, and no place on the page
+    event.preventDefault();
+    const goal = document.querySelector(link.getAttribute("href"));
+    goal.focus({ preventScroll: true });
+    goal.scrollIntoView();
+    return;
+  }
   const flag = event.target.closest("[data-flag]");
   const head = event.target.closest("thead th[data-key] button")?.parentElement;
   const row = event.target.closest("tr.row");
