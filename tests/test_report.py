@@ -279,6 +279,27 @@ def test_a_folder_of_folders_is_read_and_a_cell_counts_once(tmp_path: Path) -> N
         Results.read([tmp_path / "empty"])
 
 
+def test_each_grid_of_a_folder_of_grids_keeps_its_own_attacks_and_tables(tmp_path: Path) -> None:
+    """One grid's attacks must not make holes in the other's table, though images, threat and a model are the same."""
+    n = [1] * 20 + [0] * 4
+    stored(tmp_path / "a", a_row(n, ids="0:24"), a_row(n, ids="0:24", defense="jpeg"))
+    stored(tmp_path / "b", a_row(n, ids="0:24", attack="square", access="scores"), a_row(n, ids="0:24"))
+    results = Results.read([tmp_path])
+    assert len(results.rows) == 3
+    one, two = results.tables()
+    assert (one.grid, two.grid) == ("a", "b")
+    assert [len(table.attacks) for table in (one, two)] == [1, 2]
+    assert all(line.worst[-1] for table in (one, two) for line in table.lines)
+    assert "cifar10 test, linf:8/255, 24 images, b" in render.markdown([one, two])
+    write_report(results, tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {path.name[:2] for path in (tmp_path / "out" / "plots").iterdir()} == {"a-", "b-"}
+    (merged,) = Results.read([tmp_path / "a", tmp_path / "b"]).tables()  # parts of one grid
+    assert (merged.grid, len(merged.attacks)) == ("", 2)
+
+
 def test_the_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored(tmp_path / "a", a_row([1, 0, 0, 1]))
     stored(tmp_path / "b", a_row([1, 1, 0, 1], attack="fgsm"))

@@ -144,7 +144,8 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
     good = [row for _, row in judging if done(row)]
     total = len(judging)
     if len(good) == total:
-        yield Ground(True, f"All {total} attacks of this table ran to their end.")
+        ran = f"All {total} attacks of this table ran to their end." if total > 1 else "The attack ran to its end."
+        yield Ground(True, ran)
     else:
         yield Ground(False, f"{total - len(good)} of {total} attacks are missing or failed: no worst case, no rank.")
     levels = {row["definition"]["access"] for row in good}

@@ -71,7 +71,8 @@ class Board:
 
     @property
     def best(self) -> str:
-        return self.lines[0].name if len(self.lines) > 1 else words.named(self.table.lines[0])
+        bare = self.table.lines[0].defense.name == "none"
+        return self.lines[0].name if len(self.lines) > 1 or bare else words.defense(self.table.lines[0])
 
     @property
     def undefended(self) -> Rate | None:
@@ -95,7 +96,7 @@ def page(
         glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
         natures=[
             {
-                "name": words.data_name(table.data), "table": table, "pictures": list(map(_shown, each)),
+                "name": _nature(table), "table": table, "pictures": list(map(_shown, each)),
                 "lines": list(map(_weathered, table.lines)),
             }
             for table, each in corruptions
@@ -177,6 +178,14 @@ def _settings(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _families() -> dict[str, str]:
     """{defense: family} of the plug-ins that are installed here."""
     return {plugin.name: plugin.family or _UNKNOWN for plugin in listing(DEFENSES)}
+
+
+def _nature(table: CorruptionTable) -> str:
+    """ "CIFAR-10-C", "MNIST, other corruptions"."""
+    data = words.data_name(table.data)
+    name = "other corruptions" if table.benchmark == "other" else table.benchmark
+    under = f", under {table.under}" if table.under else ""
+    return f"{name if name.startswith(data) else f'{data}, {name}'}{under}"
 
 
 def _weathered(line: CorruptionLine) -> dict[str, Any]:

@@ -36,5 +36,5 @@ def model_of(line: Line, table: Table) -> str:
 
 def name_of(kind: str, table: Table, norm_only: bool = False) -> str:
     threat = table.threat.partition(":")[0] if norm_only else table.threat
-    parts = [table.data, table.split, threat, str(table.images), *([table.targets] if table.targets else [])]
-    return slug("-".join([*parts, *["random"] * table.stochastic, kind]))
+    parts = [table.grid, table.data, table.split, threat, str(table.images), table.targets]
+    return slug("-".join([*filter(None, parts), *["random"] * table.stochastic, kind]))

@@ -116,7 +116,7 @@ def _by_class(table: Table, results: Results) -> Iterator[Picture]:
         "Clean and robust accuracy by class. Weakest class of each model: "
         + "; ".join(f"{model_of(line, table)}, {one.name} at {percent(one.robust.value)} %" for one, line in worst),
         "The mean hides the weakest class: clean and worst-case accuracy of each class, and the gap between them.",
-        (table,), wide=True,
+        (table,), wide=len(known) > 1,
     )  # fmt: skip
 
 
@@ -126,7 +126,8 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
     for table in tables:
         norm, _, rest = table.threat.partition(":")
         if rest:
-            key = (table.data, table.split, table.images, norm, table.targets, table.stochastic, table.under)
+            same = (table.grid, table.data, table.split, table.images, table.targets, table.stochastic, table.under)
+            key = (norm, *same)
             groups[key].append((_eps(table), table))
     for group in groups.values():
         group.sort(key=lambda pair: pair[0])

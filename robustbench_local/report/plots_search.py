@@ -81,7 +81,7 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     )
     yield Picture(
         name_of("convergence", table), svg(figure), f"Best objective over steps of {len(attacks)} attacks.", caption,
-        (table,), wide=True,
+        (table,), wide=len(attacks) > 1,
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _spending(
         axes.set_xlim(left=0)
         in_percent(axes.yaxis)
     one_legend(figure, every)
-    yield Picture(name_of(name, table), svg(figure), f"{caption} One panel per attack.", caption, (table,), wide=True)
+    yield Picture(name_of(name, table), svg(figure), f"{caption} One panel per attack.", caption, (table,), wide=len(attacks) > 1)
 
 
 def _logarithmic(axes: Axes, longest: float) -> None:

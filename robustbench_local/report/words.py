@@ -46,7 +46,8 @@ def answer(table: Table) -> str:
             "No headline: an attack of this table is missing or failed on every model, and what it would have found"
             " nobody knows."
         )
-    found = f"at most {percent(worst.value)} % of the images withstand all attacks ({_interval(worst)})"
+    every = "all attacks" if len(table.attacks) > 1 else "the attack"
+    found = f"at most {percent(worst.value)} % of the images withstand {every} ({_interval(worst)})"
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {name}, {found}{clean}."
@@ -58,6 +59,7 @@ def answer(table: Table) -> str:
 def verdict(line: Line, table: Table) -> str:
     """What was measured of one model, in whole images."""
     n, clean, worst = table.images, line.clean, line.worst[-1]
+    every = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else "the attack"
     if clean is None:
         return f"No attack on {named(line)} came to an end."
     if table.stochastic:
@@ -65,7 +67,7 @@ def verdict(line: Line, table: Table) -> str:
         end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
-        end = f"at most {round(worst.value * n)} withstand all {len(table.attacks)} attacks" if worst else ""
+        end = f"at most {round(worst.value * n)} withstand {every}" if worst else ""
     return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
 
 

@@ -3,7 +3,8 @@
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
-const boards = $("section.board[data-data]").map((section) => ({
+const natures = $("section.nature");
+const boards = $("section.board[data-threat]").map((section) => ({
   section,
   data: section.dataset.data,
   threat: section.dataset.threat,
@@ -38,8 +39,10 @@ function filter() {
     if (board.glance) board.glance.hidden = !left;
     shown += left;
   }
+  const narrow = Boolean(words.length || want.threat || want.family || want.flag); // to models under attack
+  for (const section of natures) section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
   total.textContent = `${shown} of ${byId.size} shown`;
-  document.getElementById("nothing").hidden = shown > 0;
+  document.getElementById("nothing").hidden = shown > 0 || natures.some((section) => !section.hidden);
 }
 
 function order() {
