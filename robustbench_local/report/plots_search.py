@@ -128,7 +128,9 @@ def _spending(
         axes.set_xlim(left=0)
         in_percent(axes.yaxis)
     one_legend(figure, every)
-    yield Picture(name_of(name, table), svg(figure), f"{caption} One panel per attack.", caption, (table,), wide=len(attacks) > 1)
+    yield Picture(
+        name_of(name, table), svg(figure), f"{caption} One panel per attack.", caption, (table,), wide=len(attacks) > 1
+    )
 
 
 def _logarithmic(axes: Axes, longest: float) -> None:
