@@ -3,6 +3,7 @@
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
+const overview = document.querySelector(".glance"); // of few tables only
 const natures = $("section.nature");
 const boards = $("section.board[data-threat]").map((section) => ({
   section,
@@ -10,7 +11,7 @@ const boards = $("section.board[data-threat]").map((section) => ({
   threat: section.dataset.threat,
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
-  glance: document.querySelector(`.glance [data-board="${section.querySelector("h2").id.slice(2)}"]`),
+  glance: overview?.querySelector(`[data-board="${section.querySelector("h2").id.slice(2)}"]`),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
