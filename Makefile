@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev browser demo test slow check preflight clean
+.PHONY: help install dev browser picture demo test slow check preflight clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   ruff and mypy --strict"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
+	@echo "make picture results/leaderboard.png, the README's, from the page of results/"
 	@echo "make clean   remove .venv and caches; results stay"
 
 demo: .venv/.installed
@@ -36,6 +37,9 @@ dev: .venv/.installed-dev
 
 browser:
 	@sh .ci/browser
+
+picture: .venv/.installed-dev
+	$(PY) -W ignore::UserWarning .ci/picture.py
 
 preflight:
 	@sh .ci/preflight

@@ -142,7 +142,7 @@ class OnePixel(IterativeAttack):
 
     def _fittest(self, genes: Tensor, fitness: Tensor, x: Tensor) -> State:
         best = _members(genes, fitness.argmax(1, keepdim=True))
-        return {"x_adv": painted(x, best)[:, 0], "genes": genes, "fitness": fitness}
+        return {"x_adv": painted(x, best)[:, 0], "genes": genes, "fitness": fitness, "best_loss": fitness.amax(1)}
 
     def _fitness(self, genes: Tensor, oracle: Oracle, x: Tensor, y: Tensor) -> Tensor:
         """(N, P). A chunk of the samples at a time, for the images of all populations may not fit memory."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustbench_local.draws import Draws
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.trace import Trace
 
 State = dict[str, Tensor]
 AHEAD = 32  # steps whose first draws are made at once
@@ -68,7 +69,8 @@ class IterativeAttack(Attack):
 
     A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
-    A state that holds `given_up` (N,) bool retires those samples too, with what they have.
+    A state that holds `given_up` (N,) bool retires those samples too, with what they have. Of one that holds
+    `best_loss` (N,), the best value so far of what is climbed, the first round is traced.
     A round hands in its end, but for one that it has asked about itself (`ends_asked`) where every iterate counts.
 
     Rounds whose steps draw nothing and that know nothing of each other (`abreast`) run at once after the first, which
@@ -120,7 +122,9 @@ class IterativeAttack(Attack):
         state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
         everyone = torch.arange(len(x), device=x.device).repeat(len(turns))
         oracle = oracle[everyone]
-        ended = self._round(state, oracle, x[everyone], y[everyone], threat, streams[-1][everyone])
+        trace = Trace(oracle, range(0, self.steps, self.stride) if turns[0] == 0 else range(0))
+        ended = self._round(state, oracle, x[everyone], y[everyone], threat, streams[-1][everyone], trace)
+        trace.note()
         last = slice(-len(x), None)
         if not (self.ends_asked and oracle.every_iterate):
             left = ~oracle.done
@@ -130,7 +134,9 @@ class IterativeAttack(Attack):
                 oracle[left].submit(ended[left])
         return ended[last]
 
-    def _round(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+    def _round(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, trace: Trace
+    ) -> Tensor:
         """Where the steps end that begin at this state."""
         ended = state["x_adv"].clone()
         rows = torch.arange(len(x), device=x.device)
@@ -141,6 +147,7 @@ class IterativeAttack(Attack):
             if i not in streams and self.stride == 1:
                 streams = draws.ahead(range(i, min(i + AHEAD, self.steps)))
             state = self.step(state, oracle, x, y, threat, streams.get(i, draws), i)
+            trace.keep(i, rows, state)
             leaving = oracle.done
             if "given_up" in state:
                 leaving = leaving | state["given_up"]

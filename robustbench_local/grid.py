@@ -34,6 +34,7 @@ from robustbench_local.report.corruption_text import write_corruptions
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
+from robustbench_local.trace import others
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
 _TRIAL = 32  # images in the batch that a dry run times
@@ -259,7 +260,7 @@ def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     names += ["clean_bits", "bits", "bits_8bit", "won"]
     found = {name: getattr(verdict, name) for name in names}
     found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
-    found |= {f"note_{name}": values for name, values in verdict.notes.items()}
+    found |= {f"note_{name}": values for name, values in others(verdict.notes).items()}
     arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
     for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
         arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie

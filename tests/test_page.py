@@ -190,6 +190,35 @@ def test_a_row_opens_into_its_cells(visit: Visit) -> None:
     assert visit.page.locator("tr.detail").count() == 0
 
 
+def test_the_overview_answers_for_every_table_and_leads_there(visit: Visit) -> None:
+    rows = visit.page.locator(".glance tbody tr")
+    assert rows.count() == visit.page.locator("section.board").count() == 3
+    text = rows.first.inner_text()
+    for word in ("CIFAR-10, L∞ ball of radius 8/255", "trades", "66.7", "8.3"):  # 16 and, undefended, 2 of 24
+        assert word in text
+    visit.choose("family", "adversarial training")
+    assert visit.page.locator(".glance tbody tr:visible").count() == 1
+    before = visit.page.url
+    visit.page.locator(".glance a:visible").click()
+    assert visit.page.evaluate("document.activeElement.id") == "b-1"
+    visit.page.locator("a", has_text="Why believe it?").click()
+    assert visit.page.evaluate("document.activeElement.id") == "belief"
+    assert visit.page.url == before  # the state is still there
+    assert visit.names() == ["trades", "jpeg + trades"]
+
+
+def test_cautions_are_counted_and_can_be_sorted(visit: Visit) -> None:
+    board = visit.page.locator("section.board").first
+    board.locator("thead button", has_text="Cautions").click()
+    counts = [int(text) if text.isdigit() else 0 for text in board.locator("tr.row td:last-child").all_inner_texts()]
+    assert counts == sorted(counts)
+    row = board.locator("tr.row", has=visit.page.locator(".name > button", has_text="jpeg + trades"))
+    shown = row.locator("td:last-child").inner_text()
+    row.locator("button").first.click()
+    assert int(shown) == board.locator("tr.detail li.doubt").count() > 0
+    assert board.locator("tr.detail li").first.get_attribute("class") == "doubt"  # they come first
+
+
 def test_what_failed_is_said_and_has_no_rank(visit: Visit) -> None:
     row = visit.page.locator("tr.row", has=visit.page.locator(".name > button", has_text="median"))
     assert "no rank" in (row.locator(".rank").text_content() or "")

@@ -19,8 +19,11 @@ from robustbench_local.cli import main
 from robustbench_local.errors import StoreError
 from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
+from robustbench_local.report.drawing import wrapped
 from robustbench_local.report.latex import escape, latex
-from robustbench_local.report.plots import plots, severity_curves
+from robustbench_local.report.plots import plots
+from robustbench_local.report.plots_corruption import corruption_plots
+from robustbench_local.report.plots_search import falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 from robustbench_local.report.text import visible
@@ -156,11 +159,9 @@ def test_every_plot_that_rows_allow_is_drawn_and_is_the_same_at_every_run(tmp_pa
 
 
 def test_curves_go_through_the_figures_of_the_rows(tmp_path: Path) -> None:
-    from robustbench_local.report.plots import _falling
-
     clean = np.array([1, 1, 1, 1, 0], bool)
     robust = np.array([0, 1, 0, 0, 0], bool)
-    x, y = _falling(clean, robust, np.array([5, 100, 2, 5, 0]), 100)
+    x, y = falling(clean, robust, np.array([5, 100, 2, 5, 0]), 100)
     assert x.tolist() == [0, 2, 5, 5, 100]
     assert y.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
 
@@ -183,8 +184,7 @@ def test_corruptions_have_a_section_and_a_curve_and_a_missing_cell_leaves_a_gap(
     results = results_of(tmp_path, *made)
     (table,) = corruption_tables(results.rows)
     assert [line.accuracy(severity=3) is None for line in table.lines] == [False, True]
-    drawn = severity_curves(table)
-    assert drawn is not None
+    (drawn,) = corruption_plots(table)  # of two corruptions no heat map
     assert drawn.name == "cifar10-test-24-CIFAR-10-C-severity"
     write_report(results, tmp_path / "out")
     assert (tmp_path / "out" / "plots" / f"{drawn.name}.svg").exists()
@@ -192,6 +192,61 @@ def test_corruptions_have_a_section_and_a_curve_and_a_missing_cell_leaves_a_gap(
     assert "CIFAR-10-C" in text
     assert "a cell failed or is missing" in text
     assert ">50.0<" in text  # (20 + 12 + 4) / 72
+
+
+def test_each_corruption_has_a_column_of_the_heat_map(tmp_path: Path) -> None:
+    made = []
+    for attack, stands in (("fog", 20), ("snow", 10), ("frost", 4)):
+        row, bits = a_row(
+            [1] * stands + [0] * (24 - stands), ids="0:24", attack=attack, access="none", threat="none",
+            attack_settings={"severity": 3},
+        )  # fmt: skip
+        row["definition"]["corruption"] = "CIFAR-10-C"
+        row["results"]["corruption_accuracy"] = row["results"]["robust_accuracy"]
+        made.append((row, bits))
+    (table,) = corruption_tables(results_of(tmp_path, *made).rows)
+    (drawn,) = corruption_plots(table)  # of a single severity no curve
+    assert drawn.name.endswith("corruptions")
+    assert "undefended: frost, 16.7 %" in drawn.alt
+    for text in ("fog", "snow", "frost", "83.3", "41.7", "16.7"):
+        assert f">{text}<" in drawn.svg
+
+
+def test_convergence_is_drawn_of_rows_that_tell_it_and_of_enough_images(tmp_path: Path) -> None:
+    def with_trace(images: int, **about: Any) -> tuple[Row, np.ndarray]:
+        row, bits = a_row([1] * 20 + [0] * 4, ids="0:24", **about)
+        levels = {"low": [0.1, 0.2, 0.3], "median": [0.2, 0.4, 0.5], "high": [0.3, 0.7, 0.9]}
+        row["results"]["trace"] = {"images": images, "steps": [1, 5, 10], **levels}
+        return row, bits
+
+    results = results_of(
+        tmp_path, with_trace(20, attack="apgd"), with_trace(4, attack="apgd", defense="few"),
+        with_trace(20, attack="one_pixel", access="scores"), a_row([1] * 24, ids="0:24", attack="pgd"),
+    )  # fmt: skip
+    (drawn,) = [picture for picture in plots(tables_of(results), results) if picture.name.endswith("convergence")]
+    assert "of 2 attacks" in drawn.alt
+    for text in ("apgd", "one_pixel", "generations", "steps", "undefended"):
+        assert f">{text}<" in drawn.svg
+    assert ">few<" not in drawn.svg
+    assert ">pgd<" not in drawn.svg
+
+
+def test_naive_attacks_and_those_judged_by_their_end_have_no_curve_over_steps(tmp_path: Path) -> None:
+    stands = [1] * 12 + [0] * 12
+    naive, bits = a_row(stands, ids="0:24", attack="mim")
+    naive["definition"]["adaptive"] = False
+    results = results_of(
+        tmp_path, a_row(stands, ids="0:24"), (naive, bits), a_row(stands, ids="0:24", attack="bim", count="last")
+    )
+    (drawn,) = [picture for picture in plots(tables_of(results), results) if picture.name.endswith("steps")]
+    assert ">pgd<" in drawn.svg
+    assert not re.search(r">[^<]*(mim|bim)[^<]*<", drawn.svg)
+
+
+def test_long_labels_are_broken_where_they_can_be() -> None:
+    assert wrapped("apgd (loss=ce)", 13) == "apgd\n(loss=ce)"
+    assert wrapped("apgd (loss=ce)", 14) == "apgd (loss=ce)"
+    assert wrapped("pgd (step_size=None, loss=multi_targeted)", 14) == "pgd\n(step_size=\nNone, loss=\nmulti_…"
 
 
 def test_tables_of_few_images_have_no_plots(tmp_path: Path) -> None:
@@ -222,6 +277,27 @@ def test_a_folder_of_folders_is_read_and_a_cell_counts_once(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="holds no rows"):
         Results.read([tmp_path / "empty"])
+
+
+def test_each_grid_of_a_folder_of_grids_keeps_its_own_attacks_and_tables(tmp_path: Path) -> None:
+    """One grid's attacks must not make holes in the other's table, though images, threat and a model are the same."""
+    n = [1] * 20 + [0] * 4
+    stored(tmp_path / "a", a_row(n, ids="0:24"), a_row(n, ids="0:24", defense="jpeg"))
+    stored(tmp_path / "b", a_row(n, ids="0:24", attack="square", access="scores"), a_row(n, ids="0:24"))
+    results = Results.read([tmp_path])
+    assert len(results.rows) == 3
+    one, two = results.tables()
+    assert (one.grid, two.grid) == ("a", "b")
+    assert [len(table.attacks) for table in (one, two)] == [1, 2]
+    assert all(line.worst[-1] for table in (one, two) for line in table.lines)
+    assert "cifar10 test, linf:8/255, 24 images, b" in render.markdown([one, two])
+    write_report(results, tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {path.name[:2] for path in (tmp_path / "out" / "plots").iterdir()} == {"a-", "b-"}
+    (merged,) = Results.read([tmp_path / "a", tmp_path / "b"]).tables()  # parts of one grid
+    assert (merged.grid, len(merged.attacks)) == ("", 2)
 
 
 def test_the_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from robustbench_local import trace
 from robustbench_local.metrics.calibration import calibration, confidence
 from robustbench_local.metrics.classification import classification
 from robustbench_local.metrics.curves import nearest, quantiles
@@ -53,7 +54,8 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     all that were right, infinite (None) where no attack won. queries_to_success are the forward passes of those
     that fell, of attacks that stop there. corruption_ figures are there for corruptions only, detector for
     detectors. forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image
-    was judged. notes are means over the images that have one.
+    was judged. notes are means over the images that have one. trace: quartiles, over the images that stood, of the
+    best objective after so many steps; None where none stood or the attack tells none.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     labels = verdict.labels.cpu().numpy()
@@ -84,7 +86,8 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "backwards_mean": float(verdict.backwards.double().mean()),
         "prepared_forwards": verdict.prepared_forwards,
         "prepared_backwards": verdict.prepared_backwards,
-        "notes": {name: float(values.double().nanmean()) for name, values in verdict.notes.items()},
+        "notes": {name: float(values.double().nanmean()) for name, values in trace.others(verdict.notes).items()},
+        "trace": _short(_trace(verdict)),
         "distance_median": float(np.quantile(distance[fell], 0.5, method="lower")) if fell.any() else None,
         "distance": _short(_distances(verdict, distance, clean)),
         "queries_to_success": _queries(verdict, fell),
@@ -149,6 +152,18 @@ def _queries(verdict: Verdict, fell: npt.NDArray[np.bool_]) -> dict[str, Any] | 
     if verdict.bits is not None or verdict.won is not None or not fell.any():
         return None
     return quantiles(_array(verdict.forwards)[fell])
+
+
+def _trace(verdict: Verdict) -> dict[str, Any] | None:
+    known = trace.of(verdict.notes)
+    if not known or not verdict.robust.any():
+        return None
+    best = np.stack([_array(values[verdict.robust]) for values in known.values()])
+    best = best[:, np.isfinite(best).all(0)]
+    if not best.shape[1]:
+        return None
+    low, median, high = np.quantile(best, (0.25, 0.5, 0.75), axis=1).tolist()
+    return {"images": best.shape[1], "steps": list(known), "low": low, "median": median, "high": high}
 
 
 def _array(tensor: Tensor) -> Floats:

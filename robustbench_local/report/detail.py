@@ -18,7 +18,7 @@ from robustbench_local.store import Row
 _SHOWN = {  # the measures that have a place of their own on the page
     "n", "stochastic", "clean_accuracy", "clean_interval", "robust_accuracy", "robust_interval",
     "robust_accuracy_8bit", "per_class", "forwards_mean", "backwards_mean", "prepared_forwards", "prepared_backwards",
-    "notes", "distance_median", "seconds", "flags",
+    "notes", "distance_median", "seconds", "flags", "classes",
 }  # fmt: skip
 
 
@@ -55,10 +55,11 @@ class Class:
 
 @dataclass(frozen=True)
 class Ground:
-    """One reason to believe, or to doubt."""
+    """One reason to believe, or to doubt. audit: a check of the audit that found nothing."""
 
     good: bool
     text: str
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,18 @@ class Detail:
     settings: tuple[tuple[str, str], ...]
     measures: tuple[tuple[str, str], ...]
 
+    @property
+    def cautions(self) -> int:
+        return sum(not ground.good for ground in self.grounds)
+
 
 def detail(line: Line, table: Table, results: Results) -> Detail:
     cells = [_cell(str(label), row) for label, row in zip(table.attacks, line.rows, strict=True)]
     cells.sort(key=lambda cell: (cell.robust is None, cell.robust.value if cell.robust else 0.0, cell.attack))
     return Detail(
         verdict=verdict(line, table), cells=tuple(cells), classes=tuple(_classes(line, table, results)),
-        grounds=tuple(_grounds(line, table, results)), settings=tuple(_settings(line)), measures=tuple(_measures(line)),
+        grounds=tuple(sorted(_grounds(line, table, results), key=lambda ground: ground.good)),
+        settings=tuple(_settings(line)), measures=tuple(_measures(line)),
     )  # fmt: skip
 
 
@@ -138,7 +144,8 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
     good = [row for _, row in judging if done(row)]
     total = len(judging)
     if len(good) == total:
-        yield Ground(True, f"All {total} attacks of this table ran to their end.")
+        ran = f"All {total} attacks of this table ran to their end." if total > 1 else "The attack ran to its end."
+        yield Ground(True, ran)
     else:
         yield Ground(False, f"{total - len(good)} of {total} attacks are missing or failed: no worst case, no rank.")
     levels = {row["definition"]["access"] for row in good}
@@ -166,8 +173,10 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
             if each.threat == table.threat and found.status is not Status.UNCHECKED:
                 sound = found.status is Status.SOUND
                 advice = "" if sound or not found.advice else f" {found.advice[0].upper()}{found.advice[1:]}."
-                said = f"Audit, {found.check}: {found.status.name.lower()}, {found.evidence}."
-                yield Ground(sound, visible(said + advice))
+                said = f"{found.check}: {found.evidence}."
+                if not sound:
+                    said = f"Audit, {found.status.name.lower()}: {said}"
+                yield Ground(sound, visible(said + advice), audit=sound)
 
 
 def _settings(line: Line) -> Iterator[tuple[str, str]]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from robustbench_local.metrics.rates import Rate
+from robustbench_local.report.text import DASH, percent
 
 INK, SOFT, LINE = "#1e2126", "#5a6069", "#dedad2"
 _DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40"}
@@ -23,7 +31,7 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8,
     "axes.axisbelow": True, "axes.titlesize": 10.0, "axes.titlelocation": "left", "legend.frameon": False,
     "legend.fontsize": 9.0, "lines.linewidth": 1.6, "lines.markersize": 4.5, "axes.titlecolor": INK,
-    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.use": True, "text.parse_math": False,  # $ in a name begins no formula
 }  # fmt: skip
 
 
@@ -33,12 +41,14 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(count: int, across: int = 3, width: float = 3.1, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels that share their axes."""
+def panels(
+    count: int, across: int = 3, width: float = 3.1, height: float = 2.5, *, sharing: bool = True
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """A figure of `count` panels that share their axes, or have each their own."""
     columns = min(count, across)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(width * columns, 5.2), height * rows + 0.6))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    axes = figure.subplots(rows, columns, sharex=sharing, sharey=sharing, squeeze=False).ravel().tolist()
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, axes[:count]
@@ -64,3 +74,61 @@ def svg(figure: Figure) -> str:
     )  # fmt: skip
     own = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
     return re.sub(r"(<svg[^>]*>)", lambda found: found.group(1) + own, text, count=1)
+
+
+def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes]:
+    """A map of shares (rows, columns) in percent, each cell with its figure; NaN is a dash."""
+    figure, (axes,) = panels(1, width=9.3, height=1.0 + 0.34 * len(rows))
+    axes.imshow(values, cmap=TEAL, vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        missing = np.isnan(value)
+        colour = SOFT if missing else "#ffffff" if value > 0.62 else "#101316"
+        said = DASH if missing else percent(value)
+        axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=9 if len(columns) < 12 else 7.5)
+    across = 100 // len(columns)  # letters that fit side by side
+    if across >= 13:
+        axes.set_xticks(range(len(columns)), [wrapped(name, across) for name in columns], fontsize=9)
+    else:
+        axes.set_xticks(range(len(columns)), map(short, columns), rotation=40, ha="right", fontsize=9)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
+
+
+def short(text: str, most: int = 34) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def wrapped(text: str, width: int, lines: int = 4) -> str:
+    """Over several lines, broken before a bracket and where words, names and values end; the rest is …"""
+    head, bracket, rest = text.partition(" (")
+    found = [""]
+    for word in re.split(r"(?<=[ _=])", text if not bracket or len(text) <= width else f"{head} "):
+        if found[-1] and len(found[-1] + word.rstrip()) > width:
+            found.append("")
+        found[-1] += word
+    if bracket and len(text) > width:
+        found += wrapped(f"({rest}", width, lines).splitlines()
+    return "\n".join(each.strip() for each in found[:lines]) + "…" * (len(found) > lines)
+
+
+def dashes(place: int) -> Any:
+    return ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))[place % 4]
+
+
+def reach(rate: Rate) -> npt.NDArray[np.float64]:
+    """The interval as errorbar() wants it."""
+    return np.maximum([[rate.value - rate.low], [rate.high - rate.value]], 0)
+
+
+def in_percent(*axes: Axis) -> None:
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+
+
+def one_legend(figure: Figure, every: Sequence[Axes]) -> None:
+    found = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(1 + len(every), 3))

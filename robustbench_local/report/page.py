@@ -7,27 +7,29 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from robustbench_local.plugins import DEFENSES, listing
 from robustbench_local.report import words
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
-from robustbench_local.report.plots import Picture
+from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Line, Rate, Table, done
+from robustbench_local.report.table import Label, Line, Rate, Table, done
 from robustbench_local.report.text import FLAGS, percent, visible
 
 _UNKNOWN = "other"
+_GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of a board: its name is what sets it apart there.
+    """One model of a board: its name is what sets it apart there, of the rest, where that differs.
 
     id is the same as long as table, model and defense are: links name it.
     """
@@ -41,7 +43,7 @@ class Entry:
     robust: Rate | None
     lower: tuple[Rate | None, ...]
     missing: list[str]
-    strongest: str
+    strongest: Label | None
     families: list[str]
     flags: list[Flag]
     searched: str
@@ -51,21 +53,37 @@ class Entry:
 @dataclass(frozen=True)
 class Board:
     """A table as a section of the page. lower: other worst cases, by name: of attackers who see
-    less, of the union over norms.
+    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one.
     """
 
     table: Table
     within: str
     answer: str
+    shared: str
     lower: list[str]
     lines: list[Entry]
     attacks: list[dict[str, str]]
     pictures: list[dict[str, Any]]
 
+    @property
+    def name(self) -> str:
+        return f"{words.data_name(self.table.data)}, {self.within}{', random models' if self.table.stochastic else ''}"
+
+    @property
+    def best(self) -> str:
+        bare = self.table.lines[0].defense.name == "none"
+        return self.lines[0].name if len(self.lines) > 1 or bare else words.defense(self.table.lines[0])
+
+    @property
+    def undefended(self) -> Rate | None:
+        """The robust accuracy to compare with: of the best model without a defense."""
+        bare = (line.worst[-1] for line in self.table.lines if line.defense.name == "none")
+        return next((rate for rate in bare if rate), None)
+
 
 def page(
     tables: Sequence[Table], results: Results, pictures: Sequence[Picture], title: str,
-    corruptions: Sequence[tuple[CorruptionTable, Picture | None]] = (),
+    corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
 ) -> str:  # fmt: skip
     """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
     boards = [_board(table, results, pictures) for table in tables]
@@ -73,11 +91,15 @@ def page(
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment().get_template("page.html.j2").render(
-        title=visible(title), boards=boards, count=len(entries), script=script, policy=policy(f"'sha256-{digest}'"),
+        title=visible(title), boards=boards, count=len(entries), glance=1 < len(boards) <= _GLANCE,
+        script=script, policy=policy(f"'sha256-{digest}'"),
         glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
         natures=[
-            {"table": table, "picture": picture and _shown(picture), "lines": list(map(_weathered, table.lines))}
-            for table, picture in corruptions
+            {
+                "name": _nature(table), "table": table, "pictures": list(map(_shown, each)),
+                "lines": list(map(_weathered, table.lines)),
+            }
+            for table, each in corruptions
         ],
         filters=[
             ("data", "Data", sorted({board.table.data for board in boards})),
@@ -90,10 +112,12 @@ def page(
 
 def environment() -> jinja2.Environment:
     """Templates in which every value is escaped, and a name that is not there is an error."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("robustbench_local.report"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
+    return made
 
 
 def policy(script: str) -> str:
@@ -108,16 +132,20 @@ def _asset(name: str) -> str:
 def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board:
     defended = len({str(line.defense) for line in table.lines}) > 1
     entries = [_entry(line, place, defended, table, results) for place, line in enumerate(table.lines, 1)]
+    shared = entries[0].of if len({entry.of for entry in entries}) == 1 < len(entries) else ""
+    if shared:
+        entries = [replace(entry, of="") for entry in entries]
     lower = [f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]]
     return Board(
-        table, words.within(table.threat), words.answer(table), [*lower, *table.union], entries, list(_attacks(table)),
+        table, words.within(table.threat), words.answer(table), shared, [*lower, *table.union], entries,
+        list(_attacks(table)),
         [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
     )  # fmt: skip
 
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
     cells = list(zip(table.attacks, line.rows, strict=True))
-    good = [(str(label), row["results"]["robust_accuracy"]) for label, row in cells if done(row)]
+    good = [(label, row["results"]["robust_accuracy"]) for label, row in cells if done(row) and not label.naive]
     flags = flags_of(line.rows)
     defense = words.defense(line)
     name, of = (defense, line.model) if defended else (line.model, defense)
@@ -129,7 +157,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         place=place, rank=str(line.rank).replace('-', '–') if line.rank else '', name=name, of=of,
         clean=line.clean, robust=line.worst[-1], lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
-        strongest=min(good, key=lambda found: found[1])[0] if good else "",
+        strongest=min(good, key=lambda found: found[1])[0] if good else None,
         families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
         flags=flags, searched=visible(" ".join(terms).lower()), detail=detail(line, table, results),
     )  # fmt: skip
@@ -152,11 +180,20 @@ def _families() -> dict[str, str]:
     return {plugin.name: plugin.family or _UNKNOWN for plugin in listing(DEFENSES)}
 
 
+def _nature(table: CorruptionTable) -> str:
+    """ "CIFAR-10-C", "MNIST, other corruptions"."""
+    data = words.data_name(table.data)
+    name = "other corruptions" if table.benchmark == "other" else table.benchmark
+    under = f", under {table.under}" if table.under else ""
+    return f"{name if name.startswith(data) else f'{data}, {name}'}{under}"
+
+
 def _weathered(line: CorruptionLine) -> dict[str, Any]:
     """A model's line under corruptions, the worst of them by name."""
     worst = line.worst
     return {
-        "model": visible(line.model), "defense": str(line.defense), "clean": line.clean, "mean": line.accuracy(),
+        "model": visible(line.model), "defense": words.defense(line),
+        "clean": None if line.clean is None else Rate(line.clean, line.clean, line.clean), "mean": line.accuracy(),
         "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
     }  # fmt: skip
 

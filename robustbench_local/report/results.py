@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,18 @@ from robustbench_local.audit.beside import Audit
 from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.errors import StoreError
 from robustbench_local.report.table import Table, robust_tables, standing_in
+from robustbench_local.report.text import visible
 from robustbench_local.store import Array, Row, Store
 
 
 @dataclass(frozen=True)
 class Results:
-    """rows, and per key the store that holds its arrays."""
+    """rows, and per key the store that holds its arrays. grids: of several, the rows of each by its folder's name."""
 
     rows: Sequence[Row]
     stores: dict[str, Store]
     _standing: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    grids: dict[str, list[Row]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, rows: Iterable[Row], store: Store) -> Results:
@@ -34,16 +36,22 @@ class Results:
     def read(cls, folders: Iterable[str | Path]) -> Results:
         """All rows of these folders; a cell that is in several of them counts once. StoreError where there is none.
 
-        A folder that holds no rows stands for those of its subfolders that do.
+        A folder that holds no rows stands for those of its subfolders that do; each of them is then a grid by itself,
+        with attacks and tables of its own, while folders that are named are parts of one.
         """
         rows: dict[str, Row] = {}
         stores: dict[str, Store] = {}
-        for folder in (one for name in folders for one in with_rows(Path(name).expanduser())):
+        named = [Path(name).expanduser() for name in folders]
+        found = [one for folder in named for one in with_rows(folder)]
+        grids: dict[str, list[Row]] = {}
+        for folder in found:
             store = Store(folder)
-            for row in store.rows():
+            grids[folder.name] = store.rows()
+            for row in grids[folder.name]:
                 if row["key"] not in rows or rows[row["key"]]["status"] != "ok":
                     rows[row["key"]], stores[row["key"]] = row, store
-        return cls(list(rows.values()), stores)
+        alone = len(named) > 1 or len([name for name, own in grids.items() if own]) < 2
+        return cls(list(rows.values()), stores, grids={} if alone else grids)
 
     def arrays(self, row: Row, *names: str) -> dict[str, Array]:
         """Those of these arrays that a good row has. StoreError where they are damaged."""
@@ -57,8 +65,15 @@ class Results:
         return self._standing[key]
 
     def tables(self) -> list[Table]:
-        """The tables of all rows, as audited."""
-        return robust_tables(self.rows, self.standing, self.audits)
+        """The tables of all rows, as audited; of several grids each one's, those of the most images first."""
+        if not self.grids:
+            return robust_tables(self.rows, self.standing, self.audits)
+        found = [
+            replace(table, grid=visible(name))
+            for name, rows in self.grids.items()
+            for table in robust_tables(rows, self.standing, self.audits)
+        ]
+        return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
     @functools.cached_property
     def audits(self) -> list[Audit]:

@@ -74,7 +74,7 @@ class Table:
     """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
 
     union: the name of the worst case over this threat model and those of other norms, where there are any.
-    under: the corruption and severity that images met before.
+    under: the corruption and severity that images met before. grid: whose table it is, where several are shown.
     """
 
     data: str
@@ -89,6 +89,7 @@ class Table:
     notes: tuple[str, ...]
     union: tuple[str, ...] = ()
     under: str | None = None
+    grid: str = ""
 
     @property
     def within(self) -> str:
@@ -98,7 +99,7 @@ class Table:
     def title(self) -> str:
         parts = [f"{self.data} {self.split}", self.within, f"{self.images} images"]
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
-        return ", ".join(parts)
+        return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
 
 def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] = ()) -> list[Table]:

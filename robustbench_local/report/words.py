@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from robustbench_local.report.corruption import CorruptionLine
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import interval, percent
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+_DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 def within(threat: str) -> str:
@@ -18,11 +20,15 @@ def within(threat: str) -> str:
     return "no norm bound" if norm == "none" else threat
 
 
+def data_name(data: str) -> str:
+    return _DATA.get(data, data)
+
+
 def norm_name(norm: str) -> str:
     return _NORMS.get(norm, norm)
 
 
-def defense(line: Line) -> str:
+def defense(line: Line | CorruptionLine) -> str:
     return "undefended" if str(line.defense) == "none" else str(line.defense)
 
 
@@ -31,26 +37,29 @@ def named(line: Line) -> str:
 
 
 def answer(table: Table) -> str:
-    """What the table says of its best model."""
+    """What the table says of its best model, which is named by what sets it apart."""
     best = table.lines[0]
+    name = defense(best) if len({line.model for line in table.lines}) == 1 < len(table.lines) else named(best)
     worst = best.worst[-1]
     if worst is None:
         return (
             "No headline: an attack of this table is missing or failed on every model, and what it would have found"
             " nobody knows."
         )
-    found = f"at most {percent(worst.value)} % of the images withstand all attacks ({_interval(worst)})"
+    every = "all attacks" if len(table.attacks) > 1 else "the attack"
+    found = f"at most {percent(worst.value)} % of the images withstand {every} ({_interval(worst)})"
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
-        return f"Of {named(best)}, {found}{clean}."
+        return f"Of {name}, {found}{clean}."
     shared = best.rank.worst - best.rank.best if best.rank else 0
     tie = f" {shared} other{'s' if shared > 1 else ''} cannot be told apart from it on these images." if shared else ""
-    return f"Most robust here is {named(best)}: {found}{clean}.{tie}"
+    return f"Most robust here is {name}: {found}{clean}.{tie}"
 
 
 def verdict(line: Line, table: Table) -> str:
     """What was measured of one model, in whole images."""
     n, clean, worst = table.images, line.clean, line.worst[-1]
+    every = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else "the attack"
     if clean is None:
         return f"No attack on {named(line)} came to an end."
     if table.stochastic:
@@ -58,7 +67,7 @@ def verdict(line: Line, table: Table) -> str:
         end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
-        end = f"at most {round(worst.value * n)} withstand all {len(table.attacks)} attacks" if worst else ""
+        end = f"at most {round(worst.value * n)} withstand {every}" if worst else ""
     return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
 
 

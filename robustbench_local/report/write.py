@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from robustbench_local.files import whole_file
@@ -9,7 +10,8 @@ from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.latex import latex
 from robustbench_local.report.page import page
-from robustbench_local.report.plots import plots, severity_curves
+from robustbench_local.report.plots import plots
+from robustbench_local.report.plots_corruption import corruption_plots
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 
@@ -20,7 +22,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
     tables, corruptions = results.tables(), corruption_tables(results.rows)
-    curves = [severity_curves(table) for table in corruptions]
+    drawn = [corruption_plots(table) for table in corruptions]
     pictures = plots(tables, results)
     files = {
         "table.md": render.markdown(tables),
@@ -28,9 +30,9 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
         "table.tex": latex(tables),
         "table.json": export.json_text(tables),
         "index.html": page(
-            tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, curves, strict=True))
+            tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, drawn, strict=True))
         ),
-        **{f"plots/{picture.name}.svg": picture.svg for picture in [*pictures, *filter(None, curves)]},
+        **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
         **dict(export.model_infos(tables)),
     }
     for name, text in files.items():

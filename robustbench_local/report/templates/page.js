@@ -3,12 +3,15 @@
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
-const boards = $("section.board[data-data]").map((section) => ({
+const overview = document.querySelector(".glance"); // of few tables only
+const natures = $("section.nature");
+const boards = $("section.board[data-threat]").map((section) => ({
   section,
   data: section.dataset.data,
   threat: section.dataset.threat,
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
+  glance: overview?.querySelector(`[data-board="${section.querySelector("h2").id.slice(2)}"]`),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
@@ -34,10 +37,13 @@ function filter() {
       if (item.detail) item.detail.hidden = !fits;
     }
     board.section.hidden = !left;
+    if (board.glance) board.glance.hidden = !left;
     shown += left;
   }
+  const narrow = Boolean(words.length || want.threat || want.family || want.flag); // to models under attack
+  for (const section of natures) section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
   total.textContent = `${shown} of ${byId.size} shown`;
-  document.getElementById("nothing").hidden = shown > 0;
+  document.getElementById("nothing").hidden = shown > 0 || natures.some((section) => !section.hidden);
 }
 
 function order() {
@@ -113,6 +119,14 @@ for (const control of controls) {
   control.addEventListener("input", () => { filter(); remember(); });
 }
 document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (link) { // the address holds the state, and no place on the page
+    event.preventDefault();
+    const goal = document.querySelector(link.getAttribute("href"));
+    goal.focus({ preventScroll: true });
+    goal.scrollIntoView();
+    return;
+  }
   const flag = event.target.closest("[data-flag]");
   const head = event.target.closest("thead th[data-key] button")?.parentElement;
   const row = event.target.closest("tr.row");
