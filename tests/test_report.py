@@ -279,6 +279,21 @@ def test_a_folder_of_folders_is_read_and_a_cell_counts_once(tmp_path: Path) -> N
         Results.read([tmp_path / "empty"])
 
 
+def test_a_cell_counts_in_its_latest_version(tmp_path: Path) -> None:
+    def versions(*rows: tuple[Row, np.ndarray]) -> list[tuple[object, object]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        stored(folder, *rows)
+        kept = [row["definition"] for row in Results.read([folder]).rows]
+        return sorted((row["defense_version"], row["attack_version"]) for row in kept)
+
+    old, stands, falls = a_row([1, 1, 1, 0]), [1, 1, 1, 1], [0, 0, 0, 0]
+    assert versions(old, a_row(stands, defense_version=2), a_row(falls, attack="square")) == [(1, 1), (2, 1)]
+    assert versions(old, a_row(stands, attack_version=10), a_row(stands, attack_version=9)) == [(1, 10)]
+    assert versions(old, a_row(None, attack_version=2)) == [(1, 1), (1, 2)]  # what failed replaces nothing
+    chain = {"defense": "jpeg + adversarial_training"}
+    assert versions(*(a_row(falls, defense_version=each, **chain) for each in ([1, 2], [2, 1]))) == [([2, 1], 1)]
+
+
 def test_each_grid_of_a_folder_of_grids_keeps_its_own_attacks_and_tables(tmp_path: Path) -> None:
     """One grid's attacks must not make holes in the other's table, though images, threat and a model are the same."""
     n = [1] * 20 + [0] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,9 @@ class Results:
 
     @classmethod
     def read(cls, folders: Iterable[str | Path]) -> Results:
-        """All rows of these folders; a cell that is in several of them counts once. StoreError where there is none.
+        """All rows of these folders; a cell that is in several of them, or of several versions, counts once.
+
+        StoreError where there is none.
 
         A folder that holds no rows stands for those of its subfolders that do; each of them is then a grid by itself,
         with attacks and tables of its own, while folders that are named are parts of one.
@@ -46,7 +49,7 @@ class Results:
         grids: dict[str, list[Row]] = {}
         for folder in found:
             store = Store(folder)
-            grids[folder.name] = store.rows()
+            grids[folder.name] = newest(store.rows())
             for row in grids[folder.name]:
                 if row["key"] not in rows or rows[row["key"]]["status"] != "ok":
                     rows[row["key"]], stores[row["key"]] = row, store
@@ -80,6 +83,24 @@ class Results:
         """Every audit kept beside the rows."""
         stores = {store.folder: store for store in self.stores.values()}
         return [audit for store in stores.values() for audit in kept_audits(store)]
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """Without the good rows of a cell whose attack or defense a good row has in a later version."""
+    rows = list(rows)
+    last: dict[str, tuple[list[int], int]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            cell, version = _cell(row)
+            last[cell] = max(last.get(cell, version), version)
+    return [row for row in rows if row["status"] != "ok" or _cell(row)[1] == last[_cell(row)[0]]]
+
+
+def _cell(row: Row) -> tuple[str, tuple[list[int], int]]:
+    """What a row measured, and the versions it did so with: the defense's, a list of a chain's, and the attack's."""
+    definition = dict(row["definition"])
+    defense, attack = (definition.pop(f"{part}_version", 1) for part in ("defense", "attack"))
+    return json.dumps(definition, sort_keys=True), ([defense] if isinstance(defense, int) else defense, attack)
 
 
 def with_rows(folder: Path) -> list[Path]:
