@@ -36,9 +36,7 @@ _CHROMA = (
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
 
-BLUR = (
-    0.25  # of a quantisation step: see smooth_round; for MNIST and CIFAR-10 together the attacker's best of 0.2 to 0.4
-)
+BLUR = 0.25  # of a quantisation step, see smooth_round: the attacker's best of 0.2 to 0.4, MNIST and CIFAR-10 together
 
 _ROW = 4 * math.sqrt(8)  # one over the unit in which libjpeg keeps sums of rows or columns
 

@@ -88,7 +88,7 @@ def test_gradients_are_the_surrogates() -> None:
         assert torch.equal(gradient(model, x, weights), expected)
 
 
-def test_the_soft_path_has_a_true_gradient() -> None:
+def test_the_soft_path_has_a_true_gradient_and_is_nearer_than_the_image() -> None:
     x = (photos(4).double() * 0.7 + 0.15)[..., :20, :18]
     for images in (x, x[:, :1]):
         for subsampling in ("4:2:0", "4:4:4"):
@@ -98,6 +98,9 @@ def test_the_soft_path_has_a_true_gradient() -> None:
             way = torch.randn(images.shape, generator=torch.Generator().manual_seed(2), dtype=images.dtype)
             high, low = ((jpeg.softly(images + s * way, 60, subsampling) * weights).sum() for s in (1e-7, -1e-7))
             torch.testing.assert_close((grad * way).sum(), (high - low) / 2e-7, rtol=1e-4, atol=1e-4)
+            hard = jpeg.compressed(images, 60, subsampling)
+            soft, none = ((each - hard).abs().mean() for each in (jpeg.softly(images, 60, subsampling), images))
+            assert soft < 0.9 * none
 
 
 def test_nothing_stops_the_soft_gradient() -> None:
