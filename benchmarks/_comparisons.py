@@ -180,12 +180,13 @@ class Comparison:
         x, y = images_of(self.subject.data, self.images, device)
         aim = (y + 1) % 10 if self.entry.targeted else y
         self._ours(model, x[:1], y[:1], aim[:1], 0)
-        self._theirs(model, x[:1], aim[:1], 0)
+        self.after_theirs(model, x[:1], aim[:1], 0)
         seeds = count(), count()
         stood: tuple[list[Tensor], list[Tensor]] = [], []
         spent: tuple[list[float], list[float]] = [], []
         for both in pairs(
-            lambda: self._ours(model, x, y, aim, next(seeds[0])), lambda: self._theirs(model, x, aim, next(seeds[1])),
+            lambda: self._ours(model, x, y, aim, next(seeds[0])),
+            lambda: self.after_theirs(model, x, aim, next(seeds[1])),
             torch.device(device),
         ):  # fmt: skip
             for (standing, taken), bits, times in zip(both, stood, spent, strict=True):
@@ -213,7 +214,8 @@ class Comparison:
         model = model_of(self.subject, device)
         x, y = (part[first : first + PART] for part in images_of(self.subject.data, self.images, device))
         ours, theirs = next(pairs(
-            lambda: self._ours(model, x, y, y, first), lambda: self._theirs(model, x, y, first), torch.device(device)
+            lambda: self._ours(model, x, y, y, first), lambda: self.after_theirs(model, x, y, first),
+            torch.device(device),
         ))  # fmt: skip
         return {"stood": [side[0].int().tolist() for side in (ours, theirs)], "seconds": [ours[1], theirs[1]]}
 
@@ -221,7 +223,8 @@ class Comparison:
         settings = self.entry.ours | ({"targets": aim} if self.entry.targeted else {})
         return evaluate(model, x, y, self.entry.attack, self.threat, seed, **settings).robust
 
-    def _theirs(self, model: nn.Module, x: Tensor, aim: Tensor, seed: int) -> Tensor:
+    def after_theirs(self, model: nn.Module, x: Tensor, aim: Tensor, seed: int) -> Tensor:
+        """Who stands after the peer's attack, (n,) bool."""
         settings, threat = self.entry.theirs[self.theirs], self.threat
         craft = peer(self.theirs, settings, model, threat, targeted=self.entry.targeted, seed=seed)
         found = craft(x.clone(), aim.clone()).detach()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import best as benchmark
+from benchmarks._comparisons import Subject
 from benchmarks._kept import Row, kept
 from robustbench_local.models import build_model
 
@@ -33,6 +34,27 @@ def test_only_images_that_both_attacked_are_compared() -> None:
     assert cells[8:] == ["783 (0.200 of AutoAttack's)", "190 (0.200 of AutoAttack's)"]
 
 
+def test_pyautoattack_alone_is_compared_with_and_names_no_figure_of_ours() -> None:
+    alone: Row = {"what": SAME, "first": 100, "stood": [[1] * 4 + [0] * 96]}
+    assert benchmark.line([ours(100, 3)], [alone])[3:8] == ["100", "3.0", "-", "4.0", "-1.0"]
+    assert benchmark.line([ours(0, 51), ours(100, 3)], [theirs(0, 82, 50), alone])[4:8] == ["27.0", "-", "27.0", "+0.0"]
+
+
+def test_pyautoattack_runs_only_where_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reference(subject: Subject, first: int, device: str) -> Row:
+        assert subject.linf == 8 / 255
+        return {"stood": [[1] * 7 + [0] * 93]}
+
+    monkeypatch.setattr(benchmark, "reference", reference)
+    alone, beside = tmp_path / "pyautoattack.jsonl", tmp_path / "parts.jsonl"
+    command = ["--pyautoattack", "--out", str(tmp_path), "--beside", str(beside), "--only", "cifar10/adversarial"]
+    benchmark.main([*command, "--images", "200"])
+    alone.rename(beside)
+    benchmark.main([*command, "--images", "300"])
+    assert [[row["first"] for row in kept(file)] for file in (beside, alone)] == [[0, 100], [200]]
+    assert not (tmp_path / "best.jsonl").exists()
+
+
 def test_without_autoattack_there_is_no_comparison() -> None:
     cells = benchmark.line([ours(0, 51), ours(100, 4)], [])
     assert cells[3:] == ["200", "27.5", "-", "-", "-", "783", "190"]
@@ -51,7 +73,7 @@ def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     (row,) = kept(tmp_path / "best.jsonl")
     assert len(row["stood"]) == 100 and row["forwards"] >= row["backwards"] > 0
 
-    def again(*_: object) -> Row:
+    def again(*_: object, **__: object) -> Row:
         raise AssertionError("it was kept")
 
     monkeypatch.setattr(benchmark, "part", again)
