@@ -23,8 +23,9 @@ class JSMA(Attack):
     Of all pairs of features that raise the target's logit and lower the sum of all others, the one whose product of
     both effects is largest moves by theta; without targets the true class is to fall and the others to rise. A feature
     at the end of its range is out. It ends with success, with no such pair left, or with a share gamma of all features
-    changed. L0 counts pixel positions: a colour image's features may share one. Per image that never falls, and D
-    features, gamma * D / 2 times: a forward and K backwards.
+    changed. L0 counts pixel positions: a colour image's features may share one. With `saliency: slope` the two
+    features that help the target's logit most (or hurt the true one) move, whatever the others do, as in ART. Per image
+    that never falls, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -35,36 +36,50 @@ class JSMA(Attack):
 
     theta: float = 1.0
     gamma: float = 0.145
+    saliency: str = "pairs"
 
     def __post_init__(self) -> None:
         if not 0 < abs(self.theta) <= 1:
             raise ConfigError(f"theta is {self.theta}: how far a feature moves, in [-1, 1] and not 0")
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"gamma is {self.gamma}: the share of features that may change, in (0, 1]")
+        if self.saliency not in ("pairs", "slope"):
+            raise ConfigError(f"saliency is {self.saliency!r}: pairs or slope")
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         margin = losses.named("margin", targeted=oracle.targeted)
         x_adv = x.clone()
         rows = (~oracle.done).nonzero()[:, 0]
         for _ in range(int(self.gamma * x[0].numel() / 2)):
-            slopes, logits = oracle[rows].jacobian(x_adv[rows])
-            stands = (margin(logits, y[rows]) < CLEARLY) & ~oracle[rows].done
-            rows, slopes = rows[stands], slopes[stands].flatten(2)
             if not len(rows):
                 break
-            at = torch.arange(len(rows), device=x.device)
-            goal = slopes[at, y[rows]]
-            sign = 1 if oracle.targeted == (self.theta > 0) else -1
+            pair, found, logits = self._pair(oracle[rows], x_adv[rows], y[rows])
+            moves = found & (margin(logits, y[rows]) < CLEARLY) & ~oracle[rows].done
+            rows, pair = rows[moves], pair[moves]
             flat = x_adv[rows].flatten(1)
-            free = flat < 1 if self.theta > 0 else flat > 0
-            pair, found = best_pair(sign * goal, sign * (goal - slopes.sum(1)), free)
-            rows, flat, pair = rows[found], flat[found], pair[found]
             x_adv[rows] = flat.scatter_add(1, pair, torch.full_like(flat, self.theta)).clamp(0, 1).view_as(x[rows])
         return oracle.best(x_adv)
 
+    def _pair(self, oracle: Oracle, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The two features that move (N, 2), if there are two (N,), and the logits (N, K)."""
+        flat = x.flatten(1)
+        free = flat < 1 if self.theta > 0 else flat > 0
+        sign = 1 if oracle.targeted == (self.theta > 0) else -1
+        if self.saliency == "slope":
+            _, slope, logits = oracle.grad(x, y, own_logit)
+            help_of, pair = torch.where(free, sign * slope.flatten(1), -torch.inf).topk(2)
+            return pair, help_of[:, 1] > -torch.inf, logits
+        slopes, logits = oracle.jacobian(x)
+        goal = slopes[torch.arange(len(x), device=x.device), y].flatten(1)
+        return *best_pair(sign * goal, sign * (goal - slopes.sum(1).flatten(1)), free), logits
+
     def cost(self, classes: int) -> tuple[int, int]:
         steps = int(self.gamma * 784 / 2)  # of an image of 28x28
-        return steps, classes * steps
+        return steps, steps * (1 if self.saliency == "slope" else classes)
+
+
+def own_logit(logits: Tensor, y: Tensor) -> Tensor:
+    return logits.gather(1, y[:, None])[:, 0]
 
 
 def best_pair(rise: Tensor, fall: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,8 +118,10 @@ def entries(eps: float) -> list[Entry]:
             "torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500},
         }, (100, 40)),
         # where no pair is left the paper ends; torchattacks goes on with a corner, ART asks for no pair at all
-        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {
-            "torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}, "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
+        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {"torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}},
+              (100, 0), minimises=True, targeted=True, eps=784),
+        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1, "saliency": "slope"}, {
+            "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
         }, (100, 0), minimises=True, targeted=True, eps=784),
         Entry("spsa", Norm.LINF, {"steps": 20, "samples": 128, "learning_rate": eps / 8}, {
             "torchattacks:SPSA": {"nb_iter": 20, "nb_sample": 64, "lr": eps / 8},  # pairs

@@ -65,12 +65,13 @@ class Ink(nn.Module):
         return torch.stack([left - 0.5 * right, right - 0.5 * left, 1.5 - 0.5 * (left + right)], 1)
 
 
+@pytest.mark.parametrize("saliency", ["pairs", "slope"])
 @pytest.mark.parametrize(("theta", "ink"), [(1.0, 1.0), (0.3, 0.6)])
-def test_ink_goes_where_the_target_wants_it(theta: float, ink: float) -> None:
+def test_ink_goes_where_the_target_wants_it(theta: float, ink: float, saliency: str) -> None:
     """Two pixels, until there is more than 1 in them: in one step, or in two."""
     x, y = torch.zeros(3, 1, 4, 4), torch.tensor([2, 2, 2])
     goal = torch.tensor([0, 1, 0])
-    verdict = evaluate(Ink(), x, y, JSMA(theta=theta, gamma=1), "l0:16", targets=goal)
+    verdict = evaluate(Ink(), x, y, JSMA(theta=theta, gamma=1, saliency=saliency), "l0:16", targets=goal)
     assert not verdict.robust.any() and verdict.distance.eq(2).all()
     changed = (verdict.x_adv > 0).sum((1, 2))  # (N, columns)
     assert changed[:, :2].sum(1).tolist() == [2, 0, 2] and changed[:, 2:].sum(1).tolist() == [0, 2, 0]
@@ -84,6 +85,20 @@ def test_ink_is_taken_away_where_theta_is_negative() -> None:
     assert evaluate(model, x, y, JSMA(gamma=0.3), "l0:16", targets=torch.tensor([2])).robust.all()
     verdict = evaluate(model, x, y, JSMA(theta=-1, gamma=1), "l0:16", targets=torch.tensor([2]))
     assert not verdict.robust.any() and (verdict.x_adv <= x).all()
+
+
+def test_by_slope_it_goes_on_where_no_pair_is_left() -> None:
+    """Both features raise the target's logit, and that of a third class twice as much: no pair of the paper's."""
+
+    class Third(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            ink = x.flatten(1).sum(1)
+            return torch.stack([torch.ones_like(ink), ink, torch.where(ink < 2, 2 * ink - 9, ink - 1)], 1)
+
+    x, y, goal = torch.zeros(1, 1, 1, 2), torch.tensor([0]), torch.tensor([1])
+    stood = [evaluate(Third(), x, y, JSMA(gamma=1, saliency=name), "l0:2", targets=goal) for name in ("pairs", "slope")]
+    assert [bool(verdict.robust) for verdict in stood] == [True, False]
+    assert stood[1].forwards >= stood[1].backwards > 0
 
 
 def test_no_more_than_a_share_gamma_is_changed() -> None:

@@ -34,7 +34,7 @@ SHORT: list[tuple[Attack, Norm]] = [
     (DDN(steps=30), Norm.L2),
     (FMN(steps=30), Norm.L2), (FMN(steps=30), Norm.LINF), (FMN(steps=30), Norm.L1), (FMN(steps=30), Norm.L0),
     (EAD(steps=20, searches=2, constant=20, rule="l1"), Norm.L1), (EAD(steps=20, searches=2, constant=20), Norm.L1),
-    (JSMA(), Norm.L0),
+    (JSMA(), Norm.L0), (JSMA(saliency="slope"), Norm.L0),
 ]  # fmt: skip
 EVERY = pytest.mark.parametrize(("attack", "norm"), SHORT, ids=[f"{type(a).__name__}-{n}" for a, n in SHORT])
 
@@ -335,6 +335,7 @@ class Firm(nn.Module):
 LONG: list[tuple[Attack, Norm]] = [
     (DeepFool(steps=7), Norm.L2), (CW(steps=30, searches=3, abort_early=False), Norm.L2), (DDN(steps=9), Norm.L2),
     (FMN(steps=9), Norm.L0), (EAD(steps=30, searches=2, abort_early=False), Norm.L1), (JSMA(), Norm.L0),
+    (JSMA(saliency="slope"), Norm.L0),
 ]  # fmt: skip
 
 
@@ -354,6 +355,7 @@ def test_the_cost_is_what_was_announced(attack: Attack, norm: Norm) -> None:
         (CW, {"constant": 0}), (CW, {"confidence": -1}), (CW, {"step_size": 0}), (EAD, {"beta": -1}),
         (EAD, {"rule": "l2"}), (DDN, {"gamma": 1}), (DDN, {"start": 0}), (DDN, {"steps": 0}), (FMN, {"gamma": 0}),
         (FMN, {"step_size": 0}), (FMN, {"steps": 0}), (JSMA, {"theta": 0}), (JSMA, {"theta": 2}), (JSMA, {"gamma": 0}),
+        (JSMA, {"saliency": "map"}),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(kind: type[Attack], settings: dict[str, float | str]) -> None:

@@ -74,10 +74,10 @@ def test_an_image_outside_the_ball_has_not_fallen(monkeypatch: pytest.MonkeyPatc
     model, (x, y) = model_of(ZOO[0], "cpu"), images_of("mnist", 4, "cpu")
     fooled = x.flip(0)  # the images of the others
     monkeypatch.setattr(_comparisons, "peer", lambda *given, **more: lambda images, labels: fooled)
-    assert not comparison._stands(model, fooled, y).any() and comparison._theirs(model, x, y, 0).all()
+    assert not comparison._stands(model, fooled, y).any() and comparison.after_theirs(model, x, y, 0).all()
     everywhere = Comparison(ZOO[0], nearest._replace(eps=28.0), "torchattacks:DeepFool", 4)
-    assert not everywhere._theirs(model, x, y, 0).any()
-    assert not comparison._theirs(model, x, (y + 1) % 10, 0).any()  # misclassified from the start
+    assert not everywhere.after_theirs(model, x, y, 0).any()
+    assert not comparison.after_theirs(model, x, (y + 1) % 10, 0).any()  # misclassified from the start
 
 
 def test_a_second_call_adds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_a_long_comparison_goes_on_where_it_was_stopped(tmp_path: Path, monkeypa
         return torch.ones(len(images), dtype=torch.bool)
 
     monkeypatch.setattr(Comparison, "_ours", lambda self, model, x, *rest: run(x, "ours"))
-    monkeypatch.setattr(Comparison, "_theirs", lambda self, model, x, *rest: run(x, "theirs"))
+    monkeypatch.setattr(Comparison, "after_theirs", lambda self, model, x, *rest: run(x, "theirs"))
     comparison = Comparison(ZOO[0], AUTOATTACK, "pyautoattack:AutoAttack", 10)
     parts = tmp_path / "parts.jsonl"
     with pytest.raises(KeyboardInterrupt):
