@@ -85,21 +85,21 @@ def entries(eps: float) -> list[Entry]:
             "art:AutoProjectedGradientDescent": {
                 "max_iter": 50, "loss_type": "cross_entropy", "nb_random_init": 1, "eps_step": 2 * eps,
             },
-        }, (100, 50)),
+        }, (100, 100)),
         Entry("apgd", Norm.LINF, {"steps": 50, "loss": "dlr"}, {
             "torchattacks:APGD": {"steps": 50, "loss": "dlr"},
             "art:AutoProjectedGradientDescent": {
                 "max_iter": 50, "loss_type": "difference_logits_ratio", "nb_random_init": 1, "eps_step": 2 * eps,
             },
-        }, (100, 50)),
+        }, (100, 100)),
         Entry("cw", Norm.L2, {"steps": 50, "searches": 1, "constant": 1.0, "step_size": rate}, {
             "torchattacks:CW": {"steps": 50, "c": 1, "lr": rate},
-        }, (100, 50), minimises=True),
-        Entry("fab", Norm.LINF, {"steps": 20}, {"torchattacks:FAB": {"steps": 20}}, (100, 20), minimises=True),
+        }, (100, 100), minimises=True),
+        Entry("fab", Norm.LINF, {"steps": 20}, {"torchattacks:FAB": {"steps": 20}}, (100, 100), minimises=True),
         Entry("deepfool", Norm.L2, {"steps": 50}, {
             "torchattacks:DeepFool": {"steps": 50}, "foolbox:L2DeepFoolAttack": {"steps": 50},
             "art:DeepFool": {"max_iter": 50, "epsilon": 0.02},
-        }, (100, 30), minimises=True),
+        }, (100, 100), minimises=True),
         Entry("ddn", Norm.L2, {"steps": 50}, {"foolbox:DDNAttack": {"steps": 50}}, (100, 50), minimises=True),
         Entry("fmn", Norm.LINF, {"steps": 50}, {"foolbox:LInfFMNAttack": {"steps": 50}}, (100, 50), minimises=True),
         Entry("ead", Norm.L1, {"steps": 50, "searches": 4, "step_size": 0.05, "beta": 0.01, "rule": "l1"}, {
