@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from attacks.jsma import JSMA, best_pair
 from robustbench_local.data import load_data
 from robustbench_local.evaluate import evaluate
+from robustbench_local.losses import Loss
 from robustbench_local.models import load_model
+from robustbench_local.oracle import Oracle
 
 
 def every_pair(rise: Tensor, fall: Tensor, free: Tensor) -> tuple[float, tuple[int, int]]:
@@ -76,6 +78,20 @@ def test_ink_goes_where_the_target_wants_it(theta: float, ink: float, saliency: 
     changed = (verdict.x_adv > 0).sum((1, 2))  # (N, columns)
     assert changed[:, :2].sum(1).tolist() == [2, 0, 2] and changed[:, 2:].sum(1).tolist() == [0, 2, 0]
     assert torch.allclose(verdict.x_adv.amax((1, 2, 3)), torch.tensor(ink))
+
+
+@pytest.mark.parametrize("factor", [0, -1])
+def test_broken_twins_by_slope_are_caught(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No slope, and the wrong sign; those of pairs are caught beside the other minimum-norm attacks."""
+    whole = Oracle.grad
+
+    def twisted(oracle: Oracle, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        value, grad, logits = whole(oracle, x, y, loss)
+        return value, factor * grad, logits
+
+    monkeypatch.setattr(Oracle, "grad", twisted)
+    x, y, goal = torch.zeros(2, 1, 4, 4), torch.tensor([2, 2]), torch.tensor([0, 1])
+    assert evaluate(Ink(), x, y, JSMA(gamma=0.2, saliency="slope"), "l0:16", targets=goal).robust.any()
 
 
 def test_ink_is_taken_away_where_theta_is_negative() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks.spatial import Spatial, moved
 from robustbench_local.data import load_data
+from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.evaluate import Tensors, evaluate
 from robustbench_local.judge import Judge
@@ -72,6 +73,23 @@ def test_the_one_translation_that_fools_is_found_and_out_of_reach_it_is_not() ->
     assert not verdict.robust.any() and verdict.x_adv[:, 0, :, 7].amax(1).eq(1).all()
     assert Judge()(Where(8), dot(), attack, NONE).robust.all()
     assert Judge()(Where(7), dot(), Spatial(rotations=1, translations=7, translation=0), NONE).robust.all()
+
+
+class NoStep(Spatial):
+    def _poses(self, draws: Draws) -> Tensor:
+        return torch.zeros_like(super()._poses(draws))
+
+
+class OneWay(Spatial):
+    """Half of every range is never tried."""
+
+    def _poses(self, draws: Draws) -> Tensor:
+        return -super()._poses(draws).abs()
+
+
+@pytest.mark.parametrize("broken", [NoStep, OneWay])
+def test_broken_twins_are_caught(broken: type[Spatial]) -> None:
+    assert Judge()(Where(7), dot(), broken(rotations=1, translations=7), NONE).robust.all()
 
 
 @pytest.mark.parametrize("attack", [Spatial(rotations=3, translations=4), Spatial(search="random", tries=70)])

@@ -20,8 +20,9 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ConfigError, ThreatError
 from robustbench_local.evaluate import Tensors, evaluate
 from robustbench_local.judge import Judge
+from robustbench_local.losses import Loss
 from robustbench_local.models import load_model
-from robustbench_local.oracle import Access
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import ThreatModel
 
 LINF, FREE = ThreatModel.parse("linf:0.05"), ThreatModel.parse("none")
@@ -111,15 +112,34 @@ def fitted_patch(attack: Patch, slope: Tensor) -> Tensor:
     return verdict.x_adv - judged
 
 
-def test_the_best_patch_of_one_class_is_found() -> None:
-    """At a place: white where the slope rises, black where it falls. Anywhere, of one slope: white."""
+def finds_the_best_patch() -> bool:
+    """At a place: white where the slope rises, black where it falls."""
     slope = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
     slope -= slope.abs().sum() / 4  # the judged image is of class 0
     slope[1, 2:] = torch.tensor([0.3, 0.1])
     changed = fitted_patch(Patch(side=2, place=(1, 2), **SMALL), slope)[0, 0]
     expected = torch.zeros(4, 4)
     expected[1:3, 2:] = torch.where(slope[1:3, 2:] > 0, 0.59, -0.41)
-    assert torch.allclose(changed, expected, atol=1e-6)
+    return torch.allclose(changed, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0, -1])
+def test_broken_twins_of_a_patch_are_caught(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step, and the wrong sign."""
+    assert finds_the_best_patch()
+    whole = Oracle.grad
+
+    def twisted(oracle: Oracle, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        value, grad, logits = whole(oracle, x, y, loss)
+        return value, factor * grad, logits
+
+    monkeypatch.setattr(Oracle, "grad", twisted)
+    assert not finds_the_best_patch()
+
+
+def test_the_best_patch_of_one_class_is_found() -> None:
+    """At a place, and anywhere, of one slope: white."""
+    assert finds_the_best_patch()
     rising = torch.full((4, 4), 0.5)
     anywhere = fitted_patch(Patch(side=2, **SMALL), rising)[0, 0]
     assert (anywhere > 0.58).sum() == 4 and (anywhere == 0).sum() == 12
