@@ -72,6 +72,9 @@ def test_fgsm_high_and_pgd_low_is_catastrophic_overfitting() -> None:
     assert statuses(overfitted)["no catastrophic overfitting"] is Status.BROKEN
     undefended = made_up(("fgsm", {}, [*range(70)], {}), ("pgd", {"steps": 10}, [*range(99)], {}))
     assert statuses(undefended)["no catastrophic overfitting"] is Status.SOUND
+    overfitted[0][1]["distance"][:] = 0.0  # FGSM met a flat loss, and moved nothing
+    assert "no catastrophic overfitting" not in statuses(overfitted)
+    assert statuses(overfitted)["the budget is used"] is Status.BROKEN
 
 
 def test_white_box_is_all_gradient_attacks_together() -> None:

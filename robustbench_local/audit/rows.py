@@ -223,14 +223,19 @@ def single_draws(rows: list[Evidence]) -> Iterator[Result]:
 )  # fmt: skip
 def budget(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
-        if each.threat.norm is Norm.NONE or each.access is Access.NONE or "distance" not in each.arrays:
-            continue
-        used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
-        short = (used < HALF)[each.standing & each.clean]
-        if len(short):
+        short = _unused(each)
+        if each.access is not Access.NONE and len(short):
             status, text, figures = by_share(short, f"{each}: of the images that stand, less than half of eps is used")
             few = int(short.sum()) <= MATERIAL * len(each.standing)
             yield min(status, Status.SUSPICIOUS) if few else status, text, figures
+
+
+def _unused(each: Evidence) -> Tensor:
+    """Of each right image that stands, if less than half of eps is used; none where that is not known."""
+    if each.threat.norm is Norm.NONE or "distance" not in each.arrays:
+        return torch.zeros(0, dtype=torch.bool)
+    used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
+    return (used < HALF)[each.standing & each.clean]
 
 
 @row_check(
@@ -250,7 +255,7 @@ def adaptive(rows: list[Evidence]) -> Iterator[Result]:
 )  # fmt: skip
 def iterating(rows: list[Evidence]) -> Iterator[Result]:
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
-    for single in (each for each in graded if each.length == 1):
+    for single in (each for each in graded if each.length == 1 and not _unused(each).double().mean() > 0.5):
         for many in (each for each in graded if each.length > 1):
             yield weaker(many.standing, single.standing, f"{many} against a single step, {single}")
 
@@ -284,9 +289,12 @@ def longer(rows: list[Evidence]) -> Iterator[Result]:
     advice="train with several steps, a random start or gradient alignment; never report FGSM alone",
 )  # fmt: skip
 def catastrophic(rows: list[Evidence]) -> Iterator[Result]:
-    """FGSM leaves most of the images that were right, and more steps fell nearly all of these."""
+    """FGSM leaves most of the images that were right, and more steps fell nearly all of these.
+
+    A single step that mostly was not taken met a flat loss: that the budget is not used says so.
+    """
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
-    for single in (each for each in graded if each.length == 1):
+    for single in (each for each in graded if each.length == 1 and not _unused(each).double().mean() > 0.5):
         for many in (each for each in graded if each.length > 1):
             left, most, right = (int(bits.sum()) for bits in (single.standing, many.standing, single.clean))
             text = f"{single} leaves {left} of {right} right images, {many} leaves {most}"
