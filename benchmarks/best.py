@@ -1,7 +1,7 @@
 """What `best` leaves standing, and what it costs, beside AutoAttack.
 
     python -m benchmarks.best --weights trades_cnn=PATH --weights fast_cnn=PATH    effort 1, first 1,000 test images
-    python -m benchmarks.best --effort 4.8 --only trades --weights trades_cnn=PATH AutoAttack's forwards at most
+    python -m benchmarks.best --hopeless inf --only trades --weights trades_cnn=PATH    no image is given up
     python -m benchmarks.best --images 0                                           only the table again
     python -m benchmarks.best --pyautoattack --only cifar10                        pyautoattack, where it is missing
 
@@ -9,8 +9,8 @@ A hundred images at a time, each part kept in best.jsonl as it ends: stop and go
 AutoAttack and after pyautoattack is read from the parts that `python -m benchmarks.strength --autoattack 1000` keeps,
 and only images that both attacked are compared; `--pyautoattack` runs pyautoattack alone on parts that are missing
 there, for half the time, and keeps them in pyautoattack.jsonl. The bars: at effort 1 no more standing than
-after pyautoattack (+ 0.2 points), for a tenth of AutoAttack's forwards and a fifth of its backwards; with all its
-forwards, fewer.
+after pyautoattack (+ 0.2 points), for a tenth of AutoAttack's forwards and a fifth of its backwards; for all of
+them, fewer.
 
 AutoAttack's cost is bounded from below: what stands after it has cost the whole of its `cost()`, what fell nothing.
 """
@@ -47,10 +47,10 @@ def ball(subject: Subject) -> ThreatModel:
     return ThreatModel(Norm.LINF, subject.linf)
 
 
-def part(subject: Subject, effort: float, first: int, device: str) -> Row:
+def part(subject: Subject, settings: dict[str, float], first: int, device: str) -> Row:
     """Who stood, 0 and 1 per image, and the passes of all together."""
     x, y = (rows[first : first + PART] for rows in images_of(subject.data, first + PART, device))
-    verdict = evaluate(model_of(subject, device), x, y, "best", ball(subject), seed=first, effort=effort)
+    verdict = evaluate(model_of(subject, device), x, y, "best", ball(subject), seed=first, **settings)
     return {
         "stood": verdict.robust.int().tolist(),
         "forwards": int(verdict.forwards.sum()),
@@ -66,7 +66,7 @@ def reference(subject: Subject, first: int, device: str) -> Row:
     return {"stood": [standing.int().tolist()]}
 
 
-HEADS = ("model", "ball", "effort", "images", "best", "autoattack", "pyautoattack", "points", "forwards", "backwards")
+HEADS = ("model", "ball", "settings", "images", "best", "autoattack", "pyautoattack", "points", "forwards", "backwards")
 
 
 def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
@@ -88,11 +88,12 @@ def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
         f"{used / count:.0f} ({used / (theirs * full):.3f} of AutoAttack's)" if theirs else f"{used / count:.0f}"
         for used, full in zip(spent, cost, strict=True)
     ]
+    settings = ", ".join(f"{name} {what[name]:g}" for name in ("effort", "hopeless") if name in what)
     known = ((ours, both and paired), (theirs, both))
     percent = [f"{100 * stood / count:.1f}" if there else "-" for stood, there in known]
     points = f"{100 * (left - theirs) / count:+.1f}" if both else "-"
     return [
-        what["same"]["subject"], what["same"]["threat"], f"{what['effort']:g}", str(count),
+        what["same"]["subject"], what["same"]["threat"], settings, str(count),
         f"{100 * left / count:.1f}", *percent, points, *passes,
     ]  # fmt: skip
 
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="models whose name, space, ball holds this")
     parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
     parser.add_argument("--effort", type=float, default=1.0, help="4.8: at most AutoAttack's forwards for an image")
+    parser.add_argument("--hopeless", type=float, help="as best's setting; inf: no image is given up")
     parser.add_argument("--pyautoattack", action="store_true", help="it, on parts that it has not attacked, not best")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice where not given")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -139,8 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kind, what, into = reference, same, alone
             done = {row["first"] for row in kept(alone) + kept(given.beside) if same.items() <= row["what"].items()}
         else:
-            kind, into = partial(part, effort=given.effort), file
-            what = {"same": same, "version": version, "effort": given.effort}
+            settings = {"effort": given.effort} | ({} if given.hopeless is None else {"hopeless": given.hopeless})
+            kind, into = partial(part, settings=settings), file
+            what = {"same": same, "version": version} | settings
             done = {row["first"] for row in kept(file) if row["what"] == what}
         for first in range(0, given.images, PART):
             if first not in done:
