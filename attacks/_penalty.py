@@ -16,6 +16,7 @@ from robustbench_local.losses import Loss
 from robustbench_local.oracle import CLEARLY, Access, Oracle
 from robustbench_local.threat import ThreatModel
 
+PATIENCE = 10  # steps at least between two looks at progress: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what a search must get below, to go on
 
 
@@ -25,13 +26,13 @@ class PenaltyAttack(Attack):
 
     c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
     in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). abort_early ends a sample's search once
-    a tenth of `steps` brought its lowest objective down by less than 0.01 %, which is hasty where steps are
-    few. confidence is a margin in logits, never below what the oracle counts as clear. Of all that reached it, the
-    smallest is given back.
+    a tenth of `steps`, and ten at least, brought its lowest objective down by less than 0.01 %. confidence is a margin
+    in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     minimises: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     steps: int = 10_000
     searches: int = 9
@@ -101,7 +102,7 @@ class PenaltyAttack(Attack):
             smaller = (size < smallest[rows]).nonzero()[:, 0]
             best[rows[smaller]], smallest[rows[smaller]] = state["x_adv"][smaller], size[smaller]
             leaving, lowest = oracle.done, torch.minimum(lowest, objective)
-            if self.abort_early and i % max(1, self.steps // 10) == 0:
+            if self.abort_early and i % max(PATIENCE, self.steps // 10) == 0:
                 leaving = leaving | (lowest > PROGRESS * before)
                 before = lowest
             if leaving.any():

@@ -79,22 +79,22 @@ def entries(eps: float) -> list[Entry]:
             "torchattacks:PGD": {"steps": 40, "alpha": step},
             "foolbox:LinfPGD": {"steps": 40, "abs_stepsize": step},
             "art:ProjectedGradientDescentPyTorch": {"max_iter": 40, "eps_step": step, "num_random_init": 1},
-        }, (100, 100)),
+        }, (300, 100)),
         Entry("apgd", Norm.LINF, {"steps": 50, "loss": "ce"}, {
             "torchattacks:APGD": {"steps": 50, "loss": "ce"},
             "art:AutoProjectedGradientDescent": {
                 "max_iter": 50, "loss_type": "cross_entropy", "nb_random_init": 1, "eps_step": 2 * eps,
             },
-        }, (100, 100)),
+        }, (300, 100)),
         Entry("apgd", Norm.LINF, {"steps": 50, "loss": "dlr"}, {
             "torchattacks:APGD": {"steps": 50, "loss": "dlr"},
             "art:AutoProjectedGradientDescent": {
                 "max_iter": 50, "loss_type": "difference_logits_ratio", "nb_random_init": 1, "eps_step": 2 * eps,
             },
-        }, (100, 100)),
+        }, (300, 100)),
         Entry("cw", Norm.L2, {"steps": 50, "searches": 1, "constant": 1.0, "step_size": rate}, {
             "torchattacks:CW": {"steps": 50, "c": 1, "lr": rate},
-        }, (100, 100), minimises=True),
+        }, (300, 100), minimises=True),
         Entry("fab", Norm.LINF, {"steps": 20}, {"torchattacks:FAB": {"steps": 20}}, (100, 100), minimises=True),
         Entry("deepfool", Norm.L2, {"steps": 50}, {
             "torchattacks:DeepFool": {"steps": 50}, "foolbox:L2DeepFoolAttack": {"steps": 50},
@@ -132,10 +132,12 @@ def entries(eps: float) -> list[Entry]:
         Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 399, "generations": 10}, {
             "art:PixelAttack": {"max_iter": 10},  # always 400 members, rounded down to a multiple of the genes
         }, (100, 20), eps=1),
-        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": 0.1}, {
-            "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": 0.1},
+        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {
+            "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": rate},
+        }, (100, 100), minimises=True),
+        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {  # it tries many step sizes besides
             "art:CarliniL2Method": {
-                "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": 0.1,
+                "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": rate,
             },
         }, (100, 10), minimises=True),
     ]  # fmt: skip
