@@ -1,7 +1,7 @@
 """What `best` leaves standing, and what it costs, beside AutoAttack.
 
     python -m benchmarks.best --weights trades_cnn=PATH --weights fast_cnn=PATH    effort 1, first 1,000 test images
-    python -m benchmarks.best --hopeless inf --only trades --weights trades_cnn=PATH    no image is given up
+    python -m benchmarks.best --hopeless 0.8 --only trades --weights trades_cnn=PATH    fewer images are given up
     python -m benchmarks.best --images 0                                           only the table again
     python -m benchmarks.best --pyautoattack --only cifar10                        pyautoattack, where it is missing
 

@@ -5,6 +5,7 @@ nobody: nes, sparse_l1 and sparse_rs, which none of these packages has, and patc
 
     python -m benchmarks.strength                        everything, some hours on a CPU: stop and go on at will
     python -m benchmarks.strength --only "apgd* mnist*"  what is named so
+    python -m benchmarks.strength --images 300 --only "cw* mnist*"   on more images than a hundred, where it is cheap
     python -m benchmarks.strength --weights trades_cnn=PATH --weights fast_cnn=PATH --autoattack 1000
     python -m benchmarks.strength --full --weights trades_cnn=PATH    AutoAttack on all 10,000 MNIST test images
 
