@@ -16,8 +16,8 @@ from robustbench_local.losses import Loss
 from robustbench_local.oracle import CLEARLY, Access, Oracle
 from robustbench_local.threat import ThreatModel
 
-PATIENCE = 10  # steps at least between two looks at progress: with five, single images were left too soon
-PROGRESS = 0.9999  # times the lowest objective so far is what a search must get below, to go on
+SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
+PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class PenaltyAttack(Attack):
 
     c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
     in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). abort_early ends a sample's search once
-    a tenth of `steps`, and ten at least, brought its lowest objective down by less than 0.01 %. confidence is a margin
-    in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
+    its lowest objective came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is
+    a margin in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     minimises: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    patience: ClassVar[float] = 0.1
 
     steps: int = 10_000
     searches: int = 9
@@ -94,22 +95,23 @@ class PenaltyAttack(Attack):
         """(smallest success, its size (N,), infinite where there is none) with these constants."""
         best, smallest = x.clone(), x.new_full((len(x),), torch.inf)
         rows = torch.arange(len(x), device=x.device)
-        before, lowest = torch.full_like(smallest, torch.inf), torch.full_like(smallest, torch.inf)
+        lowest, since = torch.full_like(smallest, torch.inf), torch.zeros_like(rows)
         state = self.begin(x)
         for i in range(self.steps):
             state, objective, margin = self.step(state, oracle, x, y, c.view(-1, 1, 1, 1), i)
             size = torch.where(margin >= self.goal, self.size(state["x_adv"], x), torch.inf)
             smaller = (size < smallest[rows]).nonzero()[:, 0]
             best[rows[smaller]], smallest[rows[smaller]] = state["x_adv"][smaller], size[smaller]
-            leaving, lowest = oracle.done, torch.minimum(lowest, objective)
-            if self.abort_early and i % max(PATIENCE, self.steps // 10) == 0:
-                leaving = leaving | (lowest > PROGRESS * before)
-                before = lowest
+            progress = objective < PROGRESS * lowest
+            lowest, since = torch.where(progress, objective, lowest), torch.where(progress, i, since)
+            leaving = oracle.done
+            if self.abort_early:
+                leaving = leaving | (i - since >= max(SHORTEST, self.patience * self.steps))
             if leaving.any():
                 stay = (~leaving).nonzero()[:, 0]
                 if not len(stay):
                     break
                 state = {name: value[stay] for name, value in state.items()}
                 rows, oracle, x, y, c = rows[stay], oracle[stay], x[stay], y[stay], c[stay]
-                before, lowest = before[stay], lowest[stay]
+                lowest, since = lowest[stay], since[stay]
         return best, smallest
