@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks._random_search import settled
+from attacks.fab import FAB
 from attacks.square import Square, moved, recoloured
 from robustbench_local import losses
 from robustbench_local.attack import IterativeAttack, State
@@ -24,6 +25,8 @@ TARGETED = 2  # every second climb goes for one class
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
+REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
+WALKS = FAB(targets=2)  # there too, before an image may be given up
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,12 @@ class Best(IterativeAttack):
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs 6 climb + 1 and 6 climb; there are only
-    such where T - T // 3 >= 6.
+    such where T - T // 3 >= 6, and there, in L1 and L2, two rounds of FAB come on top: 402 and 200.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "margin climbs; for what gives way more of them, in turn with Square from the best point"
     paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
 
@@ -90,8 +93,12 @@ class Best(IterativeAttack):
             if j == 0:
                 state = state | self._fresh(state, oracle, x, threat, draws, turn)
             aimed = self._aimed(oracle, turn)
-            state = self._ascend(state, oracle, x, y, threat, threat.eps * (1 - j / self.climb), aimed)
+            masked = threat.norm is not Norm.LINF and not oracle.targeted
+            ball = self._wider(threat, j) if aimed and masked else threat
+            state = self._ascend(state, oracle, x, y, threat, 1 - j / self.climb, aimed, ball)
             if i + 1 == TRIED * self.climb:
+                if masked:
+                    WALKS(oracle, x, y, threat, draws.stream("walk"))  # where it succeeds, the oracle knows
                 given_up = state["worth"] < self.hopeless * state["clean"]
                 state = state | {"x_adv": state["best"], "given_up": given_up}
             return state
@@ -101,7 +108,7 @@ class Best(IterativeAttack):
         if turn < polishes and j >= stretch:
             j -= stretch
             state = state | {"x_adv": state["best"]} if j == 0 else state
-            return self._ascend(state, oracle, x, y, threat, NEAR * threat.eps * (1 - j / self.climb), False)
+            return self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), False, threat)
         k = after - min(turn, polishes) * self.climb
         side = math.sqrt(self.p * x[0, 0].numel()) ** (1 - k / proposals)
         change = recoloured if threat.norm is Norm.LINF else moved
@@ -109,9 +116,11 @@ class Best(IterativeAttack):
         state = _met(state, x_adv, oracle.logits(x_adv), oracle, y)
         return state | {"x_adv": state["best"]}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         total = self._total()
-        return total + 1, min(total, self.climb * sum(replace(self, steps=total)._climbs()))
+        climbs = replace(self, steps=total)._climbs()
+        forwards, backwards = WALKS.cost(classes) if norm is not Norm.LINF and climbs[0] >= TRIED else (0, 0)
+        return total + 1 + forwards, min(total, self.climb * sum(climbs)) + backwards
 
     def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
         """Where a climb starts, and the class it goes for: the next nearest of those tried so far."""
@@ -122,14 +131,21 @@ class Best(IterativeAttack):
         return start | {"target": state["gaps"].argsort(1, descending=True)[:, rank]}
 
     def _ascend(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, size: float, aimed: bool
-    ) -> State:
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, share: float, aimed: bool,
+        ball: ThreatModel,
+    ) -> State:  # fmt: skip
+        """A step of `share` times the ball's eps, in the ball."""
         loss = losses.named("margin", targeted=oracle.targeted)
         loss = partial(losses.margin_to, target=state["target"]) if aimed else loss
         x_adv = state["x_adv"]
         _, grad, logits = oracle.grad(x_adv, y, loss)
-        climbed = threat.project(x_adv + size * threat.steepest(grad, x_adv, x), x)
-        return _met(state, x_adv, logits, oracle, y) | {"x_adv": climbed}
+        climbed = ball.project(x_adv + share * ball.eps * ball.steepest(grad, x_adv, x), x)
+        return _met(state, x_adv, logits, oracle, y, threat.contains(x_adv, x)) | {"x_adv": climbed}
+
+    def _wider(self, threat: ThreatModel, j: int) -> ThreatModel:
+        """The ball of a climb that begins outside, at its step j."""
+        left = max(0.0, 1 - j / (RETURN * self.climb))
+        return replace(threat, eps=threat.eps * (1 + (REACH - 1) * left))
 
     def _aimed(self, oracle: Oracle, turn: int) -> bool:
         return not oracle.targeted and turn % TARGETED == TARGETED - 1
@@ -143,11 +159,15 @@ class Best(IterativeAttack):
         return total - total // POLISH, total // POLISH
 
 
-def _met(state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor) -> State:
-    """What is known after the answer to x_adv: the best point so far, and how near each class came."""
+def _met(
+    state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor, inside: Tensor | None = None
+) -> State:
+    """What is known after the answer to x_adv, where it is inside: the best point so far, how near each class came."""
     worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y))
-    better = worth > state["worth"]
     gaps = settled(logits - logits.gather(1, y[:, None])).scatter(1, y[:, None], -torch.inf)
+    if inside is not None:
+        worth, gaps = worth.where(inside, -torch.inf), gaps.where(inside[:, None], -torch.inf)
+    better = worth > state["worth"]
     return state | {
         "best": torch.where(better.view(-1, 1, 1, 1), x_adv, state["best"]),
         "worth": torch.where(better, worth, state["worth"]),

@@ -134,7 +134,7 @@ def entries(eps: float) -> list[Entry]:
         }, (100, 20), eps=1),
         Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {
             "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": rate},
-        }, (100, 100), minimises=True),
+        }, (300, 100), minimises=True),
         Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {  # it tries many step sizes besides
             "art:CarliniL2Method": {
                 "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": rate,

@@ -265,4 +265,4 @@ def test_it_leaves_no_more_standing_than_the_authors_package(
     standing = (labels == y).double().mean().item()
     verdict = evaluate(model, x, y, AutoAttack(), f"{norm}:{eps}")
     record_property("standing after ours, after theirs", (verdict.robust_accuracy, standing))
-    assert verdict.robust_accuracy <= standing + 0.005
+    assert verdict.robust_accuracy <= standing + 1 / count  # one image is luck: either package fells it by some seeds

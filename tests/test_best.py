@@ -14,8 +14,9 @@ from test_closed_forms import THREATS, two_classes
 from test_invariances import images, network
 from torch import Tensor, nn
 
+from attacks import best
 from attacks.autoattack import AutoAttack
-from attacks.best import TRIED, Best
+from attacks.best import TRIED, WALKS, Best
 from attacks.square import Square
 from robustbench_local.attack import Attack, State
 from robustbench_local.data import load_data
@@ -106,9 +107,22 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
 def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
     verdict = evaluate(Stubborn(), x, y, attack, threat)
-    forwards, backwards = attack.cost(3)
+    forwards, backwards = attack.cost(3, ThreatModel.parse(threat).norm)
     assert verdict.robust.all()
     assert verdict.forwards.tolist() == [forwards] * 3 and verdict.backwards.tolist() == [backwards] * 3
+
+
+@pytest.mark.parametrize(("threat", "part", "without"), [("l2:1.5", "WALKS", None), ("l1:10", "REACH", 1.0)])
+def test_outside_the_ball_it_finds_what_is_masked_inside(
+    threat: str, part: str, without: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net trained for L∞; the twins keep to the ball."""
+    model = load_model("zoo:mnist/adversarial_training")
+    x, y = load_data("mnist", n=6, source="bundled")
+    whole = evaluate(model, x, y, Best(), threat)
+    assert threat.startswith("l1") or whole.robust.sum() <= evaluate(model, x, y, WALKS, threat).robust.sum()
+    monkeypatch.setattr(best, part, without or (lambda *given: None))
+    assert whole.robust.sum() < evaluate(model, x, y, Best(), threat).robust.sum() - 1
 
 
 class Wavers(nn.Module):
@@ -119,16 +133,18 @@ class Wavers(nn.Module):
         return torch.stack([lead, 0 * lead, -lead], 1)
 
 
+@pytest.mark.parametrize("threat", ["linf:0.3", "l2:1.5"])
 @pytest.mark.parametrize(("hopeless", "tried"), [(0.4, True), (0.6, False), (math.inf, False)])
-def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: bool) -> None:
+def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: bool, threat: str) -> None:
     attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs, 3 of them during the search
     x, y = torch.full((2, 1, 5, 5), 0.6), torch.zeros(2, dtype=torch.int64)  # half of it may go
-    verdict = evaluate(Wavers(), x, y, attack, "linf:0.3")
-    spent = (25, 24) if tried else attack.cost(3)
+    verdict = evaluate(Wavers(), x, y, attack, threat)
+    walks = WALKS.cost(3) if threat.startswith("l2") else (0, 0)
+    spent = (25 + walks[0], 24 + walks[1]) if tried else attack.cost(3, ThreatModel.parse(threat).norm)
     assert verdict.robust.all()
     assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
     assert verdict.forwards[0] == verdict.forwards[1]
-    assert torch.allclose(verdict.x_adv, x - 0.3)  # the best point, also of what was given up
+    assert torch.allclose(verdict.x_adv, x - 0.3, atol=0.1 if threat.startswith("l2") else 1e-6)  # the best point met
 
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
