@@ -193,11 +193,11 @@ def show_preview(rows: list[dict[str, Any]]) -> None:
         table.add_row(*row["cell"].split(" | "), row["status"], *numbers)
     console = Console()
     console.print(table)
-    training = len({row["cell"].partition(" | ")[0] for row in rows if row["status"] == "must train"})
+    waiting = sum(row["status"] == "must train" for row in rows)
     left = sum(row["status"] != "done" for row in rows)
     console.print(
         f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
-        + (f"; {training} models must be trained first, which comes on top" if training else "")
+        + (f"; models of {waiting} cells must be trained first, which comes on top" if waiting else "")
     )
 
 

@@ -21,10 +21,10 @@ from robustbench_local.audit.beside import audit_and_keep
 from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
-from robustbench_local.defense import call, undefended
+from robustbench_local.defense import call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
-from robustbench_local.judge import Verdict
+from robustbench_local.judge import JUDGED, Verdict
 from robustbench_local.metrics import summarise
 from robustbench_local.metrics.classification import answers
 from robustbench_local.models import weights_digest
@@ -129,7 +129,10 @@ class Grid:
             self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
 
     def preview(self) -> list[Row]:
-        """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds."""
+        """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds.
+
+        Of a random model every query counts as often as it draws. The judge's own questions are among the seconds.
+        """
         rows: list[Row] = []
         for plan, cells in self._by_model():
             images = self.images[plan.data, None]
@@ -137,13 +140,14 @@ class Grid:
             model = self.workshop.sketch(plan) if training else self.workshop.make(plan)
             forward, backward, classes = _time(model, images)
             digest = None if training else weights_digest(model)
+            eot, draws = (self.config.eot, self.config.draws) if is_stochastic(model) else (1, 1)
             for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))
                 done = not training and self.store.done(key) and not self.config.force
-                forwards, backwards = cell.attack.cost(classes)
+                forwards, backwards = (eot * count for count in cell.attack.cost(classes))
                 n = len(self.images[plan.data, cell.n])
                 before = cell.attack.prepare_cost(classes)
-                passes = n * forwards + before[0], n * backwards + before[1]
+                passes = n * (forwards + JUDGED * draws) + before[0], n * backwards + before[1]
                 rows.append({
                     "status": "must train" if training else "done" if done else "to do",
                     "cell": str(cell), "forwards": forwards, "backwards": backwards,

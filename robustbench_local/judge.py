@@ -24,6 +24,7 @@ from robustbench_local.search import Found, Search, answers, leads
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
+JUDGED = 3  # questions of the judge's own per image: clean, attacked, and attacked in 8 bits
 EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
 BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
 PRECISIONS = ("float32", "fast", "float64")

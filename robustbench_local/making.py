@@ -11,6 +11,7 @@ from typing import Any
 from robustbench_local.conf import reading
 from robustbench_local.conf.schema import MakeConfig, ZooConfig
 from robustbench_local.data import open_data
+from robustbench_local.defense import is_stochastic
 from robustbench_local.errors import ConfigError
 from robustbench_local.grid import pick_device
 from robustbench_local.judge import Judge
@@ -49,13 +50,14 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
     stored = rebuild(recipe.architecture, recipe.defense)
     checkpoints.restore(stored, checkpoints.load(draft)[0], draft)
     report.line(f"measuring {attack} within {threat} on {len(images)} test images")
-    verdict = Judge()(stored.to(device).eval(), images, attack, threat, report=report)
+    verdict = Judge(eot=config.eot)(stored.to(device).eval(), images, attack, threat, report=report)
     figures = {
         "clean_accuracy": verdict.clean_accuracy,
         "robust_accuracy": verdict.robust_accuracy,
         "threat": str(threat),
         "attack": str(attack),
         "n": len(images),
+        **({"eot": config.eot} if is_stochastic(stored) else {}),
         "flags": list(verdict.flags),
     }
     checkpoints.save(checkpoint, stored, notes | {"figures": json.dumps(figures)})

@@ -180,6 +180,8 @@ def test_a_dry_run_runs_nothing(folder: Path) -> None:
     assert not (folder / "results").exists()
     run_grid("toy.yaml", attacks=["fgsm"])
     assert [row["status"] for row in run_grid("toy.yaml", dry_run=True)] == ["done", "to do"]
+    rows = run_grid("toy.yaml", dry_run=True, defenses=["resize_pad"], eot=7)
+    assert [(row["forwards"], row["backwards"]) for row in rows] == [(7, 7), (14, 14)]  # draws are paid for
 
 
 @pytest.mark.parametrize(

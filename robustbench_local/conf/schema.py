@@ -104,12 +104,14 @@ class ZooConfig:
 class MakeConfig(ZooConfig):
     """A zoo recipe and how to carry it out.
 
-    attack: what measures the stored weights, on the first n test images (all by default). source: where images come
-    from (see load_data). folder: where the checkpoint goes, by default the package's own zoo.
+    attack: what measures the stored weights, on the first n test images (all by default), with eot draws per query
+    where they are random. source: where images come from (see load_data). folder: where the checkpoint goes, by default
+    the package's own zoo.
     """
 
     attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
     n: int | None = None
+    eot: int = 20
     source: str | None = None
     device: str = "auto"
     folder: str | None = None
