@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("after", type=Path)
     compare.add_argument("--alpha", type=float, default=0.05, help="the risk of calling luck a change, over all cells")
     compare.set_defaults(do=_compare)
+    pack = commands.add_parser("pack", help="rows into one small archive; they are read from there as well")
+    pack.add_argument("folders", nargs="+", type=Path)
+    pack.set_defaults(do=_pack)
     gallery = commands.add_parser("gallery", help="the images behind the numbers, of a grid run with save=x_adv")
     gallery.add_argument("folder", type=Path)
     gallery.add_argument("--each", type=int, default=3, help="images that fell first, that fell last, that stood")
@@ -169,6 +172,15 @@ def _compare(options: argparse.Namespace) -> int:
     changes = compare(Results.read([options.before]), Results.read([options.after]), options.alpha)
     show(changes)
     return FAILED if any(change.worse for change in changes) else OK
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from robustbench_local.packed import NAME, pack
+
+    for folder in options.folders:
+        count, size = pack(folder)
+        print(f"{folder / NAME}: {count} files, {size / 1024:.0f} KiB")
+    return OK
 
 
 def _gallery(options: argparse.Namespace) -> int:

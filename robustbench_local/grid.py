@@ -182,6 +182,8 @@ class Grid:
             return self._failed(cell, digest, error, time.monotonic() - started)
         row = {"status": "ok", "results": results, **self._context(definition)}
         arrays = _arrays(verdict)
+        if self.config.save is not None:
+            arrays |= _scores(verdict)
         if self.config.save == "x_adv":
             arrays |= _kept(verdict, judge.sees(images))
         self.store.write(key, row, arrays)
@@ -260,15 +262,20 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     """The per-sample arrays of a row, (N, ...)."""
-    names = ["labels", "ids", "clean", "robust", "robust_8bit", "distance", "forwards", "backwards", "corrupted"]
+    names = ["labels", "ids", "clean", "robust", "robust_8bit", "forwards", "backwards", "corrupted"]
     names += ["clean_bits", "bits", "bits_8bit", "won"]
+    names += ["distance"] if verdict.corrupted is None else []  # a corruption keeps to no ball
     found = {name: getattr(verdict, name) for name in names}
-    found |= {name: getattr(verdict, name).half() for name in ("clean_scores", "scores")}  # three digits are plenty
     found |= {f"note_{name}": values for name, values in others(verdict.notes).items()}
     arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
     for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
         arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
     return arrays
+
+
+def _scores(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
+    """The log-probabilities, to three digits."""
+    return {name: np.asarray(getattr(verdict, name).half().cpu()) for name in ("clean_scores", "scores")}
 
 
 def _kept(verdict: Verdict, images: Source) -> dict[str, npt.NDArray[Any]]:

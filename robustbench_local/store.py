@@ -2,6 +2,7 @@
 
     FOLDER/rows/KEY.json    the row; KEY is the hash of what defines the cell
     FOLDER/rows/KEY.npz     its arrays, (N, ...); the row lists their checksums, so that they stay a pair
+    FOLDER/rows.tar.xz      files of both kinds in one, where `robustbench-local pack` was called
 
 A file is whole or absent, arrays come before their row, and nothing is locked: any number of processes may
 write, and any of them may be killed at any instant.
@@ -10,6 +11,7 @@ write, and any of them may be killed at any instant.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import warnings
@@ -27,6 +29,7 @@ from torch import Tensor
 from robustbench_local.draws import Draws
 from robustbench_local.errors import StoreError
 from robustbench_local.files import sweep, whole_file
+from robustbench_local.packed import NAME, Packed
 
 SCHEMA = 1  # raised when old rows can no longer be read as new ones
 
@@ -58,6 +61,7 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._rows = self.folder / "rows"
+        self._packed = Packed(self.folder / NAME)
 
     def check_writable(self) -> None:
         """StoreError now where rows could not be written later; clears what killed writers left behind."""
@@ -94,7 +98,8 @@ class Store:
         """The row, or None where there is none. A damaged one counts as missing, and a warning says so."""
         path = self._rows / f"{key}.json"
         try:
-            row = json.loads(path.read_bytes())
+            with self._file(path.name) as file:
+                row = json.load(file)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -114,14 +119,15 @@ class Store:
 
     def rows(self) -> list[Row]:
         """Every readable row, errors included, in the order of their keys."""
-        found = (self.read(path.stem) for path in sorted(self._rows.glob("[!.]*.json")))
+        names = {path.name for path in self._rows.glob("[!.]*.json")} | set(self._packed.files)
+        found = (self.read(name.removesuffix(".json")) for name in sorted(names) if name.endswith(".json"))
         return [row for row in found if row is not None]
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
         """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
         path = self._rows / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with self._file(path.name) as archive, np.load(archive, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files if not names or name in names}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             advice = f"delete {key}.json to have it done again"
@@ -135,12 +141,28 @@ class Store:
             return "it is not a row of that name"
         if row.get("schema") != SCHEMA:
             return f"it has schema {row.get('schema')}, not {SCHEMA}"
-        if row.get("arrays") and row["arrays"] != _checksums(self._rows / f"{key}.npz"):
+        if row.get("arrays") and row["arrays"] != self._sums(key):
             return f"{key}.npz beside it is absent, damaged or of another run"
         return None
 
+    def _file(self, name: str) -> BinaryIO:
+        """A file of a row; one that was packed before and written again counts as written last."""
+        try:
+            return (self._rows / name).open("rb")
+        except FileNotFoundError:
+            if name not in self._packed.files:
+                raise
+            return io.BytesIO(self._packed.files[name])
 
-def _checksums(archive: Path | BinaryIO) -> dict[str, str]:
+    def _sums(self, key: str) -> dict[str, str]:
+        try:
+            with self._file(f"{key}.npz") as archive:
+                return _checksums(archive)
+        except OSError:
+            return {}
+
+
+def _checksums(archive: BinaryIO) -> dict[str, str]:
     """The CRC-32 of each array, as the archive's own directory lists them: nothing is decompressed."""
     try:
         with zipfile.ZipFile(archive) as file:

@@ -32,7 +32,7 @@ class GridConfig:
     weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
     allow_large takes an linf eps of 0.5 and more
     results     the folder in which a folder of this grid's name holds the rows and tables
-    save        x_adv keeps the adversarial images beside each row
+    save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
     dry_run     lists the cells and what they would cost; force does again what is done
     """
 
@@ -63,7 +63,7 @@ class GridConfig:
     allow_pickle: bool = False
     allow_large: bool = False
     results: str = "results"
-    save: Literal["x_adv"] | None = None
+    save: Literal["scores", "x_adv"] | None = None
     dry_run: bool = False
     force: bool = False
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from robustbench_local.audit.beside import Audit
 from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.errors import StoreError
+from robustbench_local.packed import NAME
 from robustbench_local.report.table import Table, robust_tables, standing_in
 from robustbench_local.report.text import visible
 from robustbench_local.store import Array, Row, Store
@@ -105,8 +106,9 @@ def _cell(row: Row) -> tuple[str, tuple[list[int], int]]:
 
 def with_rows(folder: Path) -> list[Path]:
     """The folder itself where it holds rows, otherwise those of its subfolders that do; StoreError where none does."""
-    found = [path for path in (folder, *sorted(folder.glob("*/"))) if any(path.glob("rows/*.json"))]
+    places = (folder, *sorted(folder.glob("*/")))
+    found = [place for place in places if any(place.glob("rows/*.json")) or (place / NAME).is_file()]
     if not found:
-        missing = "holds no rows/*.json, nor does any folder in it" if folder.is_dir() else "is not there"
+        missing = f"holds no rows/*.json, no {NAME}, nor does any folder in it" if folder.is_dir() else "is not there"
         raise StoreError(f"{folder.absolute()} {missing}: name a folder that a grid wrote, such as results/cifar10_pgd")
     return found[:1] if found[0] == folder else found
