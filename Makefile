@@ -48,7 +48,7 @@ picture: .venv/.installed-dev
 
 results: .venv/.installed
 	for grid in $(GRIDS); do $(PY) -m experiments.run grid=$$grid || exit 1; done
-	.venv/bin/robustbench-local report results
+	.venv/bin/robustbench-local pack $(GRIDS:%=results/%)
 
 preflight:
 	@sh .ci/preflight
