@@ -41,14 +41,16 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
     threat = _threat(config, getattr(recipe.defense, "threat", None), what)
     images = open_data(recipe.data, source=config.source, n=config.n, device=device)
 
-    net, trainer = train(recipe, source=config.source, device=device, report=report)
     stem = name if file.is_relative_to(reading.FOLDER) else file.stem
     checkpoint = (Path(config.folder).expanduser() if config.folder else zoo.ZOO) / f"{stem}.safetensors"
-    notes = metadata(recipe, trainer)
-    draft = cache_folder() / "training" / f"{stem}.safetensors"
-    checkpoints.save(draft, net, notes)
+    draft = checkpoint
+    if not config.remeasure:
+        net, trainer = train(recipe, source=config.source, device=device, report=report)
+        draft = cache_folder() / "training" / f"{stem}.safetensors"
+        checkpoints.save(draft, net, metadata(recipe, trainer))
     stored = rebuild(recipe.architecture, recipe.defense)
-    checkpoints.restore(stored, checkpoints.load(draft)[0], draft)
+    state, notes = checkpoints.load(draft)
+    checkpoints.restore(stored, state, draft)
     report.line(f"measuring {attack} within {threat} on {len(images)} test images")
     verdict = Judge(eot=config.eot)(stored.to(device).eval(), images, attack, threat, report=report)
     figures = {
@@ -61,7 +63,8 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
         "flags": list(verdict.flags),
     }
     checkpoints.save(checkpoint, stored, notes | {"figures": json.dumps(figures)})
-    draft.unlink()
+    if draft != checkpoint:
+        draft.unlink()
     return checkpoint, figures
 
 

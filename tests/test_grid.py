@@ -14,7 +14,7 @@ from robustbench_local.conf import reading
 from robustbench_local.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
 from robustbench_local.grid import Grid, pick_device, run_grid
 from robustbench_local.making import make
-from robustbench_local.models import zoo
+from robustbench_local.models import checkpoints, zoo
 from robustbench_local.paths import CACHE_VARIABLE
 from robustbench_local.progress import Report
 from robustbench_local.workshop import Workshop
@@ -323,6 +323,15 @@ def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> N
     assert not any(line.startswith("training") for line in report.lines)
     assert rows[0]["results"]["clean_accuracy"] == figures["clean_accuracy"]
     assert rows[0]["results"]["robust_accuracy"] == figures["robust_accuracy"]
+
+    weights = checkpoints.load(path)[0]
+    again = {**small, "source": "bundled", "n": 8, "attack": "pgd", "remeasure": True}
+    report = Record()
+    assert make("mnist/none", again, report)[1]["n"] == 8
+    assert not any(line.startswith("epoch") for line in report.lines)
+    state, notes = checkpoints.load(path)
+    assert json.loads(notes["figures"])["attack"].startswith("PGD") and notes["minutes"] == entry.metadata["minutes"]
+    assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
 
 
 def test_making_a_zoo_model_refuses_a_mistake_before_it_trains() -> None:

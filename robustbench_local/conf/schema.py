@@ -106,7 +106,7 @@ class MakeConfig(ZooConfig):
 
     attack: what measures the stored weights, on the first n test images (all by default), with eot draws per query
     where they are random. source: where images come from (see load_data). folder: where the checkpoint goes, by default
-    the package's own zoo.
+    the package's own zoo. remeasure: train nothing, only measure the checkpoint that is there, and note the figures.
     """
 
     attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
@@ -115,3 +115,4 @@ class MakeConfig(ZooConfig):
     source: str | None = None
     device: str = "auto"
     folder: str | None = None
+    remeasure: bool = False
