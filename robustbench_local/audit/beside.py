@@ -59,6 +59,11 @@ class Audit:
     findings: tuple[RowFinding, ...]
     retries: tuple[Retry, ...]
 
+    @property
+    def of_rows(self) -> tuple[RowFinding, ...]:
+        """What the rows alone showed: of each retry there is one finding after them."""
+        return self.findings[: len(self.findings) - len(self.retries)]
+
     def faults(self, threat: str) -> list[Finding]:
         """What is not sound within a threat, the worst first."""
         bad = [each.finding for each in self.findings if each.threat == threat and each.finding.status > Status.SOUND]
@@ -68,7 +73,7 @@ class Audit:
 def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
     """Audit the rows of one model, on images that contain all of theirs, and keep what is found beside them.
 
-    An audit of the same rows that is there already is read instead.
+    An audit of the same rows with the same findings is read where it is there already, for the attacks it tried again.
     """
     kept = []
     for group, findings in audit_rows(rows, arrays_of(store)).items():
@@ -76,7 +81,7 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
         keys = tuple(sorted(row["key"] for row in own))
         path = _folder(store) / f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
         old = _read(path)
-        if old is None or old.rows != keys:
+        if old is None or old.rows != keys or _outcomes(old.of_rows) != _outcomes(findings):
             old = _with_retries(keys, findings, own, store, model, images)
             with whole_file(path) as file:
                 file.write(json.dumps(_plain(old), indent=1).encode() + b"\n")
@@ -102,6 +107,11 @@ def lowered(
     fell = [np.isin(ids, retry.fell) for audit in found for retry in audit.retries if key in retry.lowers]
     lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
     return lower
+
+
+def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:
+    """What was found within which threat; how it is worded depends on the order of the rows."""
+    return {(each.threat, each.finding.check, each.finding.status) for each in findings}
 
 
 def _folder(store: Store) -> Path:
