@@ -144,7 +144,8 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: b
     assert verdict.robust.all()
     assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
     assert verdict.forwards[0] == verdict.forwards[1]
-    assert torch.allclose(verdict.x_adv, x - 0.3, atol=0.1 if threat.startswith("l2") else 1e-6)  # the best point met
+    darker = (x - verdict.x_adv).flatten(1).mean(1)  # 0.3 at most, which four steps of L2 do not quite reach
+    assert (darker > (0.28 if threat.startswith("l2") else 0.3 - 1e-6)).all()  # the best point, given up or not
 
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
