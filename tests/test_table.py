@@ -161,6 +161,14 @@ def test_labels_name_what_differs_and_what_is_unusual() -> None:
     }  # fmt: skip
 
 
+def test_a_defense_without_a_naive_cell_is_named_like_those_that_have_one() -> None:
+    weak, strong = {"defense": "noise", "defense_settings": {"amplitude": 1}}, {"amplitude": 2}
+    made = [a_row([1, 1, 0, 0], **weak), a_row([1, 0, 0, 0], **weak | {"defense_settings": strong})]
+    made[0][0]["definition"]["adaptive"] = False
+    (table,) = tables(*made)
+    assert {str(line.defense) for line in table.lines} == {"noise (amplitude=1)", "noise (amplitude=2)"}
+
+
 def test_same_names_with_other_weights_stay_apart() -> None:
     (table,) = tables(a_row([1, 1, 0, 0]), a_row([1, 1, 1, 0], weights_digest="v" * 64))
     assert [str(line.defense) for line in table.lines] == [

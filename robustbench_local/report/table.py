@@ -271,8 +271,7 @@ def _remark(row: Row | None) -> str:
 def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
     """The attack or defense of each row, with those settings that are unusual or differ among its namesakes."""
     named = [
-        (row["definition"][kind], row["definition"]["model"] if kind == "defense" else None, _is_naive(row))
-        for row in rows
+        (row["definition"][kind], row["definition"]["model"] if kind == "defense" else _is_naive(row)) for row in rows
     ]
     settings = [
         row["definition"][f"{kind}_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in also}
@@ -283,7 +282,7 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(visible(f"{_NAIVE}{name[0]}" if kind == "attack" and name[2] else name[0]), tuple(
+        Label(visible(f"{_NAIVE}{name[0]}" if name[1] is True else name[0]), tuple(
             visible(f"{key}={_short(value)}") for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
         ))
