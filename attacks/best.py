@@ -40,6 +40,9 @@ class Best(IterativeAttack):
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
+    In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in a ball
+    four times as large (as in arXiv:2103.01208, but there for L1 alone), and two rounds of FAB towards the nearest two
+    classes come before an image may be given up.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures what stands and the passes

@@ -34,7 +34,9 @@ class Packed:
 
 
 def pack(folder: Path) -> tuple[int, int]:
-    """Move the files of FOLDER/rows into its archive -> how many are in it, and its bytes. Safe to kill.
+    """Move the files of FOLDER/rows into its archive -> how many are in it, and its bytes.
+
+    Safe to kill, but not for a folder that a grid is writing to: what it writes meanwhile may have to be done again.
 
     Arrays go in uncompressed, which is what lets the archive see that they are alike.
     """
