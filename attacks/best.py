@@ -40,7 +40,7 @@ class Best(IterativeAttack):
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
-    In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in a ball
+    In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
     four times as large (as in arXiv:2103.01208, but there for L1 alone), and two rounds of FAB towards the nearest two
     classes come before an image may be given up.
 

@@ -243,17 +243,17 @@ def test_few_classes_are_enough(classes: int, variant: str) -> None:
     assert not verdict.robust.any()
 
 
-PARAMETERS = [
-    pytest.param("mnist", 100, "linf", 0.3, marks=pytest.mark.slow),
-    pytest.param("mnist", 30, "l2", 1.5, marks=pytest.mark.slow),
-    pytest.param("mnist", 30, "l1", 10.0, marks=pytest.mark.slow),
-    pytest.param("cifar10", 50, "linf", 8 / 255, marks=pytest.mark.slow),
+PARAMETERS = [  # luck: images that either package fells by some seeds and not by others
+    pytest.param("mnist", 100, "linf", 0.3, 0, marks=pytest.mark.slow),
+    pytest.param("mnist", 30, "l2", 1.5, 0, marks=pytest.mark.slow),
+    pytest.param("mnist", 30, "l1", 10.0, 1, marks=pytest.mark.slow),
+    pytest.param("cifar10", 50, "linf", 8 / 255, 1, marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("data", "count", "norm", "eps"), PARAMETERS)
+@pytest.mark.parametrize(("data", "count", "norm", "eps", "luck"), PARAMETERS)
 def test_it_leaves_no_more_standing_than_the_authors_package(
-    data: str, count: int, norm: str, eps: float, record_property: Callable[[str, object], None]
+    data: str, count: int, norm: str, eps: float, luck: int, record_property: Callable[[str, object], None]
 ) -> None:
     package = pytest.importorskip("pyautoattack")
     logging.getLogger("auto-attack").disabled = True
@@ -265,4 +265,4 @@ def test_it_leaves_no_more_standing_than_the_authors_package(
     standing = (labels == y).double().mean().item()
     verdict = evaluate(model, x, y, AutoAttack(), f"{norm}:{eps}")
     record_property("standing after ours, after theirs", (verdict.robust_accuracy, standing))
-    assert verdict.robust_accuracy <= standing + 1 / count  # one image is luck: either package fells it by some seeds
+    assert verdict.robust_accuracy <= standing + luck / count + 0.005
