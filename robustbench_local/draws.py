@@ -108,12 +108,12 @@ class Draws:
         return len(self.ids)
 
     def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        """(N, *shape) int64, all 64 bits random."""
+        """(N, *shape) int64, all 64 bits random; the caller's own."""
         count = math.prod(shape)
         if self._block is not None and self._counter == 0 and count <= FEW:
             self._counter = count
             at, block = self._block
-            return block.bits(count)[:, at].reshape(len(self), *shape)
+            return block.bits(count)[:, at].clone().view(len(self), *shape)
         if self._key is None:
             self._key = _mix((self.ids * _GOLDEN).bitwise_xor_(_mixed(self._base)))
             if self._number is not None:
@@ -124,17 +124,17 @@ class Draws:
 
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) in [0, 1), 24 random bits each, so that float32 and float64 hold the same number."""
-        return ((self._bits(shape) >> 40) & 0xFFFFFF).to(self.dtype) * 2.0**-24
+        return self._bits(shape).bitwise_right_shift_(40).bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2.0**-24)
 
     def normal(self, *shape: int) -> Tensor:
         """(N, *shape), standard normal (Box and Muller 1958; the tail ends at 5.8)."""
-        bits = self._bits(shape)
-        radius = torch.sqrt(-2 * torch.log((((bits >> 40) & 0xFFFFFF) + 1).to(self.dtype) * 2.0**-24))
-        return radius * torch.cos(((bits & 0xFFFFFF).to(self.dtype)) * (2 * math.pi * 2.0**-24))
+        bits = self._bits(shape)  # in place from here: on a CPU 2/3 of the time
+        radius = (bits >> 40).bitwise_and_(0xFFFFFF).add_(1).to(self.dtype).mul_(2.0**-24).log_().mul_(-2).sqrt_()
+        return bits.bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2 * math.pi * 2.0**-24).cos_().mul_(radius)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """(N, *shape) int64, uniform on 0 .. high-1 (high up to 2^31)."""
-        return (self._bits(shape) >> 32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)
+        return self._bits(shape).bitwise_right_shift_(32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)
 
 
 class _Block:

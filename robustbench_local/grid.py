@@ -63,6 +63,7 @@ class Grid:
         self.report = report
         self.device = pick_device(self.config.device)
         self.store = Store(Path(self.config.results).expanduser() / self.name)
+        self.neighbours = self.store.neighbours()
         self.workshop = Workshop(self.device, self.config.source, report)
         self.cells = resolve(self.config, self.workshop)
         wanted = {(str(data), None) for data in as_list(self.config.data)} | {(c.model.data, c.n) for c in self.cells}
@@ -143,7 +144,7 @@ class Grid:
             eot, draws = (self.config.eot, self.config.draws) if is_stochastic(model) else (1, 1)
             for cell in _sensible(cells, model):
                 key = row_key(self._definition(cell, digest))
-                done = not training and self.store.done(key) and not self.config.force
+                done = not training and self._where(key) is not None
                 forwards, backwards = (eot * count for count in cell.attack.cost(classes))
                 n = len(self.images[plan.data, cell.n])
                 before = cell.attack.prepare_cost(classes)
@@ -166,9 +167,11 @@ class Grid:
         images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
         key = row_key(definition)
-        if not self.config.force and (row := self.store.read(key)) is not None and row["status"] == "ok":
-            self.report.line(f"{cell}: done before")
-            return row
+        if where := self._where(key):
+            if where is not self.store:
+                self.store.take(key, where, grid=self.name)
+            self.report.line(f"{cell}: done before" + (f", in {where.folder}" if where is not self.store else ""))
+            return self._stored(key)
         part = _Part(self.report, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells))
         started = time.monotonic()
         try:
@@ -191,6 +194,14 @@ class Grid:
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
             f" ({verdict.seconds:.1f} s)"
         )
+        return self._stored(key)
+
+    def _where(self, key: str) -> Store | None:
+        """Who has the cell already: the grid itself or a neighbour."""
+        stores = () if self.config.force else (self.store, *self.neighbours)
+        return next((store for store in stores if store.done(key)), None)
+
+    def _stored(self, key: str) -> Row:
         stored = self.store.read(key)
         assert stored is not None
         return stored

@@ -117,6 +117,15 @@ class Store:
         row = self.read(key)
         return row is not None and row["status"] == "ok"
 
+    def take(self, key: str, other: Store, **changes: Any) -> None:
+        """Copy a row that another store has, with changes, and its arrays."""
+        self.write(key, {**(other.read(key) or {}), **changes}, other.arrays(key))
+
+    def neighbours(self) -> list[Store]:
+        """The stores of the other grids in the same results folder."""
+        folders = {path.parent for name in ("rows", NAME) for path in self.folder.parent.glob(f"*/{name}")}
+        return [Store(folder) for folder in sorted(folders - {self.folder})]
+
     def rows(self) -> list[Row]:
         """Every readable row, errors included, in the order of their keys."""
         names = {path.name for path in self._rows.glob("[!.]*.json")} | set(self._packed.files)

@@ -121,6 +121,26 @@ def test_the_same_again_does_nothing_and_force_does_it_anew(folder: Path) -> Non
         assert {**old["results"], "seconds": 0} == {**new["results"], "seconds": 0}
 
 
+def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
+    first = run_grid("toy.yaml")
+    (folder / "wider.yaml").write_text("defaults: [toy, _self_]\nattacks: [fgsm, {pgd: {steps: 2}}, noise]\n")
+    assert [row["status"] for row in run_grid("wider.yaml", dry_run=True)] == ["done", "done", "to do"]
+    assert not (folder / "results/wider/rows").exists()
+    report = Record()
+    rows = run_grid("wider.yaml", report=report)
+    assert rows[:2] == [{**row, "grid": "wider"} for row in first]
+    assert [line.endswith("done before, in results/toy") for line in report.lines[:3]] == [True, True, False]
+    store = Grid("wider.yaml", {}, Report()).store
+    assert all(store.arrays(row["key"]) for row in rows)
+    (folder / "results/toy/rows" / f"{first[0]['key']}.npz").write_bytes(b"damaged")
+    (folder / "results/wider/rows" / f"{first[0]['key']}.json").unlink()
+    with pytest.warns(UserWarning, match="counts as missing"):
+        assert run_grid("wider.yaml")[0]["created"] >= first[0]["created"]
+    report = Record()
+    run_grid("wider.yaml", force=True, report=report)
+    assert not any("done before" in line for line in report.lines)
+
+
 @pytest.mark.parametrize(
     "change",
     [
