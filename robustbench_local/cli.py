@@ -10,6 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -198,19 +199,32 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def show_preview(rows: list[dict[str, Any]]) -> None:
-    counts = ("forwards", "backwards", "prepared_forwards", "prepared_backwards", "seconds")
-    table = Table("model", "attack", "status", *(name.replace("_", " ") for name in counts), box=box.SIMPLE)
-    for row in rows:
-        numbers = (f"{row[key]:.0f}" for key in counts)
-        table.add_row(*row["cell"].split(" | "), row["status"], *numbers)
+    """The cells of a dry run below their models, and what all of them take."""
     console = Console()
-    console.print(table)
+    for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):
+        cells = list(group)
+        table = Table(
+            "attack", "status", "per image", "before", "seconds", box=box.SIMPLE, title_justify="left",
+            title=f"{model}: about {sum(row['seconds'] for row in cells):,.0f} s",
+        )  # fmt: skip
+        for row in cells:
+            before = _passes(row["prepared_forwards"], row["prepared_backwards"])
+            attack = row["cell"].partition(" | ")[2]
+            table.add_row(
+                attack, row["status"], _passes(row["forwards"], row["backwards"]), before, f"{row['seconds']:,.0f}"
+            )
+        console.print(table)
+    console.print("Passes are forward + backward: per image, and in all before the first image is attacked.")
     waiting = sum(row["status"] == "must train" for row in rows)
     left = sum(row["status"] != "done" for row in rows)
     console.print(
         f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
         + (f"; models of {waiting} cells must be trained first, which comes on top" if waiting else "")
     )
+
+
+def _passes(forwards: float, backwards: float) -> str:
+    return f"{forwards:,.0f} + {backwards:,.0f}" if forwards or backwards else ""
 
 
 def _audit(options: argparse.Namespace) -> int:

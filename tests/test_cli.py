@@ -88,7 +88,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
 def test_a_dry_run_lists_cells_and_cost(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert main([*RUN, "dry_run=true"]) == 0
     shown = capsys.readouterr().out
-    assert "to do" in shown and "1 of 1 cells to do" in shown
+    assert ": about " in shown and "to do" in shown and "1 of 1 cells to do" in shown
     assert not (folder / "results").exists()
 
 

@@ -176,6 +176,20 @@ def test_same_names_with_other_weights_stay_apart() -> None:
     ]  # fmt: skip
 
 
+def test_other_weights_are_not_shown_where_settings_tell_already() -> None:
+    made = {"defense": "noise_fusion", "weights_digest": "v" * 64}
+    (table,) = tables(
+        a_row([1, 1, 0, 0], defense="noise_fusion", defense_settings={"kind": "gaussian"}),
+        a_row([1, 1, 1, 0], **made, defense_settings={"kind": "uniform"}),
+        a_row([1, 1, 1, 1], **made, defense_settings={"kind": "laplace"}),
+        a_row([0, 1, 1, 1], **made | {"weights_digest": "u" * 64}, defense_settings={"kind": "laplace"}),
+    )
+    assert {str(line.defense) for line in table.lines} == {
+        "noise_fusion (kind=gaussian)", "noise_fusion (kind=uniform)",
+        "noise_fusion (kind=laplace, weights_digest=uuuuuuuu)", "noise_fusion (kind=laplace, weights_digest=vvvvvvvv)",
+    }  # fmt: skip
+
+
 def test_flags_are_shown() -> None:
     (table,) = tables(a_row([1, 1, 0, 0], flags=["probabilities"]), a_row([1, 1, 0, 0], attack="fgsm"))
     assert table.notes == ("preact_small / none, pgd: probabilities",)

@@ -168,7 +168,7 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     cells = sorted({_cell(row, names) for row in rows})
     lines = []
     groups = _by(lambda row: _identity(row, _MODEL), rows)
-    labels = _labels([group[0] for group in groups.values()], "defense", ("weights_digest", "defense_version"))
+    labels = _labels([group[0] for group in groups.values()], "defense")
     for label, (identity, group) in zip(labels, groups.items(), strict=True):
         found = {_cell(row, names): row for row in group}
         about = group[0]["definition"]

@@ -26,6 +26,7 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 _USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
 _NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
+_MADE_OF = {"defense": ("weights_digest", "defense_version"), "attack": ("attack_version",)}
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ def rate(row: Row | None, what: str) -> Rate | None:
 def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
     columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
-    attacks = _labels([columns[attack] for attack in order], "attack", (*_JUDGED, "attack_version"))
-    models = _labels([group[0] for group in groups], "defense", ("weights_digest", "defense_version"))
+    attacks = _labels([columns[attack] for attack in order], "attack", _JUDGED)
+    models = _labels([group[0] for group in groups], "defense")
     judging = {attack: row for attack, row in columns.items() if not _is_naive(row)}
     levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
@@ -268,25 +269,38 @@ def _remark(row: Row | None) -> str:
     return visible(" ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split()))
 
 
-def _labels(rows: Sequence[Row], kind: str, also: Sequence[str]) -> list[Label]:
-    """The attack or defense of each row, with those settings that are unusual or differ among its namesakes."""
+def _labels(rows: Sequence[Row], kind: str, also: Sequence[str] = ()) -> list[Label]:
+    """The attack or defense of each row, with those settings that are unusual or differ among its namesakes.
+
+    Where that leaves some alike: also what they were made of, as far as that differs.
+    """
+    about = [row["definition"] for row in rows]
     named = [
-        (row["definition"][kind], row["definition"]["model"] if kind == "defense" else _is_naive(row)) for row in rows
+        (each[kind], each["model"] if kind == "defense" else _is_naive(row))
+        for each, row in zip(about, rows, strict=True)
     ]
-    settings = [
-        row["definition"][f"{kind}_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in also}
-        for row in rows
+    settings = [each[f"{kind}_settings"] | {key: each.get(key, _USUAL.get(key)) for key in also} for each in about]
+    made_of = [{key: each.get(key) for key in _MADE_OF[kind]} for each in about]
+    shown = _telling(named, settings)
+    rest = _telling(list(zip(named, shown, strict=True)), made_of)
+    return [
+        Label(visible(f"{_NAIVE}{name[0]}" if name[1] is True else name[0]), tuple(map(visible, own + more)))
+        for name, own, more in zip(named, shown, rest, strict=True)
     ]
+
+
+def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of each: the settings that are unusual or differ among its namesakes."""
     values: dict[Any, set[str]] = defaultdict(set)
-    for name, own in zip(named, settings, strict=True):
+    for name, own in zip(names, settings, strict=True):
         for key, value in own.items():
             values[name, key].add(str(value))
     return [
-        Label(visible(f"{_NAIVE}{name[0]}" if name[1] is True else name[0]), tuple(
-            visible(f"{key}={_short(value)}") for key, value in own.items()
+        tuple(
+            f"{key}={_short(value)}" for key, value in own.items()
             if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
-        ))
-        for name, own in zip(named, settings, strict=True)
+        )
+        for name, own in zip(names, settings, strict=True)
     ]  # fmt: skip
 
 
