@@ -13,9 +13,12 @@ from torch.utils.checkpoint import checkpoint
 def log_probabilities(x: Tensor, passes: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
     """(P, N, K): the log-softmax of each pass's logits at x.
 
-    For an attacker's gradient a pass is computed a second time rather than kept, so memory does not grow with passes.
+    For an attacker's gradient all passes but the last are computed a second time rather than kept, so memory does not
+    grow with passes.
     """
-    return torch.stack([_one(each, x) for each in passes])
+    *others, last = passes
+    again = torch.is_grad_enabled() and x.requires_grad
+    return torch.stack([*((_again if again else _logs)(each, x) for each in others), _logs(last, x)])
 
 
 def mean_probability(logs: Tensor) -> Tensor:
@@ -23,11 +26,11 @@ def mean_probability(logs: Tensor) -> Tensor:
     return logs.logsumexp(0) - math.log(len(logs))
 
 
-def _one(each: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    def logs(x: Tensor) -> Tensor:
-        return each(x).log_softmax(1)
+def _logs(each: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return each(x).log_softmax(1)
 
-    if torch.is_grad_enabled() and x.requires_grad:
-        answer: Tensor = checkpoint(logs, x, use_reentrant=False, preserve_rng_state=False)
-        return answer
-    return logs(x)
+
+def _again(each: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """_logs, whose way there is forgotten and gone a second time for the gradient."""
+    answer: Tensor = checkpoint(_logs, each, x, use_reentrant=False, preserve_rng_state=False)
+    return answer
