@@ -7,6 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -198,8 +199,15 @@ class Grid:
 
     def _where(self, key: str) -> Store | None:
         """Who has the cell already: the grid itself or a neighbour."""
-        stores = () if self.config.force else (self.store, *self.neighbours)
-        return next((store for store in stores if store.done(key)), None)
+        if self.config.force:
+            return None
+        if self.store.done(key):
+            return self.store
+        for store in self.neighbours:
+            with suppress(StoreError):  # damage there is no concern of this grid's
+                if store.done(key):
+                    return store
+        return None
 
     def _stored(self, key: str) -> Row:
         stored = self.store.read(key)

@@ -136,8 +136,11 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
     (folder / "results/wider/rows" / f"{first[0]['key']}.json").unlink()
     with pytest.warns(UserWarning, match="counts as missing"):
         assert run_grid("wider.yaml")[0]["created"] >= first[0]["created"]
+    (folder / "results/aside").mkdir()
+    (folder / "results/aside/rows.tar.xz").write_bytes(b"damaged")
     report = Record()
     run_grid("wider.yaml", force=True, report=report)
+    run_grid("wider.yaml", n=15, report=report)
     assert not any("done before" in line for line in report.lines)
 
 
