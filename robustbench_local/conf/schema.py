@@ -33,7 +33,7 @@ class GridConfig:
     allow_large takes an linf eps of 0.5 and more
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
-    dry_run     lists the cells and what they would cost; force does again what is done
+    dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
     """
 
     data: str | list[str]
