@@ -57,8 +57,12 @@ class _Pick(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *taps: Tensor) -> Tensor:
         wires = list(taps)
-        for a, b in comparators(len(taps)):
-            wires[a], wires[b] = torch.minimum(wires[a], wires[b]), torch.maximum(wires[a], wires[b])
+        for (a, b), felt in comparators(len(taps)):
+            pair = wires[a], wires[b]
+            if a in felt:
+                wires[a] = torch.minimum(*pair)
+            if b in felt:
+                wires[b] = torch.maximum(*pair)
         picked = wires[len(taps) // 2]
         ctx.save_for_backward(picked, *taps)
         return picked
@@ -73,8 +77,10 @@ class _Pick(torch.autograd.Function):
 
 
 @functools.cache
-def comparators(count: int) -> tuple[tuple[int, int], ...]:
-    """Batcher's odd-even merge sort of `count` wires (1968), without the comparators that the middle does not feel."""
+def comparators(count: int) -> tuple[tuple[tuple[int, int], frozenset[int]], ...]:
+    """Batcher's odd-even merge sort of `count` wires (1968), as far as the middle one feels it: the wires (a, b) of
+    each comparator, whose smaller value goes to a, and the wires that are felt behind it.
+    """
     network = []
     p = 1
     while p < count:
@@ -88,6 +94,6 @@ def comparators(count: int) -> tuple[tuple[int, int], ...]:
     felt, kept = {count // 2}, []
     for pair in reversed(network):
         if felt.intersection(pair):
+            kept.append((pair, frozenset(felt)))
             felt.update(pair)
-            kept.append(pair)
     return tuple(reversed(kept))

@@ -82,10 +82,12 @@ def test_the_pruned_network_finds_the_median_of_zeros_and_ones() -> None:
     for count in (4, 9, 16):
         wires = [(torch.arange(2**count) >> k & 1).bool() for k in range(count)]
         ones = torch.stack(wires).sum(0)
-        for a, b in comparators(count):
-            wires[a], wires[b] = wires[a] & wires[b], wires[a] | wires[b]
+        for (a, b), felt in comparators(count):
+            both = {a: wires[a] & wires[b], b: wires[a] | wires[b]}
+            for wire in (a, b):
+                wires[wire] = both[wire] if wire in felt else torch.zeros_like(ones).bool()  # unfelt: anything will do
         assert torch.equal(wires[count // 2], ones >= count - count // 2)
-    assert len(comparators(9)) < 26
+    assert sum(len(felt.intersection(pair)) for pair, felt in comparators(9)) <= 40
 
 
 def test_the_medians_gradient_goes_to_whom_it_picked() -> None:
