@@ -203,7 +203,7 @@ class Grid:
             return None
         if self.store.done(key):
             return self.store
-        for store in self.neighbours:
+        for store in self.neighbours if self.config.save is None else ():  # theirs may not hold what is to be saved
             with suppress(StoreError):  # damage there is no concern of this grid's
                 if store.done(key):
                     return store

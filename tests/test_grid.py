@@ -141,6 +141,9 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
     report = Record()
     run_grid("wider.yaml", force=True, report=report)
     run_grid("wider.yaml", n=15, report=report)
+    (folder / "kept.yaml").write_text("defaults: [toy, _self_]\nsave: x_adv\n")
+    kept = run_grid("kept.yaml", report=report)
+    assert all("x_adv" in row["arrays"] for row in kept)
     assert not any("done before" in line for line in report.lines)
 
 
