@@ -154,8 +154,8 @@ def test_every_plot_that_rows_allow_is_drawn_and_is_the_same_at_every_run(tmp_pa
         root = ET.fromstring(picture.svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert picture.alt
-        assert not re.search(r'(?:href|src)="(?!#|data:)', picture.svg)
-        assert "prefers-color-scheme: dark" in picture.svg
+        assert not re.search(r"(?:href|src)=['\"](?!#|data:)", picture.svg)
+        assert "prefers-color-scheme:dark" in picture.svg
 
 
 def test_curves_go_through_the_figures_of_the_rows(tmp_path: Path) -> None:

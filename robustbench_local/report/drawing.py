@@ -1,8 +1,7 @@
-"""How plots look: one set of colours that reads on light and on dark paper, SVG that is the same at every run."""
+"""How plots look: one set of colours that reads on light and on dark paper."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from robustbench_local.metrics.rates import Rate
+from robustbench_local.report.svg import INK, LINE, SOFT
 from robustbench_local.report.text import DASH, percent
 
-INK, SOFT, LINE = "#1e2126", "#5a6069", "#dedad2"
-_DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40"}
 COLOURS = ("#1f8a84", "#cf6f2a", "#4b80c8", "#a05fb8", "#85872a", "#c94f7c", "#7c8288", "#9a6a4c")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TEAL = LinearSegmentedColormap.from_list("teal", ["#f3efe6", "#a9d0c9", "#1b6e6a"])
@@ -60,20 +58,6 @@ def label_below(axes: list[Axes], text: str, across: int = 3) -> None:
         if place + across >= len(axes):
             each.set_xlabel(text)
             each.tick_params(labelbottom=True)
-
-
-def svg(figure: Figure) -> str:
-    """The figure as SVG text on no background; ink turns light where the reader's system is dark."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", text)
-    rules = "".join(
-        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
-        for light, dark in _DARK.items() for what in ("fill", "stroke")
-    )  # fmt: skip
-    own = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
-    return re.sub(r"(<svg[^>]*>)", lambda found: found.group(1) + own, text, count=1)
 
 
 def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes]:

@@ -20,6 +20,7 @@ from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
+from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Label, Line, Rate, Table, done
 from robustbench_local.report.text import FLAGS, percent, visible
 
@@ -199,5 +200,4 @@ def _weathered(line: CorruptionLine) -> dict[str, Any]:
 
 
 def _shown(picture: Picture) -> dict[str, Any]:
-    uri = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg.encode()).decode()}"
-    return {"uri": uri, "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}
+    return {"uri": data_uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}

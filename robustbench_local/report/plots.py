@@ -9,22 +9,11 @@ from typing import Any
 import numpy as np
 
 from robustbench_local.report.detail import detail
-from robustbench_local.report.drawing import (
-    COLOURS,
-    LINE,
-    MARKS,
-    SOFT,
-    dashes,
-    heat,
-    in_percent,
-    panels,
-    reach,
-    style,
-    svg,
-)
+from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture, model_of, name_of
 from robustbench_local.report.plots_search import by_queries, by_steps, convergence, falling, minimises
 from robustbench_local.report.results import Results
+from robustbench_local.report.svg import LINE, SOFT, svg
 from robustbench_local.report.table import Table, done
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import within

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
-from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, short, style, svg
+from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, short, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture
+from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Rate
 from robustbench_local.report.text import percent, slug, visible
 from robustbench_local.report.words import defense

@@ -23,11 +23,11 @@ from robustbench_local.report.drawing import (
     label_below,
     one_legend,
     panels,
-    svg,
     wrapped,
 )
 from robustbench_local.report.picture import MOST, Picture, model_of, name_of
 from robustbench_local.report.results import Results
+from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Label, Line, Table, done
 from robustbench_local.store import Row
 
