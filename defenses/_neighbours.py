@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +29,8 @@ class _WeightedMean(torch.autograd.Function):
         size = [length - 2 * (reach + radius) for length in padded.shape[2:]]
         total = padded.new_zeros(*padded.shape[:2], *size)
         norm = padded.new_zeros(len(padded), 1, *size)
-        for _, there, weight, _ in _offsets(padded, reach, radius, scale, nearness):
-            total.addcmul_(weight, _inner(there, radius))
+        for place, weight, _, _ in _offsets(padded, reach, radius, scale, nearness):
+            total.addcmul_(weight, _inner(padded[place], radius))
             norm += weight
         total /= norm
         ctx.save_for_backward(padded, total, norm)
@@ -46,38 +45,48 @@ class _WeightedMean(torch.autograd.Function):
         through_norm = (per_tap * mean).sum(1, keepdim=True)
         out = torch.zeros_like(padded)
         mine = out[..., reach : out.shape[2] - reach, reach : out.shape[3] - reach]
-        for place, there, weight, difference in _offsets(padded, reach, radius, scale, nearness):
+        for place, weight, difference, sign in _offsets(padded, reach, radius, scale, nearness):
             theirs = out[place]
-            tap = _inner(there, radius)
+            tap = _inner(padded[place], radius)
             _inner(theirs, radius).addcmul_(weight, per_tap)
             by_distance = ((per_tap * tap).sum(1, keepdim=True) - through_norm) * weight
             by_pixel = difference * _box(F.pad(by_distance, (2 * radius,) * 4), radius)  # a box is its own adjoint
-            mine.sub_(by_pixel, alpha=2 * scale)
-            theirs.add_(by_pixel, alpha=2 * scale)
+            mine.sub_(by_pixel, alpha=2 * scale * sign)
+            theirs.add_(by_pixel, alpha=2 * scale * sign)
         return out, None, None, None, None
 
 
 def _offsets(
     padded: Tensor, reach: int, radius: int, scale: float, nearness: float
-) -> Iterator[tuple[Any, Tensor, Tensor, Tensor]]:
-    """(where the shifted images lie, those, the weights (N, 1, H, W), here - there) for each offset."""
+) -> Iterator[tuple[Any, Tensor, Tensor, int]]:
+    """(where the shifted images lie, weights (N, 1, H, W), here - there but for its sign, that sign) for each offset t.
+
+    Two pixels weigh the same for each other: on a little more than the images, one computation serves t and -t.
+    """
     height, width = (length - 2 * reach for length in padded.shape[2:])
-    here = padded[..., reach : reach + height, reach : reach + width]
-    for i in range(2 * reach + 1):
-        for j in range(2 * reach + 1):
-            place = (..., slice(i, i + height), slice(j, j + width))
-            difference = here - padded[place]
-            weight = _box(_squares(difference), radius).mul_(-scale).exp_()
-            weight *= math.exp(-nearness * ((i - reach) ** 2 + (j - reach) ** 2))
-            yield place, padded[place], weight, difference
+    for i in range(reach + 1):
+        for j in range(-reach if i else 0, reach + 1):
+            right, left = max(j, 0), max(-j, 0)
+            here = padded[..., reach - i : reach + height, reach - right : reach + left + width]
+            there = padded[..., reach : reach + i + height, reach - left : reach + right + width]
+            difference = here - there
+            far = nearness * (i**2 + j**2) / (2 * radius + 1) ** 2  # which a box adds up again
+            weight = _box(_exponent(difference, scale, far), radius).exp_()
+            for sign, down, across in ((1, i, right), (-1, 0, left))[: 2 if i or j else 1]:
+                row, column = reach + sign * i, reach + sign * j
+                yield (
+                    (..., slice(row, row + height), slice(column, column + width)),
+                    weight[..., down : down + height - 2 * radius, across : across + width - 2 * radius],
+                    difference[..., down : down + height, across : across + width],
+                    sign,
+                )
 
 
-def _squares(difference: Tensor) -> Tensor:
-    """(N, 1, H, W): summed over channels."""
-    first, *others = difference.split(1, 1)
-    total: Tensor = first * first
-    for other in others:
-        total.addcmul_(other, other)
+def _exponent(difference: Tensor, scale: float, constant: float) -> Tensor:
+    """(N, 1, H, W): -scale times the squares summed over channels, - constant."""
+    total = difference.new_tensor(-constant)
+    for channel in difference.split(1, 1):
+        total = torch.addcmul(total, channel, channel, value=-scale)
     return total
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from defenses._wrapper import Wrapper, check
 from robustbench_local.draws import Draws
+
+Network = Sequence[tuple[tuple[int, int], frozenset[int]]]  # comparators, and the wires that are felt behind each
+_IN_CACHE = 2**17  # values of which a CPU keeps a few tensors close
 
 
 @dataclass(frozen=True)
@@ -33,54 +39,75 @@ class Median(Wrapper):
         check("size", self.size, 2, 7, "the side of the square in pixels")
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
+        if not len(x):
+            return x
         before = self.size // 2
         after = self.size - 1 - before
-        height, width = x.shape[2:]
-        down, across = (_mirrored(length, before, after, x.device) for length in (height, width))
-        padded = x[:, :, down][..., across]
-        taps = [
-            padded[:, :, i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)
-        ]  # fmt: skip
-        picked: Tensor = _Pick.apply(*taps)  # type: ignore[no-untyped-call]
+        padded = _mirrored(_mirrored(x, 2, before, after), 3, before, after)
+        picked: Tensor = _Pick.apply(padded, self.size)  # type: ignore[no-untyped-call]
         return picked
 
 
-def _mirrored(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Indices -before .. length + after - 1, mirrored at the edges with the edge itself repeated."""
-    place = torch.arange(-before, length + after, device=device) % (2 * length)
-    return torch.minimum(place, 2 * length - 1 - place)
+def _mirrored(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Longer by what lies within the edges, the edges themselves repeated."""
+    first, last = x.narrow(axis, 0, before), x.narrow(axis, x.shape[axis] - after, after)
+    return torch.cat([first.flip(axis), x, last.flip(axis)], axis)
 
 
 class _Pick(torch.autograd.Function):
-    """The (upper) median of n tensors. Backwards it looks for who was picked: nothing of the sorting is kept."""
+    """Medians of the squares that lie within the images. Backwards it looks for who was picked: no sorting is kept."""
 
     @staticmethod
-    def forward(ctx: Any, *taps: Tensor) -> Tensor:
-        wires = list(taps)
-        for (a, b), felt in comparators(len(taps)):
-            pair = wires[a], wires[b]
-            if a in felt:
-                wires[a] = torch.minimum(*pair)
-            if b in felt:
-                wires[b] = torch.maximum(*pair)
-        picked = wires[len(taps) // 2]
-        ctx.save_for_backward(picked, *taps)
+    def forward(ctx: Any, padded: Tensor, size: int) -> Tensor:
+        at_once = max(1, _IN_CACHE // padded[0].numel()) if padded.device.type == "cpu" else len(padded)
+        picked = torch.cat([_medians(part, size) for part in padded.split(at_once)])
+        ctx.save_for_backward(padded, picked)
+        ctx.size = size
         return picked
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        picked, *taps = ctx.saved_tensors
-        same = [tap == picked for tap in taps]
-        count = functools.reduce(torch.add, same, torch.zeros_like(picked))
-        share = grads[0] / count
-        return tuple(share * each for each in same)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        padded, picked = ctx.saved_tensors
+        height, width = picked.shape[2:]
+        places = [(..., slice(i, i + height), slice(j, j + width)) for i, j in product(range(ctx.size), repeat=2)]
+        same = [padded[place] == picked for place in places]
+        share = grads[0] / functools.reduce(torch.add, same, torch.zeros_like(picked))
+        out = torch.zeros_like(padded)
+        for place, each in zip(places, same, strict=True):
+            out[place] += share * each
+        return out, None
+
+
+def _medians(padded: Tensor, size: int) -> Tensor:
+    """(N, C, H + size - 1, W + size - 1) -> (N, C, H, W). Columns are sorted once for all squares that share them.
+
+    Neighbours are the same long row of pixels, shifted; squares that span an edge of it are cut off at the end.
+    """
+    height, width = padded.shape[2:]
+    pixels = padded.reshape(-1)
+    squares = pixels.numel() - (size - 1) * (width + 1)
+    columns = [pixels[i * width : i * width + squares + size - 1] for i in range(size)]
+    everywhere = frozenset(range(size))
+    columns = _through(columns, [(pair, everywhere) for pair in sorting(size)])
+    network, middle = median_of_sorted_columns(size)
+    picked = _through([rank[j : j + squares] for rank in columns for j in range(size)], network)[middle]
+    whole = F.pad(picked, (0, pixels.numel() - squares)).view(padded.shape)
+    return whole[:, :, : height - size + 1, : width - size + 1]
+
+
+def _through(wires: list[Tensor], network: Network) -> list[Tensor]:
+    for (a, b), felt in network:
+        pair = wires[a], wires[b]
+        if a in felt:
+            wires[a] = torch.minimum(*pair)
+        if b in felt:
+            wires[b] = torch.maximum(*pair)
+    return wires
 
 
 @functools.cache
-def comparators(count: int) -> tuple[tuple[tuple[int, int], frozenset[int]], ...]:
-    """Batcher's odd-even merge sort of `count` wires (1968), as far as the middle one feels it: the wires (a, b) of
-    each comparator, whose smaller value goes to a, and the wires that are felt behind it.
-    """
+def sorting(count: int) -> tuple[tuple[int, int], ...]:
+    """Batcher's odd-even merge sort (1968): pairs of wires (a, b), of whose values the smaller goes to a."""
     network = []
     p = 1
     while p < count:
@@ -91,9 +118,26 @@ def comparators(count: int) -> tuple[tuple[tuple[int, int], frozenset[int]], ...
                 network += [(i, i + k) for i in lower if i // (2 * p) == (i + k) // (2 * p)]
             k //= 2
         p *= 2
-    felt, kept = {count // 2}, []
+    return tuple(network)
+
+
+@functools.cache
+def median_of_sorted_columns(size: int) -> tuple[Network, int]:
+    """The comparators, and the wire the (upper) median comes out of. Wire size * i + j is of rank i in column j.
+
+    Rows are sorted as well. Then (i, j) has (i + 1)(j + 1) - 1 others below or level and (size - i)(size - j) - 1 above
+    or level: few are left that can be the median. What it does not feel is left out.
+    """
+    middle = size**2 // 2
+    grid = list(product(range(size), repeat=2))
+    below = [(i, j) for i, j in grid if (size - i) * (size - j) > size**2 - middle]
+    rest = [size * i + j for i, j in grid if (i, j) not in below and (i + 1) * (j + 1) <= middle + 1]
+    network = [(size * i + a, size * i + b) for i in range(size) for a, b in sorting(size)]
+    network += [(rest[a], rest[b]) for a, b in sorting(len(rest))]
+    found = rest[middle - len(below)]
+    felt, kept = {found}, []
     for pair in reversed(network):
         if felt.intersection(pair):
             kept.append((pair, frozenset(felt)))
             felt.update(pair)
-    return tuple(reversed(kept))
+    return tuple(reversed(kept)), found

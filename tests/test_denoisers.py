@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from wrapping import deployed, differentiates, digits, draws, gradient, keeps_the_rules, photos, some_weights
 
+from defenses._neighbours import weighted_mean
 from defenses._wrapper import Wrapper
 from defenses.bilateral import Bilateral
 from defenses.bit_depth import BLUR, BitDepth
 from defenses.gaussian_blur import GaussianBlur
-from defenses.median import Median, comparators
+from defenses.median import Median, median_of_sorted_columns, sorting
 from defenses.non_local_means import NonLocalMeans
 from defenses.total_variation import TotalVariation
 from defenses.wavelet import Wavelet
@@ -77,17 +80,33 @@ def test_median_is_scipys(size: int) -> None:
         assert torch.equal(apply(Median(size), x), expected)
 
 
-def test_the_pruned_network_finds_the_median_of_zeros_and_ones() -> None:
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_the_pruned_network_finds_the_median_of_zeros_and_ones_in_sorted_columns(size: int) -> None:
     """By the 0-1 principle it then does for all numbers."""
-    for count in (4, 9, 16):
-        wires = [(torch.arange(2**count) >> k & 1).bool() for k in range(count)]
-        ones = torch.stack(wires).sum(0)
-        for (a, b), felt in comparators(count):
-            both = {a: wires[a] & wires[b], b: wires[a] | wires[b]}
-            for wire in (a, b):
-                wires[wire] = both[wire] if wire in felt else torch.zeros_like(ones).bool()  # unfelt: anything will do
-        assert torch.equal(wires[count // 2], ones >= count - count // 2)
-    assert sum(len(felt.intersection(pair)) for pair, felt in comparators(9)) <= 40
+    ones = torch.cartesian_prod(*[torch.arange(size + 1)] * size)  # of each column, the last ones
+    wires = [ones[:, j] >= size - i for i in range(size) for j in range(size)]
+    network, middle = median_of_sorted_columns(size)
+    for (a, b), felt in network:
+        both = {a: wires[a] & wires[b], b: wires[a] | wires[b]}
+        for wire in (a, b):
+            wires[wire] = both[wire] if wire in felt else torch.zeros(len(ones)).bool()  # unfelt: anything will do
+    assert torch.equal(wires[middle], ones.sum(1) >= size**2 - size**2 // 2)
+
+
+def test_a_median_of_nine_takes_twenty_operations() -> None:
+    network, _ = median_of_sorted_columns(3)
+    assert 2 * len(sorting(3)) + sum(len(felt.intersection(pair)) for pair, felt in network) == 20
+
+
+@pytest.mark.parametrize("denoiser", DENOISERS, ids=str)
+def test_no_images_stay_none(denoiser: Wrapper) -> None:
+    assert apply(denoiser, photos(2)[:0]).shape == (0, 3, 32, 32)
+
+
+def test_the_median_of_many_images_is_that_of_each() -> None:
+    x = photos(16).repeat(5, 1, 1, 1)
+    whole = apply(Median(3), x)
+    assert torch.equal(whole, torch.cat([apply(Median(3), each[None]) for each in x]))
 
 
 def test_the_medians_gradient_goes_to_whom_it_picked() -> None:
@@ -157,6 +176,25 @@ def test_total_variation_is_scikit_images() -> None:
             lambda image: restoration.denoise_tv_chambolle(image, 0.1, eps=0, max_num_iter=21, channel_axis=2),
         )
         torch.testing.assert_close(apply(TotalVariation(0.1, 20), images), expected.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_weights_by_patches_and_by_nearness_at_once_are_their_definition() -> None:
+    x, reach, radius, scale, nearness = photos(2).double(), 2, 1, 3.0, 0.2
+    found = weighted_mean(x, reach, radius, scale, nearness)
+    padded = F.pad(x, (reach + radius,) * 4, mode="reflect")
+
+    def patch(row: int, column: int) -> torch.Tensor:
+        return padded[..., row + reach : row + reach + 3, column + reach : column + reach + 3]
+
+    for row, column in ((0, 0), (5, 31), (17, 9)):
+        weights, taps = [], []
+        for i, j in product(range(-reach, reach + 1), repeat=2):
+            there = patch(row + i, column + j)
+            far = scale * (patch(row, column) - there).square().sum((1, 2, 3)) + nearness * (i**2 + j**2)
+            weights.append(torch.exp(-far))
+            taps.append(there[..., 1, 1] * weights[-1][:, None])
+        expected = torch.stack(taps).sum(0) / torch.stack(weights).sum(0)[:, None]
+        torch.testing.assert_close(found[..., row, column], expected)
 
 
 def test_bilateral_is_kornias() -> None:
