@@ -31,9 +31,7 @@ from robustbench_local.metrics.classification import answers
 from robustbench_local.models import weights_digest
 from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
-from robustbench_local.report.corruption_text import write_corruptions
 from robustbench_local.report.results import Results
-from robustbench_local.report.write import write_report
 from robustbench_local.store import Row, Store, fingerprint, row_key
 from robustbench_local.trace import others
 from robustbench_local.workshop import Blueprint, Workshop, hardware
@@ -97,6 +95,9 @@ class Grid:
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
+        from robustbench_local.report.corruption_text import write_corruptions  # here: loading matplotlib
+        from robustbench_local.report.write import write_report  # takes half a second, which others need not wait
+
         self.store.check_writable()
         rows: list[Row] = []
         for plan, cells in self._by_model():
