@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,12 @@ from robustbench_local.search import Found, Search, answers, leads
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
-JUDGED = 3  # questions of the judge's own per image: clean, attacked, and attacked in 8 bits
+JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
 EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
 BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
 PRECISIONS = ("float32", "fast", "float64")
 COUNTS = ("all", "last")
+Known = dict[Any, Tensor]
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,12 @@ class Judge:
 
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
-        attacker: Source | None = None,
+        attacker: Source | None = None, clean: Known | None = None,
     ) -> Verdict:  # fmt: skip
-        """attacker: images that an attack may learn from, where it asks for some; none of them among the judged."""
+        """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
+
+        clean: answers on clean images, which verdicts on one model may share; what is not there yet is added.
+        """
         if threat.norm not in attack.norms:
             known = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
@@ -155,7 +160,7 @@ class Judge:
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
         images = self.sees(images)
-        report = report or Report()
+        report, clean = report or Report(), {} if clean is None else clean
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32():
             first = images[:64].to(dtype)
@@ -172,7 +177,7 @@ class Judge:
                 rows = slice(done, min(done + size, len(images)))
                 part: _Part | None = None
                 try:
-                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype)
+                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, clean)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
@@ -203,13 +208,17 @@ class Judge:
         )
 
     def _batch(
-        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype
-    ) -> _Part:
+        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype,
+        known: Known,
+    ) -> _Part:  # fmt: skip
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
         random, threat = is_stochastic(model), search.threat
-        clean_answers = answers(model, x, draws.stream("clean"), self.draws)
+        which = self.seed, self.draws, self.attack_under, dtype, tuple(images.ids[rows].tolist())
+        if which not in known:
+            known[which] = answers(model, x, draws.stream("clean"), self.draws)
+        clean_answers = known[which]
         rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
@@ -226,7 +235,10 @@ class Judge:
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
         inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
         reached = answers(model, x_adv, draws.stream("verdict"), self.draws)
-        reached_8bit = answers(model, rounded, draws.stream("verdict"), self.draws)
+        moved = (rounded != x_adv).flatten(1).any(1)  # no corruption's: they have 256 levels already
+        reached_8bit = reached.clone()
+        if moved.any():
+            reached_8bit[moved] = answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
         attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
         stands = search.leads(model, attacked, goal, seen, x) < 0
         attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)

@@ -1,0 +1,89 @@
+"""What a verdict asks the model beside the attack: no question twice whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.corruptions.lighting import Brightness
+from attacks.fgsm import FGSM
+from robustbench_local.attack import Attack
+from robustbench_local.data import open_data
+from robustbench_local.defense import Defended
+from robustbench_local.draws import Draws
+from robustbench_local.judge import DRAWS, Judge, Known, Verdict
+from robustbench_local.threat import ThreatModel
+
+COUNT = 40
+IMAGES = open_data("mnist", n=COUNT, source="bundled")
+
+
+class Noisy(Defended):
+    """A linear network behind noise, which counts the images it is asked about."""
+
+    stochastic = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.weights = nn.Parameter(torch.sin(torch.arange(7840.0)).view(784, 10))
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        assert draws is not None
+        self.asked += len(x)
+        logits: Tensor = (x + 0.2 * draws.normal(*x.shape[1:])).flatten(1) @ self.weights
+        return logits
+
+
+def judged(judge: Judge, attack: Attack, clean: Known | None = None) -> tuple[Verdict, int]:
+    """The verdict and how many images the model was asked about."""
+    model = Noisy()
+    threat = ThreatModel.parse("none" if isinstance(attack, Brightness) else "linf:0.1")
+    verdict = judge(model, IMAGES, attack, threat, clean=clean)
+    return verdict, model.asked
+
+
+def same(one: Verdict, other: Verdict) -> bool:
+    """Whether they agree in all that is measured per image."""
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Verdict)]
+    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
+
+
+def test_verdicts_on_one_model_share_its_answers_on_clean_images() -> None:
+    shared: Known = {}
+    for attack in (FGSM(), Brightness(), FGSM(loss="margin")):
+        alone, asked = judged(Judge(eot=2), attack)
+        together, fewer = judged(Judge(eot=2), attack, shared)
+        assert same(alone, together)
+        assert asked - fewer == (0 if isinstance(attack, FGSM) and attack.loss == "ce" else DRAWS * COUNT)
+
+
+@pytest.mark.parametrize("judge", [Judge(eot=2, seed=1), Judge(eot=2, draws=9), Judge(eot=2, attack_under="fog:3")])
+def test_other_settings_share_nothing(judge: Judge) -> None:
+    shared: Known = {}
+    judged(Judge(eot=2), FGSM(), shared)
+    alone, asked = judged(judge, FGSM())
+    together, fewer = judged(judge, FGSM(), shared)
+    assert asked == fewer
+    assert same(alone, together)
+
+
+def test_other_images_share_nothing() -> None:
+    shared: Known = {}
+    judged(Judge(), Brightness(), shared)
+    others = open_data("mnist", ids=torch.arange(COUNT, 2 * COUNT), source="bundled")
+    verdict = Judge()(Noisy(), others, Brightness(), ThreatModel.parse("none"), clean=shared)
+    assert same(verdict, Judge()(Noisy(), others, Brightness(), ThreatModel.parse("none")))
+
+
+def test_what_has_256_levels_already_is_not_judged_again_in_256_levels() -> None:
+    verdict, asked = judged(Judge(draws=1), Brightness())
+    assert torch.equal(verdict.robust, verdict.robust_8bit)
+    _, more = judged(Judge(draws=11), Brightness())
+    assert more - asked == 10 * 2 * COUNT  # clean and corrupted
+    _, asked = judged(Judge(eot=1, draws=1), FGSM())
+    _, more = judged(Judge(eot=1, draws=11), FGSM())
+    assert more - asked == 10 * 3 * COUNT
