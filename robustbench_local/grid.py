@@ -25,7 +25,8 @@ from robustbench_local.data import Images, open_data
 from robustbench_local.defense import call, is_stochastic, undefended
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
-from robustbench_local.judge import JUDGED, Known, Verdict
+from robustbench_local.judge import JUDGED, Verdict
+from robustbench_local.known import Known
 from robustbench_local.metrics import summarise
 from robustbench_local.metrics.classification import answers
 from robustbench_local.models import weights_digest
@@ -110,8 +111,8 @@ class Grid:
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
             cells = _sensible(cells, model)
-            clean: Known = {}
-            own = [self._row(cell, model, digest, len(rows) + place, clean) for place, cell in enumerate(cells)]
+            known = Known()
+            own = [self._row(cell, model, digest, len(rows) + place, known) for place, cell in enumerate(cells)]
             rows += own
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[plan.data, None]))
@@ -165,7 +166,7 @@ class Grid:
             group = list(cells)
             yield group[0].model, group
 
-    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, clean: Known) -> Row:
+    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: Known) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
         images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
@@ -180,7 +181,7 @@ class Grid:
         try:
             own = self.attackers.get(cell.model.data)
             judge = cell.judge(self.config)
-            verdict = judge(model, images, cell.attack, cell.threat, report=part, attacker=own, clean=clean)
+            verdict = judge(model, images, cell.attack, cell.threat, report=part, attacker=own, known=known)
             results = summarise(verdict, images.classes)
         except Exception as error:  # an attack may die of anything; the other cells go on
             if self.device.type == "cuda":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,9 @@ from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
+from robustbench_local.known import Known
 from robustbench_local.modes import as_deployed, full_float32
-from robustbench_local.preflight import Source, check_images, check_model
+from robustbench_local.preflight import SAMPLE, Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
@@ -30,7 +30,6 @@ EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, 
 BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
 PRECISIONS = ("float32", "fast", "float64")
 COUNTS = ("all", "last")
-Known = dict[Any, Tensor]
 
 
 @dataclass(frozen=True)
@@ -145,29 +144,31 @@ class Judge:
 
     def __call__(
         self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
-        attacker: Source | None = None, clean: Known | None = None,
+        attacker: Source | None = None, known: Known | None = None,
     ) -> Verdict:  # fmt: skip
         """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
 
-        clean: answers on clean images, which verdicts on one model may share; what is not there yet is added.
+        known: what verdicts on this model asked before, of its set-up and of clean images; what is new is added.
         """
         if threat.norm not in attack.norms:
-            known = ", ".join(sorted(attack.norms))
-            raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {known}")
+            norms = ", ".join(sorted(attack.norms))
+            raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {norms}")
         if self.targets is not None and isinstance(attack, Corruption):
             raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
         images = self.sees(images)
-        report, clean = report or Report(), {} if clean is None else clean
+        report, known = report or Report(), known or Known()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32():
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
-            model, flags = check_model(model, images, draws, dtype)
+            given, about = model, (self.seed, self.attack_under, dtype, tuple(images.ids[:SAMPLE].tolist()))
+            model, found = known.once(lambda: check_model(given, images, draws, dtype), given, *about)
+            flags = [*found]
             name = type(attack).__name__
             search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
@@ -177,7 +178,7 @@ class Judge:
                 rows = slice(done, min(done + size, len(images)))
                 part: _Part | None = None
                 try:
-                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, clean)
+                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, known)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
@@ -215,10 +216,8 @@ class Judge:
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
         random, threat = is_stochastic(model), search.threat
-        which = self.seed, self.draws, self.attack_under, dtype, tuple(images.ids[rows].tolist())
-        if which not in known:
-            known[which] = answers(model, x, draws.stream("clean"), self.draws)
-        clean_answers = known[which]
+        about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist()), self.draws
+        clean_answers = known.once(lambda: answers(model, x, draws.stream("clean"), self.draws), model, *about)
         rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be

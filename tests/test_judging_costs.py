@@ -14,7 +14,9 @@ from robustbench_local.attack import Attack
 from robustbench_local.data import open_data
 from robustbench_local.defense import Defended
 from robustbench_local.draws import Draws
-from robustbench_local.judge import DRAWS, Judge, Known, Verdict
+from robustbench_local.judge import DRAWS, Judge, Verdict
+from robustbench_local.known import Known
+from robustbench_local.preflight import REPEATS, SAMPLE
 from robustbench_local.threat import ThreatModel
 
 COUNT = 40
@@ -38,11 +40,14 @@ class Noisy(Defended):
         return logits
 
 
-def judged(judge: Judge, attack: Attack, clean: Known | None = None) -> tuple[Verdict, int]:
+def judged(
+    judge: Judge, attack: Attack, known: Known | None = None, model: Noisy | None = None
+) -> tuple[Verdict, int]:  # fmt: skip
     """The verdict and how many images the model was asked about."""
-    model = Noisy()
+    model = model or Noisy()
+    model.asked = 0
     threat = ThreatModel.parse("none" if isinstance(attack, Brightness) else "linf:0.1")
-    verdict = judge(model, IMAGES, attack, threat, clean=clean)
+    verdict = judge(model, IMAGES, attack, threat, known=known)
     return verdict, model.asked
 
 
@@ -52,30 +57,38 @@ def same(one: Verdict, other: Verdict) -> bool:
     return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))
 
 
-def test_verdicts_on_one_model_share_its_answers_on_clean_images() -> None:
-    shared: Known = {}
+def test_verdicts_on_one_model_share_its_set_up_and_its_answers_on_clean_images() -> None:
+    shared, model = Known(), Noisy()
     for attack in (FGSM(), Brightness(), FGSM(loss="margin")):
         alone, asked = judged(Judge(eot=2), attack)
-        together, fewer = judged(Judge(eot=2), attack, shared)
+        together, fewer = judged(Judge(eot=2), attack, shared, model)
         assert same(alone, together)
-        assert asked - fewer == (0 if isinstance(attack, FGSM) and attack.loss == "ce" else DRAWS * COUNT)
+        first = isinstance(attack, FGSM) and attack.loss == "ce"
+        assert asked - fewer == (0 if first else DRAWS * COUNT + (REPEATS + 1) * SAMPLE)
 
 
 @pytest.mark.parametrize("judge", [Judge(eot=2, seed=1), Judge(eot=2, draws=9), Judge(eot=2, attack_under="fog:3")])
-def test_other_settings_share_nothing(judge: Judge) -> None:
-    shared: Known = {}
-    judged(Judge(eot=2), FGSM(), shared)
+def test_other_settings_share_no_answers_on_clean_images(judge: Judge) -> None:
+    shared, model = Known(), Noisy()
+    judged(Judge(eot=2), FGSM(), shared, model)
     alone, asked = judged(judge, FGSM())
-    together, fewer = judged(judge, FGSM(), shared)
-    assert asked == fewer
+    together, fewer = judged(judge, FGSM(), shared, model)
+    assert asked - fewer == (0 if judge.draws == DRAWS else (REPEATS + 1) * SAMPLE)  # of which the set-up knows nothing
     assert same(alone, together)
 
 
+def test_other_models_share_nothing() -> None:
+    shared = Known()
+    _, asked = judged(Judge(eot=2), FGSM(), shared)
+    _, again = judged(Judge(eot=2), FGSM(), shared)
+    assert asked == again
+
+
 def test_other_images_share_nothing() -> None:
-    shared: Known = {}
-    judged(Judge(), Brightness(), shared)
+    shared, model = Known(), Noisy()
+    judged(Judge(), Brightness(), shared, model)
     others = open_data("mnist", ids=torch.arange(COUNT, 2 * COUNT), source="bundled")
-    verdict = Judge()(Noisy(), others, Brightness(), ThreatModel.parse("none"), clean=shared)
+    verdict = Judge()(model, others, Brightness(), ThreatModel.parse("none"), known=shared)
     assert same(verdict, Judge()(Noisy(), others, Brightness(), ThreatModel.parse("none")))
 
 
