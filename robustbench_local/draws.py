@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
+_BLOCK = 2**18  # numbers at a time on a CPU
 FEW = 64  # numbers per sample and stream, up to which several streams are worth drawing at once
 
 
@@ -122,19 +123,43 @@ class Draws:
         self._counter += count
         return _mix(self._key[:, None] + place.mul_(_GOLDEN)).view(len(self), *shape)
 
+    def _made(self, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """make(_bits(shape)), on a CPU a block of samples at a time: many numbers take half as long in its cache."""
+        count = math.prod(shape)
+        size = max(1, _BLOCK // max(count, 1)) if self.ids.device.type == "cpu" else len(self)
+        if len(self) <= size:
+            return make(self._bits(shape))
+        made = torch.empty(len(self), *shape, dtype=dtype)
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            made[rows] = make(self[rows]._bits(shape))
+        self._counter += count
+        return made
+
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) in [0, 1), 24 random bits each, so that float32 and float64 hold the same number."""
-        return self._bits(shape).bitwise_right_shift_(40).bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2.0**-24)
+
+        def make(bits: Tensor) -> Tensor:
+            return bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2.0**-24)
+
+        return self._made(shape, self.dtype, make)
 
     def normal(self, *shape: int) -> Tensor:
         """(N, *shape), standard normal (Box and Muller 1958; the tail ends at 5.8)."""
-        bits = self._bits(shape)  # in place from here: on a CPU 2/3 of the time
-        radius = (bits >> 40).bitwise_and_(0xFFFFFF).add_(1).to(self.dtype).mul_(2.0**-24).log_().mul_(-2).sqrt_()
-        return bits.bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2 * math.pi * 2.0**-24).cos_().mul_(radius)
+
+        def make(bits: Tensor) -> Tensor:  # in place: on a CPU 2/3 of the time
+            radius = (bits >> 40).bitwise_and_(0xFFFFFF).add_(1).to(self.dtype).mul_(2.0**-24).log_().mul_(-2).sqrt_()
+            return bits.bitwise_and_(0xFFFFFF).to(self.dtype).mul_(2 * math.pi * 2.0**-24).cos_().mul_(radius)
+
+        return self._made(shape, self.dtype, make)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """(N, *shape) int64, uniform on 0 .. high-1 (high up to 2^31)."""
-        return self._bits(shape).bitwise_right_shift_(32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)
+
+        def make(bits: Tensor) -> Tensor:
+            return bits.bitwise_right_shift_(32).bitwise_and_(0x7FFFFFFF).mul_(high).bitwise_right_shift_(31)
+
+        return self._made(shape, torch.int64, make)
 
 
 class _Block:

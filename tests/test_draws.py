@@ -149,6 +149,25 @@ def test_one_call_or_several_give_the_same_numbers():
     assert torch.equal(once.uniform(6), torch.cat([often.uniform(2), often.uniform(1), often.uniform(3)], 1))
 
 
+@pytest.mark.parametrize("block", [1, 40, 100])
+def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
+    ids, numbers = torch.tensor([5, 2, 900, 7]), torch.tensor([3, 0, 1, 1])
+    kinds = {
+        "plain": lambda: Draws(3, ids), "numbered": lambda: Draws(3, ids).numbered(numbers),
+        "fan": lambda: Draws(3, ids).fan(range(3)), "ahead": lambda: Draws(3, ids).ahead(range(3))[1],
+        "float64": lambda: Draws(3, ids, dtype=torch.float64),
+    }  # fmt: skip
+    for begin in kinds.values():
+        whole, parts = begin(), begin()
+        for ask in ("normal", "uniform", "normal"):
+            monkeypatch.setattr("robustbench_local.draws._BLOCK", 2**18)
+            expected = getattr(whole, ask)(2, 13), whole.integers(7, 9)
+            monkeypatch.setattr("robustbench_local.draws._BLOCK", block)
+            found = getattr(parts, ask)(2, 13), parts.integers(7, 9)
+            assert all(map(torch.equal, found, expected))
+            assert [each.dtype for each in found] == [each.dtype for each in expected]
+
+
 def test_no_samples_and_no_numbers_are_no_trouble():
     assert Draws(0, ids(0)).uniform(2, 3).shape == (0, 2, 3)
     assert Draws(0, ids(3)).normal(2, 0).shape == (3, 2, 0)
