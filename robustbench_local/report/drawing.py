@@ -66,7 +66,7 @@ def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence
     axes.imshow(values, cmap=TEAL, vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         missing = np.isnan(value)
-        colour = SOFT if missing else "#ffffff" if value > 0.62 else "#101316"
+        colour = SOFT if missing else "#ffffff" if value > 0.88 else "#101316"  # whichever stands out more
         said = DASH if missing else percent(value)
         axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=9 if len(columns) < 12 else 7.5)
     across = 100 // len(columns)  # letters that fit side by side
