@@ -17,7 +17,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.known import Known
 from robustbench_local.modes import as_deployed, full_float32
-from robustbench_local.preflight import SAMPLE, Source, check_images, check_model
+from robustbench_local.preflight import Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
@@ -148,7 +148,7 @@ class Judge:
     ) -> Verdict:  # fmt: skip
         """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
 
-        known: what verdicts on this model asked before, of its set-up and of clean images; what is new is added.
+        known: what verdicts on this model asked before of clean images; what is new is added.
         """
         if threat.norm not in attack.norms:
             norms = ", ".join(sorted(attack.norms))
@@ -166,9 +166,7 @@ class Judge:
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
-            given, about = model, (self.seed, self.attack_under, dtype, tuple(images.ids[:SAMPLE].tolist()))
-            model, found = known.once(lambda: check_model(given, images, draws, dtype), given, *about)
-            flags = [*found]
+            model, flags = check_model(model, images, draws, dtype)  # anew: attacks may have changed it
             name = type(attack).__name__
             search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
