@@ -166,7 +166,8 @@ class Judge:
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
-            model, flags = check_model(model, images, draws, dtype)  # anew: attacks may have changed it
+            checked = check_model(model, images, draws, dtype)  # anew: attacks may have changed it
+            model, flags = checked.model, list(checked.flags)
             name = type(attack).__name__
             search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
@@ -189,6 +190,8 @@ class Judge:
                 parts.append(part)
                 done = rows.stop
                 report.advance(f"{name.lower()} {threat}", done / len(images))
+            if checked.changed():
+                flags.append("changed")
         for fault in parts[0].count:
             if total := sum(part.count[fault] for part in parts):
                 flags.append(f"{fault}:{total}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -51,8 +52,26 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
-def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
-    """(the model to attack, flags). Asks the model about the first images.
+@dataclass(frozen=True)
+class Checked:
+    """model: the one to attack; flags: what stood out; logits: what it answered to x by these draws."""
+
+    model: nn.Module
+    flags: tuple[str, ...]
+    x: Tensor
+    draws: Draws
+    logits: Tensor
+
+    def changed(self) -> bool:
+        """Whether the same question has another answer by now, though the model had answered it alike five times."""
+        if "undeclared_randomness" in self.flags:
+            return False
+        with torch.no_grad(), kept_random_state(self.x.device):
+            return _differ(call(self.model, self.x, self.draws), self.logits)
+
+
+def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype) -> Checked:
+    """Ask the model about the first images.
 
     Randomness is measured, not believed: a module that gives different answers to the same question, though it does
     not take its numbers from draws, is wrapped so that it does, and flagged.
@@ -94,12 +113,13 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
                 stacklevel=3,
             )
         if is_stochastic(model) and isinstance(model, Defended):
-            again = call(model, x, draws.stream("preflight:0"))
-            if _differ(again, logits):  # it draws numbers from somewhere else as well
-                return Stranger(model), [*flags, "undeclared_randomness"]
-        elif any(_differ(answer, logits) for answer in answers[1:]):
-            return Stranger(model), [*flags, "undeclared_randomness"]
-    return model, flags
+            again = [call(model, x, draws.stream("preflight:0"))]
+        else:
+            again = answers[1:]
+        if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
+            model = Stranger(model)
+            flags.append("undeclared_randomness")
+    return Checked(model, tuple(flags), x, draws.stream("preflight:0"), logits)
 
 
 def are_probabilities(logits: Tensor) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from robustbench_local.audit.core import Status
 
-# flags without a number, as preflight raises them
+# flags without a number, as preflight and judge raise them
 SET_UP = {
     "undeclared_randomness": (
         Status.BROKEN, "five forward passes gave different answers, which the model did not declare"
     ),
+    "changed": (Status.BROKEN, "after the attack the model answers clean images differently than before"),
     "probabilities": (Status.BROKEN, "the model returns probabilities: cross-entropy of them is flat"),
     "nan_logits": (Status.SUSPICIOUS, "NaN among the logits of clean images"),
     "extra_classes": (Status.SUSPICIOUS, "the model has more classes than the data"),

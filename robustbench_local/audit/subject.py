@@ -63,7 +63,8 @@ class Subject:
         self.draws = Draws(seed, torch.arange(len(x), device=x.device))
         self._spare = _copies(model, 3)  # before anything was asked
         images = Tensors(x, y, self.draws.ids)
-        self.deployed, self.flags = check_model(model, images, self.draws, torch.float32)
+        checked = check_model(model, images, self.draws, torch.float32)
+        self.deployed, self.flags = checked.model, checked.flags
         self.random = is_stochastic(self.deployed)
         self.first = self.ask(self.few)
         self.first_perturbed = self._perturbed_answers()

@@ -15,6 +15,8 @@ FLAGS = {
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
     "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
     "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
+    "changed": "After the attack the model answered clean images differently than before it: it learns from what it"
+    " is asked, or the attack altered it.",
     "undeclared_randomness": "The model answers the same question differently, though it says that it is not random.",
 }
 _UNKNOWN_FLAG = "Set by an attack or a check that this page has no explanation of."
