@@ -55,7 +55,7 @@ def log_odds(one: Tensor, other: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class SqueezeDetector(Detecting):
     """Xu et al. 2018, joint detection. By default as theirs: grey images at 1 bit and through a median of `median`,
-    colour images at 5 bits, through the median and through non-local means (window 13, patch 3, strength 2/255).
+    colour images at 5 bits, through the median and through non-local means in Lab (window 13, patch 3, strength 2/255).
 
     bits: another depth. median: 0 for none. window: of non-local means, 0 for none. An attacker who knows of the
     squeezers optimises against them (He et al. 2017, arXiv:1706.04701).
@@ -65,7 +65,7 @@ class SqueezeDetector(Detecting):
         "rejects what squeezing (bit depth, median, non-local means) makes the network see otherwise"
     )
     paper: ClassVar[str] = "Xu et al. 2018, arXiv:1704.01155"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     bits: int | None = None
     median: int = 2
@@ -84,7 +84,7 @@ class SqueezeDetector(Detecting):
             found.append(Median(self.median))
         window = (0 if channels == 1 else 13) if self.window is None else self.window
         if window:
-            found.append(NonLocalMeans(window, self.patch, self.strength))
+            found.append(NonLocalMeans(window, self.patch, self.strength, "lab"))
         return found
 
     def around(self, net: nn.Module) -> Detector:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from wrapping import deployed, differentiates, digits, draws, gradient, keeps_the_rules, photos, some_weights
 
+from defenses._lab import from_lab, to_lab
 from defenses._neighbours import weighted_mean
 from defenses._wrapper import Wrapper
 from defenses.bilateral import Bilateral
@@ -26,7 +27,8 @@ from robustbench_local.errors import ConfigError
 from robustbench_local.plugins import find_defense
 
 DENOISERS: list[Wrapper] = [
-    Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3), Wavelet(),
+    Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3),
+    NonLocalMeans(5, 3, space="lab"), Wavelet(),
 ]  # fmt: skip
 SMOOTH = [each for each in DENOISERS if each.differentiable]
 
@@ -168,6 +170,34 @@ def test_non_local_means_is_opencvs(window: int, patch: int, strength: int) -> N
         assert off.mean() < 0.5 and off.max() < 4  # it counts in whole levels, and distances in a table
 
 
+@pytest.mark.parametrize("window, patch, strength", [(11, 3, 4), (13, 3, 2)])  # feature squeezing's
+def test_non_local_means_in_lab_is_opencvs_of_coloured_images(window: int, patch: int, strength: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    x = photos(8)
+    levels = (x * 255).round().to(torch.uint8).flip(1).permute(0, 2, 3, 1).numpy()  # it reads B, G, R
+    answers = [
+        cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(image), None, strength, strength, patch, window)
+        for image in levels
+    ]
+    expected = torch.from_numpy(np.stack(answers)).permute(0, 3, 1, 2).flip(1)
+    off = (apply(NonLocalMeans(window, patch, strength / 255, "lab"), x) * 255 - expected).abs()
+    assert off.mean() < 1 and off.max() < 7  # it counts in whole levels of Lab
+    plain = (apply(NonLocalMeans(window, patch, strength / 255), x) * 255 - expected).abs()
+    assert plain.mean() > 1.3  # in RGB the same strength is another filter
+
+
+def test_lab_is_scikit_images() -> None:
+    color = pytest.importorskip("skimage.color")
+    x = torch.cat([photos(2), torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32), torch.full((1, 3, 32, 32), 0.004)])
+    linear = torch.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)  # it undoes the gamma of sRGB first
+    expected = torch.from_numpy(color.rgb2lab(x.permute(0, 2, 3, 1).double().numpy())).permute(0, 3, 1, 2)
+    found = (to_lab(linear.double()) - torch.tensor([0, 0.5, 0.5]).view(3, 1, 1)) * torch.tensor([100, 255, 255]).view(
+        3, 1, 1
+    )
+    assert (found - expected).abs().max() < 0.02
+    torch.testing.assert_close(from_lab(to_lab(linear)), linear, atol=1e-5, rtol=0)
+
+
 def test_total_variation_is_scikit_images() -> None:
     restoration = pytest.importorskip("skimage.restoration")
     for images in (photos(4), digits(4)):
@@ -266,6 +296,7 @@ def test_noise_is_taken_away(wrapper: Wrapper) -> None:
         ("total_variation", {"steps": 0}, "steps is 0"),
         ("total_variation", {"weight": math.nan}, "weight is nan"),
         ("non_local_means", {"patch": 2}, "odd"),
+        ("non_local_means", {"space": "hsv"}, '"rgb" or "lab"'),
         ("wavelet", {"levels": 0}, "levels is 0"),
         ("wavelet", {"treshold": 0.1}, "threshold"),
     ],

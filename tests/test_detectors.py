@@ -129,6 +129,7 @@ def test_squeezing_compares_probabilities_in_log_odds_of_their_distance() -> Non
 
 def test_squeezers_are_the_papers() -> None:
     colour = ["BitDepth(bits=5)", "Median(size=2)", "NonLocalMeans(window=13, patch=3, strength=0.00784"]
+    assert find_defense("squeeze_detector", {}).squeezers(3)[2].space == "lab"  # type: ignore[attr-defined]
     for channels, squeezers in ((1, ["BitDepth(bits=1)", "Median(size=2)"]), (3, colour)):
         found = find_defense("squeeze_detector", {}).squeezers(channels)  # type: ignore[attr-defined]
         assert all(str(each).startswith(what) for each, what in zip(found, squeezers, strict=True))
