@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from defenses._wrapper import Wrapper, check
+from robustbench_local.blocks import blocks
 from robustbench_local.draws import Draws
 
 Network = Sequence[tuple[tuple[int, int], frozenset[int]]]  # comparators, and the wires that are felt behind each
@@ -59,8 +60,8 @@ class _Pick(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, size: int) -> Tensor:
-        at_once = max(1, _IN_CACHE // padded[0].numel()) if padded.device.type == "cpu" else len(padded)
-        picked = torch.cat([_medians(part, size) for part in padded.split(at_once)])
+        parts = blocks(len(padded), padded[0].numel(), _IN_CACHE, padded.device)
+        picked = torch.cat([_medians(padded[rows], size) for rows in parts])
         ctx.save_for_backward(padded, picked)
         ctx.size = size
         return picked

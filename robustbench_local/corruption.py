@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attack import Attack
+from robustbench_local.blocks import blocks
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.oracle import Access, Oracle
@@ -53,12 +54,10 @@ class Corruption(Attack):
         """x (N, C, H, W) in [0, 1] -> corrupted, with 256 levels, as the files of the published sets have."""
         if x.shape[1] not in (1, 3):
             raise ConfigError(f"{type(self).__name__} takes images of 1 or 3 channels, these have {x.shape[1]}")
-        size = max(1, BLOCK // max(x[0].numel(), self.scratch)) if x.device.type == "cpu" else len(x)
         white = x.new_full((), 255)  # by a tensor: CUDA multiplies by the reciprocal of a number
         corrupted = torch.empty_like(x, memory_format=torch.contiguous_format)
         with torch.autocast(x.device.type, enabled=False):
-            for start in range(0, len(x), size):
-                rows = slice(start, start + size)
+            for rows in blocks(len(x), max(x[0].numel(), self.scratch), BLOCK, x.device):
                 block = self.corrupt(x[rows].contiguous(), draws[rows])
                 torch.div(block.clamp(0, 1).mul_(white).round_(), white, out=corrupted[rows])
         return corrupted

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from robustbench_local.blocks import blocks
+
 # splitmix64 (Steele, Lea and Flood 2014), in two's complement because torch has no full set of uint64 operations
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -126,12 +128,11 @@ class Draws:
     def _made(self, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> Tensor:
         """make(_bits(shape)), on a CPU a block of samples at a time: many numbers take half as long in its cache."""
         count = math.prod(shape)
-        size = max(1, _BLOCK // max(count, 1)) if self.ids.device.type == "cpu" else len(self)
-        if len(self) <= size:
+        parts = blocks(len(self), count, _BLOCK, self.ids.device)
+        if len(parts) <= 1:
             return make(self._bits(shape))
         made = torch.empty(len(self), *shape, dtype=dtype)
-        for start in range(0, len(self), size):
-            rows = slice(start, start + size)
+        for rows in parts:
             made[rows] = make(self[rows]._bits(shape))
         self._counter += count
         return made
