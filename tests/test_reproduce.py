@@ -16,11 +16,12 @@ from experiments.reproduce import __main__ as command
 from experiments.reproduce import certified
 from experiments.reproduce.__main__ import main
 from experiments.reproduce.certified import Certify, certified_rows
-from experiments.reproduce.compare import compare
+from experiments.reproduce.compare import Compared, compare
 from experiments.reproduce.kinds import KINDS, pooled
+from experiments.reproduce.overview import overview
 from experiments.reproduce.page import page
 from experiments.reproduce.published import Figure, find, reproductions
-from experiments.reproduce.runner import NotHereError, opened, reproduce
+from experiments.reproduce.runner import NotHereError, opened, reproduce, write_figures
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.grid import Grid
@@ -137,6 +138,22 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     text = (tmp_path / "madry_mnist/published.md").read_text()
     assert text == page(item, compared, overrides) and "| 98.80 | published |" in text
     assert "from memory" not in text and "madry_mnist n=8 attacks=fgsm`" in text and str(tmp_path) not in text
+    assert (tmp_path / "README.md").read_text() == overview(tmp_path)
+
+
+def test_the_overview_counts_what_agrees_and_names_what_is_farthest_off(tmp_path: Path) -> None:
+    item = find("madry_cifar10")
+    own = [(80, 0.8), (90, 0.8), (50, 0.8), (None, 0.8)]  # agrees, lower, higher, nothing to compare with
+    figures = [
+        Figure(f"published {value}", {}, value, certainty="-" if value is None else "V") for value, _ in own
+    ]
+    found = [compare(figure, [row(1000, 1, here)]) for figure, (_, here) in zip(figures, own, strict=True)]
+    found.append(Compared(Figure("not measured", {}, 10), None, 0, None, "not run"))
+    (tmp_path / item.name).mkdir()
+    write_figures(tmp_path / item.name, found)
+    lines = overview(tmp_path).splitlines()
+    assert f"| [{item.title}]({item.name}/published.md) | 4, 1 not run | 1 | 1 | 1 | +30.0: published 50 |" in lines
+    assert sum("not run yet: `python -m experiments.reproduce" in line for line in lines) == len(reproductions()) - 1
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.reproduce.certified import Certify, certified_rows
 from experiments.reproduce.compare import Compared, compare
+from experiments.reproduce.overview import overview
 from experiments.reproduce.page import page
 from experiments.reproduce.published import Reproduction
 from robustbench_local.conf import reading
@@ -32,7 +33,7 @@ class NotHereError(ConfigError):
 def reproduce(
     item: Reproduction, overrides: Mapping[str, Any], report: Report, folder: Path = RESULTS
 ) -> list[Compared]:
-    """Run the reproduction's grid and write published.json and published.md beside its rows.
+    """Run the reproduction's grid; write published.json and published.md beside its rows, and the overview above.
 
     Models whose network is to come from the zoo, and is not there, are left out, and their figures say how to train
     it. NotHereError where that leaves no model, or where a key that the reproduction needs is not given.
@@ -44,12 +45,22 @@ def reproduce(
         settings = construct(Certify, item.certify, f"certify of {item.name}")
         rows += certified_rows(grid, settings, radii, report)
     compared = [compare(figure, rows) for figure in item.figures]
-    kept = [asdict(each) | {"difference": each.difference, "verdict": each.verdict} for each in compared]
-    text = page(item, compared, overrides)
-    for name, content in (("published.json", json.dumps(kept, indent=1) + "\n"), ("published.md", text)):
-        with whole_file(grid.store.folder / name) as file:
-            file.write(content.encode())
+    own = grid.store.folder
+    write_figures(own, compared)
+    _write(own / "published.md", page(item, compared, overrides))
+    _write(own.parent / "README.md", overview(own.parent))
     return compared
+
+
+def write_figures(folder: Path, compared: Iterable[Compared]) -> None:
+    """published.json, from which the overview is made."""
+    kept = [asdict(each) | {"difference": each.difference, "verdict": each.verdict} for each in compared]
+    _write(folder / "published.json", json.dumps(kept, indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def opened(
