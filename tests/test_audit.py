@@ -69,6 +69,21 @@ def test_an_honest_model_is_sound(name: str, images: tuple[Tensor, Tensor]) -> N
     assert sum(finding.status is Status.SOUND for finding in findings.values()) > 20
 
 
+class Scale(nn.Module):
+    """Makes no probabilities of ones and zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 8 * x - 4
+
+
+def test_few_values_are_a_fault_only_where_no_gradient_passes(images: tuple[Tensor, Tensor]) -> None:
+    voting = asked(liars.CONTROLS["randomized smoothing"](*images), images, ["logits"])["logits"]
+    assert voting.status is Status.SOUND and "through a surrogate" in voting.evidence
+    labels = liars.LIARS["one-hot output"].make(*images).model
+    hard = asked(liars.Case(nn.Sequential(labels, Scale())), images, ["logits"])["logits"]
+    assert hard.status is Status.BROKEN and "no more than a label" in hard.evidence
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", liars.CONTROLS)
 def test_an_honest_model_is_sound_in_all(name: str, images: tuple[Tensor, Tensor]) -> None:
