@@ -10,10 +10,14 @@ import pytest
 from rich.console import Console
 from rows import a_row, stored
 
+from robustbench_local.audit.beside import Audit
+from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.rows import RowFinding
 from robustbench_local.metrics import wilson
 from robustbench_local.report import render
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Rate, Table, robust_tables
+from robustbench_local.report.words import answer
 from robustbench_local.report.write import print_tables, write_report
 from robustbench_local.store import Row, Store
 
@@ -37,6 +41,29 @@ def test_worst_case_is_a_minimum_per_image_not_of_means() -> None:
     assert line.worst[0].value == 0.25
     assert (line.worst[0].low, line.worst[0].high) == wilson(1, 4)
     assert table.worst == ("worst case",)
+
+
+@pytest.mark.parametrize("status", [Status.SUSPICIOUS, Status.BROKEN])
+def test_what_the_audit_calls_broken_has_no_rank_stands_last_and_makes_no_headline(status: Status) -> None:
+    made = [a_row(bits, defense=name) for name, bits in {"a": [1] * 40, "b": [1] * 9 + [0] * 31, "c": [0] * 40}.items()]
+    rows = [row for row, _ in made]
+    keys = {row["definition"]["defense"]: row["key"] for row in rows}
+    finding = RowFinding(Finding("a stronger attack", status, "it succeeds"), rows[0]["definition"]["threat"], True)
+    shown = {row["key"]: bits.astype(np.float64) for row, bits in made}
+    (table,) = robust_tables(rows, lambda row: shown[row["key"]], [Audit((keys["a"],), (finding,), ())])
+    broken = status is Status.BROKEN
+    assert [line.defense.name for line in table.lines] == (["b", "c", "a"] if broken else ["a", "b", "c"])
+    ranks = {line.defense.name: str(line.rank) for line in table.lines}
+    assert ranks == ({"b": "1", "c": "2", "a": "None"} if broken else {"a": "1", "b": "2", "c": "3"})
+    assert answer(table).startswith(f"Most robust here is {'b' if broken else 'a'}:")
+    assert (render.UNRANKED in render.markdown([table])) is broken and render.EMPTY not in render.markdown([table])
+
+
+def test_there_is_no_headline_where_all_is_broken() -> None:
+    row, bits = a_row([1, 1, 0, 1])
+    finding = RowFinding(Finding("logits", Status.BROKEN, "probabilities"), row["definition"]["threat"])
+    (table,) = robust_tables([row], lambda _: bits.astype(np.float64), [Audit((row["key"],), (finding,), ())])
+    assert answer(table).startswith("No headline: the audit")
 
 
 @pytest.mark.parametrize("failed", [True, False])

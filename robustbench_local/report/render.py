@@ -29,6 +29,7 @@ CAPTION = (
     " Worst case: per image, over these attacks."
 )
 RANKS = "Rank: from - to, where these images cannot tell models apart (paired tests, 5 % for all together)."
+UNRANKED = "No rank, and last: what the audit calls broken, as the notes say."
 EMPTY = f"{DASH}: failed or not run, and then no worst case."
 NAIVE = (
     "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
@@ -165,9 +166,13 @@ def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
 
 def legend(table: Table) -> list[str]:
     """What a reader must know of the figures."""
-    empty = any(rate is None for line in table.lines for rate in rates(line, table))
-    naive = any(attack.naive for attack in table.attacks)
-    return [CAPTION, *[RANKS] * _is_ranked(table), *[NAIVE] * naive, *[RANDOM] * table.stochastic, *[EMPTY] * empty]
+    ranked, naive = _is_ranked(table), any(attack.naive for attack in table.attacks)
+    broken = ranked and any(line.broken for line in table.lines)
+    empty = any(rate is None for line in table.lines for rate in (line.clean, *line.robust, *line.worst, *line.union))
+    return [
+        CAPTION, *[RANKS] * ranked, *[UNRANKED] * broken, *[NAIVE] * naive, *[RANDOM] * table.stochastic,
+        *[EMPTY] * empty,
+    ]  # fmt: skip
 
 
 def _two_lines(rate: Rate | Rank | None) -> Text:

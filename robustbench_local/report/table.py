@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_local.audit.beside import Audit, lowered
-from robustbench_local.audit.core import Finding
+from robustbench_local.audit.core import Finding, Status
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
@@ -49,7 +49,8 @@ class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
     faults: what an audit found that is not sound.
 
-    rank: among the table's lines, by the worst case of the highest access level. union: of the table's union, if any.
+    rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
+    that its figure is not to be believed, has none and stands last. union: of the table's union, if any.
     """
 
     model: str
@@ -59,6 +60,10 @@ class Line:
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
     union: tuple[Rate | None, ...] = ()
+
+    @property
+    def broken(self) -> bool:
+        return any(fault.status is Status.BROKEN for fault in self.faults)
 
     @property
     def clean(self) -> Rate | None:
@@ -124,6 +129,12 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
     return found
 
 
+def _place(line: Line) -> tuple[bool, float, str, str]:
+    """Where a line stands among others."""
+    worst = line.worst[-1]
+    return line.broken, -(worst.value if worst else -1.0), line.model, str(line.defense)
+
+
 def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
     """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
 
@@ -162,7 +173,7 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
         faults = _faults(group, audits)
         lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst), faults))
     lines = _ranked(lines, attacks, standing)
-    lines.sort(key=lambda line: (-(line.worst[-1].value if line.worst[-1] else -1.0), line.model, str(line.defense)))
+    lines.sort(key=_place)
     about = groups[0][0]["definition"]
     return Table(
         data=visible(about["data"]), split=visible(about["split"]), images=_count(about["ids"]),
@@ -190,7 +201,10 @@ def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
 
 
 def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing) -> list[Line]:
-    shares = {str(place): least(_judging(line, attacks), standing) for place, line in enumerate(lines)}
+    shares = {
+        str(place): None if line.broken else least(_judging(line, attacks), standing)
+        for place, line in enumerate(lines)
+    }
     found = ranks({place: each for place, each in shares.items() if each is not None})
     return [replace(line, rank=found.get(str(place))) for place, line in enumerate(lines)]
 

@@ -41,6 +41,8 @@ def answer(table: Table) -> str:
     best = table.lines[0]
     name = defense(best) if len({line.model for line in table.lines}) == 1 < len(table.lines) else named(best)
     worst = best.worst[-1]
+    if best.broken:
+        return "No headline: the audit calls every figure of this table broken, and says why."
     if worst is None:
         return (
             "No headline: an attack of this table is missing or failed on every model, and what it would have found"
