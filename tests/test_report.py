@@ -131,6 +131,18 @@ def test_model_info_says_what_rows_know_and_claims_no_autoattack(tmp_path: Path)
     assert files["model_info/cifar10/L2/preact-small-none_0.5.json"]["autoattack_acc"] is None
 
 
+def test_model_info_is_of_most_images_and_tells_random_namesakes_apart(tmp_path: Path) -> None:
+    results = results_of(
+        tmp_path,
+        a_row([1, 0], ids="0:2", attack="cw"), a_row([1, 0, 0, 0]),
+        a_row([[1, 1], [0, 0], [1, 1], [1, 1]], weights_digest="r" * 64), a_row([[1, 0]], ids="0:1", attack="cw"),
+    )  # fmt: skip
+    files = {path: json.loads(text)["reported"] for path, text in export.model_infos(tables_of(results))}
+    linf = "model_info/cifar10/Linf/preact-small-none_8-255"
+    assert files == {f"{linf}.json": "25.00", f"{linf}_random.json": "75.00"}
+    assert len([*export.model_infos(tables_of(results))]) == 2
+
+
 def eps_rows(n: int = 24) -> list[tuple[Row, np.ndarray]]:
     def stands(k: int) -> list[int]:
         return [1] * k + [0] * (n - k)

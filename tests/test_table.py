@@ -59,6 +59,11 @@ def test_what_the_audit_calls_broken_has_no_rank_stands_last_and_makes_no_headli
     assert (render.UNRANKED in render.markdown([table])) is broken and render.EMPTY not in render.markdown([table])
 
 
+def test_tables_of_most_images_come_first() -> None:
+    made = [a_row([1] * n, ids=f"0:{n}", attack=attack) for n, attack in ((4, "one_pixel"), (40, "pgd"), (9, "fgsm"))]
+    assert [table.images for table in tables(*made)] == [40, 9, 4]
+
+
 def test_there_is_no_headline_where_all_is_broken() -> None:
     row, bits = a_row([1, 1, 0, 1])
     finding = RowFinding(Finding("logits", Status.BROKEN, "probabilities"), row["definition"]["threat"])

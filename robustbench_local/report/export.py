@@ -22,8 +22,10 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
     """(path, JSON) per model within an Linf or L2 ball, as RobustBench's model_info/DATA/NORM/NAME.json.
 
     What rows do not know (link, authors, venue, additional data) is left empty, to be filled in. autoattack_acc is
-    only there where AutoAttack ran at its standard strength; "reported" is the worst case over all attacks here.
+    only there where AutoAttack ran at its standard strength; "reported" is the worst case over all attacks here. Of
+    several tables of a model and ball the first counts, which has most images; a random model's namesake is "_random".
     """
+    made: dict[str, bool] = {}
     for table in tables:
         norm, _, eps = table.threat.partition(":")
         if norm not in _FOLDERS or table.targets is not None or table.under:
@@ -37,8 +39,13 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
                 "autoattack_acc": _percent(_autoattack(line)), "unreliable": _unreliable(line),
                 "footnote": f"{table.images} images of the {table.split} split, by robustbench_local",
             }  # fmt: skip
-            folder = f"model_info/{slug(table.data)}/{_FOLDERS[norm]}"
-            yield f"{folder}/{name}_{slug(eps)}.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+            path = f"model_info/{slug(table.data)}/{_FOLDERS[norm]}/{name}_{slug(eps)}"
+            if made.get(path, table.stochastic) is not table.stochastic:
+                path += "_random"
+            if path in made:
+                continue
+            made[path] = table.stochastic
+            yield f"{path}.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -76,6 +76,11 @@ class Board:
         return self.lines[0].name if len(self.lines) > 1 or bare else words.defense(self.table.lines[0])
 
     @property
+    def broken(self) -> bool:
+        """Whether no figure is to be believed: those that are stand first."""
+        return self.table.lines[0].broken
+
+    @property
     def undefended(self) -> Rate | None:
         """The robust accuracy to compare with: of the best model without a defense."""
         bare = (line.worst[-1] for line in self.table.lines if line.defense.name == "none")

@@ -121,12 +121,19 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
 
     found = []
     aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
-    for _, same_images in sorted(_by(_images, aimed).items()):
+    for _, same_images in sorted(_by(_images, aimed).items(), key=_weight):
         within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
             chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
             found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
     return found
+
+
+def _weight(group: tuple[str, list[Row]]) -> tuple[str, int, str]:
+    """Of each data set the tables of most images come first."""
+    images, rows = group
+    about = rows[0]["definition"]
+    return str(about["data"]), -_count(about["ids"]), images
 
 
 def _place(line: Line) -> tuple[bool, float, str, str]:
