@@ -322,6 +322,15 @@ class OneHot(Wrapped):
         return F.one_hot(super().forward(x).argmax(1), 10).to(x)
 
 
+class BlindLabels(Wrapped):
+    """Labels alone; gradients are those of a linear function that knows nothing of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        labels = 8 * F.one_hot(super().forward(x).argmax(1), 10).to(x) - 4
+        blind = x.flatten(1) @ torch.sin(torch.arange(7840.0)).view(784, 10).to(x)
+        return labels + (blind - blind.detach())
+
+
 class RoundedLogits(Wrapped):
     """Logits to the nearest whole number, ten apart."""
 
@@ -596,6 +605,7 @@ LIARS: dict[str, Liar] = {
     "dies of perturbed images": around(DiesOfNoise, "NaN and ties"),
     "NaN on perturbed images": around(NaNWhenPerturbed, "NaN and ties"),
     "one-hot output": around(OneHot, "logits", "gradients are there"),
+    "labels with a gradient that misleads": around(BlindLabels, "gradients beat transfer", "gradients beat labels"),
     "rounded logits": around(RoundedLogits, "gradients are there"),
     "sleeps on perturbed images": around(Sleeping, "time"),
     "gate for rough images": around(Gated, "gradients are there", "gradients beat scores"),
