@@ -16,7 +16,7 @@ from robustbench_local.corruption import Corruption
 from robustbench_local.data import Images
 from robustbench_local.data.catalogue import known
 from robustbench_local.errors import ConfigError, did_you_mean
-from robustbench_local.judge import Judge
+from robustbench_local.judge import DRAWS, EOT, Judge
 from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
 from robustbench_local.settings import construct, defaults
@@ -36,6 +36,8 @@ class Cell:
     count: str
     adaptive: bool = True
     n: int | None = None  # images, where its attack is given fewer than the grid has
+    eot: int = EOT  # of a random model: the draws per query
+    draws: int = DRAWS  # and per verdict
 
     def __str__(self) -> str:
         model = self.model
@@ -74,8 +76,8 @@ class Cell:
             "precision": config.precision,
             "targets": config.targets,
             "budget": config.budget,
-            "eot": config.eot,
-            "draws": config.draws,
+            "eot": self.eot,
+            "draws": self.draws,
             **({} if self.adaptive else {"adaptive": False}),
             **learnt,
             **read,
@@ -86,7 +88,7 @@ class Cell:
     def judge(self, config: GridConfig) -> Judge:
         return Judge(
             seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
-            budget=config.budget, eot=config.eot, draws=config.draws, batch_size=config.batch_size,
+            budget=config.budget, eot=self.eot, draws=self.draws, batch_size=config.batch_size,
             adaptive=self.adaptive, attack_under=config.attack_under,
         )  # fmt: skip
 
@@ -125,10 +127,11 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
     for data in data_sets:
         common = threats[data]
         for model in models[data]:
-            for defense in as_list(config.defenses):
+            for entry in as_list(config.defenses):
+                defense, eot, draws = _random(entry, config)
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
-                    Cell(plan, name, attack, threat, seed, count, adaptive, n)
+                    Cell(plan, name, attack, threat, seed, count, adaptive, n, eot, draws)
                     for name, attack, own, n in attacks
                     for threat in own or _within(name, attack, common)
                     for seed in seeds
@@ -153,6 +156,23 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
+def _random(entry: Any, config: GridConfig) -> tuple[Any, int, int]:
+    """(defense, eot, draws) of `noise_fusion` or `{randomized_smoothing: {samples: 32, eot: 2, draws: 2}}`."""
+    if not isinstance(entry, Mapping):
+        return entry, config.eot, config.draws
+    name, settings = named(entry, "defense")
+    eot, draws = _count(settings, "eot", name), _count(settings, "draws", name)
+    return {name: settings}, eot or config.eot, draws or config.draws
+
+
+def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
+    """Take one of the grid's own settings out of those of a plug-in; None where it is not there."""
+    count = settings.pop(of, None)
+    if count is not None and (type(count) is not int or count < 1):
+        raise ConfigError(f"{of} of {name} is {count!r}: it must be a whole number, at least 1")
+    return count
+
+
 def _severities(entry: Any, config: GridConfig) -> list[tuple[str, Attack, list[ThreatModel], int | None]]:
     """The attack of an entry; of a corruption that does not say how severe, one for each of the grid's severities."""
     name, attack, own, n = _attack(entry, config)
@@ -165,9 +185,7 @@ def _severities(entry: Any, config: GridConfig) -> list[tuple[str, Attack, list[
 def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel], int | None]:
     """(name, attack, its own threats, its own n) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}`."""
     name, settings = named(entry, "attack")
-    n = settings.pop("n", None)
-    if n is not None and (type(n) is not int or n < 1):
-        raise ConfigError(f"n of {name} is {n!r}: it must be a whole number of images, at least 1")
+    n = _count(settings, "n", name)
     if n is not None and config.n is not None and n >= config.n:
         n = None  # all of the grid's
     texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))

@@ -145,8 +145,9 @@ class Grid:
             model = self.workshop.sketch(plan) if training else self.workshop.make(plan)
             forward, backward, classes = _time(model, images)
             digest = None if training else weights_digest(model)
-            eot, draws = (self.config.eot, self.config.draws) if is_stochastic(model) else (1, 1)
+            random = is_stochastic(model)
             for cell in _sensible(cells, model):
+                eot, draws = (cell.eot, cell.draws) if random else (1, 1)
                 key = row_key(self._definition(cell, digest))
                 done = not training and self._where(key) is not None
                 forwards, backwards = (eot * count for count in cell.attack.cost(classes))

@@ -106,8 +106,17 @@ def test_an_attack_may_have_fewer_images_in_a_table_of_its_own(folder: Path) -> 
     assert [row["definition"]["ids"] for row in rows] == ["0:16", "0:4", "0:16"]
     assert rows[1]["results"]["n"] == 4
     assert (folder / "results/toy/table.md").read_text().count("## ") == 2
-    with pytest.raises(ConfigError, match="n of pgd is 0: it must be a whole number of images"):
+    with pytest.raises(ConfigError, match="n of pgd is 0: it must be a whole number, at least 1"):
         cells("toy.yaml", attacks=[{"pgd": {"n": 0}}])
+
+
+def test_a_defense_may_have_draws_of_its_own(folder: Path) -> None:
+    smoothed = {"randomized_smoothing": {"samples": 32, "eot": 2, "draws": 3}}
+    config = read_config("toy.yaml", {"models": "mnist_small", "defenses": ["none", smoothed], "draws": 5, "eot": 4})
+    judges = [cell.judge(config) for cell in resolve(config, Workshop(torch.device("cpu")))[::2]]
+    assert [(judge.eot, judge.draws) for judge in judges] == [(4, 5), (2, 3)]
+    with pytest.raises(ConfigError, match="draws of randomized_smoothing is 0: it must be a whole number, at least 1"):
+        cells("toy.yaml", models="mnist_small", defenses=[{"randomized_smoothing": {"draws": 0}}])
 
 
 def test_the_same_again_does_nothing_and_force_does_it_anew(folder: Path) -> None:

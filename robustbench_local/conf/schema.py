@@ -15,7 +15,8 @@ class GridConfig:
     models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
                 data sets a mapping {data: [models]} says which goes where
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
-                within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
+                within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network.
+                `eot` and `draws` among the settings replace the grid's
     attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
                 with `n` the attack gets only so many of the grid's images, in a table of their own
     threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
