@@ -15,6 +15,7 @@ from robustbench_local.report.text import explain, flag_name, percent, visible
 from robustbench_local.report.words import verdict
 from robustbench_local.store import Row
 
+_FEWEST = 10  # images a class, to speak of classes
 _SHOWN = {  # the measures that have a place of their own on the page
     "n", "stochastic", "clean_accuracy", "clean_interval", "robust_accuracy", "robust_interval",
     "robust_accuracy_8bit", "per_class", "forwards_mean", "backwards_mean", "prepared_forwards", "prepared_backwards",
@@ -122,7 +123,10 @@ def _count(number: float) -> str:
 
 
 def _classes(line: Line, table: Table, results: Results) -> Iterator[Class]:
-    """Per class that occurs, in the order of labels; the worst case, or where there is none the strongest attack."""
+    """Per class that occurs, in the order of labels; the worst case, or where there is none the strongest attack.
+
+    Nothing of fewer than _FEWEST images a class, whose intervals would reach over most of the scale.
+    """
     good = [row for row in line.rows if done(row)]
     if not good or not good[0]["results"]["per_class"]:
         return
@@ -130,7 +134,7 @@ def _classes(line: Line, table: Table, results: Results) -> Iterator[Class]:
     if bits is None:
         bits = results.standing(min(good, key=lambda row: row["results"]["robust_accuracy"]))
     labels = results.arrays(good[0], "labels").get("labels")
-    if labels is None:
+    if labels is None or len(labels) < _FEWEST * len(np.unique(labels)):
         return
     for label, known in zip(np.unique(labels), good[0]["results"]["per_class"], strict=True):
         own = bits[labels == label]

@@ -30,6 +30,7 @@ _STYLE = {
     "axes.axisbelow": True, "axes.titlesize": 10.0, "axes.titlelocation": "left", "legend.frameon": False,
     "legend.fontsize": 9.0, "lines.linewidth": 1.6, "lines.markersize": 4.5, "axes.titlecolor": INK,
     "figure.constrained_layout.use": True, "text.parse_math": False,  # $ in a name begins no formula
+    "path.simplify_threshold": 0.5,  # points: what is finer is not seen
 }  # fmt: skip
 
 
