@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from scipy import stats
 
 from defenses.randomized_smoothing import certify
@@ -19,7 +21,7 @@ from experiments.reproduce.certified import Certify, certified_rows
 from experiments.reproduce.compare import Compared, compare
 from experiments.reproduce.kinds import KINDS, pooled
 from experiments.reproduce.overview import overview
-from experiments.reproduce.page import page
+from experiments.reproduce.page import page, show
 from experiments.reproduce.published import Figure, find, reproductions
 from experiments.reproduce.runner import NotHereError, opened, reproduce, write_figures
 from robustbench_local.draws import Draws
@@ -154,6 +156,21 @@ def test_the_overview_counts_what_agrees_and_names_what_is_farthest_off(tmp_path
     lines = overview(tmp_path).splitlines()
     assert f"| [{item.title}]({item.name}/published.md) | 4, 1 not run | 1 | 1 | 1 | +30.0: published 50 |" in lines
     assert sum("not run yet: `python -m experiments.reproduce" in line for line in lines) == len(reproductions()) - 1
+
+
+def test_a_terminal_of_80_columns_shows_figures_certainty_and_what_is_missing() -> None:
+    figures = Figure("sure", {}, 80), Figure("recalled", {}, 90, certainty="M"), Figure("[red]ours", {}, certainty="-")
+    found = [compare(figure, [row(1000, 1, 0.8)]) for figure in figures]
+    found.append(Compared(Figure("PNI", {}, 10), None, 0, None, "not run; first: robustbench-local train zoo=a/b"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(find("nfm_mnist"), found, console)
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "sure (robust) 80.00 80.00 1000 +0.00 agrees" in lines
+    assert "recalled 90.00 80.00 1000 -10.00 10.0 points" in lines
+    assert any(line.startswith("(robust) from memory -1") for line in lines)
+    assert "[red]ours not available 80.00 1000 – nothing to" in lines
+    assert "PNI (robust) 10.00 – – – not run" in lines
+    assert "Missing: not run; first: robustbench-local train zoo=a/b" in lines
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.reproduce.compare import Compared
@@ -45,10 +47,20 @@ def page(item: Reproduction, compared: Sequence[Compared], overrides: Mapping[st
     return "\n".join(lines) + "\n"
 
 
-def show(item: Reproduction, compared: Sequence[Compared]) -> None:
-    table = Table(*HEADS, title=f"{item.title}. {item.source}")
+def show(item: Reproduction, compared: Sequence[Compared], console: Console | None = None) -> None:
+    """The same in a terminal of 80 columns: certainty below what was published, the interval below the difference."""
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("figure, %", "published", "here", "images", "difference", "verdict"):
+        table.add_column(head, justify="left" if head in ("figure, %", "verdict") else "right")
     for each in compared:
-        table.add_row(*cells(each))
-    console = Console()
+        figure, published, certainty, here, images, difference, interval, verdict = map(escape, cells(each))
+        known = published if certainty in ("published", published) else f"{published}\n{certainty}"
+        gap = difference if interval == "–" else f"{difference}\n{interval}"
+        short = "not run" if each.missing else verdict.removesuffix(" within the luck of sampling")
+        table.add_row(figure, known, here, images, gap, short)
+    console.print(f"{item.title}. {item.source}", highlight=False)
     console.print(table)
-    console.print(item.note, REDUCED, style="dim")
+    for missing in dict.fromkeys(each.missing for each in compared if each.missing):
+        console.print(f"Missing: {missing}", highlight=False)
+    console.print(item.note, REDUCED, style="dim", highlight=False)
