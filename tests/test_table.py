@@ -170,6 +170,23 @@ def test_random_models_have_a_table_of_their_own_and_their_error_cells_follow_th
     assert dropout.worst[0].value == pytest.approx((0.5 + 0 + 0 + 0) / 4)  # of the shares, per image
 
 
+def test_random_models_that_were_asked_more_often_share_a_column_and_say_so() -> None:
+    noisy = a_row([[1, 1], [1, 0]], defense="noisy")
+    vote = a_row([[1], [1]], defense="vote", eot=1, draws=1)
+    (table,) = tables(noisy, vote)
+    assert list(map(str, table.attacks)) == ["pgd"]
+    assert [str(line.defense) for line in table.lines] == ["vote (eot=1, draws=1)", "noisy (eot=20, draws=20)"]
+    assert all(line.worst[-1] for line in table.lines)
+    (table,) = tables(noisy, a_row([[1, 1], [1, 1]], defense="other"))
+    assert [str(line.defense) for line in table.lines] == ["other", "noisy"]
+
+
+def test_one_model_asked_more_and_less_often_keeps_both_columns() -> None:
+    (table,) = tables(a_row([[1, 1], [1, 0]]), a_row([[1, 1], [1, 1]], eot=1))
+    assert list(map(str, table.attacks)) == ["pgd (eot=1)", "pgd (eot=20)"]
+    assert table.lines[0].worst[-1] and table.lines[0].worst[-1].value == 0.75
+
+
 def test_worst_case_of_an_access_level_counts_the_levels_below_and_no_level_above() -> None:
     (table,) = tables(
         a_row([0, 1, 1, 1], attack="noise", access="none"),

@@ -25,7 +25,8 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 # anything else is part of an attack's name
 _USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
 _NAIVE = "naive "
-_JUDGED = ("count", "precision", "budget", "seed", "eot", "draws")
+_JUDGED = ("count", "precision", "budget", "seed")
+_DRAWN = ("eot", "draws")
 _MADE_OF = {"defense": ("weights_digest", "defense_version"), "attack": ("attack_version",)}
 
 
@@ -163,15 +164,20 @@ def rate(row: Row | None, what: str) -> Rate | None:
 
 
 def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
-    columns = {_attack(row): row for group in groups for row in group}  # one row to speak for each attack
+    # of a model that drew alike for all its attacks this is the model's, otherwise it tells its attacks apart
+    varied = any(len({_identity(row, *_DRAWN) for row in group}) > 1 for group in groups)
+    judged = (*_JUDGED, *_DRAWN) if varied else _JUDGED
+    columns = {_attack(row, judged): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
-    attacks = _labels([columns[attack] for attack in order], "attack", _JUDGED)
+    attacks = _labels([columns[attack] for attack in order], "attack", judged)
     models = _labels([group[0] for group in groups], "defense")
+    if stochastic and not varied:
+        models = _with_draws(models, [group[0] for group in groups])
     judging = {attack: row for attack, row in columns.items() if not _is_naive(row)}
     levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
-        found = {_attack(row): row for row in group}
+        found = {_attack(row, judged): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
             _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
@@ -310,6 +316,13 @@ def _labels(rows: Sequence[Row], kind: str, also: Sequence[str] = ()) -> list[La
     ]
 
 
+def _with_draws(labels: Sequence[Label], rows: Sequence[Row]) -> list[Label]:
+    """The labels of models, with how often each was asked where they differ in it."""
+    drawn = [{key: row["definition"].get(key) for key in _DRAWN} for row in rows]
+    shown = _telling([None] * len(rows), drawn)
+    return [replace(label, details=label.details + more) for label, more in zip(labels, shown, strict=True)]
+
+
 def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Of each: the settings that are unusual or differ among its namesakes."""
     values: dict[Any, set[str]] = defaultdict(set)
@@ -337,8 +350,8 @@ def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def _attack(row: Row) -> str:
-    return _identity(row, "attack", "attack_settings", "attack_version", *_JUDGED, "adaptive")
+def _attack(row: Row, judged: Sequence[str]) -> str:
+    return _identity(row, "attack", "attack_settings", "attack_version", *judged, "adaptive")
 
 
 def _model(row: Row) -> str:
