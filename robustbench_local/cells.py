@@ -128,17 +128,20 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
         common = threats[data]
         for model in models[data]:
             for entry in as_list(config.defenses):
-                defense, eot, draws = _random(entry, config)
+                defense, eot, draws = _defense(entry)
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
-                    Cell(plan, name, attack, threat, seed, count, adaptive, n, eot, draws)
-                    for name, attack, own, n in attacks
-                    for threat in own or _within(name, attack, common)
+                    Cell(
+                        plan, each.name, each.attack, threat, seed, count, adaptive, each.n,
+                        each.eot or eot or config.eot, each.draws or draws or config.draws,
+                    )
+                    for each in attacks
+                    for threat in each.threats or _within(each.name, each.attack, common)
                     for seed in seeds
                     for count in counts
                     for adaptive in knowing
-                    if adaptive or attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
-                ]
+                    if adaptive or each.attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
+                ]  # fmt: skip
     if not cells:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
     for cell in cells:
@@ -156,36 +159,31 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _random(entry: Any, config: GridConfig) -> tuple[Any, int, int]:
-    """(defense, eot, draws) of `noise_fusion` or `{randomized_smoothing: {samples: 32, eot: 2, draws: 2}}`."""
-    if not isinstance(entry, Mapping):
-        return entry, config.eot, config.draws
-    name, settings = named(entry, "defense")
-    eot, draws = _count(settings, "eot", name), _count(settings, "draws", name)
-    return {name: settings}, eot or config.eot, draws or config.draws
+@dataclass(frozen=True)
+class _Entry:
+    """An attack of the list, and what it says of its own."""
+
+    name: str
+    attack: Attack
+    threats: list[ThreatModel]
+    n: int | None
+    eot: int | None
+    draws: int | None
 
 
-def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
-    """Take one of the grid's own settings out of those of a plug-in; None where it is not there."""
-    count = settings.pop(of, None)
-    if count is not None and (type(count) is not int or count < 1):
-        raise ConfigError(f"{of} of {name} is {count!r}: it must be a whole number, at least 1")
-    return count
-
-
-def _severities(entry: Any, config: GridConfig) -> list[tuple[str, Attack, list[ThreatModel], int | None]]:
+def _severities(entry: Any, config: GridConfig) -> list[_Entry]:
     """The attack of an entry; of a corruption that does not say how severe, one for each of the grid's severities."""
-    name, attack, own, n = _attack(entry, config)
+    found = _attack(entry, config)
     severities = as_list(config.severities)
-    if not severities or not isinstance(attack, Corruption) or "severity" in named(entry, "attack")[1]:
-        return [(name, attack, own, n)]
-    return [(name, replace(attack, severity=severity), own, n) for severity in severities]
+    if not severities or not isinstance(found.attack, Corruption) or "severity" in named(entry, "attack")[1]:
+        return [found]
+    return [replace(found, attack=replace(found.attack, severity=severity)) for severity in severities]
 
 
-def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatModel], int | None]:
-    """(name, attack, its own threats, its own n) of `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}`."""
+def _attack(entry: Any, config: GridConfig) -> _Entry:
+    """What `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}` means."""
     name, settings = named(entry, "attack")
-    n = _count(settings, "n", name)
+    n, eot, draws = (_count(settings, of, name) for of in ("n", "eot", "draws"))
     if n is not None and config.n is not None and n >= config.n:
         n = None  # all of the grid's
     texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
@@ -194,7 +192,24 @@ def _attack(entry: Any, config: GridConfig) -> tuple[str, Attack, list[ThreatMod
     for threat in own:
         if threat.norm not in attack.norms:
             raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
-    return name, attack, own, n
+    return _Entry(name, attack, own, n, eot, draws)
+
+
+def _defense(entry: Any) -> tuple[Any, int | None, int | None]:
+    """(defense, its own eot, its own draws) of `jpeg` or `{randomized_smoothing: {samples: 32, eot: 2, draws: 2}}`."""
+    if not isinstance(entry, Mapping):
+        return entry, None, None
+    name, settings = named(entry, "defense")
+    eot, draws = _count(settings, "eot", name), _count(settings, "draws", name)
+    return {name: settings}, eot, draws
+
+
+def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
+    """Take one of the grid's own settings out of those of a plug-in; None where it is not there."""
+    count = settings.pop(of, None)
+    if count is not None and (type(count) is not int or count < 1):
+        raise ConfigError(f"{of} of {name} is {count!r}: it must be a whole number, at least 1")
+    return count
 
 
 def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:

@@ -110,11 +110,12 @@ def test_an_attack_may_have_fewer_images_in_a_table_of_its_own(folder: Path) -> 
         cells("toy.yaml", attacks=[{"pgd": {"n": 0}}])
 
 
-def test_a_defense_may_have_draws_of_its_own(folder: Path) -> None:
+def test_a_defense_and_an_attack_may_have_draws_of_their_own(folder: Path) -> None:
     smoothed = {"randomized_smoothing": {"samples": 32, "eot": 2, "draws": 3}}
-    config = read_config("toy.yaml", {"models": "mnist_small", "defenses": ["none", smoothed], "draws": 5, "eot": 4})
-    judges = [cell.judge(config) for cell in resolve(config, Workshop(torch.device("cpu")))[::2]]
-    assert [(judge.eot, judge.draws) for judge in judges] == [(4, 5), (2, 3)]
+    given = {"models": "mnist_small", "defenses": ["none", smoothed], "attacks": ["fgsm", {"pgd": {"draws": 7}}]}
+    config = read_config("toy.yaml", {**given, "draws": 5, "eot": 4})
+    judges = [cell.judge(config) for cell in resolve(config, Workshop(torch.device("cpu")))]
+    assert [(judge.eot, judge.draws) for judge in judges] == [(4, 5), (4, 7), (2, 3), (2, 7)]
     with pytest.raises(ConfigError, match="draws of randomized_smoothing is 0: it must be a whole number, at least 1"):
         cells("toy.yaml", models="mnist_small", defenses=[{"randomized_smoothing": {"draws": 0}}])
 
