@@ -163,12 +163,26 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     folder, rows = grid
     store = Store(folder)
     before = audits(store)
-    monkeypatch.setattr(beside, "find_attack", None)  # a retry would die of it
+    monkeypatch.setattr(beside, "_again", None)  # a retry would die of it
     assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
     fewer = {group: found[:-1] for group, found in beside.audit_rows(rows, beside.arrays_of(store)).items()}
     monkeypatch.setattr(beside, "audit_rows", lambda *given: fewer)  # as if a check had changed since
     with pytest.raises(TypeError, match="not callable"):
         beside.audit_and_keep(rows, store, nn.Identity(), None)  # type: ignore[arg-type]
+
+
+def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
+    about = {"data": "mnist", "n": 22, "source": "bundled", "models": "mnist_small", "defenses": "adversarial_training"}
+    about |= {"attacks": [{"pgd": {"steps": 10}}], "threats": ["linf:0.2", "l1:10"]}
+    (tmp_path / "look.yaml").write_text(json.dumps(about))
+    run_grid(str(tmp_path / "look.yaml"), results=str(tmp_path))
+    (audit,) = audits(Store(tmp_path / "look"))
+    assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
+    within = {retry.threat: retry for retry in audit.retries}
+    robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
+    assert robust.asked == beside.LOOK[False].images and not robust.fell and not audit.faults("linf:0.2")
+    assert len(masked.fell) > masked.asked / 2
+    assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
 
 
 @pytest.mark.parametrize(

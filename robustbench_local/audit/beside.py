@@ -1,7 +1,7 @@
 """Audits kept beside a grid's rows: FOLDER/audits/KEY.json, one for each model on each selection of images.
 
-Where a check suspects the attack, a stronger one is tried on a sample of the images that stand, and tables take the
-lower number.
+A stronger attack takes a short look at a few of the images that stand. Where it fells one, or a check suspects the
+attacks, it is tried on a larger sample, and tables take the lower number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.attack import Attack
 from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Status, by_share
 from robustbench_local.audit.rows import Arrays, RowFinding, audit_rows, group_of
 from robustbench_local.defense import is_stochastic
@@ -31,10 +32,19 @@ from robustbench_local.store import Row, Store
 from robustbench_local.threat import ThreatModel
 
 SCHEMA = 1
-SAMPLE = 100  # images that stand, and are attacked again
-RANDOM = 20  # of a random model, where every query is averaged
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
-EFFORT = {False: 1.0, True: 0.2}  # of a fixed and of a random model
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many of the images that stand are attacked again, and with which effort."""
+
+    images: int
+    effort: float
+
+
+LOOK = {False: Sample(20, 0.2), True: Sample(10, 0.2)}  # of a fixed and of a random model, whose queries are averaged
+WHOLE = {False: Sample(100, 1.0), True: Sample(20, 0.2)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
         keys = tuple(sorted(row["key"] for row in own))
         path = _folder(store) / f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
         old = _read(path)
-        if old is None or old.rows != keys or _outcomes(old.of_rows) != _outcomes(findings):
+        if old is None or not _still_holds(old, keys, findings, own, store):
             old = _with_retries(keys, findings, own, store, model, images)
             with whole_file(path) as file:
                 file.write(json.dumps(_plain(old), indent=1).encode() + b"\n")
@@ -118,16 +128,55 @@ def _folder(store: Store) -> Path:
     return store.folder / "audits"
 
 
+def _still_holds(
+    old: Audit, keys: tuple[str, ...], findings: Iterable[RowFinding], rows: list[Row], store: Store
+) -> bool:
+    """Whether it is of these rows and findings, and the stronger attack looked at all that it had to."""
+    tried = {retry.threat for retry in old.retries}
+    looked = all(threat in tried for threat, own in _untried(rows).items() if _standing(own, store).any())
+    return looked and old.rows == keys and _outcomes(old.of_rows) == _outcomes(findings)
+
+
+def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{threat: rows} within which the stronger attack is not among the attacks, and could be."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["definition"]["threat"], []).append(row)
+    return {
+        threat: own for threat, own in groups.items()
+        if _stronger(own) and all(row["definition"]["attack"] != STRONGER for row in own)
+    }  # fmt: skip
+
+
+def _stronger(rows: Sequence[Row], effort: float = 1.0) -> Attack | None:
+    """The stronger attack within the threat of these rows; None where it knows no such norm or cannot aim."""
+    about = rows[0]["definition"]
+    attack = find_attack(STRONGER, {"effort": effort})
+    norm = ThreatModel.parse(about["threat"], allow_large=True).norm
+    return attack if norm in attack.norms and about.get("targets") is None else None
+
+
+def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
+    """(N,) which images stood all of these rows."""
+    each = [store.arrays(row["key"], "robust")["robust"] for row in rows]
+    stands: npt.NDArray[np.bool_] = np.logical_and.reduce(each)
+    return stands
+
+
 def _with_retries(
     keys: tuple[str, ...], findings: list[RowFinding], rows: list[Row], store: Store, model: nn.Module, images: Source
 ) -> Audit:  # fmt: skip
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
-    for threat in sorted(suspects):
+    for threat in sorted(suspects | _untried(rows).keys()):
         own = [row for row in rows if row["definition"]["threat"] == threat]
-        read = [store.arrays(row["key"], "robust", "ids") for row in own]
-        stands = np.logical_and.reduce([arrays["robust"] for arrays in read])
-        again = _again(own, read[0]["ids"][stands], model, images)
+        stands = _standing(own, store)
+        standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
+        random = is_stochastic(model)
+        again = None if threat in suspects else _again(own, standing, model, images, LOOK[random])
+        if threat in suspects or (again and again.fell):
+            whole = _again(own, standing, model, images, WHOLE[random])
+            again = whole and replace(whole, fell=tuple(sorted({*whole.fell, *(again.fell if again else ())})))
         if again is not None:
             retries.append(again)
             findings = [*findings, RowFinding(_finding(again, int(stands.sum()), len(stands)), threat)]
@@ -154,26 +203,24 @@ def _finding(retry: Retry, standing: int, total: int) -> Finding:
     )  # fmt: skip
 
 
-def _again(rows: list[Row], standing: npt.NDArray[Any], model: nn.Module, images: Source) -> Retry | None:
-    """The stronger attack on the first of the images (by id) that all rows left standing; None where it knows no such
-    norm."""
+def _again(
+    rows: list[Row], standing: npt.NDArray[Any], model: nn.Module, images: Source, sample: Sample
+) -> Retry | None:
+    """The stronger attack on the first of the images (by id) that all rows left standing."""
     definition = rows[0]["definition"]
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
-    random = is_stochastic(model)
-    attack = find_attack(STRONGER, {"effort": EFFORT[random]})
-    if threat.norm not in attack.norms or definition.get("targets") is not None:
-        return None
-    chosen = torch.as_tensor(standing[: RANDOM if random else SAMPLE])
-    if not len(chosen):
+    attack = _stronger(rows, sample.effort)
+    chosen = torch.as_tensor(standing[: sample.images])
+    if attack is None or not len(chosen):
         return None
     where = torch.isin(images.ids.cpu(), chosen).nonzero()[:, 0].to(images.ids.device)
-    sample = Tensors(images[where], images.labels[where], images.ids[where])
+    some = Tensors(images[where], images.labels[where], images.ids[where])
     settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
-    verdict = Judge(seed=int(definition["seed"]), **settings)(model, sample, attack, threat)
-    fell: Tensor = sample.ids[verdict.clean & ~verdict.robust]
+    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
+    fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
     top = max(Access[row["definition"]["access"].upper()] for row in rows)
     lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
-    return Retry(str(threat), STRONGER, len(sample), tuple(int(i) for i in fell.tolist()), lowers)
+    return Retry(str(threat), STRONGER, len(some), tuple(int(i) for i in fell.tolist()), lowers)
 
 
 def _plain(audit: Audit) -> dict[str, Any]:
