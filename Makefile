@@ -6,8 +6,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
 
 # The grids of results/, from cheap to dear: hours from nothing, but what is done is not done again.
-GRIDS := mnist_pgd mnist_breaks mnist_detectors mnist_black_box cifar10_pgd cifar10_breaks noise_fusion mnist_noise \
-	mnist_defenses cifar10_noise cifar10_defenses mnist_full cifar10_full
+GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise_fusion mnist_noise cifar10_noise \
+	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev browser picture results demo test slow check preflight clean
@@ -19,7 +19,7 @@ help:
 	@echo "make check   ruff and mypy --strict"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
-	@echo "make picture results/leaderboard.png, the README's, from the page of results/"
+	@echo "make picture results/leaderboard.png, the README's, from a page of results/"
 	@echo "make results the committed grids and their pages; resumes, hours"
 	@echo "make clean   remove .venv and caches; results stay"
 

@@ -1,4 +1,4 @@
-"""The leaderboard's picture in the README: the page of results/ as headless Chromium shows it. See make picture."""
+"""The leaderboard's picture in the README: a page of results/ as headless Chromium shows it. See make picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustbench_local.files import whole_file
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 
-SHOWN = "#q=mnist_defenses"  # of the whole page
+GRID, SHOWN = "mnist_full", "#threat=linf:0.3"
 SIZE = {"width": 1280, "height": 1150}
 MOST = 150_000  # bytes
 
@@ -28,7 +28,7 @@ def main(results: Path, target: Path) -> None:
     if chromium is None:
         sys.exit("Chromium is not there: make browser")
     with tempfile.TemporaryDirectory() as folder:
-        write_report(Results.read([results]), Path(folder), results.resolve().name)
+        write_report(Results.read([results / GRID]), Path(folder), GRID)
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport=SIZE, color_scheme="light")
