@@ -1,6 +1,6 @@
 """Audits kept beside a grid's rows: FOLDER/audits/KEY.json, one for each model on each selection of images.
 
-A stronger attack takes a short look at a few of the images that stand. Where it fells one, or a check suspects the
+A stronger attack takes a short look at a few of the images that stand. Where it fells many, or a check suspects the
 attacks, it is tried on a larger sample, and tables take the lower number.
 """
 
@@ -45,6 +45,7 @@ class Sample:
 
 LOOK = {False: Sample(20, 0.2), True: Sample(10, 0.2)}  # of a fixed and of a random model, whose queries are averaged
 WHOLE = {False: Sample(100, 1.0), True: Sample(20, 0.2)}
+MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _with_retries(
         standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
         random = is_stochastic(model)
         again = None if threat in suspects else _again(own, standing, model, images, LOOK[random])
-        if threat in suspects or (again and again.fell):
+        if threat in suspects or (again and len(again.fell) > MANY * again.asked):
             whole = _again(own, standing, model, images, WHOLE[random])
             again = whole and replace(whole, fell=tuple(sorted({*whole.fell, *(again.fell if again else ())})))
         if again is not None:
