@@ -67,6 +67,15 @@ def statuses(made: list[tuple[Any, Any]]) -> dict[str, Status]:
     return {each.finding.check: each.finding.status for each in found(made)}
 
 
+def test_one_draw_judges_a_corruption_as_fairly_as_many_and_no_attack() -> None:
+    name = "single draws are not counted"
+    natural = {"access": "none", "threat": "none", "eps": 0.0, "draws": 1, "eot": 1}
+    for more, word in (({"corruption": "CIFAR-10-C"}, None), ({}, Status.BROKEN)):
+        ((row, arrays),) = made_up(("fog", {}, [1], {**natural, **more}))
+        row["results"]["stochastic"] = True
+        assert statuses([(row, arrays)]).get(name) is word
+
+
 def test_fgsm_high_and_pgd_low_is_catastrophic_overfitting() -> None:
     overfitted = made_up(("fgsm", {}, [*range(10)], {}), ("pgd", {"steps": 10}, [*range(99)], {}))
     assert statuses(overfitted)["no catastrophic overfitting"] is Status.BROKEN

@@ -207,8 +207,8 @@ def last_iterate(rows: list[Evidence]) -> Iterator[Result]:
 )  # fmt: skip
 def single_draws(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
-        if not each.row["results"]["stochastic"]:
-            continue
+        if not each.row["results"]["stochastic"] or "corruption" in each.about:
+            continue  # nobody chose what a corruption does: one draw is as fair as many
         draws, eot = int(each.about.get("draws", 1)), int(each.about.get("eot", 1))
         if draws == 1:
             yield broken(f"{each}: a random model, judged by one draw of each image", draws=1)
