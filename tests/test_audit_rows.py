@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +185,18 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     about = {"data": "mnist", "n": 22, "source": "bundled", "models": "mnist_small", "defenses": "adversarial_training"}
     about |= {"attacks": [{"pgd": {"steps": 10}}], "threats": ["linf:0.2", "l1:10"]}
     (tmp_path / "look.yaml").write_text(json.dumps(about))
-    run_grid(str(tmp_path / "look.yaml"), results=str(tmp_path))
-    (audit,) = audits(Store(tmp_path / "look"))
+    rows, store = run_grid(str(tmp_path / "look.yaml"), results=str(tmp_path)), Store(tmp_path / "look")
+    (audit,) = audits(store)
     assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
     within = {retry.threat: retry for retry in audit.retries}
     robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
     assert robust.asked == beside.LOOK[False].images and not robust.fell and not audit.faults("linf:0.2")
     assert len(masked.fell) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
+    (findings,) = beside.audit_rows(rows, beside.arrays_of(store)).values()
+    unlooked = replace(audit, findings=audit.of_rows, retries=())
+    assert beside._still_holds(audit, audit.rows, findings, rows, store)
+    assert not beside._still_holds(unlooked, audit.rows, findings, rows, store)
 
 
 @pytest.mark.parametrize(
