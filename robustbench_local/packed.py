@@ -1,4 +1,4 @@
-"""Many rows in one archive, FOLDER/rows.tar.xz, which keeps but once what they have in common."""
+"""Many rows and their audits in one archive, FOLDER/rows.tar.xz, which keeps but once what they have in common."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from robustbench_local.errors import StoreError
 from robustbench_local.files import whole_file
 
 NAME = "rows.tar.xz"
+ROWS, AUDITS = "rows", "audits"
 
 
 class Packed:
-    """The files of an archive by name, none where there is no archive; read once, when first asked for."""
+    """The files of an archive by name, none where there is no archive; read once, when first asked for.
+
+    Rows have bare names, audits are in audits/.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,15 +38,16 @@ class Packed:
 
 
 def pack(folder: Path) -> tuple[int, int]:
-    """Move the files of FOLDER/rows into its archive -> how many are in it, and its bytes.
+    """Move the files of FOLDER/rows and FOLDER/audits into its archive -> how many are in it, and its bytes.
 
     Safe to kill, but not for a folder that a grid is writing to: what it writes meanwhile may have to be done again.
 
     Arrays go in uncompressed, which is what lets the archive see that they are alike.
     """
     path = folder / NAME
-    loose = sorted((folder / "rows").glob("[!.]*"))
-    files = Packed(path).files | {file.name: _bare(file) for file in loose}
+    loose = {file.name: file for file in (folder / ROWS).glob("[!.]*")}
+    loose |= {f"{AUDITS}/{file.name}": file for file in (folder / AUDITS).glob("[!.]*")}
+    files = Packed(path).files | {name: _bare(file) for name, file in loose.items()}
     if not files:
         raise StoreError(f"there are no rows in {folder.absolute()}")
     with whole_file(path) as target, tarfile.open(fileobj=target, mode="w:xz", preset=9) as archive:
@@ -50,7 +55,7 @@ def pack(folder: Path) -> tuple[int, int]:
             member = tarfile.TarInfo(name)
             member.size = len(files[name])
             archive.addfile(member, io.BytesIO(files[name]))
-    for file in loose:
+    for file in loose.values():
         file.unlink()
     return len(files), path.stat().st_size
 

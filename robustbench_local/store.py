@@ -2,7 +2,8 @@
 
     FOLDER/rows/KEY.json    the row; KEY is the hash of what defines the cell
     FOLDER/rows/KEY.npz     its arrays, (N, ...); the row lists their checksums, so that they stay a pair
-    FOLDER/rows.tar.xz      files of both kinds in one, where `robustbench-local pack` was called
+    FOLDER/audits/*.json    what audits of its rows found (audit/beside.py)
+    FOLDER/rows.tar.xz      files of all kinds in one, where `robustbench-local pack` was called
 
 A file is whole or absent, arrays come before their row, and nothing is locked: any number of processes may
 write, and any of them may be killed at any instant.
@@ -29,7 +30,7 @@ from torch import Tensor
 from robustbench_local.draws import Draws
 from robustbench_local.errors import StoreError
 from robustbench_local.files import sweep, whole_file
-from robustbench_local.packed import NAME, Packed
+from robustbench_local.packed import AUDITS, NAME, ROWS, Packed
 
 SCHEMA = 1  # raised when old rows can no longer be read as new ones
 
@@ -60,7 +61,7 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._rows = self.folder / "rows"
+        self._rows = self.folder / ROWS
         self._packed = Packed(self.folder / NAME)
 
     def check_writable(self) -> None:
@@ -123,14 +124,14 @@ class Store:
 
     def neighbours(self) -> list[Store]:
         """The stores of the other grids in the same results folder."""
-        folders = {path.parent for name in ("rows", NAME) for path in self.folder.parent.glob(f"*/{name}")}
+        folders = {path.parent for name in (ROWS, NAME) for path in self.folder.parent.glob(f"*/{name}")}
         return [Store(folder) for folder in sorted(folders - {self.folder})]
 
     def rows(self) -> list[Row]:
         """Every readable row, errors included, in the order of their keys."""
-        names = {path.name for path in self._rows.glob("[!.]*.json")} | set(self._packed.files)
-        found = (self.read(name.removesuffix(".json")) for name in sorted(names) if name.endswith(".json"))
-        return [row for row in found if row is not None]
+        names = {path.name for path in self._rows.glob("[!.]*.json")} | {*self._packed.files}
+        keys = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name)
+        return [row for row in map(self.read, keys) if row is not None]
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
         """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
@@ -141,6 +142,17 @@ class Store:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             advice = f"delete {key}.json to have it done again"
             raise StoreError(f"cannot read {path.absolute()}: {error}; {advice}") from error
+
+    def keep_audit(self, name: str, content: bytes) -> None:
+        """Keep what an audit found beside the rows; one of the same name is replaced."""
+        with whole_file(self.folder / AUDITS / name) as file:
+            file.write(content)
+
+    def audits(self) -> dict[str, bytes]:
+        """{name: content} of the audits kept, sorted; one that was packed before and kept again counts as kept last."""
+        packed = {name: data for name, data in self._packed.files.items() if name.startswith(f"{AUDITS}/")}
+        loose = {f"{AUDITS}/{path.name}": path.read_bytes() for path in (self.folder / AUDITS).glob("[!.]*.json")}
+        return {Path(name).name: data for name, data in sorted((packed | loose).items())}
 
     def _fault(self, key: str, row: Any) -> str | None:
         """Why what was read is no row to build on, or None where it is one."""

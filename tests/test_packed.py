@@ -46,6 +46,20 @@ def test_packed_rows_are_read_as_loose_ones_are(store: Store) -> None:
     assert with_rows(store.folder) == with_rows(store.folder.parent) == [store.folder]
 
 
+def test_packed_audits_are_read_as_loose_ones_are_and_are_no_rows(store: Store) -> None:
+    store.keep_audit("c.json", b"old")
+    store.keep_audit("a.json", b"first")
+    rows, kept = store.rows(), store.audits()
+    assert kept == {"a.json": b"first", "c.json": b"old"}
+    assert pack(store.folder)[0] == 19 and not list((store.folder / "audits").iterdir())
+    again = Store(store.folder)
+    assert again.audits() == kept and again.rows() == rows
+    again.keep_audit("c.json", b"new")
+    for _ in range(2):
+        assert list(Store(store.folder).audits().values()) == [b"first", b"new"]
+        pack(store.folder)
+
+
 def test_what_is_written_after_counts_and_is_packed_with_the_rest(store: Store) -> None:
     pack(store.folder)
     again = Store(store.folder)

@@ -1,4 +1,4 @@
-"""Audits kept beside a grid's rows: FOLDER/audits/KEY.json, one for each model on each selection of images.
+"""Audits kept beside a grid's rows, one for each model on each selection of images.
 
 A stronger attack takes a short look at a few of the images that stand. Where it fells many, or a check suspects the
 attacks, it is tried on a larger sample, and tables take the lower number.
@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Statu
 from robustbench_local.audit.rows import Arrays, RowFinding, audit_rows, group_of
 from robustbench_local.defense import is_stochastic
 from robustbench_local.evaluate import Tensors
-from robustbench_local.files import whole_file
 from robustbench_local.judge import Judge
 from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
@@ -86,23 +84,22 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
 
     An audit of the same rows with the same findings is read where it is there already, for the attacks it tried again.
     """
-    kept = []
+    kept, before = [], store.audits()
     for group, findings in audit_rows(rows, arrays_of(store)).items():
         own = [row for row in rows if row["status"] == "ok" and group_of(row) == group]
         keys = tuple(sorted(row["key"] for row in own))
-        path = _folder(store) / f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
-        old = _read(path)
+        name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
+        old = _read(before.get(name, b""))
         if old is None or not _still_holds(old, keys, findings, own, store):
             old = _with_retries(keys, findings, own, store, model, images)
-            with whole_file(path) as file:
-                file.write(json.dumps(_plain(old), indent=1).encode() + b"\n")
+            store.keep_audit(name, json.dumps(_plain(old), indent=1).encode() + b"\n")
         kept.append(old)
     return kept
 
 
 def audits(store: Store) -> list[Audit]:
     """All that are kept; what cannot be read counts as missing."""
-    found = (_read(path) for path in sorted(_folder(store).glob("[!.]*.json")))
+    found = map(_read, store.audits().values())
     return [audit for audit in found if audit is not None]
 
 
@@ -123,10 +120,6 @@ def lowered(
 def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:
     """What was found within which threat; how it is worded depends on the order of the rows."""
     return {(each.threat, each.finding.check, each.finding.status) for each in findings}
-
-
-def _folder(store: Store) -> Path:
-    return store.folder / "audits"
 
 
 def _still_holds(
@@ -231,9 +224,9 @@ def _plain(audit: Audit) -> dict[str, Any]:
     return plain
 
 
-def _read(path: Path) -> Audit | None:
+def _read(content: bytes) -> Audit | None:
     try:
-        plain = json.loads(path.read_bytes())
+        plain = json.loads(content)
         if plain["schema"] != SCHEMA:
             return None
         findings = tuple(
@@ -247,5 +240,5 @@ def _read(path: Path) -> Audit | None:
             Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in plain["retries"]
         )
         return Audit(tuple(plain["rows"]), findings, retries)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
