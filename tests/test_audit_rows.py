@@ -227,6 +227,16 @@ def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
         assert statuses(made)["the budget is used"] is status
 
 
+def test_of_an_attack_that_minimises_nobody_asks_whether_it_used_the_budget() -> None:
+    made = made_up(("cw", {"steps": 10}, [*range(40)], {}))
+    for _, arrays in made:
+        arrays["distance"][40:] = 0.0  # what it cannot fell comes back as it was
+    assert statuses(made)["the budget is used"] is Status.BROKEN
+    for _, arrays in made:
+        arrays["won"] = (np.arange(100) < 40).astype(np.float32)
+    assert "the budget is used" not in statuses(made)
+
+
 def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "audits").mkdir()

@@ -105,7 +105,7 @@ def audits(store: Store) -> list[Audit]:
 
 def arrays_of(store: Store) -> Arrays:
     """What an audit of rows reads of their arrays."""
-    return lambda row: store.arrays(row["key"], "robust", "clean", "distance")
+    return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won")
 
 
 def lowered(

@@ -136,7 +136,8 @@ def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> C
 
 
 def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
-    """{group: findings} of good rows; arrays(row) gives "robust", "clean", "distance" (N,) and what else is stored.
+    """{group: findings} of good rows; arrays(row) gives "robust", "clean", "distance" (N,), of attacks that minimise "won" (N,),
+    and what else is stored.
 
     A group is a model on some images towards some goal, and its name a JSON list of what defines these. Of each check
     the worst result within each threat is kept.
@@ -231,8 +232,11 @@ def budget(rows: list[Evidence]) -> Iterator[Result]:
 
 
 def _unused(each: Evidence) -> Tensor:
-    """Of each right image that stands, if less than half of eps is used; none where that is not known."""
-    if each.threat.norm is Norm.NONE or "distance" not in each.arrays:
+    """Of each right image that stands, if less than half of eps is used; none where that is not known.
+
+    Nor of an attack that minimises, which moves no image that it cannot fell.
+    """
+    if each.threat.norm is Norm.NONE or "distance" not in each.arrays or "won" in each.arrays:
         return torch.zeros(0, dtype=torch.bool)
     used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
     return (used < HALF)[each.standing & each.clean]
