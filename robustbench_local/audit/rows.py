@@ -136,8 +136,8 @@ def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> C
 
 
 def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
-    """{group: findings} of good rows; arrays(row) gives "robust", "clean", "distance" (N,), of attacks that minimise "won" (N,),
-    and what else is stored.
+    """{group: findings} of good rows; arrays(row) gives "robust", "clean", "distance" (N,) and what else is stored,
+    "won" (N,) of attacks that minimise.
 
     A group is a model on some images towards some goal, and its name a JSON list of what defines these. Of each check
     the worst result within each threat is kept.

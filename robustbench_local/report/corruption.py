@@ -15,7 +15,8 @@ from typing import Any
 from scipy import stats
 
 from robustbench_local.metrics import wilson
-from robustbench_local.report.table import Label, Rate, Standing, _labels, done, met_before, robust_tables
+from robustbench_local.report.labels import Label, labelled
+from robustbench_local.report.table import Rate, Standing, done, met_before, robust_tables
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
@@ -168,7 +169,7 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     cells = sorted({_cell(row, names) for row in rows})
     lines = []
     groups = _by(lambda row: _identity(row, _MODEL), rows)
-    labels = _labels([group[0] for group in groups.values()], "defense")
+    labels = labelled([group[0] for group in groups.values()], "defense")
     for label, (identity, group) in zip(labels, groups.items(), strict=True):
         found = {_cell(row, names): row for row in group}
         about = group[0]["definition"]

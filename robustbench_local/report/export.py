@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from robustbench_local.report.table import Label, Line, Rate, Table, done
+from robustbench_local.report.labels import Label
+from robustbench_local.report.table import Line, Rate, Table, done
 from robustbench_local.report.text import slug
 
 _FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within

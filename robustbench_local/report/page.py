@@ -18,10 +18,11 @@ from robustbench_local.plugins import DEFENSES, listing
 from robustbench_local.report import words
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
+from robustbench_local.report.labels import Label
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import data_uri
-from robustbench_local.report.table import Label, Line, Rate, Table, done
+from robustbench_local.report.table import Line, Rate, Table, done
 from robustbench_local.report.text import FLAGS, percent, visible
 
 _UNKNOWN = "other"

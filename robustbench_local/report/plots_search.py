@@ -25,10 +25,11 @@ from robustbench_local.report.drawing import (
     panels,
     wrapped,
 )
+from robustbench_local.report.labels import Label
 from robustbench_local.report.picture import MOST, Picture, model_of, name_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import svg
-from robustbench_local.report.table import Label, Line, Table, done
+from robustbench_local.report.table import Line, Table, done
 from robustbench_local.store import Row
 
 _LONG = 200  # passes, beyond which their axis is logarithmic

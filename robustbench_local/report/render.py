@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.metrics.rates import Rate
-from robustbench_local.report.table import Label
+from robustbench_local.report.labels import Label
 from robustbench_local.report.text import DASH, interval, percent, visible
 
 if TYPE_CHECKING:

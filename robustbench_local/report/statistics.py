@@ -20,8 +20,9 @@ from robustbench_local.metrics.paired import compare, holm
 from robustbench_local.metrics.rates import Floats, Ints, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
 from robustbench_local.report.curve import clean_shares, curve, mean_shares
+from robustbench_local.report.labels import Label
 from robustbench_local.report.sheets import Sheet
-from robustbench_local.report.table import Label, Line, Table, done, least, robust_tables, worst_case
+from robustbench_local.report.table import Line, Table, done, least, robust_tables, worst_case
 from robustbench_local.store import Array, Row
 
 Groups = Mapping[str, Sequence[str | int]]

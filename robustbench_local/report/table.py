@@ -17,33 +17,13 @@ from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
+from robustbench_local.report.labels import DRAWN, Label, is_naive, labelled, with_draws
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
 
-# anything else is part of an attack's name
-_USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
-_NAIVE = "naive "
 _JUDGED = ("count", "precision", "budget", "seed")
-_DRAWN = ("eot", "draws")
-_MADE_OF = {"defense": ("weights_digest", "defense_version"), "attack": ("attack_version",)}
-
-
-@dataclass(frozen=True)
-class Label:
-    """A name, and what tells it from others of the same name."""
-
-    name: str
-    details: tuple[str, ...] = ()
-
-    @property
-    def naive(self) -> bool:
-        return self.name.startswith(_NAIVE)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({', '.join(self.details)})" if self.details else self.name
-
 
 @dataclass(frozen=True)
 class Line:
@@ -165,15 +145,15 @@ def rate(row: Row | None, what: str) -> Rate | None:
 
 def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
     # of a model that drew alike for all its attacks this is the model's, otherwise it tells its attacks apart
-    varied = any(len({_identity(row, *_DRAWN) for row in group}) > 1 for group in groups)
-    judged = (*_JUDGED, *_DRAWN) if varied else _JUDGED
+    varied = any(len({_identity(row, *DRAWN) for row in group}) > 1 for group in groups)
+    judged = (*_JUDGED, *DRAWN) if varied else _JUDGED
     columns = {_attack(row, judged): row for group in groups for row in group}  # one row to speak for each attack
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
-    attacks = _labels([columns[attack] for attack in order], "attack", judged)
-    models = _labels([group[0] for group in groups], "defense")
+    attacks = labelled([columns[attack] for attack in order], "attack", judged)
+    models = labelled([group[0] for group in groups], "defense")
     if stochastic and not varied:
-        models = _with_draws(models, [group[0] for group in groups])
-    judging = {attack: row for attack, row in columns.items() if not _is_naive(row)}
+        models = with_draws(models, [group[0] for group in groups])
+    judging = {attack: row for attack, row in columns.items() if not is_naive(row)}
     levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
@@ -296,53 +276,6 @@ def _remark(row: Row | None) -> str:
     return visible(" ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split()))
 
 
-def _labels(rows: Sequence[Row], kind: str, also: Sequence[str] = ()) -> list[Label]:
-    """The attack or defense of each row, with those settings that are unusual or differ among its namesakes.
-
-    Where that leaves some alike: also what they were made of, as far as that differs.
-    """
-    about = [row["definition"] for row in rows]
-    named = [
-        (each[kind], each["model"] if kind == "defense" else _is_naive(row))
-        for each, row in zip(about, rows, strict=True)
-    ]
-    settings = [each[f"{kind}_settings"] | {key: each.get(key, _USUAL.get(key)) for key in also} for each in about]
-    made_of = [{key: each.get(key) for key in _MADE_OF[kind]} for each in about]
-    shown = _telling(named, settings)
-    rest = _telling(list(zip(named, shown, strict=True)), made_of)
-    return [
-        Label(visible(f"{_NAIVE}{name[0]}" if name[1] is True else name[0]), tuple(map(visible, own + more)))
-        for name, own, more in zip(named, shown, rest, strict=True)
-    ]
-
-
-def _with_draws(labels: Sequence[Label], rows: Sequence[Row]) -> list[Label]:
-    """The labels of models, with how often each was asked where they differ in it."""
-    drawn = [{key: row["definition"].get(key) for key in _DRAWN} for row in rows]
-    shown = _telling([None] * len(rows), drawn)
-    return [replace(label, details=label.details + more) for label, more in zip(labels, shown, strict=True)]
-
-
-def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Of each: the settings that are unusual or differ among its namesakes."""
-    values: dict[Any, set[str]] = defaultdict(set)
-    for name, own in zip(names, settings, strict=True):
-        for key, value in own.items():
-            values[name, key].add(str(value))
-    return [
-        tuple(
-            f"{key}={_short(value)}" for key, value in own.items()
-            if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
-        )
-        for name, own in zip(names, settings, strict=True)
-    ]  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 20 else text[:8]  # a digest
-
-
 def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -372,11 +305,6 @@ def _identity(row: Row, *keys: str) -> str:
 
 def _access(row: Row) -> Access:
     return Access[row["definition"]["access"].upper()]
-
-
-def _is_naive(row: Row) -> bool:
-    """Of an attack that knew of no defense: shown, and no part of the worst case."""
-    return not row["definition"].get("adaptive", True)
 
 
 def _is_stochastic(row: Row) -> bool:
