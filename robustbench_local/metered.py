@@ -50,7 +50,8 @@ class Metered(nn.Module):
                 answers = [oracle._forward(images, stream and stream[rows], y[rows]) for stream in streams]
                 parts.append(torch.stack(answers).mean(0))
             logits = torch.cat(parts)
-        self._remember(x.detach(), logits.detach(), owner)
+        asked = oracle[owner]
+        asked._remember(x.detach(), asked._lead(logits.detach()))
         if graded:
             logits.register_hook(lambda _: self._spend(oracle._ledger.backwards, count))
         return logits
@@ -77,18 +78,3 @@ class Metered(nn.Module):
         place[order] = torch.arange(len(owner), device=owner.device) * oracle.eot - before
         stream = oracle._draws.stream("search").reseat(oracle._draws.ids[owner])
         return [stream.numbered(oracle.forwards[owner] - place - k) for k in range(oracle.eot)]
-
-    def _remember(self, x: Tensor, logits: Tensor, owner: Tensor) -> None:
-        """Hand on each sample's best image of this call."""
-        oracle = self._oracle
-        lead = oracle._lead(logits, oracle._y[owner])
-        worth = oracle._worth(x, oracle._x[owner], lead)
-        if oracle._minimises:
-            worth = torch.where(lead >= 0, worth, -torch.inf)
-        order = worth.argsort(stable=True)
-        rank = torch.empty_like(owner)
-        rank[order] = torch.arange(len(owner), device=owner.device)
-        best = torch.full_like(oracle._y, -1).scatter_reduce(0, owner, rank, "amax")
-        asked = (best >= 0).nonzero()[:, 0]
-        rows = order[best[asked]]
-        oracle[asked]._remember(x[rows], lead[rows])

@@ -1,4 +1,4 @@
-"""What an attacker may touch: access levels that refuse, a meter per sample, and the memory of what fell."""
+"""What an attacker may touch: access levels that refuse, and queries that are metered and remembered."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from robustbench_local import losses
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ModelError
+from robustbench_local.ledger import CLEARLY as CLEARLY
+from robustbench_local.ledger import Ledger
 from robustbench_local.losses import Loss
-from robustbench_local.threat import Norm, ThreatModel
-
-BOX = ThreatModel(Norm.NONE, 0.0)
-CLEARLY = 1e-4  # margin past the boundary, in logits, that ends a search: float32 kernels differ with batch shape
+from robustbench_local.threat import ThreatModel
 
 
 class Access(IntEnum):
@@ -26,21 +25,6 @@ class Access(IntEnum):
     LABELS = 1
     SCORES = 2
     GRADIENTS = 3
-
-
-class Ledger:
-    """One batch's meter and memory, shared by every view of its oracle. All tensors are (N, ...)."""
-
-    def __init__(self, x: Tensor, budget: int | None) -> None:
-        count = (len(x),)
-        self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
-        self.backwards = torch.zeros_like(self.forwards)
-        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # of what is remembered: _worth
-        self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
-        self.x_adv = x.clone()
-        self.budget = budget
-        self.classes: int | None = None
-        self.notes: dict[str, Tensor] = {}
 
 
 class Oracle:
@@ -67,8 +51,8 @@ class Oracle:
         self.stochastic = is_stochastic(model)
         self.eot = eot if self.stochastic else 1
         self._joins = rejection(model) is Rejection.DETECTION and not targeted
-        self._every_iterate, self._minimises = every_iterate, minimises
-        self._ledger = Ledger(x, budget)
+        self._every_iterate = every_iterate
+        self._ledger = Ledger(x, threat, budget, stochastic=self.stochastic, minimises=minimises)
         self._rows: Tensor | None = None  # which rows of the ledger this view stands for; None: all
         self._ones: Tensor  # as many, where there are rows
 
@@ -324,46 +308,8 @@ class Oracle:
         return lead(logits, self._y if y is None else y, targeted=self.targeted)
 
     def _remember(self, x_adv: Tensor, lead: Tensor) -> None:
-        """Keep each sample's best image, of x_adv (N * P, C, H, W) with leads (N * P,), P in a row for each sample."""
-        if not self._every_iterate:
-            return
-        ledger, count = self._ledger, len(self)
-        size = len(lead) // max(1, count)
-        if self.stochastic and not self._minimises:  # a random model's best image need not have won
-            index = (lead.view(count, size) > self._mine(ledger.worth)[:, None]).flatten().nonzero()[:, 0]
-        else:
-            index = (lead >= 0).nonzero()[:, 0]
-        if not len(index):
-            return
-        known = self._mine(ledger.worth)
-        worth = torch.full_like(lead, -torch.inf)
-        worth[index] = self._worth(x_adv[index], self._x[index // size], lead[index])
-        best = worth.view(count, size).max(1)
-        better = (best.values > known).nonzero()[:, 0]
-        if not len(better):
-            return
-        if self._rows is not None:  # of several images of one sample its best, the first of equals
-            better = better[best.values[better].argsort(descending=True, stable=True)]
-            order = self._rows[better].argsort(stable=True)
-            first = self._rows[better][order].diff(prepend=self._rows.new_full((1,), -1)) != 0
-            better = better[order[first]]
-        at = better if self._rows is None else self._rows[better]
-        ledger.worth[at] = best.values[better]
-        ledger.x_adv[at] = x_adv[better * size + best.indices[better]]
-        if not self.stochastic and not self._minimises:
-            ledger.fallen[at] = best.values[better] >= CLEARLY
-
-    def _worth(self, x_adv: Tensor, x: Tensor, lead: Tensor) -> Tensor:
-        """(M,): the lead, in the ball; for a minimising attack nearness, in the box; -inf: worth nothing.
-
-        Nearness at distance d is 1 / d, and of a near-tie -d: any clear success is worth more than any near-tie, and
-        within both the nearer more, to the last digit that d has.
-        """
-        if self._minimises:
-            distance = self.threat.distance(x_adv, x)
-            near = torch.where(lead < CLEARLY, -distance, 1 / distance)
-            return torch.where(BOX.contains(x_adv, x), near, -torch.inf)
-        return torch.where(self.threat.contains(x_adv, x), lead, -torch.inf)
+        if self._every_iterate:
+            self._ledger.remember(x_adv, lead, self._x, self._rows)
 
 
 def joined(logits: Tensor, y: Tensor) -> Tensor:
