@@ -173,7 +173,7 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     folder, rows = grid
     store = Store(folder)
     before = audits(store)
-    monkeypatch.setattr(beside, "_again", None)  # a retry would die of it
+    monkeypatch.setattr(beside, "_felled", None)  # a retry would die of it
     assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
     fewer = {group: found[:-1] for group, found in beside.audit_rows(rows, beside.arrays_of(store)).items()}
     monkeypatch.setattr(beside, "audit_rows", lambda *given: fewer)  # as if a check had changed since
@@ -190,7 +190,7 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
     within = {retry.threat: retry for retry in audit.retries}
     robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
-    assert robust.asked == beside.LOOK[False].images and not robust.fell and not audit.faults("linf:0.2")
+    assert robust.asked == beside.LOOK[False] and not robust.fell and not audit.faults("linf:0.2")
     assert len(masked.fell) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
     (findings,) = beside.audit_rows(rows, beside.arrays_of(store)).values()

@@ -1,7 +1,7 @@
 """Audits kept beside a grid's rows, one for each model on each selection of images.
 
-A stronger attack takes a short look at a few of the images that stand. Where it fells many, or a check suspects the
-attacks, it is tried on a larger sample, and tables take the lower number.
+A stronger attack takes a look at a few of the images that stand. Where it fells many, or a check suspects the attacks,
+it goes on to more of them, and tables take the lower number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,10 @@ from robustbench_local.threat import ThreatModel
 
 SCHEMA = 1
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How many of the images that stand are attacked again, and with which effort."""
-
-    images: int
-    effort: float
-
-
-LOOK = {False: Sample(20, 0.2), True: Sample(10, 0.2)}  # of a fixed and of a random model, whose queries are averaged
-WHOLE = {False: Sample(100, 1.0), True: Sample(20, 0.2)}
+EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
+# images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
+LOOK = {False: 20, True: 10}
+WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
 
 
@@ -142,10 +134,10 @@ def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
     }  # fmt: skip
 
 
-def _stronger(rows: Sequence[Row], effort: float = 1.0) -> Attack | None:
+def _stronger(rows: Sequence[Row]) -> Attack | None:
     """The stronger attack within the threat of these rows; None where it knows no such norm or cannot aim."""
     about = rows[0]["definition"]
-    attack = find_attack(STRONGER, {"effort": effort})
+    attack = find_attack(STRONGER, {"effort": EFFORT})
     norm = ThreatModel.parse(about["threat"], allow_large=True).norm
     return attack if norm in attack.norms and about.get("targets") is None else None
 
@@ -166,14 +158,19 @@ def _with_retries(
         own = [row for row in rows if row["definition"]["threat"] == threat]
         stands = _standing(own, store)
         standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
-        random = is_stochastic(model)
-        again = None if threat in suspects else _again(own, standing, model, images, LOOK[random])
-        if threat in suspects or (again and len(again.fell) > MANY * again.asked):
-            whole = _again(own, standing, model, images, WHOLE[random])
-            again = whole and replace(whole, fell=tuple(sorted({*whole.fell, *(again.fell if again else ())})))
-        if again is not None:
-            retries.append(again)
-            findings = [*findings, RowFinding(_finding(again, int(stands.sum()), len(stands)), threat)]
+        attack = _stronger(own)
+        if attack is None or not len(standing):
+            continue
+        look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
+        asked = standing[:look]
+        fell = _felled(attack, own[0], asked, model, images)
+        if threat in suspects or len(fell) > MANY * len(asked):
+            asked = standing[:whole]
+            fell += _felled(attack, own[0], asked[look:], model, images)
+        top = max(Access[row["definition"]["access"].upper()] for row in own)
+        lowers = tuple(row["key"] for row in own if Access[row["definition"]["access"].upper()] is top)
+        retries.append(Retry(threat, STRONGER, len(asked), fell, lowers))
+        findings = [*findings, RowFinding(_finding(retries[-1], len(standing), len(stands)), threat)]
     return Audit(keys, tuple(findings), tuple(retries))
 
 
@@ -197,24 +194,18 @@ def _finding(retry: Retry, standing: int, total: int) -> Finding:
     )  # fmt: skip
 
 
-def _again(
-    rows: list[Row], standing: npt.NDArray[Any], model: nn.Module, images: Source, sample: Sample
-) -> Retry | None:
-    """The stronger attack on the first of the images (by id) that all rows left standing."""
-    definition = rows[0]["definition"]
-    threat = ThreatModel.parse(definition["threat"], allow_large=True)
-    attack = _stronger(rows, sample.effort)
-    chosen = torch.as_tensor(standing[: sample.images])
-    if attack is None or not len(chosen):
-        return None
-    where = torch.isin(images.ids.cpu(), chosen).nonzero()[:, 0].to(images.ids.device)
+def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
+    """Which of the images of these ids fall to the attack, judged as that row was."""
+    if not len(ids):
+        return ()
+    definition = row["definition"]
+    where = torch.isin(images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(images.ids.device)
     some = Tensors(images[where], images.labels[where], images.ids[where])
     settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
+    threat = ThreatModel.parse(definition["threat"], allow_large=True)
     verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
     fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
-    top = max(Access[row["definition"]["access"].upper()] for row in rows)
-    lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
-    return Retry(str(threat), STRONGER, len(some), tuple(int(i) for i in fell.tolist()), lowers)
+    return tuple(int(i) for i in fell.tolist())
 
 
 def _plain(audit: Audit) -> dict[str, Any]:
