@@ -199,6 +199,12 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert not beside._still_holds(unlooked, audit.rows, findings, rows, store)
 
 
+def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> None:
+    pgd, little, much = made_up(("pgd", {}, [], {}), ("best", {"effort": 0.2}, [], {}), ("best", {}, [], {}))
+    assert list(beside._untried([pgd[0]])) == list(beside._untried([pgd[0], little[0]])) == ["linf:0.1"]
+    assert not beside._untried([pgd[0], much[0]])
+
+
 @pytest.mark.parametrize(
     ("fell", "asked", "standing", "total", "status"),
     [

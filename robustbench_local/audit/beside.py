@@ -128,18 +128,22 @@ def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["definition"]["threat"], []).append(row)
-    return {
-        threat: own for threat, own in groups.items()
-        if _stronger(own) and all(row["definition"]["attack"] != STRONGER for row in own)
-    }  # fmt: skip
+    return {threat: own for threat, own in sorted(groups.items()) if _could(own[0]) and not any(map(_is_stronger, own))}
 
 
-def _stronger(rows: Sequence[Row]) -> Attack | None:
-    """The stronger attack within the threat of these rows; None where it knows no such norm or cannot aim."""
-    about = rows[0]["definition"]
-    attack = find_attack(STRONGER, {"effort": EFFORT})
-    norm = ThreatModel.parse(about["threat"], allow_large=True).norm
-    return attack if norm in attack.norms and about.get("targets") is None else None
+def _could(row: Row) -> bool:
+    """Whether the stronger attack knows the norm of that row, and its goal: it cannot aim."""
+    norm = ThreatModel.parse(row["definition"]["threat"], allow_large=True).norm
+    return norm in _stronger().norms and row["definition"].get("targets") is None
+
+
+def _is_stronger(row: Row) -> bool:
+    about = row["definition"]
+    return bool(about["attack"] == STRONGER and about["attack_settings"].get("effort", 1.0) >= EFFORT)
+
+
+def _stronger() -> Attack:
+    return find_attack(STRONGER, {"effort": EFFORT})
 
 
 def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
@@ -154,19 +158,17 @@ def _with_retries(
 ) -> Audit:  # fmt: skip
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
-    for threat in sorted(suspects | _untried(rows).keys()):
-        own = [row for row in rows if row["definition"]["threat"] == threat]
+    for threat, own in _untried(rows).items():
         stands = _standing(own, store)
         standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
-        attack = _stronger(own)
-        if attack is None or not len(standing):
+        if not len(standing):
             continue
         look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
         asked = standing[:look]
-        fell = _felled(attack, own[0], asked, model, images)
+        fell = _felled(own[0], asked, model, images)
         if threat in suspects or len(fell) > MANY * len(asked):
             asked = standing[:whole]
-            fell += _felled(attack, own[0], asked[look:], model, images)
+            fell += _felled(own[0], asked[look:], model, images)
         top = max(Access[row["definition"]["access"].upper()] for row in own)
         lowers = tuple(row["key"] for row in own if Access[row["definition"]["access"].upper()] is top)
         retries.append(Retry(threat, STRONGER, len(asked), fell, lowers))
@@ -194,8 +196,8 @@ def _finding(retry: Retry, standing: int, total: int) -> Finding:
     )  # fmt: skip
 
 
-def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
-    """Which of the images of these ids fall to the attack, judged as that row was."""
+def _felled(row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
+    """Which of the images of these ids fall to the stronger attack, judged as that row was."""
     if not len(ids):
         return ()
     definition = row["definition"]
@@ -203,7 +205,7 @@ def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, i
     some = Tensors(images[where], images.labels[where], images.ids[where])
     settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
-    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
+    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, _stronger(), threat)
     fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
     return tuple(int(i) for i in fell.tolist())
 
