@@ -1,0 +1,53 @@
+"""What is committed under results/: its tables are those that its rows make, and it stays small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robustbench_local.cells import read_config
+from robustbench_local.packed import NAME, pack
+from robustbench_local.report.corruption_text import write_corruptions
+from robustbench_local.report.render import markdown
+from robustbench_local.report.results import Results
+from robustbench_local.store import Store
+
+RESULTS = Path(__file__).parents[1] / "results"
+PUBLISHED = sorted(path.parent for path in RESULTS.glob(f"*/{NAME}"))
+
+
+def made_of_its_rows(folder: Path) -> bool:
+    return markdown(Results.read([folder]).tables()) == (folder / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_a_published_table_is_made_of_the_rows_beside_it(folder: Path) -> None:
+    assert made_of_its_rows(folder)
+
+
+@pytest.mark.parametrize("name", ["mnist_noise", "cifar10_noise"])
+def test_published_corruption_errors_are_made_of_the_rows_beside_them(name: str, tmp_path: Path) -> None:
+    results = Results.read([RESULTS / name])
+    write_corruptions(results.rows, tmp_path, results.standing, read_config(name, {}).baseline)
+    found = (tmp_path / "corruption.md").read_text(encoding="utf-8")
+    assert found == (RESULTS / name / "corruption.md").read_text(encoding="utf-8")
+
+
+def test_a_figure_that_the_rows_do_not_give_is_noticed(tmp_path: Path) -> None:
+    published = Store(RESULTS / "mnist_pgd")
+    grid = Store(tmp_path / "grid")
+    for row in published.rows():
+        grid.take(row["key"], published)
+    for name, content in published.audits().items():
+        grid.keep_audit(name, content)
+    pack(grid.folder)
+    table = (published.folder / "table.md").read_text(encoding="utf-8")
+    (grid.folder / "table.md").write_text(table, encoding="utf-8")
+    assert made_of_its_rows(grid.folder)
+    (grid.folder / "table.md").write_text(table.replace("0.0 (0.0-", "0.1 (0.0-", 1), encoding="utf-8")
+    assert not made_of_its_rows(grid.folder)
+
+
+def test_there_are_published_grids() -> None:
+    assert {"mnist_full", "cifar10_full", "mnist_noise", "cifar10_noise", "noise_fusion"} <= {p.name for p in PUBLISHED}
