@@ -16,7 +16,8 @@ from robustbench_local import load_data, run_grid
 from robustbench_local.audit import beside
 from robustbench_local.audit.beside import Audit, Retry, audits, lowered
 from robustbench_local.audit.core import Finding, Status
-from robustbench_local.audit.rows import CHECKS, RowFinding, audit_rows
+from robustbench_local.audit.evidence import CHECKS, RowFinding
+from robustbench_local.audit.rows import audit_rows
 from robustbench_local.store import Store
 
 N = 24

@@ -12,7 +12,7 @@ from rows import a_row, stored
 
 from robustbench_local.audit.beside import Audit
 from robustbench_local.audit.core import Finding, Status
-from robustbench_local.audit.rows import RowFinding
+from robustbench_local.audit.evidence import RowFinding
 from robustbench_local.metrics import wilson
 from robustbench_local.report import render
 from robustbench_local.report.results import Results

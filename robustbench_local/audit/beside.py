@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
 from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Status, by_share
-from robustbench_local.audit.rows import Arrays, RowFinding, audit_rows, group_of
+from robustbench_local.audit.evidence import Arrays, RowFinding
+from robustbench_local.audit.rows import audit_rows, group_of
 from robustbench_local.defense import is_stochastic
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from robustbench_local.audit.core import (
     MATERIAL,
-    MOVE,
     Finding,
     Result,
     Status,
@@ -29,110 +25,17 @@ from robustbench_local.audit.core import (
     suspicious,
     weaker,
 )
+from robustbench_local.audit.evidence import CHECKS, Arrays, Evidence, RowCheck, RowFinding, row_check
 from robustbench_local.audit.reported import MISSING, SET_UP
 from robustbench_local.metrics import wilson
 from robustbench_local.oracle import Access
 from robustbench_local.store import Row
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.threat import Norm
 
-Arrays = Callable[[Row], Mapping[str, Any]]
-
-HALF = 0.51  # of eps, see convergence.budget
 MODEL = ("model", "weights_digest", "defense", "defense_settings", "defense_version")
 IMAGES = ("data", "split", "ids", "data_digest", "attack_under", "targets")
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One good row with its arrays. standing (N,): which images stand, of a random model on most draws."""
-
-    row: Row
-    arrays: Mapping[str, Any]
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        return self.row["definition"]  # type: ignore[no-any-return]
-
-    @cached_property
-    def threat(self) -> ThreatModel:
-        return ThreatModel.parse(self.about["threat"], allow_large=True)
-
-    @property
-    def access(self) -> Access:
-        return Access[self.about["access"].upper()]
-
-    @cached_property
-    def standing(self) -> Tensor:
-        return torch.as_tensor(self.arrays["robust"]).bool()
-
-    @cached_property
-    def clean(self) -> Tensor:
-        return torch.as_tensor(self.arrays["clean"]).bool()
-
-    @property
-    def adaptive(self) -> bool:
-        return bool(self.about.get("adaptive", True))
-
-    @property
-    def steps(self) -> int:
-        return int(self.about["attack_settings"].get("steps") or 1)
-
-    @property
-    def length(self) -> int:
-        """Steps times restarts: how long it searches, for comparison with the same attack."""
-        return self.steps * int(self.about["attack_settings"].get("restarts") or 1)
-
-    def same(self, other: Evidence, *but: str) -> bool:
-        """Whether both are the same attack, but for these settings or keys of the definition."""
-        mine, theirs = (dict(each.about) | {"attack_version": None} for each in (self, other))
-        for each in (mine, theirs):
-            each["attack_settings"] = {k: v for k, v in each["attack_settings"].items() if k not in but}
-        return all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - {*but})
-
-    def __str__(self) -> str:
-        settings = self.about["attack_settings"]
-        text = ", ".join(f"{key}={settings[key]}" for key in ("steps", "restarts", "loss") if key in settings)
-        return f"{'' if self.adaptive else 'naive '}{self.about['attack']}" + (f" ({text})" if text else "")
-
-
-@dataclass(frozen=True)
-class RowFinding:
-    """finding: as of a model's audit; threat: whose table it belongs to; attack: whether it is the attack that is
-    suspected, so that a stronger one should be tried.
-    """
-
-    finding: Finding
-    threat: str
-    attack: bool = False
-
-
-Question = Callable[[list[Evidence]], Iterator[Result]]
-
-
-@dataclass(frozen=True)
-class RowCheck:
-    """One question to the rows of one model within one threat. attack: what is not sound speaks against the attack."""
-
-    name: str
-    source: str
-    advice: str
-    run: Question
-    attack: bool = False
-
-
-CHECKS: list[RowCheck] = []
-
-
-def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> Callable[[Question], RowCheck]:
-    """Make a RowCheck of a function from good rows to results, and enlist it."""
-
-    def enlist(run: Question) -> RowCheck:
-        CHECKS.append(RowCheck(name, source, advice, run, attack))
-        return CHECKS[-1]
-
-    return enlist
 
 
 def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
@@ -224,22 +127,11 @@ def single_draws(rows: list[Evidence]) -> Iterator[Result]:
 )  # fmt: skip
 def budget(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
-        short = _unused(each)
+        short = each.unused
         if each.access is not Access.NONE and len(short):
             status, text, figures = by_share(short, f"{each}: of the images that stand, less than half of eps is used")
             few = int(short.sum()) <= MATERIAL * len(each.standing)
             yield min(status, Status.SUSPICIOUS) if few else status, text, figures
-
-
-def _unused(each: Evidence) -> Tensor:
-    """Of each right image that stands, if less than half of eps is used; none where that is not known.
-
-    Nor of an attack that minimises, which moves no image that it cannot fell.
-    """
-    if each.threat.norm is Norm.NONE or "distance" not in each.arrays or "won" in each.arrays:
-        return torch.zeros(0, dtype=torch.bool)
-    used = torch.as_tensor(each.arrays["distance"]).double() / each.threat.eps
-    return (used < HALF)[each.standing & each.clean]
 
 
 @row_check(
@@ -259,7 +151,7 @@ def adaptive(rows: list[Evidence]) -> Iterator[Result]:
 )  # fmt: skip
 def iterating(rows: list[Evidence]) -> Iterator[Result]:
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
-    for single in (each for each in graded if each.length == 1 and not _unused(each).double().mean() > 0.5):
+    for single in (each for each in graded if each.length == 1 and not each.unused.double().mean() > 0.5):
         for many in (each for each in graded if each.length > 1):
             yield weaker(many.standing, single.standing, f"{many} against a single step, {single}")
 
@@ -298,7 +190,7 @@ def catastrophic(rows: list[Evidence]) -> Iterator[Result]:
     A single step that mostly was not taken met a flat loss: that the budget is not used says so.
     """
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
-    for single in (each for each in graded if each.length == 1 and not _unused(each).double().mean() > 0.5):
+    for single in (each for each in graded if each.length == 1 and not each.unused.double().mean() > 0.5):
         for many in (each for each in graded if each.length > 1):
             left, most, right = (int(bits.sum()) for bits in (single.standing, many.standing, single.clean))
             text = f"{single} leaves {left} of {right} right images, {many} leaves {most}"
@@ -339,6 +231,3 @@ def _over_eps(group: list[Evidence]) -> Iterator[RowFinding]:
         worst[place] = max(worst.get(place, result), result, key=lambda each: each[0])
     for threat, result in worst.items():
         yield RowFinding(_finding(check, result), threat, attack=True)
-
-
-__all__ = ["CHECKS", "MOVE", "Evidence", "RowFinding", "audit_rows", "group_of"]

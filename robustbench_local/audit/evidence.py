@@ -1,0 +1,122 @@
+"""One row under audit, and questions to the rows of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_local.audit.core import Finding, Result
+from robustbench_local.oracle import Access
+from robustbench_local.store import Row
+from robustbench_local.threat import Norm, ThreatModel
+
+Arrays = Callable[[Row], Mapping[str, Any]]
+
+HALF = 0.51  # of eps, see convergence.budget
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One good row with its arrays. standing (N,): which images stand, of a random model on most draws."""
+
+    row: Row
+    arrays: Mapping[str, Any]
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return self.row["definition"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def threat(self) -> ThreatModel:
+        return ThreatModel.parse(self.about["threat"], allow_large=True)
+
+    @property
+    def access(self) -> Access:
+        return Access[self.about["access"].upper()]
+
+    @cached_property
+    def standing(self) -> Tensor:
+        return torch.as_tensor(self.arrays["robust"]).bool()
+
+    @cached_property
+    def clean(self) -> Tensor:
+        return torch.as_tensor(self.arrays["clean"]).bool()
+
+    @property
+    def adaptive(self) -> bool:
+        return bool(self.about.get("adaptive", True))
+
+    @property
+    def steps(self) -> int:
+        return int(self.about["attack_settings"].get("steps") or 1)
+
+    @property
+    def length(self) -> int:
+        """Steps times restarts: how long it searches, for comparison with the same attack."""
+        return self.steps * int(self.about["attack_settings"].get("restarts") or 1)
+
+    @property
+    def unused(self) -> Tensor:
+        """Of each right image that stands, if less than half of eps is used; none where that is not known.
+
+        Nor of an attack that minimises, which moves no image that it cannot fell.
+        """
+        if self.threat.norm is Norm.NONE or "distance" not in self.arrays or "won" in self.arrays:
+            return torch.zeros(0, dtype=torch.bool)
+        used = torch.as_tensor(self.arrays["distance"]).double() / self.threat.eps
+        return (used < HALF)[self.standing & self.clean]
+
+    def same(self, other: Evidence, *but: str) -> bool:
+        """Whether both are the same attack, but for these settings or keys of the definition."""
+        mine, theirs = (dict(each.about) | {"attack_version": None} for each in (self, other))
+        for each in (mine, theirs):
+            each["attack_settings"] = {k: v for k, v in each["attack_settings"].items() if k not in but}
+        return all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - {*but})
+
+    def __str__(self) -> str:
+        settings = self.about["attack_settings"]
+        text = ", ".join(f"{key}={settings[key]}" for key in ("steps", "restarts", "loss") if key in settings)
+        return f"{'' if self.adaptive else 'naive '}{self.about['attack']}" + (f" ({text})" if text else "")
+
+
+@dataclass(frozen=True)
+class RowFinding:
+    """finding: as of a model's audit; threat: whose table it belongs to; attack: whether it is the attack that is
+    suspected, so that a stronger one should be tried.
+    """
+
+    finding: Finding
+    threat: str
+    attack: bool = False
+
+
+Question = Callable[[list[Evidence]], Iterator[Result]]
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One question to the rows of one model within one threat. attack: what is not sound speaks against the attack."""
+
+    name: str
+    source: str
+    advice: str
+    run: Question
+    attack: bool = False
+
+
+CHECKS: list[RowCheck] = []
+
+
+def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> Callable[[Question], RowCheck]:
+    """Make a RowCheck of a function from good rows to results, and enlist it."""
+
+    def enlist(run: Question) -> RowCheck:
+        CHECKS.append(RowCheck(name, source, advice, run, attack))
+        return CHECKS[-1]
+
+    return enlist
