@@ -38,6 +38,7 @@ class Cell:
     n: int | None = None  # images, where its attack is given fewer than the grid has
     eot: int = EOT  # of a random model: the draws per query
     draws: int = DRAWS  # and per verdict
+    random_models: bool = True  # whether it is run on those as well
 
     def __str__(self) -> str:
         model = self.model
@@ -133,7 +134,7 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
                 cells += [
                     Cell(
                         plan, each.name, each.attack, threat, seed, count, adaptive, each.n,
-                        each.eot or eot or config.eot, each.draws or draws or config.draws,
+                        each.eot or eot or config.eot, each.draws or draws or config.draws, each.random_models,
                     )
                     for each in attacks
                     for threat in each.threats or _within(each.name, each.attack, common)
@@ -169,6 +170,7 @@ class _Entry:
     n: int | None
     eot: int | None
     draws: int | None
+    random_models: bool
 
 
 def _severities(entry: Any, config: GridConfig) -> list[_Entry]:
@@ -186,13 +188,16 @@ def _attack(entry: Any, config: GridConfig) -> _Entry:
     n, eot, draws = (_count(settings, of, name) for of in ("n", "eot", "draws"))
     if n is not None and config.n is not None and n >= config.n:
         n = None  # all of the grid's
+    random_models = settings.pop("random_models", True)
+    if not isinstance(random_models, bool):
+        raise ConfigError(f"random_models of {name} is {random_models!r}: it must be true or false")
     texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
     attack = find_attack(name, settings)
     own = [ThreatModel.parse(str(text), config.allow_large) for text in texts]
     for threat in own:
         if threat.norm not in attack.norms:
             raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
-    return _Entry(name, attack, own, n, eot, draws)
+    return _Entry(name, attack, own, n, eot, draws, random_models)
 
 
 def _defense(entry: Any) -> tuple[Any, int | None, int | None]:

@@ -143,12 +143,11 @@ def _run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.standing, grid.config.baseline)
     print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
-    failed = [place for place, row in enumerate(rows) if row["status"] != "ok"]
+    failed = [row["error"] for row in rows if row["status"] != "ok"]
     if failed:
         print(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:", file=sys.stderr)
-        for place in failed:
-            error = rows[place]["error"]
-            print(f"  {grid.cells[place]}: {error['type']}: {error['message']}", file=sys.stderr)
+        for error in failed:
+            print(f"  {error['cell']}: {error['type']}: {error['message']}", file=sys.stderr)
     return FAILED if failed else OK
 
 

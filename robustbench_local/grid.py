@@ -221,6 +221,7 @@ class Grid:
     def _failed(self, cell: Cell, digest: str | None, error: Exception, seconds: float) -> Row:
         definition = self._definition(cell, digest)
         what = {
+            "cell": str(cell),
             "type": type(error).__name__,
             "message": str(error),
             "traceback": "".join(traceback.format_exception(error)),
@@ -250,8 +251,11 @@ class _Part(Report):
 
 
 def _sensible(cells: list[Cell], model: nn.Module) -> list[Cell]:
-    """Without the naive cells of a model of which no part could be left out: they would only repeat the others."""
-    return [cell for cell in cells if cell.adaptive or undefended(model) is not None]
+    """Without those that leave random models out, of such; and without the naive cells of a model of which no part
+    could be left out: they would only repeat the others.
+    """
+    chosen = [cell for cell in cells if cell.random_models or not is_stochastic(model)]
+    return [cell for cell in chosen if cell.adaptive or undefended(model) is not None]
 
 
 def pick_device(name: str) -> torch.device:

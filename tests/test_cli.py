@@ -72,6 +72,12 @@ def test_a_failed_cell_ends_with_1_and_is_named(capsys: pytest.CaptureFixture[st
     assert "1 of 2 cells failed" in shown.err and "clitoys:Broken" in shown.err and "out of order" in shown.err
 
 
+def test_a_failed_cell_is_named_where_others_were_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "models=[clitoys:linear,clitoys:Broken]", "adaptive=[false,true]"]) == 1
+    said, _, failed = capsys.readouterr().err.partition("1 of 2 cells failed")  # neither has a naive cell
+    assert "clitoys:linear" in said and "clitoys:Broken" in failed and "clitoys:linear" not in failed
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

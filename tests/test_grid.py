@@ -120,6 +120,16 @@ def test_a_defense_and_an_attack_may_have_draws_of_their_own(folder: Path) -> No
         cells("toy.yaml", models="mnist_small", defenses=[{"randomized_smoothing": {"draws": 0}}])
 
 
+def test_an_attack_may_leave_random_models_out(folder: Path) -> None:
+    attacks = ["fgsm", {"noise": {"random_models": False}}]
+    rows = run_grid("toy.yaml", attacks=attacks, defenses=["none", {"noise_fusion": {"training": False}}])
+    run = [(row["definition"]["attack"], row["results"]["stochastic"]) for row in rows]
+    assert run == [("fgsm", False), ("noise", False), ("fgsm", True)]
+    assert "not run" not in (folder / "results/toy/table.md").read_text()  # a table of random models has no such column
+    with pytest.raises(ConfigError, match="random_models of pgd is 0: it must be true or false"):
+        cells("toy.yaml", attacks=[{"pgd": {"random_models": 0}}])
+
+
 def test_the_same_again_does_nothing_and_force_does_it_anew(folder: Path) -> None:
     first = run_grid("toy.yaml")
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "results/toy/rows").iterdir()}

@@ -18,7 +18,8 @@ class GridConfig:
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
                 with `n` the attack gets only so many of the grid's images, in a table of their own
-                `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both
+                `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both;
+                an attack with `random_models: false` is not run on those
     threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
     severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
