@@ -204,6 +204,9 @@ def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> N
     pgd, little, much = made_up(("pgd", {}, [], {}), ("best", {"effort": 0.2}, [], {}), ("best", {}, [], {}))
     assert list(beside._untried([pgd[0]])) == list(beside._untried([pgd[0], little[0]])) == ["linf:0.1"]
     assert not beside._untried([pgd[0], much[0]])
+    fewer = made_up(("best", {"steps": 100, "effort": 1.0}, [], {}), ("best", {}, [], {"budget": 50}))
+    for weaker, _ in [*fewer, *made_up(("best", {"effort": 1.0}, [], {"adaptive": False}))]:
+        assert list(beside._untried([pgd[0], weaker])) == ["linf:0.1"]
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,11 @@ def _could(row: Row) -> bool:
 
 
 def _is_stronger(row: Row) -> bool:
-    about = row["definition"]
-    return bool(about["attack"] == STRONGER and about["attack_settings"].get("effort", 1.0) >= EFFORT)
+    """Whether it is the stronger attack itself, with as much effort, no budget, and knowing of the defense."""
+    about, own = row["definition"], asdict(_stronger())
+    given = {**own, **about["attack_settings"]}
+    whole = about["attack"] == STRONGER and given["effort"] >= EFFORT and {**given, "effort": EFFORT} == own
+    return bool(whole and about.get("budget") is None and about.get("adaptive", True))
 
 
 def _stronger() -> Attack:

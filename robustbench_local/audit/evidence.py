@@ -29,7 +29,8 @@ class Evidence:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        return self.row["definition"]  # type: ignore[no-any-return]
+        about: Mapping[str, Any] = self.row["definition"]
+        return about
 
     @cached_property
     def threat(self) -> ThreatModel:

@@ -25,6 +25,7 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 
 _JUDGED = ("count", "precision", "budget", "seed")
 
+
 @dataclass(frozen=True)
 class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
