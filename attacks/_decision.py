@@ -47,7 +47,7 @@ class DecisionAttack(IterativeAttack):
         object.__setattr__(prepared, "pool", (x, oracle.labels(x)))
         return prepared
 
-    def prepare_cost(self, classes: int) -> tuple[int, int]:
+    def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.images, 0
 
     def start(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> tuple[Tensor, Tensor]:

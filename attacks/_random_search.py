@@ -14,7 +14,7 @@ from robustbench_local.attack import IterativeAttack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RandomSearch(IterativeAttack):
         loss = losses.named(self.targeted_loss if oracle.targeted else self.loss, targeted=oracle.targeted)
         return state | {"loss": settled(loss(oracle.logits(state["x_adv"]), y))}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.restarts * (self.steps + 1), 0
 
 

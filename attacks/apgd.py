@@ -111,7 +111,7 @@ class APGD(IterativeAttack):
             state, grad = _halve(state, grad, self.rho * window)
         return state | _leap(state, grad, x, threat, i)
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         rounds = self._rounds(classes)
         asked = self.steps + 1 + bool(self.targets) + len(self._phases()) - 1
         return rounds * asked - 1, rounds * self.steps

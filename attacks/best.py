@@ -123,7 +123,7 @@ class Best(IterativeAttack):
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         total = self._total()
         climbs = replace(self, steps=total)._climbs()
-        forwards, backwards = WALKS.cost(classes) if norm is not Norm.LINF and climbs[0] >= TRIED else (0, 0)
+        forwards, backwards = WALKS.cost(classes, norm) if norm is not Norm.LINF and climbs[0] >= TRIED else (0, 0)
         return total + 1 + forwards, min(total, self.climb * sum(climbs)) + backwards
 
     def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:

@@ -85,5 +85,5 @@ class Boundary(DecisionAttack):
             "towards": towards.clamp_max(0.5),
         }
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.candidates + halvings(PRECISION) + self.steps + (self.steps + 9) // 10 + 1, 0

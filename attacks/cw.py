@@ -49,5 +49,5 @@ class CW(PenaltyAttack):
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return (x_adv - x).flatten(1).square().sum(1)
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps * self.searches, self.steps * self.searches

@@ -64,7 +64,7 @@ class DDN(IterativeAttack):
         delta = delta * (norm / _length(delta).clamp_min(torch.finfo(x.dtype).tiny)).view(-1, 1, 1, 1)
         return {"x_adv": (x + delta).clamp(0, 1), "norm": norm}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps, self.steps
 
 

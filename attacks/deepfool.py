@@ -58,7 +58,7 @@ class DeepFool(Attack):
             x_adv[rows] = (x[rows] + (1 + self.overshoot) * walked[rows]).clamp(0, 1)
         return oracle.best(x_adv)
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 2 * self.steps, classes * self.steps
 
 

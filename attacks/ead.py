@@ -64,5 +64,5 @@ class EAD(PenaltyAttack):
         delta = (x_adv - x).flatten(1)
         return self.beta * delta.abs().sum(1) + delta.square().sum(1)
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 2 * self.steps * self.searches, self.steps * self.searches

@@ -97,7 +97,7 @@ class FAB(IterativeAttack):
             "found": found, "distance": torch.where(nearer, distance, state["distance"]),
         }  # fmt: skip
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         rounds = self._rounds(classes)
         if self.targets:
             return rounds * (2 * self.steps + 1), rounds * self.steps

@@ -30,5 +30,5 @@ class FGSM(Attack):
         _, grad, _ = oracle.grad(x, y, loss)
         return threat.project(x + threat.eps * threat.steepest(grad, x, x), x)
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 1, 1

@@ -79,7 +79,7 @@ class FMN(IterativeAttack):
         delta = _project(x_adv - x + step, radius.view(-1, 1, 1, 1), threat.norm)
         return {"x_adv": (x + delta).clamp(0, 1), "radius": radius, "smallest": smallest}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps, self.steps
 
 

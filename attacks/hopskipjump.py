@@ -116,6 +116,6 @@ class HopSkipJump(DecisionAttack):
         size = x[0].numel()
         return min(0.5, self.gamma / math.pow(size, 2 if norm is Norm.LINF else 1.5))
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         estimates = sum(self._evaluations(i) for i in range(self.steps))
         return self.candidates + SEARCH + estimates + self.steps * (HALVINGS + SEARCH) + 1, 0

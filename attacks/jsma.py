@@ -73,7 +73,7 @@ class JSMA(Attack):
         goal = slopes[torch.arange(len(x), device=x.device), y].flatten(1)
         return *best_pair(sign * goal, sign * (goal - slopes.sum(1).flatten(1)), free), logits
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         steps = int(self.gamma * 784 / 2)  # of an image of 28x28
         return steps, steps * (1 if self.saliency == "slope" else classes)
 

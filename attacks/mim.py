@@ -70,5 +70,5 @@ class MIM(IterativeAttack):
         """The gradient as it enters the momentum."""
         return grad
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps, self.steps

@@ -69,5 +69,5 @@ class NES(IterativeAttack):
         moved = state["x_adv"] + size * threat.steepest(grad, state["x_adv"], x)
         return {"x_adv": threat.project(moved, x), "grad": grad}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps * self.samples, 0

@@ -153,7 +153,7 @@ class OnePixel(IterativeAttack):
         odds = settled(log_odds(logits.flatten(0, 1), y.repeat_interleave(genes.shape[1]))).view(genes.shape[:2])
         return odds if oracle.targeted else -odds
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.evolution.population * (self.evolution.generations + 1), 0
 
 

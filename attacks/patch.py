@@ -70,7 +70,7 @@ class Patch(Attack):
             patch = (patch + self.step_size * mean.sign()).clamp(0, 1)
         return Fitted(patch, self.place, self.target)
 
-    def prepare_cost(self, classes: int) -> tuple[int, int]:
+    def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.images * self.epochs, self.images * self.epochs
 
 

@@ -77,6 +77,6 @@ class PGD(IterativeAttack):
         moved = state["x_adv"] + size * threat.steepest(grad, state["x_adv"], x, self.sparsity)
         return state | {"x_adv": threat.project(moved, x)}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         rounds = self.restarts * (classes - 1 if self.loss == MULTI_TARGETED else 1)
         return rounds * (self.steps + 1) - 1, rounds * self.steps

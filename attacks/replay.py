@@ -17,7 +17,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.store import Row, Store, fingerprint
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Replay(Attack):
             raise ConfigError(f"no row under {Path(self.rows).absolute()} kept its images: run a grid with save=x_adv")
         return Kept(tuple(kept))
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return len(list(self.keeping())), 0
 
 

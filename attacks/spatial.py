@@ -73,7 +73,7 @@ class Spatial(Attack):
     def _counts(self) -> tuple[int, int, int]:
         return self.rotations, self.translations, self.translations
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return (self.tries if self.search == "random" else math.prod(self._counts())), 0
 
 

@@ -68,5 +68,5 @@ class SPSA(IterativeAttack):
         moved = state["x_adv"] + self.learning_rate * mean / (1 - BETA ** (i + 1)) / rate
         return {"x_adv": threat.project(moved, x), "mean": mean, "square": square}
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps * self.samples, 0

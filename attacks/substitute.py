@@ -18,7 +18,7 @@ from robustbench_local.models import ARCHITECTURES, build_model
 from robustbench_local.modes import seeded
 from robustbench_local.oracle import Access, Oracle, lead
 from robustbench_local.plugins import find_attack
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 from robustbench_local.workshop import named
 
 MLP = "mlp"
@@ -141,10 +141,10 @@ class Substitute(Attack):
                 adam.step()
         net.eval()
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 2, 0
 
-    def prepare_cost(self, classes: int) -> tuple[int, int]:
+    def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         points = 1
         for turn in range(self.rounds - 1):
             points += self.births(turn, self.seeds, points)

@@ -18,7 +18,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.models import load_model, weights_digest
 from robustbench_local.oracle import Access, Oracle, lead
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Transfer(MIM):
         down = F.conv2d(grad, bell, padding=(reach, 0), groups=grad.shape[1])
         return F.conv2d(down, bell.transpose(2, 3), padding=(0, reach), groups=grad.shape[1])
 
-    def cost(self, classes: int) -> tuple[int, int]:
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 0, 0
 
 

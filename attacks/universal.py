@@ -64,7 +64,7 @@ class Universal(Attack):
             seen = threat.project(seen + size * threat.steepest(grad.mean(0, keepdim=True), seen, grey), grey)
         return Fitted(seen - grey, self.target)
 
-    def prepare_cost(self, classes: int) -> tuple[int, int]:
+    def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.images * self.epochs, self.images * self.epochs
 
 

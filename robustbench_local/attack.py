@@ -54,11 +54,11 @@ class Attack:
         """Clean images x (N, C, H, W) and labels y (N,), or targets where oracle.targeted -> x_adv, like x."""
         raise NotImplementedError
 
-    def cost(self, classes: int) -> tuple[int, int]:
-        """Forward and backward passes per image that never falls; for estimates."""
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
+        """Forward and backward passes, in this norm, per image that never falls; for estimates."""
         return 0, 0
 
-    def prepare_cost(self, classes: int) -> tuple[int, int]:
+    def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         """Forward and backward passes of the target that `prepare` takes, on all its images together."""
         return 0, 0
 

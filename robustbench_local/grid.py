@@ -150,9 +150,9 @@ class Grid:
                 eot, draws = (cell.eot, cell.draws) if random else (1, 1)
                 key = row_key(self._definition(cell, digest))
                 done = not training and self._where(key) is not None
-                forwards, backwards = (eot * count for count in cell.attack.cost(classes))
+                forwards, backwards = (eot * count for count in cell.attack.cost(classes, cell.threat.norm))
                 n = len(self.images[plan.data, cell.n])
-                before = cell.attack.prepare_cost(classes)
+                before = cell.attack.prepare_cost(classes, cell.threat.norm)
                 passes = n * (forwards + JUDGED * draws) + before[0], n * backwards + before[1]
                 rows.append({
                     "status": "must train" if training else "done" if done else "to do",

@@ -69,10 +69,10 @@ class Suite(Attack):
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         """The sum over the members, and one forward for the image that each of them comes back with."""
-        each = [member.cost(classes) for member in self.members(norm).values()]
+        each = [member.cost(classes, norm) for member in self.members(norm).values()]
         return sum(forwards + 1 for forwards, _ in each), sum(backwards for _, backwards in each)
 
     def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         """The sum over the members."""
-        each = [member.prepare_cost(classes) for member in self.members(norm).values()]
+        each = [member.prepare_cost(classes, norm) for member in self.members(norm).values()]
         return sum(forwards for forwards, _ in each), sum(backwards for _, backwards in each)
