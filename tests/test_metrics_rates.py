@@ -12,6 +12,7 @@ from scipy.stats import binom, binomtest, bootstrap
 from robustbench_local.errors import DataError
 from robustbench_local.metrics import rates
 from robustbench_local.metrics.rates import cluster_bootstrap, method, rate, sidak, simultaneous, wilson
+from robustbench_local.report.text import percent
 
 Bits = npt.NDArray[np.bool_]
 
@@ -75,6 +76,14 @@ def test_bootstrap_covers_random_models_where_draws_taken_for_images_do_not() ->
     naive = [wilson(int(bits.sum()), bits.size) for bits in made]
     assert sum(each.low <= p <= each.high for each in found) >= least_hits(runs, 0.94)
     assert sum(low <= p <= high for low, high in naive) < least_hits(runs, 0.94)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_mean_of_shares_prints_as_the_mean_of_all_draws_does() -> None:
+    generator = np.random.default_rng(8)
+    for stand in range(3, 6000, 60):  # of 6,000 draws: halves of a tenth of a percent
+        bits = generator.permutation(np.arange(6000) < stand).reshape(300, 20)
+        assert percent(rate(bits.mean(1)).value) == percent(float(bits.mean())), stand
 
 
 @pytest.mark.usefixtures("quick")

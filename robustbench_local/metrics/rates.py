@@ -84,7 +84,7 @@ def rate(shares: npt.ArrayLike, confidence: float = CONFIDENCE) -> Rate:
         low, high = wilson(min(float(values.sum()), len(values)), len(values), confidence)
     else:
         low, high = cluster_bootstrap(values, confidence)
-    return Rate(float(values.mean()), low, high)
+    return Rate(round(float(values.mean()), 12), low, high)  # as of all draws at once: no tie goes another way in print
 
 
 def sidak(count: int, confidence: float = CONFIDENCE) -> float:
