@@ -168,7 +168,7 @@ class Workshop:
         if model.name not in ARCHITECTURES:
             raise ModelError(unknown_architecture(model.name))
         defense = find_defense(name, settings)
-        base = _house_recipe(data, model.name, name if defense.trains else UNDEFENDED)
+        base = _house_recipe(data, model.name, name if defense.trains else UNDEFENDED, defense if settings else None)
         if defense.trains and not settings and base is not None and base.defense_name == name:
             defense = base.defense
         trained_name, trained = (name, defense) if defense.trains else (UNDEFENDED, find_defense(UNDEFENDED))
@@ -292,15 +292,20 @@ def unknown_architecture(name: str) -> str:
     )
 
 
-def _house_recipe(data: str, architecture: str, defense_name: str) -> TrainingRecipe | None:
-    """The packaged recipe of this data set and defense; one of the same architecture first."""
+def _house_recipe(data: str, architecture: str, defense_name: str, like: Defense | None) -> TrainingRecipe | None:
+    """The packaged recipe of this data set and defense; of the same architecture first, then one that trains `like`."""
     files = [(name, recipe_file(name)) for name in reading.names("zoo")]
     recipes = [
         parse_recipe(values, f"zoo recipe {name}")
         for name, values in files
         if values["data"] == data and named(values["defense"], "defense")[0] == defense_name
     ]
-    return min(recipes, key=lambda recipe: recipe.architecture != architecture, default=None)
+
+    def distance(recipe: TrainingRecipe) -> tuple[bool, bool]:
+        other = like is not None and recipe.defense.as_trained() != like.as_trained()
+        return recipe.architecture != architecture, other
+
+    return min(recipes, key=distance, default=None)
 
 
 def _zoo_match(recipe: TrainingRecipe) -> str | None:
