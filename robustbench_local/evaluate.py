@@ -21,7 +21,7 @@ JUDGE_SETTINGS = frozenset(field.name for field in fields(Judge)) - {"seed"}
 
 @dataclass(frozen=True)
 class Tensors:
-    """A user's images (N, C, H, W) and labels (N,) as a judge reads them; ids are their positions."""
+    """Images (N, C, H, W) and labels (N,) as a judge reads them; ids (N,) int64 address each one's randomness."""
 
     x: Tensor
     labels: Tensor
@@ -56,9 +56,14 @@ def evaluate(
     else:
         attack = find_attack(attack, settings)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
-    images = Tensors(x.to(device), y.to(device), torch.arange(len(x), device=device))
+    images = named_by_content(x.to(device), y.to(device))
     own = None if attacker is None else _not_judged(*attacker, images)
     return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own)
+
+
+def named_by_content(x: Tensor, y: Tensor) -> Tensors:
+    """With ids made from the pixels: an image meets the same random numbers in any order, selection and company."""
+    return Tensors(x, y, fingerprint(x))
 
 
 def _not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
@@ -70,5 +75,4 @@ def _not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
     shared = int(torch.isin(fingerprint(x), fingerprint(images.x)).sum()) if x.shape[1:] == images.x.shape[1:] else 0
     if shared:
         raise DataError(f"{shared} of the attacker's {len(x)} images are among those judged: give training images")
-    ids = len(images) + torch.arange(len(x), device=images.ids.device)
-    return Tensors(x, y.to(images.labels), ids)
+    return named_by_content(x, y.to(images.labels))

@@ -36,6 +36,8 @@ COUNTS = ("all", "last")
 class Verdict:
     """What one attack left standing. All tensors are on the model's device, in the order of the images.
 
+    ids (N,) address each image's random numbers: its place in the data set, or, of tensors given to evaluate, a hash of
+    its pixels, so that equal images have equal verdicts.
     Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
     more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
     backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.

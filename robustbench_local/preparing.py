@@ -37,8 +37,9 @@ def own_images(attack: Attack, attacker: Source | None, like: Tensor, seed: int)
         )
     if len(attacker) < wanted:
         raise ConfigError(f"{name} learns from {wanted} images of the attacker's own, there are {len(attacker)}")
-    order = Draws(seed, attacker.ids).stream("attacker").uniform().argsort(stable=True)
-    rows = order[:wanted].sort().values
+    by_id = attacker.ids.argsort(stable=True)  # the order in which they are given decides nothing
+    drawn = Draws(seed, attacker.ids[by_id]).stream("attacker").uniform().argsort(stable=True)[:wanted]
+    rows = by_id[drawn.sort().values]
     x, y = attacker[rows].to(like), attacker.labels[rows]
     check_images(x, y)
     if x.shape[1:] != like.shape[1:]:

@@ -27,11 +27,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustbench_local.blocks import blocks
 from robustbench_local.draws import Draws
 from robustbench_local.errors import StoreError
 from robustbench_local.files import sweep, whole_file
 from robustbench_local.packed import AUDITS, NAME, ROWS, Packed
 
+_BLOCK = 2**24  # pixels fingerprinted at a time
 SCHEMA = 1  # raised when old rows can no longer be read as new ones
 
 Row = dict[str, Any]
@@ -51,9 +53,12 @@ def row_key(definition: Mapping[str, Any]) -> str:
 
 def fingerprint(x: Tensor) -> Tensor:
     """(N,) int64: what images (N, C, H, W) are known by, in any data set and selection, from their bits in float32."""
-    bits = x.float().contiguous().view(torch.int32).flatten(1).long()
-    weights = Draws(0, torch.zeros(1, dtype=torch.int64, device=x.device)).integers(2**31, bits.shape[1])
-    return (bits * weights).sum(1)
+    weights = Draws(0, torch.zeros(1, dtype=torch.int64, device=x.device)).integers(2**31, x.shape[1:].numel())
+    found = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    for rows in blocks(len(x), weights.numel(), _BLOCK, torch.device("cpu")):  # int64 copies: on a GPU in parts as well
+        plain = x[rows].detach().float().contiguous() + 0.0  # -0 and 0 are one pixel
+        found[rows] = (plain.view(torch.int32).flatten(1).long() * weights).sum(1)
+    return found
 
 
 class Store:

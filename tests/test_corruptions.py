@@ -15,7 +15,7 @@ from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import SEVERITIES, Corruption
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, PluginError, ThreatError
-from robustbench_local.evaluate import Tensors, evaluate
+from robustbench_local.evaluate import Tensors, evaluate, named_by_content
 from robustbench_local.judge import Judge
 from robustbench_local.metrics import summarise
 from robustbench_local.models import load_model
@@ -177,7 +177,7 @@ def test_corruption_accuracy_counts_what_the_clean_image_was_not() -> None:
 
 def test_an_attack_under_a_corruption_starts_from_the_corrupted_images() -> None:
     x, y = photos(12), torch.zeros(12, dtype=torch.int64)
-    data = Tensors(x, y, torch.arange(12))
+    data = named_by_content(x, y)
     seen = Corrupted(data, Under.parse("gaussian_noise:5"))
     threat = ThreatModel.parse("linf:2/255")
     verdict = Judge(seed=3, attack_under="gaussian_noise:5")(Dark(0.5), data, find_attack("fgsm"), threat)

@@ -16,7 +16,7 @@ from robustbench_local.attack import Attack
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import Tensors
+from robustbench_local.evaluate import Tensors, named_by_content
 from robustbench_local.judge import Judge, Verdict
 from robustbench_local.oracle import joined, lead
 from robustbench_local.plugins import find_attack
@@ -60,9 +60,9 @@ class Subject:
         self.model, self.x, self.y, self.threat = model, x, y, threat
         self.attack, self.seed, self.effort = attack, seed, effort or Effort()
         self.surrogates, self.train = tuple(surrogates), train
-        self.draws = Draws(seed, torch.arange(len(x), device=x.device))
+        images = named_by_content(x, y)
+        self.draws = Draws(seed, images.ids)
         self._spare = _copies(model, 3)  # before anything was asked
-        images = Tensors(x, y, self.draws.ids)
         checked = check_model(model, images, self.draws, torch.float32)
         self.deployed, self.flags = checked.model, checked.flags
         self.random = is_stochastic(self.deployed)

@@ -20,7 +20,7 @@ from robustbench_local.audit.core import (
 from robustbench_local.audit.subject import Subject
 from robustbench_local.defense import Rejection
 from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import Tensors
+from robustbench_local.evaluate import named_by_content
 from robustbench_local.judge import Judge
 from robustbench_local.plugins import find_attack
 from robustbench_local.threat import Norm
@@ -119,7 +119,7 @@ def robust_overfitting(subject: Subject) -> Result:
     if tested is None:
         return unchecked(NO_GRADIENT)
     x, y = (part[: subject.attacked] for part in subject.train)
-    images = Tensors(x, y, len(subject.x) + torch.arange(len(x), device=x.device))
+    images = named_by_content(x, y)
     attack = find_attack("pgd", {"steps": subject.effort.steps})
     try:
         trained = Judge(seed=subject.seed, eot=subject.effort.eot)(subject.model, images, attack, subject.threat)
