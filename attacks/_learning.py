@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.defense import call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 
@@ -29,7 +30,7 @@ def check_fit(net: nn.Module, x: Tensor, classes: int, what: str) -> None:
     """ConfigError unless net reads images like x (N, C, H, W) and knows that many classes."""
     try:
         with torch.no_grad():
-            found = net(x[:1]).shape[1]
+            found = call(net, x[:1], None).shape[1]
     except RuntimeError as error:
         shape = tuple(x.shape[1:])
         raise ConfigError(f"{what} cannot read images of {shape} (channels, height, width): {error}") from error

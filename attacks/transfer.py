@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from attacks._learning import check_fit
 from attacks.mim import MIM
-from robustbench_local.defense import Deployed, Preprocess
+from robustbench_local.defense import Deployed, Preprocess, call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.models import load_model, weights_digest
@@ -96,7 +96,7 @@ class Ensemble(nn.Module):
         self.nets = nn.ModuleList(nets)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([cast(Tensor, net(x)) for net in self.nets]).mean(0)
+        return torch.stack([call(net, x, None) for net in self.nets]).mean(0)
 
 
 class Diversity(Preprocess):

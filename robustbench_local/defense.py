@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -108,9 +110,9 @@ def through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
     """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
     if not (torch.is_grad_enabled() and x.requires_grad) or step.surrogate is None:
         return cast(Tensor, step(x, draws))
-    soft = step.surrogate(x, draws[:] if draws is not None else None)
+    soft = step.surrogate(x.clone(), draws[:] if draws is not None else None)  # either may write into what it is given
     with torch.no_grad():
-        hard = step(x, draws)
+        hard = step(x.detach().clone(), draws)
     out: Tensor = hard + (soft - soft.detach())  # hard to the last bit
     return out
 
@@ -134,8 +136,41 @@ def undefended(module: nn.Module) -> nn.Module | None:
 
 
 def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
-    """module(x), with draws where it is a Defended that takes them."""
-    return cast(Tensor, module(x, draws) if isinstance(module, Defended) else module(x))
+    """module(x), with draws where it is a Defended that takes them.
+
+    The only place where anybody's images meet a model. It is given a copy of its own, and gives one of its answer:
+    neither what it writes into its input nor what it keeps is anybody else's. Gradients pass.
+    """
+    return answer_and_trace(module, x, draws)[0]
+
+
+def answer_and_trace(module: nn.Module, x: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    """(module(x), the images as they are afterwards): `call`, for who asks whether the model wrote into them."""
+    given = x.clone()
+    before = _version(given)
+    out = module(given, draws) if isinstance(module, Defended) else module(given)
+    if _version(given) != before and (wrote := _WROTE.get()) is not None:
+        wrote.add(type(module).__name__)
+    return (out.clone() if isinstance(out, Tensor) else out), given
+
+
+_WROTE: ContextVar[set[str] | None] = ContextVar("wrote", default=None)
+
+
+@contextmanager
+def noticed_writes() -> Iterator[set[str]]:
+    """The kinds of all models that write into their input meanwhile."""
+    wrote: set[str] = set()
+    token = _WROTE.set(wrote)
+    try:
+        yield wrote
+    finally:
+        _WROTE.reset(token)
+
+
+def _version(x: Tensor) -> int:
+    """How often x was written to, as autograd counts, which misses what is written to x.data."""
+    return 0 if x.is_inference() else x._version
 
 
 class Recipe:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustbench_local.attack import Attack
 from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import Corruption
-from robustbench_local.defense import Rejection, is_stochastic, rejection
+from robustbench_local.defense import Rejection, is_stochastic, noticed_writes, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, ThreatError
 from robustbench_local.known import Known
@@ -163,7 +163,7 @@ class Judge:
         images = self.sees(images)
         report, known = report or Report(), known or Known()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
-        with as_deployed(model), full_float32():
+        with as_deployed(model), full_float32(), noticed_writes() as wrote:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids, dtype=dtype)
@@ -194,6 +194,8 @@ class Judge:
                 report.advance(f"{name.lower()} {threat}", done / len(images))
             if checked.changed():
                 flags.append("changed")
+        if wrote and "writes_input" not in flags:
+            flags.append("writes_input")
         for fault in parts[0].count:
             if total := sum(part.count[fault] for part in parts):
                 flags.append(f"{fault}:{total}")

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import Defended, Rejection, call, is_stochastic, rejection
+from robustbench_local.defense import Defended, Rejection, answer_and_trace, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
 
@@ -82,7 +82,8 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
     draws, labels = draws[rows], images.labels
     with torch.no_grad(), kept_random_state(x.device):
         try:
-            answers = [call(model, x, draws.stream(f"preflight:{k}")) for k in range(REPEATS)]
+            first, after = answer_and_trace(model, x, draws.stream("preflight:0"))
+            answers = [first, *(call(model, x, draws.stream(f"preflight:{k}")) for k in range(1, REPEATS))]
         except (torch.OutOfMemoryError, RobustBenchError):
             raise
         except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
@@ -103,6 +104,8 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
         known = len(getattr(images, "classes", ())) or classes
         if classes > known + 1:  # one more may be a class for rejection
             flags.append("extra_classes")
+        if not torch.equal(after, x):
+            flags.append("writes_input")
         if bool(logits.isnan().any()):
             flags.append("nan_logits")
         if are_probabilities(logits):

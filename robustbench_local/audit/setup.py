@@ -23,7 +23,7 @@ from robustbench_local.audit.core import (
 )  # fmt: skip
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
-from robustbench_local.defense import call
+from robustbench_local.defense import answer_and_trace, call, noticed_writes
 from robustbench_local.oracle import CLEARLY, lead
 from robustbench_local.preflight import are_probabilities, kept_random_state
 from robustbench_local.threat import Norm
@@ -192,10 +192,10 @@ def grad_mode(subject: Subject) -> Result:
 def in_place(subject: Subject) -> Result:
     given = torch.cat([subject.few, subject.perturbed])
     draws = subject.draws[torch.arange(len(subject.few), device=given.device).repeat(2)].stream("audit:ask")
-    before = given.clone()
-    with torch.no_grad(), kept_random_state(given.device):
-        call(subject.deployed, given, draws)
-    return by_share((given != before).flatten(1).any(1), "the model wrote into its input")
+    with torch.no_grad(), kept_random_state(given.device), noticed_writes() as wrote:
+        after = answer_and_trace(subject.deployed, given, draws)[1]
+    written = (given != after).flatten(1).any(1)
+    return by_share(written | bool(wrote), "the model wrote into its input")
 
 
 @check(

@@ -100,7 +100,7 @@ class Subject:
         """Logits (n, K); of a random model with the same draws each time. rows: which images', by default 0 .. n-1."""
         draws = self.draws[slice(0, len(x)) if rows is None else rows].stream("audit:ask")
         with torch.no_grad(), kept_random_state(x.device):
-            return call(self.deployed if model is None else model, x.clone(), draws).detach().clone()
+            return call(self.deployed if model is None else model, x, draws).detach()
 
     def right(self, x: Tensor) -> Tensor:
         """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""

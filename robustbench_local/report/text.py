@@ -17,6 +17,7 @@ FLAGS = {
     "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
     "changed": "After the attack the model answered clean images differently than before it: it learns from what it"
     " is asked, or the attack altered it.",
+    "writes_input": "The model writes into the images it is given. They are copies, so that no number is touched.",
     "undeclared_randomness": "The model answers the same question differently, though it says that it is not random.",
 }
 _UNKNOWN_FLAG = "Set by an attack or a check that this page has no explanation of."
