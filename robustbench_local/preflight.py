@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.data.images import few_classes
 from robustbench_local.defense import Defended, Rejection, answer_and_trace, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
@@ -106,6 +107,8 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
             flags.append("extra_classes")
         if not torch.equal(after, x):
             flags.append("writes_input")
+        if flag := few_classes(labels, getattr(images, "classes", ())):
+            flags.append(flag)
         if bool(logits.isnan().any()):
             flags.append("nan_logits")
         if are_probabilities(logits):

@@ -134,7 +134,7 @@ def test_probabilities_are_warned_of_and_flagged() -> None:
 
 
 def test_the_number_of_classes_is_compared_with_the_data() -> None:
-    images = open_data("mnist", source="bundled", n=8)
+    images = open_data("mnist", source="bundled", n=10, sample="stratified")
 
     def flags(classes: int) -> tuple[str, ...]:
         model = nn.Sequential(nn.Flatten(), nn.Linear(784, classes))

@@ -22,7 +22,8 @@ def test_a_folder_of_images_by_class(tmp_path):
     for i in range(6):
         save_image(tmp_path / ["cat", "dog"][i % 2] / f"{i}.png", RGB[i])
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
-    images = open_data(f"folder:{tmp_path}")
+    with pytest.warns(UserWarning, match=r"1 files of test are no images by their names and were left out: notes\.txt"):
+        images = open_data(f"folder:{tmp_path}")
     assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(images.pixels, RGB[[0, 2, 4, 1, 3, 5]].transpose(0, 3, 1, 2))
 

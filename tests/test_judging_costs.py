@@ -19,7 +19,7 @@ from robustbench_local.known import Known
 from robustbench_local.threat import ThreatModel
 
 COUNT = 40
-IMAGES = open_data("mnist", n=COUNT, source="bundled")
+IMAGES = open_data("mnist", n=COUNT, source="bundled", sample="stratified")
 
 
 class Noisy(Defended):

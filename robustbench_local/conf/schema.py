@@ -25,7 +25,8 @@ class GridConfig:
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
     attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
-    n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified
+    n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
+                folder or arrays n are of all classes alike)
     device      auto takes CUDA where there is one; cpu, cuda, cuda:1
     count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
     adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part

@@ -10,9 +10,9 @@ from torch import Tensor
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
 from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, fetch, open_cached
-from robustbench_local.data.catalogue import KNOWN, Arrays, DataSet, check_split, known
+from robustbench_local.data.catalogue import KNOWN, Arrays, DataSet, Pixels, check_split, known
 from robustbench_local.data.folders import read_image_folder
-from robustbench_local.data.images import Images, hold
+from robustbench_local.data.images import Images, check_levels, hold
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
 from robustbench_local.errors import DataError
@@ -41,18 +41,23 @@ def open_data(
     source  None: the cache, filled first where it is empty (see `fetch`); "bundled": the first images of
             each split, which come with the package; a path: that folder, in torchvision's layouts, read where
             it is and not cached
-    n       the first n images
-    ids     "1000:10000", a slice, or the ids themselves; with n: the first n of these
-    sample  "stratified": n images drawn with equal classes, by `seed`
+    n       mnist, cifar10: the first n images. folder, arrays, which are often sorted by class: as "spread"
+    ids     "1000:10000", a slice, or the ids themselves; with n: n of these, of a list the first n
+    sample  "stratified": n images drawn with equal classes, by `seed`; "spread": the same, but a class that has fewer
+            leaves its share to the others
 
     Raises DataError where a name, a number or a file is not what it should be.
     """
     check_split(split)
-    kind, colon, path = name.partition(":")
-    if colon and kind in _OWN_DATA:
+    pixels: Pixels
+    kind, colon, path = str(name).partition(":")
+    own = bool(colon) and kind in _OWN_DATA
+    if own:
         if source is not None:
             raise DataError(f'source="{source}" means nothing for {name}, which names its own place')
-        pixels, labels, classes = _OWN_DATA[kind](Path(path).expanduser(), split)
+        pixels, labels, classes = _OWN_DATA[kind](_own_path(name, path), split)
+        if ids is None or isinstance(ids, str | slice):
+            sample = sample or "spread"
     else:
         data_set = known(name)
         arrays = _arrays(data_set, source)
@@ -61,7 +66,10 @@ def open_data(
         chosen = select(labels, classes, n, ids, sample, seed)
     except DataError as error:
         raise DataError(f"{name} {split}: {error}{_BUNDLED_HINT if source == 'bundled' else ''}") from None
-    return hold(name, split, pixels, labels, chosen, classes, device)
+    images = hold(name, split, pixels, labels, chosen, classes, device)
+    if own:
+        check_levels(images)
+    return images
 
 
 def load_data(
@@ -97,6 +105,17 @@ def describe() -> list[dict[str, str]]:
         }
         for data_set in KNOWN.values()
     ]
+
+
+def _own_path(name: str, path: str) -> Path:
+    try:
+        name.encode()  # it goes into rows and tables
+        found = Path(path).expanduser()
+    except (UnicodeEncodeError, RuntimeError) as error:
+        raise DataError(f"{name!r} names no place: {error}") from None
+    if not path or "\0" in path:
+        raise DataError(f"{name!r} names no place: write folder:PATH or arrays:PATH")
+    return found
 
 
 def _arrays(data_set: DataSet, source: str | Path | None) -> Arrays:

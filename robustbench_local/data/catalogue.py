@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,17 @@ from robustbench_local.errors import DataError, did_you_mean
 Bytes = npt.NDArray[np.uint8]
 Arrays = dict[str, Bytes]  # "test_images" (N, C, H, W), "test_labels" (N,), and the same for "train"
 Labels = npt.NDArray[np.integer]
-Split = tuple[Bytes, Labels, tuple[str, ...]]  # images (N, C, H, W), labels (N,), names of the classes
 SPLITS = ("test", "train")
+
+
+class Pixels(Protocol):
+    """N images, of which a slice or indices (n,) give uint8 (n, C, H, W): an array, or what reads them when asked."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp], /) -> Bytes: ...
+
+
+Split = tuple[Pixels, Labels, tuple[str, ...]]  # images, labels (N,), names of the classes
 
 
 @dataclass(frozen=True)

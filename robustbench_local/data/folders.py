@@ -2,64 +2,161 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
 from robustbench_local.data.catalogue import SPLITS, Bytes, Split
+from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, has_colour, read_picture
 from robustbench_local.errors import DataError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_CHANNELS = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # 8-bit modes; alpha is dropped
+CLASSES_FILE = "classes.txt"
 
 
 def read_image_folder(path: Path, split: str) -> Split:
-    """PATH/class/*.png, .jpg: classes and files in the order of their names.
+    """PATH/class/*.png, .jpg, .bmp, .webp and the like: classes and files in the order of their names.
 
-    PATH/test/class and PATH/train/class where there are two splits; without them PATH is the test split. One
-    channel if all images are grey, else RGB. DataError names a file that is unreadable or of another size.
+    PATH/test/class and PATH/train/class where there are two splits; without them PATH is the test split. The classes
+    are those of both splits together, in the order of their names as text, as torchvision's ImageFolder sorts them (so
+    that 10 comes before 9), or those of PATH/classes.txt, one a line, where there is one. Nothing is decoded before it
+    is asked for. One channel if all images of the split are grey, else RGB.
+
+    DataError names what is no such folder, an image that is unreadable, of another size or of a kind that is not read,
+    and a class that has none. Other files are left out with a warning, those with a dot before their name without.
     """
-    if not path.is_dir():
-        raise DataError(f"folder:{path} is not a folder")
-    root = path / split if any((path / name).is_dir() for name in SPLITS) else path
-    if not root.is_dir() or (root == path and split != "test"):
-        raise DataError(f"folder:{path} has no {split} split: put its classes into {path / split}")
-    classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."))
-    files = [_image_files(root / name) for name in classes]
-    if not all(files) or not files:
-        empty = next((root / name for name, found in zip(classes, files, strict=True) if not found), root)
-        raise DataError(f"{empty} holds no image: expected {root}/CLASS/NAME with {', '.join(_SUFFIXES)}")
-    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    return _read_images([file for found in files for file in found]), labels, classes
-
-
-def _image_files(folder: Path) -> list[Path]:
-    visible = (file for file in folder.iterdir() if file.name[0] != ".")
-    return sorted(file for file in visible if file.suffix.lower() in _SUFFIXES)
-
-
-def _read_images(files: list[Path]) -> Bytes:
-    """uint8 (N, C, H, W) of files that all have one size."""
-    images = [_read_image(file) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape[1:] != images[0].shape[1:]:
-            raise DataError(
-                f"{file} is {_size(image)}, but {files[0]} is {_size(images[0])}: all must have one size"
-            )
-    channels = max(len(image) for image in images)
-    return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
-
-
-def _read_image(file: Path) -> Bytes:
     try:
-        with Image.open(file) as image:
-            if image.mode not in _CHANNELS:
-                raise DataError(f"{file} has mode {image.mode}: give 8-bit grey or RGB images")
-            pixels = np.asarray(image.convert(_CHANNELS[image.mode]))
+        if not path.is_dir():
+            raise DataError(f"folder:{path} is not a folder")
+        return _read(path, split)
     except OSError as error:
-        raise DataError(f"{file} cannot be read as an image: {error}") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        raise DataError(f"folder:{path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Image files, decoded when they are asked for: uint8 (n, C, H, W) of a slice, or of indices (n,)."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Bytes:
+        files = self.files[rows] if isinstance(rows, slice) else [self.files[row] for row in rows]
+        images = [read_picture(file) for file in files]
+        for file, image in zip(files, images, strict=True):
+            if image.shape[1:] != images[0].shape[1:]:
+                raise DataError(
+                    f"{file} is {_size(image)}, but {files[0]} is {_size(images[0])}: all must have one size"
+                )
+        channels = max(len(image) for image in images)
+        if channels == 1 and any(has_colour(file) for file in self.files):
+            channels = 3  # so that every part of a split has the channels of the whole
+        return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
+
+
+def _read(path: Path, split: str) -> Split:
+    roots = {name: path / name for name in SPLITS if (path / name).is_dir()} or {"test": path}
+    if split not in roots:
+        raise DataError(
+            f"folder:{path} has no {split} split: put its classes into {path / split}"
+            + (" (a class of its own may be called neither test nor train)" if path not in roots.values() else "")
+        )
+    folders = {name: _class_folders(root) for name, root in roots.items()}
+    listed = _listed(path / CLASSES_FILE)
+    classes = listed or tuple(sorted(set().union(*folders.values())))
+    left_out: list[str] = []
+    files = [_image_files(roots[split] / name, left_out) if name in folders[split] else [] for name in classes]
+    _check_classes(path, folders, listed)
+    if not any(files):
+        expected = f"expected {roots[split]}/CLASS/NAME with {', '.join(sorted(SUFFIXES))}"
+        raise DataError(f"{roots[split]} holds no image: {expected}")
+    for name, found in zip(classes, files, strict=True):  # a class may lack images in one split, not in all
+        others = [root / name for other, root in roots.items() if other != split and name in folders[other]]
+        if not found and not listed and not any(_image_files(other, []) for other in others):
+            raise DataError(f"{roots[split] / name} holds no image: remove it, or give the class some")
+    if left_out:
+        shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+        warnings.warn(
+            f"folder:{path}: {len(left_out)} files of {split} are no images by their names and were left out: {shown}",
+            stacklevel=5,
+        )
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    return Pictures([file for found in files for file in found]), labels, classes
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+
+
+def _class_folders(root: Path) -> set[str]:
+    """The names of the classes; DataError where an image lies beside their folders, or a name is no text."""
+    names = set()
+    for entry in _visible(root):
+        if entry.is_dir():
+            names.add(entry.name)
+        elif PurePath(entry.name).suffix.lower() in SUFFIXES | OTHER_SUFFIXES:
+            raise DataError(f"{entry.path!r} lies beside the folders of the classes: put it into that of its class")
+    for name in names:
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+            raise DataError(f"{root} has a class {name!r}: rename it, a name holds no control characters and is UTF-8")
+    return names
+
+
+def _listed(file: Path) -> tuple[str, ...]:
+    """The classes that a file lists; none where there is no such file."""
+    if not file.is_file():
+        return ()
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no UTF-8 text: write the name of one class a line") from error
+    twice, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f'{file} lists "{twice}" twice: write each class once, in the order of their numbers')
+    return tuple(names)
+
+
+def _check_classes(path: Path, folders: dict[str, set[str]], listed: tuple[str, ...]) -> None:
+    """DataError on a class that a list lacks, and on one whose name is spelt in two ways by the two splits."""
+    for name in sorted(set().union(*folders.values())):
+        if listed and name not in listed:
+            raise DataError(f'{path / CLASSES_FILE} does not list "{name}", which is a folder: list every class there')
+    test, train = (folders.get(split, set()) for split in SPLITS)
+    alone = {_folded(name): name for name in train - test}
+    for name in sorted(test - train):
+        if (other := alone.get(_folded(name))) is not None:
+            raise DataError(f'folder:{path} calls a class "{name}" in test and "{other}" in train: rename one')
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _image_files(folder: Path, left_out: list[str]) -> list[Path]:
+    """The images of a class, by name; other files are added to `left_out`."""
+    files = []
+    for entry in _visible(folder):
+        suffix = PurePath(entry.name).suffix.lower()
+        if entry.is_dir():
+            raise DataError(f"{entry.path!r} is a folder: images lie directly in that of their class, {folder}")
+        if suffix in SUFFIXES and not entry.is_file():
+            raise DataError(f"{entry.path!r} cannot be read as an image: it is a pipe, a device or a link to nowhere")
+        if suffix in SUFFIXES:
+            files.append(Path(entry.path))
+        elif suffix in OTHER_SUFFIXES:
+            raise DataError(f"{entry.path!r} is of a kind that is not read: convert it to .png, or move it away")
+        else:
+            left_out.append(entry.name)
+    return files
 
 
 def _size(image: Bytes) -> str:

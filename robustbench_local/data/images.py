@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_local.data.catalogue import Bytes, Labels
+from robustbench_local.data.catalogue import Bytes, Labels, Pixels
+from robustbench_local.errors import DataError
 
 _BLOCK = 4096  # images hashed at a time, so that a memory map is never copied whole
+_DARK = 32  # of 255: a brightest pixel below it is more likely a mistake of range than a set of photographs
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ class Images:
 def hold(
     name: str,
     split: str,
-    pixels: Bytes,
+    pixels: Pixels,
     labels: Labels,
     ids: slice | Sequence[int],
     classes: tuple[str, ...],
@@ -64,8 +67,9 @@ def hold(
 ) -> Images:
     """Images of the chosen ids of a split, on a device.
 
-    pixels (N, C, H, W) and labels (N,) are the whole split. On the CPU a slice of ids is a view of `pixels`,
-    memory map or not; to another device the pixels move once, if they take less than half of its free memory.
+    pixels (N images) and labels (N,) are the whole split, of which only the chosen are read. On the CPU a slice of an
+    array is a view of it, memory map or not; to another device the pixels move once, if they take less than half of
+    its free memory.
     """
     device = torch.device(device)
     index = np.arange(len(pixels))[ids if isinstance(ids, slice) else list(ids)]
@@ -81,6 +85,28 @@ def hold(
         digest=_digest(chosen, chosen_labels),
         device=device,
     )
+
+
+def check_levels(images: Images) -> None:
+    """DataError where a user's pixels are all 0 or 1 of 255, and a warning where none is bright."""
+    brightest = int(images.pixels.max())
+    if brightest == 1:
+        raise DataError(
+            f"{images.name}: the 8-bit pixels of all {len(images)} images are 0 or 1, which would be 0 and 1/255:"
+            " multiply them by 255 if 1 stands for white, or give them as floats in [0, 1]"
+        )
+    if 0 < brightest < _DARK:
+        warnings.warn(
+            f"{images.name}: the brightest pixel of all {len(images)} images is {brightest} of 255: multiply the pixels"
+            " if they were scaled to another range",
+            stacklevel=4,
+        )
+
+
+def few_classes(labels: Tensor, classes: Sequence[str]) -> str | None:
+    """The flag "few_classes:3/10" where labels (N,) hold 3 of 10 classes: such figures say nothing of the others."""
+    found = len(labels.unique())
+    return f"few_classes:{found}/{len(classes)}" if found < len(classes) else None
 
 
 def _fits(size: int, device: torch.device) -> bool:

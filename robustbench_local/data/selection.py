@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +21,29 @@ def select(
 ) -> slice | list[int]:
     """The ids (indices in the official order) that n, ids and sample choose, from the labels of the split.
 
+    sample: None for the first n; "stratified" for n // K images of each of K classes, one more of n % K of them;
+    "spread" for the same, where classes that have not so many images leave their share to the others.
     A contiguous choice comes back as a slice. Raises DataError on anything out of range.
     """
+    n, seed = None if n is None else _whole(n, "n"), _whole(seed, "seed")
+    if seed < 0:
+        raise DataError(f"seed={seed} lies below 0: give a whole number from 0")
     population = slice(0, len(labels)) if ids is None else _population(ids, len(labels))
     size = population.stop - population.start if isinstance(population, slice) else len(population)
     if n is not None and not 1 <= n <= size:
         raise DataError(f"n={n} lies outside [1, {size}]: there are {size} images to choose from")
-    if sample is None:
+    if sample is None or (sample == "spread" and n in (None, size)):
         if isinstance(population, slice):
             return slice(population.start, population.start + (size if n is None else n))
         return population[:n]
-    if sample != "stratified":
-        raise DataError(f'unknown sample "{sample}": give "stratified", or leave it out for the first n')
+    if sample not in ("stratified", "spread"):
+        raise DataError(f'unknown sample "{sample}": give "stratified", or leave it out')
     if n is None:
         raise DataError("sample=stratified draws n images: give n as well")
-    return _stratified(np.arange(len(labels))[population], labels, classes, n, seed)
+    chosen = _stratified(np.arange(len(labels))[population], labels, len(classes), n, seed)
+    if sample == "stratified":
+        _check_shares(labels[chosen], labels[population], classes, n)
+    return chosen
 
 
 def _population(ids: Ids, total: int) -> slice | list[int]:
@@ -41,17 +52,31 @@ def _population(ids: Ids, total: int) -> slice | list[int]:
     if isinstance(ids, slice):
         if ids.step not in (None, 1):
             raise DataError(f"ids={ids} has a step: give a contiguous slice or the ids themselves")
-        start, stop = ids.start or 0, total if ids.stop is None else ids.stop
+        start = 0 if ids.start is None else _whole(ids.start, "the start of ids")
+        stop = total if ids.stop is None else _whole(ids.stop, "the end of ids")
         if not 0 <= start < stop <= total:
             raise DataError(f"ids {start}:{stop} lie outside 0:{total}, or hold no image")
         return slice(start, stop)
-    numbers = [int(i) for i in ids]
+    try:
+        numbers = [_whole(i, "one of ids") for i in ids]
+    except TypeError:
+        raise DataError(f"ids={ids!r} is no choice: write START:STOP, as in 1000:10000, or a list of ids") from None
     outside = [i for i in numbers if not 0 <= i < total]
     if outside:
         raise DataError(f"ids {outside[:5]} lie outside [0, {total - 1}], the ids of the split")
     if not numbers or len(set(numbers)) != len(numbers):
         raise DataError(f"ids must be distinct, {len(numbers)} given, {len(set(numbers))} different")
     return numbers
+
+
+def _whole(value: Any, what: str) -> int:
+    """value as an int; DataError where it is another number, or a bool, which is a mask and no id."""
+    try:
+        if "bool" in str(getattr(value, "dtype", type(value))):
+            raise TypeError
+        return operator.index(value)  # numpy's and torch's integers too
+    except TypeError:
+        raise DataError(f"{what} is {value!r}: give a whole number") from None
 
 
 def _parse(text: str) -> slice:
@@ -65,22 +90,32 @@ def _parse(text: str) -> slice:
 
 
 def _stratified(
-    population: npt.NDArray[np.intp], labels: Labels, classes: tuple[str, ...], n: int, seed: int
+    population: npt.NDArray[np.intp], labels: Labels, classes: int, n: int, seed: int
 ) -> list[int]:
-    """n // K images of each class, one more of n % K classes, drawn by the seed; in the official order.
+    """n images, as many of each class as it has and the others leave it, drawn by the seed; in the official order.
 
-    The order of each class is drawn before n is looked at, so that a smaller n is a part of a larger one.
+    Every class is shuffled, and so are the classes; then each gives one image after the other. A smaller n is the
+    beginning of the same sequence, and so a part of a larger one.
     """
     generator = np.random.default_rng(seed)
-    order = [generator.permutation(population[labels[population] == k]) for k in range(len(classes))]
-    share = np.full(len(classes), n // len(classes))
-    share[generator.permutation(len(classes))[: n % len(classes)]] += 1
-    chosen: list[int] = []
-    for name, members, wanted in zip(classes, order, share, strict=True):
-        if len(members) < wanted:
-            raise DataError(
-                f"n={n} stratified needs {wanted} images of class {name}, "
-                f"which has {len(members)}: give a smaller n"
-            )
-        chosen += members[:wanted].tolist()
-    return sorted(chosen)
+    by_class = population[np.argsort(labels[population], kind="stable")]
+    ends = np.searchsorted(labels[by_class], np.arange(classes + 1))
+    members = [generator.permutation(by_class[start:end]) for start, end in itertools.pairwise(ends)]
+    place = np.empty(classes, np.intp)
+    place[generator.permutation(classes)] = np.arange(classes)
+    turn = np.concatenate([np.arange(len(each)) for each in members])
+    of = np.repeat(place, [len(each) for each in members])
+    first = np.lexsort((of, turn))[:n]
+    return sorted(np.concatenate(members)[first].tolist())
+
+
+def _check_shares(drawn: Labels, there: Labels, classes: tuple[str, ...], n: int) -> None:
+    """DataError where a class has fewer images than an equal share."""
+    least = n // len(classes)
+    short = np.flatnonzero(np.bincount(drawn, minlength=len(classes)) < least)
+    if len(short):
+        k = int(short[0])
+        raise DataError(
+            f"n={n} stratified needs {least} images of class {classes[k]}, which has {(there == k).sum()}:"
+            " give a smaller n"
+        )

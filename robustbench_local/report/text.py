@@ -15,6 +15,7 @@ FLAGS = {
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
     "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
     "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
+    "few_classes": "The judged images are of fewer classes than the data set has, and say nothing of the others.",
     "changed": "After the attack the model answered clean images differently than before it: it learns from what it"
     " is asked, or the attack altered it.",
     "writes_input": "The model writes into the images it is given. They are copies, so that no number is touched.",
