@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from wrapping import digits, photos
 
+from benchmarks._published import RENDERINGS
 from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import SEVERITIES, Corruption
 from robustbench_local.draws import Draws
@@ -38,6 +39,7 @@ UNEVEN = {
     "spatter",
     "mnist_spatter",
     "mnist_fog",
+    "mnist_glass_blur",
     "canny_edges",
 }
 
@@ -56,6 +58,7 @@ def test_the_published_sets_are_whole() -> None:
     }  # fmt: skip
     assert sets["CIFAR-10-C extra"] == {"speckle_noise", "gaussian_blur", "saturate", "spatter"}
     assert len(sets["MNIST-C"]) == 15 and len(sets[""]) >= 12
+    assert RENDERINGS.keys() == CORRUPTIONS.keys() - sets[""]  # each is compared with its published formula
     for attack in CORRUPTIONS.values():
         assert attack.access is Access.NONE and attack.norms == {Norm.NONE} and len(attack.levels) == len(SEVERITIES)
         assert attack.summary and (attack.paper or not attack.benchmark)

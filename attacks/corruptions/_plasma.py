@@ -6,12 +6,14 @@ from torch import Tensor
 
 from robustbench_local.draws import Draws
 
+SIDE = 32  # of the smallest map, as for CIFAR-10-C: smaller images are cut from it
 
-def plasma(size: int, decay: float, draws: Draws) -> Tensor:
+
+def plasma(size: int, fall: float, draws: Draws) -> Tensor:
     """(N, size, size) in [0, 1], each map spanning all of it; size is a power of two, and the map repeats itself.
 
     A point is the mean of the four around it and a uniform number, of an amplitude that every halving of the distance
-    divides by decay.
+    divides by `fall`.
     """
     noise = 2 * draws.uniform(size * size - 1) - 1
     map, amplitude = noise.new_zeros(len(noise), 1, 1), 1.0
@@ -24,7 +26,7 @@ def plasma(size: int, decay: float, draws: Draws) -> Tensor:
         finer[:, ::2, ::2], finer[:, 1::2, 1::2] = map, middles
         finer[:, ::2, 1::2] = across + (beside + middles + middles.roll(1, 1)) / 4
         finer[:, 1::2, ::2] = down + (below + middles + middles.roll(1, 2)) / 4
-        map, amplitude = finer, amplitude / decay
+        map, amplitude = finer, amplitude / fall
     return spread(map)
 
 
@@ -34,8 +36,8 @@ def spread(map: Tensor) -> Tensor:
     return (map - low) / (high - low)
 
 
-def clouds(x: Tensor, decay: float, draws: Draws, size: int = 0) -> Tensor:
-    """(N, 1, H, W): a plasma as large as x needs, or of that size at least."""
+def clouds(x: Tensor, fall: float, draws: Draws, size: int = SIDE) -> Tensor:
+    """(N, 1, H, W): the corner of a plasma as large as x needs, or of that size at least."""
     height, width = x.shape[2:]
     side = 1 << (max(height, width, size) - 1).bit_length()
-    return plasma(side, decay, draws)[:, None, :height, :width]
+    return plasma(side, fall, draws)[:, None, :height, :width]

@@ -26,6 +26,9 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, outside: Outside = "black")
     outside, of a b c: "mirror" goes on b c, "reflect" (the edge repeated) a b c.
     """
     padding, centred = _PADDING[outside]
+    if 1 in x.shape[2:]:  # between the middles of one pixel there is no distance to measure in: it gets a neighbour
+        below, beside = (int(length == 1) for length in x.shape[2:])
+        x = F.pad(x, (0, beside, 0, below), mode="constant" if outside == "black" else "replicate")
     height, width = x.shape[2:]
     across, along = (  # in units of half an image, between the middles of its outermost pixels or between their edges
         2 * place / (length - 1) - 1 if centred else (2 * place + 1) / length - 1

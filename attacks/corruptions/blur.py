@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from attacks.corruptions._sampling import zoomed
-from robustbench_local.corruption import Corruption
+from robustbench_local.corruption import Corruption, rounded, truncated
 from robustbench_local.draws import Draws
 from robustbench_local.linear import Edge, filtering, gaussian, separable
 
@@ -28,6 +28,7 @@ class DefocusBlur(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "out of focus: a disk"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -41,6 +42,7 @@ class GaussianBlur(Corruption):
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "a normal blur"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.4, 0.6, 0.7, 0.8, 1)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -49,7 +51,7 @@ class GaussianBlur(Corruption):
 
 @dataclass(frozen=True)
 class GlassBlur(Corruption):
-    """A blur, then every pixel takes what a near one had, then the blur again.
+    """A blur, cut to whole levels; then every pixel takes what a near one had; then the blur again.
 
     levels: (sigma, turns). Column by column and row by row from below, pixel (h, w) takes that of (h or h-1, w or w-1),
     each with equal chance, as the published code does it for images in colour: it meant to swap the two, but both
@@ -59,14 +61,15 @@ class GlassBlur(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "frosted glass: blurred, and pixels taken from next door"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         sigma, turns = self.level
-        x = blurred(x, sigma)
+        x = truncated(blurred(x, sigma))
         height, width = x.shape[2:]
         place = torch.arange(height * width, device=x.device).view(height, width)[2:, 2:]
-        for _ in range(turns):
+        for _ in range(turns if place.numel() else 0):
             step = draws.integers(4, height - 2, width - 2)
             taken = place - (step & 1) - (step >> 1) * width
             source = taken.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
@@ -78,7 +81,7 @@ class GlassBlur(Corruption):
 
 @dataclass(frozen=True)
 class MotionBlur(Corruption):
-    """A half normal curve along a line at an angle within 45 degrees of level, as ImageMagick draws it.
+    """A half normal curve along a line at an angle within 45 degrees of level, as ImageMagick draws it, who rounds.
 
     levels: (radius, sigma) in pixels.
     """
@@ -90,7 +93,7 @@ class MotionBlur(Corruption):
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         radius, sigma = self.level
-        return along(x, radius, sigma, (draws.uniform() - 0.5) * 90)
+        return rounded(along(x, radius, sigma, (draws.uniform() - 0.5) * 90))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class ZoomBlur(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "zoomed while the shutter was open"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (7, 12, 16, 21, 26)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
 from attacks.corruptions._sampling import resized
-from robustbench_local.corruption import Corruption
+from robustbench_local.corruption import Corruption, truncated
 from robustbench_local.draws import Draws
 from robustbench_local.jpeg import compressed
 from robustbench_local.linear import separable
@@ -21,16 +21,19 @@ from robustbench_local.linear import separable
 
 @dataclass(frozen=True)
 class Pixelate(Corruption):
-    """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger."""
+    """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger.
+    """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "fewer and larger pixels"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.95, 0.9, 0.85, 0.75, 0.65)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        down, across = (_there_and_back(length, int(length * self.level), "box").to(x) for length in x.shape[2:])
-        return separable(x, down, across)
+        height, width = x.shape[2:]
+        small = _boxes(x, _smaller(height, self.level), _smaller(width, self.level))
+        return _boxes(small, height, width)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Resolution(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (0.75, 0.6, 0.5, 0.375, 0.25)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        down, across = (_there_and_back(length, int(length * self.level), "triangle").to(x) for length in x.shape[2:])
+        down, across = (_there_and_back(length, _smaller(length, self.level)).to(x) for length in x.shape[2:])
         return separable(x, down, across)
 
 
@@ -90,7 +93,18 @@ class Quantise(Corruption):
         return (x * most).round() / most
 
 
+def _boxes(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, height, width): means over boxes, across and then down, each rounded as Pillow does it: halves upwards."""
+    down, across = resized(x.shape[2], height, "box").to(x), resized(x.shape[3], width, "box").to(x)
+    half = 0.5 / 255
+    return truncated(down @ truncated(x @ across.mT + half) + half)
+
+
 @functools.cache
-def _there_and_back(length: int, size: int, kernel: Any) -> Tensor:
-    """(length, length) float64: resampled to `size` pixels and back."""
-    return resized(size, length, kernel) @ resized(length, size, kernel)
+def _there_and_back(length: int, size: int) -> Tensor:
+    """(length, length) float64: resampled to `size` pixels and back, linearly."""
+    return resized(size, length, "triangle") @ resized(length, size, "triangle")
+
+
+def _smaller(length: int, share: float) -> int:
+    return max(1, int(length * share))

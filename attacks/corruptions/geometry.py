@@ -26,6 +26,7 @@ class ElasticTransform(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "bent like rubber"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96)
     )  # fmt: skip
@@ -44,7 +45,7 @@ class ElasticTransform(Corruption):
     def _affine(self, x: Tensor, reach: float, draws: Draws) -> tuple[Tensor, Tensor]:
         """(rows, columns), each (N, H, W): what the map of the moved points to the points makes of the pixels."""
         height, width = x.shape[2:]
-        side = min(height, width) // 3
+        side = max(1, min(height, width) // 3)
         middle = (height // 2, width // 2)
         corners = [(side, side), (-side, side), (-side, -side)]
         points = x.new_tensor([[middle[0] + down, middle[1] + right] for down, right in corners])
@@ -66,6 +67,7 @@ class Shear(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "sheared"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     severity: int = 2
@@ -83,6 +85,7 @@ class Rotate(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "turned"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     severity: int = 2
@@ -99,6 +102,7 @@ class Scale(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "shrunk"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.9, 0.8, 0.7, 0.6, 0.5)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -146,7 +150,7 @@ class Perspective(Corruption):
         h = torch.linalg.solve(system, torch.cat([p, q], 1))[..., None, None]
         rows, columns = pixels(x)
         half = (x.shape[2] - 1) / 2, (x.shape[3] - 1) / 2
-        down, right = rows / half[0] - 1, columns / half[1] - 1
+        down, right = rows / half[0] - 1 if half[0] else rows, columns / half[1] - 1 if half[1] else columns
         depth = h[:, 6] * down + h[:, 7] * right + 1
         seen = ((h[:, k] * down + h[:, k + 1] * right + h[:, k + 2]) / depth for k in (0, 3))
         return sample(x, *((place + 1) * length for place, length in zip(seen, half, strict=True)))

@@ -23,6 +23,7 @@ class Brightness(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "brighter"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.05, 0.1, 0.15, 0.2, 0.3)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -38,6 +39,7 @@ class Contrast(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "less contrast"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.75, 0.5, 0.4, 0.3, 0.15)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -54,6 +56,7 @@ class Saturate(Corruption):
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "paler or more colourful"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:

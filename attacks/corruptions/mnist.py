@@ -20,8 +20,9 @@ from attacks.corruptions.blur import MotionBlur, blurred
 from attacks.corruptions.lighting import Brightness
 from attacks.corruptions.noise import ImpulseNoise, ShotNoise
 from attacks.corruptions.weather import Fog, muddied
-from robustbench_local.corruption import Corruption
+from robustbench_local.corruption import Corruption, truncated
 from robustbench_local.draws import Draws
+from robustbench_local.linear import gaussian
 
 _SIDE = 28  # pixels, what lengths here are counted in; larger images in proportion
 _FADE = 2.3  # pixels from a line's middle to where its logarithm falls to 1 - infinity
@@ -78,25 +79,27 @@ class MnistFog(Fog):
 
 @dataclass(frozen=True)
 class MnistGlassBlur(Corruption):
-    """A blur, then pixels swapped with near ones, each with an even chance, one after another; then the blur again.
+    """A blur, cut to whole levels; then pixels swapped with near ones, one after another; then the blur again.
 
-    levels: (sigma, how far a pixel goes, turns). From below and from the right, (h, w) is swapped with
-    (h + i, w + j), i and j drawn from -reach .. reach - 1. Swaps 2 reach or more columns apart in one row touch other
-    pixels, and so do those of rows below: all on a line 2 reach h + w = t are done at once, t falling.
+    The blur goes up and down only: the published call takes the columns of an image in grey for its channels.
+    levels: (sigma, how far a pixel goes, turns). From below and from the right, (h, w) is swapped, with an even chance,
+    with (h + i, w + j), i and j drawn from -reach .. reach - 1. Swaps 2 reach or more columns apart in one row touch
+    other pixels, and so do those of rows below: all on a line 2 reach h + w = t are done at once, t falling.
     """
 
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "frosted glass: blurred, and pixels swapped with near ones"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 
     severity: int = 1
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         sigma, reach, turns = self.level
-        x = blurred(x, sigma)
         height, width = x.shape[2:]
-        flat = x.flatten(2)
+        down = gaussian(height, sigma, "nearest").to(x)
+        flat = truncated(down @ x).flatten(2)
         place = torch.arange(height * width, device=x.device)
         row, column = place // width, place % width
         used = (row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)
@@ -112,7 +115,7 @@ class MnistGlassBlur(Corruption):
                     mine, theirs = flat[:, :, here], flat.gather(2, other)
                     flat = flat.scatter(2, other, mine)
                     flat[:, :, here] = theirs
-        return blurred(flat.view_as(x), sigma)
+        return down @ flat.view_as(x)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class MnistSpatter(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "spattered with mud"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0.65, 0.3, 4, 0.69, 0.6), (0.65, 0.3, 3, 0.68, 0.6), (0.65, 0.3, 2, 0.68, 0.5), (0.65, 0.3, 1, 0.65, 1.5),
         (0.67, 0.4, 1, 0.65, 1.5),
@@ -160,6 +164,7 @@ class DottedLine(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "dotted lines drawn across"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (1, 2, 3, 4, 5)
 
     severity: int = 1
@@ -180,6 +185,7 @@ class Zigzag(Corruption):
     benchmark: ClassVar[str] = MNIST_C
     summary: ClassVar[str] = "zigzags drawn across"
     paper: ClassVar[str] = MU_GILMER
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (1, 2, 3, 4, 5)
 
     severity: int = 1
@@ -219,7 +225,9 @@ def drawn(x: Tensor, points: Tensor) -> Tensor:
     height, width = x.shape[2:]
     total = x.new_zeros(len(x), 1, height, width)
     rows, columns = pixels(x)
-    rows, columns = rows * ((_SIDE - 1) / (height - 1)), columns * ((_SIDE - 1) / (width - 1))
+    rows, columns = (
+        place * ((_SIDE - 1) / max(length - 1, 1)) for place, length in ((rows, height), (columns, width))
+    )
     for first, last in zip(points.unbind(1)[:-1], points.unbind(1)[1:], strict=True):
         (c0, r0), (c1, r1) = (point[:, :, None, None].unbind(1) for point in (first, last))
         far = (rows - r0 - (r1 - r0) / (c1 - c0) * (columns - c0)).abs().clamp_max(_FADE - 1e-6)

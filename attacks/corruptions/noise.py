@@ -22,6 +22,7 @@ class GaussianNoise(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "normal noise on every value"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.04, 0.06, 0.08, 0.09, 0.10)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -35,6 +36,7 @@ class ShotNoise(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "Poisson noise: light in grains"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (500, 250, 100, 75, 50)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -62,6 +64,7 @@ class SpeckleNoise(Corruption):
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "normal noise in proportion to the value"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.06, 0.1, 0.12, 0.16, 0.2)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:

@@ -11,34 +11,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.corruptions._colour import luma
-from attacks.corruptions._edges import canny
+from attacks.corruptions._edges import canny_8_bit
 from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
-from attacks.corruptions._plasma import clouds
+from attacks.corruptions._plasma import SIDE, clouds
 from attacks.corruptions._sampling import zoomed
 from attacks.corruptions.blur import along, blurred
-from robustbench_local.corruption import Corruption
+from robustbench_local.corruption import Corruption, rounded, truncated
 from robustbench_local.draws import Draws
 from robustbench_local.linear import separable
 
 _MUD, _WATER = (63 / 255, 42 / 255, 20 / 255), (175 / 255, 238 / 255, 238 / 255)
 _ICE = (0.80, 0.91, 1.0)
 _FAR = 20  # pixels, beyond which a distance no longer counts
+_FINE = 2**-16  # in whole multiples of it OpenCV counts distances
+_STEPS = {
+    (down, right): {1: 1.0, 2: round(1.4 / _FINE) * _FINE, 5: round(2.1969 / _FINE) * _FINE}[down**2 + right**2]
+    for down in range(-2, 3) for right in range(-2, 3) if down**2 + right**2 in (1, 2, 5)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Fog(Corruption):
-    """(x + c p) m / (m + c), p a plasma and m the image's largest value. levels: (c, decay of the plasma)."""
+    """(x + c p) m / (m + c), p a plasma and m the image's largest value. levels: (c, decay of the plasma).
+
+    The published code divides a number by the decay at every halving, and draws that number times a uniform one between
+    it and its negative: the plasma's amplitude falls by the square of the decay.
+    """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "fog: clouds of a plasma fractal"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
-    size: ClassVar[int] = 0  # of the plasma, where larger than the image
+    size: ClassVar[int] = SIDE  # of the plasma, where larger than the image
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         thickness, decay = self.level
         most = x.amax((1, 2, 3), keepdim=True)
-        foggy: Tensor = (x + thickness * clouds(x, decay, draws, self.size)) * (most / (most + thickness))
+        foggy: Tensor = (x + thickness * clouds(x, decay**2, draws, self.size)) * (most / (most + thickness))
         return foggy
 
 
@@ -53,6 +63,7 @@ class Frost(Corruption):
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "frost on the window (generated ice, not CIFAR-10-C's photographs)"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -61,7 +72,7 @@ class Frost(Corruption):
         return frosted
 
     def _ice(self, x: Tensor, draws: Draws) -> Tensor:
-        crystals = [1 - (2 * clouds(x, decay, draws) - 1).abs() for decay in (1.6, 2.0)]
+        crystals = [1 - (2 * clouds(x, fall, draws) - 1).abs() for fall in (1.6, 2.0)]
         cover = (crystals[0].square() + crystals[1]) / 2
         blue = x.new_tensor(_ICE).view(1, 3, 1, 1)
         return cover * (blue if x.shape[1] == 3 else luma(blue))
@@ -71,12 +82,14 @@ class Frost(Corruption):
 class Snow(Corruption):
     """Normal noise zoomed, thresholded and blurred along its fall; the image bleached; the flakes and their mirror.
 
+    The flakes have 256 levels: cut to them before the blur, and rounded to them by ImageMagick after it.
     levels: (mean, standard deviation, zoom, threshold, radius and sigma of the blur, what is kept of the image).
     """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "snow, falling at an angle (generated, as in CIFAR-10-C)"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -91,8 +104,8 @@ class Snow(Corruption):
         flakes = mean + deviation * draws.normal(1, height, width).to(x)
         down, across = (_zoom(length, zoom).to(x) for length in (height, width))
         flakes = separable(flakes, down, across)
-        flakes = torch.where(flakes < threshold, 0, flakes).clamp(0, 1)
-        flakes = along(flakes, radius, sigma, draws.uniform() * 90 - 135)
+        flakes = truncated(torch.where(flakes < threshold, 0, flakes))
+        flakes = rounded(along(flakes, radius, sigma, draws.uniform() * 90 - 135))
         bleached: Tensor = kept * x + (1 - kept) * torch.maximum(x, luma(x) * 1.5 + 0.5)
         return bleached + flakes + flakes.flip(2, 3)
 
@@ -104,13 +117,14 @@ _zoom = functools.cache(zoomed)
 class Spatter(Corruption):
     """Drops where blurred normal noise is high: of water at severities 1 to 3, of mud at 4 and 5.
 
-    levels: (mean, standard deviation, sigma of the blur, threshold, strength, whether mud). Distances from the drops'
-    edges are exact, where the published code's are those of a chamfer.
+    Water shines: its relief is what OpenCV makes of the distances from the drops' edges, on 256 levels all the way.
+    levels: (mean, standard deviation, sigma of the blur, threshold, strength, whether mud).
     """
 
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "spattered with water or mud"
     paper: ClassVar[str] = IMAGENET_C
+    version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0.62, 0.1, 0.7, 0.7, 0.5, False),
         (0.65, 0.1, 0.8, 0.7, 0.5, False),
@@ -125,9 +139,9 @@ class Spatter(Corruption):
         liquid = blurred(noise, sigma)
         if mud:
             return muddied(x, liquid > threshold, strength)
-        drops = torch.where(liquid < threshold, 0, liquid).clamp(0, 1)
+        drops = (torch.where(liquid < threshold, 0, liquid) * 255).floor() % 256  # a cast starts again from 0
         shine = drops * _relief(drops)
-        shine *= strength / shine.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        shine *= strength / shine.amax((1, 2, 3), keepdim=True).clamp_min(1)
         return x + shine * _tint(x, _WATER)
 
 
@@ -144,30 +158,48 @@ def _tint(x: Tensor, colour: tuple[float, float, float]) -> Tensor:
 
 
 def _relief(x: Tensor) -> Tensor:
-    """(N, 1, H, W) in [0, 1]: light on drops x (N, 1, H, W), from how far each pixel is from a drop's edge."""
-    edges = canny((x * 255).floor(), low=50, high=150, length=lambda down, right: down.abs() + right.abs())
-    far = _mean_of_nine(_distance(edges).clamp_max(_FAR)).floor().long().flatten(1)
-    counts = x.new_zeros(len(x), _FAR + 1).scatter_add_(1, far, x.new_ones(()).expand(far.shape))
-    below = counts.cumsum(1)
-    first = counts.gather(1, far.amin(1, keepdim=True))  # histogram equalisation: the darkest becomes 0
-    level = (below.gather(1, far) - first) / (far.shape[1] - first).clamp_min(1)
-    lit = F.conv2d(
-        F.pad((level.view_as(x) * 255).round(), (1,) * 4, mode="reflect"),
-        x.new_tensor([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])[None, None],
-    )
-    return _mean_of_nine(lit.clamp(0, 255)) / 255
+    """(N, 1, H, W) in 0 .. 255: light on drops x, like it, from how far each pixel is from a drop's edge."""
+    far = _mean_of_nine(chamfer(canny_8_bit(x, low=50, high=150), _FAR)).floor()
+    lit = F.conv2d(_framed(_equalised(far)), x.new_tensor([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])[None, None])
+    return _mean_of_nine(lit.clamp(0, 255)).round()
+
+
+def _equalised(x: Tensor) -> Tensor:
+    """Whole numbers x (N, 1, H, W) in 0 .. 20, each as what share of them is no larger, in 0 .. 255.
+
+    The smallest become 0; an image of one number stays as it is.
+    """
+    level = x.long().flatten(1)
+    counts = x.new_zeros(len(x), _FAR + 1).scatter_add_(1, level, x.new_ones(()).expand(level.shape))
+    first = counts.gather(1, level.amin(1, keepdim=True))
+    others = level.shape[1] - first
+    share = (counts.cumsum(1).gather(1, level) - first) * (255 / others.clamp_min(1))
+    return torch.where(others > 0, share.round(), level.to(x)).view_as(x)
+
+
+def chamfer(edges: Tensor, most: int) -> Tensor:
+    """(N, 1, H, W): how far the nearest of edges (N, 1, H, W) bool is, at most `most` pixels.
+
+    OpenCV's measure, the shortest way in steps of 1 to the side, 1.4 aslant and 2.1969 as a knight goes.
+    """
+    far = torch.where(edges, 0.0, float(most))
+    height, width = edges.shape[2:]
+    while True:
+        padded = F.pad(far, (2,) * 4, value=float(most))
+        nearer = far
+        for (down, right), step in _STEPS.items():
+            nearer = torch.minimum(nearer, padded[:, :, 2 + down :, 2 + right :][:, :, :height, :width] + step)
+        if torch.equal(nearer, far):
+            return far
+        far = nearer
 
 
 def _mean_of_nine(x: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(x, (1,) * 4, mode="reflect"), 3, stride=1)
+    return F.avg_pool2d(_framed(x), 3, stride=1)
 
 
-def _distance(edges: Tensor) -> Tensor:
-    """(N, 1, H, W): pixels to the nearest of edges (N, 1, H, W) bool; large where there is none."""
-    height, width = edges.shape[2:]
-    rows, columns = (torch.arange(length, device=edges.device) for length in (height, width))
-    none = 4.0 * (height + width) ** 2
-    here = torch.where(edges, 0.0, none)
-    across = (here.unsqueeze(3) + (columns[:, None] - columns).square()).amin(4)  # within each row
-    down = (across.unsqueeze(2) + (rows[:, None] - rows).square()[..., None]).amin(3)
-    return down.sqrt()
+def _framed(x: Tensor) -> Tensor:
+    """x (N, 1, H, W) with one more pixel on each side: mirrored, the edge not repeated (a side of 1 has only that)."""
+    height, width = x.shape[2:]
+    x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
+    return F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")

@@ -1,7 +1,7 @@
 """CIFAR-10-C's fifteen beside imagecorruptions: microseconds per image, and the ratio of throughputs.
 
-    python -m benchmarks.corruptions --images 10000 --theirs 100 --runs 3
-    python -m benchmarks.corruptions --clock cpu --threads 1        # where other work shares the cores
+    python -m benchmarks.corruption_speed --images 10000 --theirs 100 --runs 3
+    python -m benchmarks.corruption_speed --clock cpu --threads 1        # where other work shares the cores
 
 Ours take all images at once, theirs one after another, as that package works; times are per image, medians over
 runs in turn in one process, on --threads threads. The clock is the wall's, or the time that the process had a CPU: that

@@ -1,0 +1,82 @@
+"""Sides of one pixel, of odd lengths, not square: what a plug-in makes of them is an image, or an error says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustbench_local.corruption import SEVERITIES, Corruption
+from robustbench_local.draws import Draws
+from robustbench_local.errors import ConfigError, PluginError
+from robustbench_local.evaluate import evaluate
+from robustbench_local.plugins import ATTACKS, find_attack, listing
+
+SIZES = [(1, 1), (1, 2), (1, 9), (9, 1), (2, 2), (3, 3), (2, 5), (5, 7), (65, 3), (28, 29)]
+CORRUPTIONS = {
+    row.name: attack
+    for row in listing(ATTACKS)
+    if "severity" in row.settings and isinstance(attack := find_attack(row.name), Corruption)
+}
+
+
+def images(channels: int, size: tuple[int, int]) -> Tensor:
+    """(3, C, H, W): of any pixels, black, white."""
+    some = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    return torch.cat([(some * 255).round() / 255, torch.zeros_like(some), torch.ones_like(some)])
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corruption_makes_images_of_images_of_any_size(name: str) -> None:
+    for size in SIZES:
+        for channels in (1, 3):
+            x = images(channels, size)
+            for severity in SEVERITIES if size != (28, 29) else (5,):
+                try:
+                    found = replace(CORRUPTIONS[name], severity=severity).apply(x, Draws(0, torch.arange(3)))
+                except ConfigError as error:
+                    assert "pixels" in str(error)
+                    continue
+                assert found.shape == x.shape and found.isfinite().all(), (size, severity)
+                assert found.min() >= 0 and found.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["rotate", "scale"])
+def test_a_row_of_pixels_is_looked_up_as_that_row_of_a_square_would_be(name: str) -> None:
+    """About its middle a row of pixels turns and shrinks in its black surroundings."""
+    row = images(1, (1, 9))[:1]
+    square = torch.nn.functional.pad(row, (0, 0, 4, 4))
+    draws = Draws(3, torch.arange(1))
+    found = CORRUPTIONS[name].apply(row, draws)
+    assert torch.allclose(found, CORRUPTIONS[name].apply(square, draws)[:, :, 4:5], atol=2 / 255)
+    assert not torch.equal(found, row)
+
+
+@dataclass(frozen=True)
+class Nothing(Corruption):
+    """A broken one: 0 / 0."""
+
+    levels: ClassVar[tuple[Any, ...]] = (1,) * 5
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        return (x - x) / (x - x)
+
+
+@dataclass(frozen=True)
+class Cropped(Nothing):
+    """A broken one: one image for all."""
+
+    def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
+        return x[:1]
+
+
+def test_what_is_no_image_is_an_error_and_no_robustness() -> None:
+    x, y = images(1, (4, 4)), torch.zeros(3, dtype=torch.int64)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    with pytest.raises(PluginError, match=r"Nothing at severity 3 .* 48 of their values not numbers"):
+        evaluate(net, x, y, Nothing(), "none")
+    with pytest.raises(PluginError, match=r"Cropped .* makes images \(1, 1, 4, 4\) of images \(3, 1, 4, 4\)"):
+        Cropped().apply(x, Draws(0, torch.arange(3)))
