@@ -16,7 +16,7 @@ import numpy.typing as npt
 from robustbench_local.errors import DataError
 
 T = TypeVar("T")
-_KINDS = "?uifcUS"  # numbers and text; no Python objects, records or dates
+_KINDS = "buifcUS"  # numbers and text; no Python objects, records or dates
 _BOMB = 1 << 28, 100  # bytes of an array, and how many times as many as in the file, that no images come to
 
 
