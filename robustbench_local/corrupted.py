@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,10 +28,7 @@ class Under:
         name, colon, severity = text.strip().partition(":")
         if colon and not severity.isdecimal():
             raise ConfigError(f'attack_under "{text}": write fog or fog:3, with a severity of 1 .. 5 after the colon')
-        found = find_attack(name, {"severity": int(severity)} if colon else {})
-        if not isinstance(found, Corruption):
-            raise ConfigError(f'attack_under "{text}": {name} is an attack on a model, and no corruption of images')
-        return cls(name, found)
+        return cls(name, find_corruption(name, {"severity": int(severity)} if colon else {}))
 
     def __str__(self) -> str:
         return f"{self.name}:{self.corruption.severity}"
@@ -38,6 +36,14 @@ class Under:
     def definition(self) -> dict[str, Any]:
         """What a row records of it."""
         return {"name": self.name, "settings": asdict(self.corruption), "version": self.corruption.version}
+
+
+def find_corruption(name: str, settings: Mapping[str, Any]) -> Corruption:
+    """As find_attack; ConfigError for any other attack."""
+    found = find_attack(name, settings)
+    if not isinstance(found, Corruption):
+        raise ConfigError(f"attack_under: {name} is an attack on a model, and no corruption of images")
+    return found
 
 
 class Corrupted:

@@ -11,6 +11,8 @@ from robustbench_local.metrics import wilson
 from robustbench_local.store import Row, Store, row_key
 from robustbench_local.threat import ThreatModel
 
+SOMETIMES = ("adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "a_new_key")
+
 
 def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     """A row as a grid makes it, and its bits: (N,), or (N, R) of a random model; robust=None is a cell that failed."""
@@ -21,7 +23,7 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
         "seed": 0, "count": "all", "precision": "float32", "targets": None, "budget": None, "eot": 20, "draws": 20,
     }  # fmt: skip
     flags = about.pop("flags", [])
-    assert about.keys() <= definition.keys()
+    assert about.keys() <= {*definition, *SOMETIMES}
     definition |= about
     definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
     row: Row = {"key": row_key(definition), "definition": definition}

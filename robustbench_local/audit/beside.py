@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robustbench_local import identity
 from robustbench_local.attack import Attack
 from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Status, by_share
 from robustbench_local.audit.evidence import Arrays, RowFinding
-from robustbench_local.audit.rows import audit_rows, group_of
+from robustbench_local.audit.rows import audit_rows
 from robustbench_local.defense import is_stochastic
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge
@@ -79,7 +80,7 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
     """
     kept, before = [], store.audits()
     for group, findings in audit_rows(rows, arrays_of(store)).items():
-        own = [row for row in rows if row["status"] == "ok" and group_of(row) == group]
+        own = [row for row in rows if row["status"] == "ok" and identity.group(row) == group]
         keys = tuple(sorted(row["key"] for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
         old = _read(before.get(name, b""))

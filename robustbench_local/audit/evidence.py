@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustbench_local import identity
 from robustbench_local.audit.core import Finding, Result
 from robustbench_local.oracle import Access
 from robustbench_local.store import Row
@@ -50,7 +51,7 @@ class Evidence:
 
     @property
     def adaptive(self) -> bool:
-        return bool(self.about.get("adaptive", True))
+        return identity.adaptive(self.row)
 
     @property
     def steps(self) -> int:
@@ -74,10 +75,12 @@ class Evidence:
 
     def same(self, other: Evidence, *but: str) -> bool:
         """Whether both are the same attack, but for these settings or keys of the definition."""
-        mine, theirs = (dict(each.about) | {"attack_version": None} for each in (self, other))
-        for each in (mine, theirs):
-            each["attack_settings"] = {k: v for k, v in each["attack_settings"].items() if k not in but}
-        return all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - {*but})
+        mine, theirs = (
+            {key: value for key, value in each.about["attack_settings"].items() if key not in but}
+            for each in (self, other)
+        )
+        left_out = (*but, "attack_settings", "attack_version")
+        return mine == theirs and identity.cell(self.row, left_out) == identity.cell(other.row, left_out)
 
     def __str__(self) -> str:
         settings = self.about["attack_settings"]

@@ -6,7 +6,6 @@ compared image by image.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from robustbench_local import identity
 from robustbench_local.audit.core import (
     MATERIAL,
     Finding,
@@ -32,8 +32,6 @@ from robustbench_local.oracle import Access
 from robustbench_local.store import Row
 from robustbench_local.threat import Norm
 
-MODEL = ("model", "weights_digest", "defense", "defense_settings", "defense_version")
-IMAGES = ("data", "split", "ids", "data_digest", "attack_under", "targets")
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
 
@@ -48,13 +46,8 @@ def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding
     groups: dict[str, list[Evidence]] = defaultdict(list)
     for row in rows:
         if row["status"] == "ok":
-            groups[group_of(row)].append(Evidence(row, arrays(row)))
+            groups[identity.group(row)].append(Evidence(row, arrays(row)))
     return {name: list(_audited(group)) for name, group in sorted(groups.items())}
-
-
-def group_of(row: Row) -> str:
-    """The name of the group that a row belongs to."""
-    return json.dumps([row["definition"].get(key) for key in (*MODEL, *IMAGES)], sort_keys=True)
 
 
 def _audited(group: list[Evidence]) -> Iterator[RowFinding]:

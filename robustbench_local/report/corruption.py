@@ -6,7 +6,6 @@ CIFAR-10-C counts them. Pure functions of rows; a mean over cells of which one f
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from typing import Any
 
 from scipy import stats
 
+from robustbench_local import identity
 from robustbench_local.metrics import wilson
-from robustbench_local.report.labels import Label, labelled
+from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.report.table import Rate, Standing, done, met_before, robust_tables
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
-
-_MODEL = ("data", "model", "weights_digest", "defense", "defense_settings", "defense_version")
-_IMAGES = ("data", "split", "ids", "data_digest", "attack_under")
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class Correlation:
 def corruption_tables(rows: Iterable[Row], baseline: str | None = None) -> list[CorruptionTable]:
     """A table for each published set and selection of images; lines by mean corruption error, the smallest first."""
     natural = [row for row in rows if "corruption" in row["definition"]]
-    groups = _by(lambda row: (row["definition"]["corruption"], _identity(row, _IMAGES)), natural)
+    groups = _by(lambda row: (row["definition"]["corruption"], identity.images(row)), natural)
     return [_table(group, baseline) for _, group in sorted(groups.items())]
 
 
@@ -151,9 +148,9 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
-                    before = f" under {other.under}" if other.under else ""
-                    within = f"{other.threat}{before}, {other.images} images"
-                    robust[within][_identity(row, _MODEL)] = line.worst[-1].value
+                    aim = f", targets: {other.targets}" if other.targets else ""
+                    within = f"{other.within}, {other.images} images{aim}"
+                    robust[within][identity.model(row)] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
             if len(both) < 3 or any(len(set(column)) == 1 for column in zip(*both, strict=True)):
@@ -165,17 +162,17 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
 
 
 def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
-    names = _names(rows)
+    groups = _by(identity.model, rows)
+    names = _names(rows, identity.shared(groups.values()))
     cells = sorted({_cell(row, names) for row in rows})
     lines = []
-    groups = _by(lambda row: _identity(row, _MODEL), rows)
-    labels = labelled([group[0] for group in groups.values()], "defense")
-    for label, (identity, group) in zip(labels, groups.items(), strict=True):
+    labels = defense_labels([group[0] for group in groups.values()])
+    for label, (model, group) in zip(labels, groups.items(), strict=True):
         found = {_cell(row, names): row for row in group}
         about = group[0]["definition"]
         images = next((row["results"]["n"] for row in rows if done(row)), 0)
         each = {cell: found.get(cell) for cell in cells}
-        lines.append(CorruptionLine(visible(about["model"]), label, images, each, identity))
+        lines.append(CorruptionLine(visible(about["model"]), label, images, each, model))
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0]["definition"]
     return CorruptionTable(
@@ -184,19 +181,17 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     )  # fmt: skip
 
 
-def _names(rows: list[Row]) -> Callable[[Row], str]:
-    """What each row's corruption is called: its name, and the settings by which namesakes differ."""
-    values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        for key, value in row["definition"]["attack_settings"].items():
-            values[row["definition"]["attack"], key].add(str(value))
+def _names(rows: list[Row], alike: Sequence[str]) -> Callable[[Row], str]:
+    """What each row's corruption is called: its name, and that by which namesakes differ besides severity and seed."""
+    labels = attack_labels([_of_any_severity(row) for row in rows], (*alike, "seed"))
+    named = {row["key"]: str(label) for row, label in zip(rows, labels, strict=True)}
+    return lambda row: named[row["key"]]
 
-    def name(row: Row) -> str:
-        attack, settings = row["definition"]["attack"], row["definition"]["attack_settings"]
-        told = [f"{k}={v}" for k, v in settings.items() if k != "severity" and len(values[attack, k]) > 1]
-        return f"{attack} ({', '.join(told)})" if told else str(attack)
 
-    return name
+def _of_any_severity(row: Row) -> Row:
+    about = row["definition"]
+    rest = {key: value for key, value in about["attack_settings"].items() if key != "severity"}
+    return {**row, "definition": {**about, "attack_settings": rest}}
 
 
 def _cell(row: Row, name: Callable[[Row], str]) -> Cell:
@@ -216,10 +211,6 @@ def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:
     for row in rows:
         groups[key(row)].append(row)
     return groups
-
-
-def _identity(row: Row, keys: Sequence[str]) -> str:
-    return json.dumps([row["definition"].get(key) for key in keys], sort_keys=True)
 
 
 def _first(cells: Iterable[Cell], place: int) -> list[Any]:

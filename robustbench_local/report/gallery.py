@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from robustbench_local import identity
+from robustbench_local.corrupted import Corrupted
 from robustbench_local.data import Images
 from robustbench_local.defense import call, is_stochastic
 from robustbench_local.draws import Draws
@@ -105,12 +107,12 @@ def write_gallery(
 
 
 def _room(
-    title: str, row: Row, model: nn.Module, images: Images, results: Results, each: int
+    title: str, row: Row, model: nn.Module, images: Images | Corrupted, results: Results, each: int
 ) -> Room:  # fmt: skip
     threat = ThreatModel.parse(row["definition"]["threat"], allow_large=True)
     arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
     places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
-    rows = torch.tensor([place for place, _ in places], device=images.device)
+    rows = torch.tensor([place for place, _ in places], device=images.ids.device)
     x, y, draws = images[rows], images.labels[rows], Draws(0, images.ids[rows])
     x_adv = torch.from_numpy(arrays["x_adv"])[rows.cpu()].to(x)
     nearest, found = _nearest(row, model, x, y, rows, threat, draws, results)
@@ -156,11 +158,10 @@ def _nearest(
     row: Row, model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, threat: ThreatModel, draws: Draws, results: Results
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(images, found (n,)): over all rows of this model that kept images, the nearest that it gets wrong."""
-    same = ("data_digest", "ids", "weights_digest", "defense", "defense_settings")
     best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     for other in results.rows:
         kept = done(other) and "x_adv" in other.get("arrays", {})
-        if kept and all(other["definition"][key] == row["definition"][key] for key in same):
+        if kept and identity.group(other) == identity.group(row):
             tried = torch.from_numpy(results.arrays(other, "x_adv")["x_adv"])[rows.cpu()].to(x)
             length = threat.distance(tried, x)
             nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)
@@ -199,7 +200,7 @@ def _saliency(
     return (maps[0], maps[1]), ""
 
 
-def _said(answer: Tensor, images: Images) -> tuple[str, ...]:
+def _said(answer: Tensor, images: Images | Corrupted) -> tuple[str, ...]:
     """ "cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
     best = int(answer.argmax())
     name = images.classes[best] if best < len(images.classes) else "rejected"

@@ -2,83 +2,105 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from robustbench_local import identity
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
 # anything else is part of an attack's name
-_USUAL = {"count": "all", "precision": "float32", "budget": None, "adaptive": True}
+_USUAL = {"count": "all", "precision": "float32", "budget": None}
 _NAIVE = "naive "
-DRAWN = ("eot", "draws")
-_MADE_OF = {"defense": ("weights_digest", "defense_version"), "attack": ("attack_version",)}
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name, and what tells it from others of the same name."""
+    """A name, and what tells it from others of the same name. naive: of an attack that knew of no defense."""
 
     name: str
     details: tuple[str, ...] = ()
-
-    @property
-    def naive(self) -> bool:
-        return self.name.startswith(_NAIVE)
+    naive: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.details)})" if self.details else self.name
 
 
-def labelled(rows: Sequence[Row], kind: str, also: Sequence[str] = ()) -> list[Label]:
-    """The attack or defense of each row, with those settings that are unusual or differ among its namesakes.
+def attack_labels(rows: Sequence[Row], but: Collection[str] = ()) -> list[Label]:
+    """The attack of each row, with those settings that are unusual or differ among its namesakes.
 
-    Where that leaves some alike: also what they were made of, as far as that differs.
+    Where that leaves some alike: also whatever else of its identity differs. but: keys that tell no two apart.
     """
-    about = [row["definition"] for row in rows]
-    named = [
-        (each[kind], each["model"] if kind == "defense" else is_naive(row))
-        for each, row in zip(about, rows, strict=True)
+    judged = [key for key in (*identity.JUDGED, *identity.DRAWN) if key not in but]
+    named = {"attack", "attack_settings", "adaptive", *judged, *but}
+    rest = sorted(set().union(*map(identity.of_attack, rows)) - named)
+    names = [f"{'' if identity.adaptive(row) else _NAIVE}{row['definition']['attack']}" for row in rows]
+    settings = [
+        row["definition"]["attack_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in judged}
+        for row in rows
     ]
-    settings = [each[f"{kind}_settings"] | {key: each.get(key, _USUAL.get(key)) for key in also} for each in about]
-    made_of = [{key: each.get(key) for key in _MADE_OF[kind]} for each in about]
-    shown = _telling(named, settings)
-    rest = _telling(list(zip(named, shown, strict=True)), made_of)
+    others = [{key: _plain(row["definition"].get(key)) for key in rest} for row in rows]
+    labels = _labels(names, names, settings, others)
+    return [replace(label, naive=not identity.adaptive(row)) for label, row in zip(labels, rows, strict=True)]
+
+
+def defense_labels(rows: Sequence[Row]) -> list[Label]:
+    """The defense of each row; namesakes are those in front of the same architecture. As attack_labels."""
+    about = [row["definition"] for row in rows]
+    made_of = [{key: each.get(key) for key in ("weights_digest", "defense_version")} for each in about]
+    names, settings = ([each[key] for each in about] for key in ("defense", "defense_settings"))
+    return _labels(names, [(each["defense"], each["model"]) for each in about], settings, made_of)
+
+
+def _labels(
+    names: Sequence[str], namesakes: Sequence[Any], settings: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]]
+) -> list[Label]:
+    shown = _telling(namesakes, settings)
+    more = _telling(list(zip(namesakes, shown, strict=True)), rest)
     return [
-        Label(visible(f"{_NAIVE}{name[0]}" if name[1] is True else name[0]), tuple(map(visible, own + more)))
-        for name, own, more in zip(named, shown, rest, strict=True)
+        Label(visible(name), tuple(map(visible, own + other)))
+        for name, own, other in zip(names, shown, more, strict=True)
     ]
 
 
 def with_draws(labels: Sequence[Label], rows: Sequence[Row]) -> list[Label]:
     """The labels of models, with how often each was asked where they differ in it."""
-    drawn = [{key: row["definition"].get(key) for key in DRAWN} for row in rows]
+    drawn = [{key: row["definition"].get(key) for key in identity.DRAWN} for row in rows]
     shown = _telling([None] * len(rows), drawn)
     return [replace(label, details=label.details + more) for label, more in zip(labels, shown, strict=True)]
 
 
 def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Of each: the settings that are unusual or differ among its namesakes."""
-    values: dict[Any, set[str]] = defaultdict(set)
+    values: dict[Any, list[str]] = defaultdict(list)
     for name, own in zip(names, settings, strict=True):
         for key, value in own.items():
-            values[name, key].add(str(value))
+            values[name, key].append(str(value))
+    namesakes = Counter(names)
+
+    def differs(name: Any, key: str) -> bool:
+        return len({*values[name, key]}) > 1 or len(values[name, key]) < namesakes[name]  # or some do not have it
+
     return [
         tuple(
             f"{key}={_short(value)}" for key, value in own.items()
-            if len(values[name, key]) > 1 or value != _USUAL.get(key, value)
+            if differs(name, key) or value != _USUAL.get(key, value)
         )
         for name, own in zip(names, settings, strict=True)
     ]  # fmt: skip
 
 
+def _plain(value: Any) -> Any:
+    """A digest of what is no single value."""
+    if not isinstance(value, dict | list):
+        return value
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 20 else text[:8]  # a digest
-
-
-def is_naive(row: Row) -> bool:
-    """Of an attack that knew of no defense: shown, and no part of the worst case."""
-    return not row["definition"].get("adaptive", True)

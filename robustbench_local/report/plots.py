@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from robustbench_local import identity
 from robustbench_local.report.detail import detail
 from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture, model_of, name_of
 from robustbench_local.report.plots_search import by_queries, by_steps, convergence, falling, minimises
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import LINE, SOFT, svg
-from robustbench_local.report.table import Table, done
+from robustbench_local.report.table import Table, done, identity_of
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import within
 
@@ -115,9 +117,8 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
     for table in tables:
         norm, _, rest = table.threat.partition(":")
         if rest:
-            same = (table.grid, table.data, table.split, table.images, table.targets, table.stochastic, table.under)
-            key = (norm, *same)
-            groups[key].append((_eps(table), table))
+            same = identity.images(next(row for line in table.lines for row in line.rows if row is not None))
+            groups[norm, table.grid, same, table.stochastic].append((_eps(table), table))
     for group in groups.values():
         group.sort(key=lambda pair: pair[0])
         curves = _nearest(group, results)
@@ -125,9 +126,10 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
             continue
         last = group[-1][1]
         figure, (axes,) = panels(1, width=5.6, height=4.0)
-        names = list(dict.fromkeys(model_of(line, last) for _, table in group for line in table.lines))[:MOST]
-        for place, name in enumerate(names):
-            own = [(eps, line) for eps, table in group for line in table.lines if model_of(line, last) == name]
+        names = {identity_of(line): model_of(line, last) for _, table in group for line in table.lines}
+        names = dict(islice(names.items(), MOST))
+        for place, (model, name) in enumerate(names.items()):
+            own = [(eps, line) for eps, table in group for line in table.lines if identity_of(line) == model]
             points = [(0.0, line.clean) for _, line in own[:1] if len(group) > 1]
             known = [(eps, rate) for eps, rate in [*points, *((eps, line.worst[-1]) for eps, line in own)] if rate]
             if known:
@@ -136,7 +138,7 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
                     yerr=np.array([reach(rate)[:, 0] for _, rate in known]).T, color=COLOURS[place],
                     marker=MARKS[place], elinewidth=1, label=name, linestyle=dashes(place),
                 )  # fmt: skip
-            for attack, x, y in curves.get(name, ()):
+            for attack, x, y in curves.get(model, ()):
                 axes.step(x, y, where="post", color=COLOURS[place], linewidth=1, alpha=0.8, label=f"{name}, {attack}")
         axes.set(xlabel=f"radius of the {within(last.threat).partition(' of ')[0]}", ylim=(-0.02, 1.02))
         axes.set_xlim(0, group[-1][0] * 1.25)
@@ -154,7 +156,6 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
 def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str, list[Any]]:
     """{model: (attack, eps, share standing)} of the minimum-norm attacks."""
     found: dict[str, list[Any]] = defaultdict(list)
-    last = group[-1][1]
     for eps, table in group:
         for line in table.lines:
             for attack, row in zip(table.attacks, line.rows, strict=True):
@@ -162,7 +163,7 @@ def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str
                     arrays = results.arrays(row, "clean", "robust", "distance")
                     clean, distance = arrays["clean"], arrays["distance"]
                     hit = clean & (~arrays["robust"] | (distance > eps))  # what stands inside was not found
-                    found[model_of(line, last)].append((str(attack), *falling(clean, ~hit, distance, 2 * eps)))
+                    found[identity_of(line)].append((str(attack), *falling(clean, ~hit, distance, 2 * eps)))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from robustbench_local.conf.schema import ModelConfig
+from robustbench_local.corrupted import Corrupted, Under, find_corruption
 from robustbench_local.data import Images, open_data
 from robustbench_local.errors import DataError, ModelError
 from robustbench_local.models import weights_digest
@@ -35,8 +36,8 @@ def model_of(row: Row, workshop: Workshop, weights: str | None = None, allow_pic
     return model
 
 
-def images_of(row: Row, workshop: Workshop) -> Images:
-    """The judged images; DataError where they are others."""
+def images_of(row: Row, workshop: Workshop) -> Images | Corrupted:
+    """The judged images as they arrived; DataError where they are others."""
     about = row["definition"]
     images = open_data(
         about["data"], split=about["split"], source=workshop.source, ids=about["ids"], device=workshop.device
@@ -46,7 +47,13 @@ def images_of(row: Row, workshop: Workshop) -> Images:
             f"the images {about['ids']} of {about['data']} {about['split']} are not those of row {row['key']}:"
             " name the source its grid used (source=bundled, or a folder)"
         )
-    return images
+    met = about.get("attack_under")
+    if not met:
+        return images
+    under = Under(met["name"], find_corruption(met["name"], met["settings"]))
+    if under.definition() != met:
+        raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
+    return Corrupted(images, under)
 
 
 def entry(label: str, settings: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:

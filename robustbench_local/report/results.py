@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local import identity
 from robustbench_local.audit.beside import Audit
 from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.errors import StoreError
@@ -99,9 +99,8 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 
 def _cell(row: Row) -> tuple[str, tuple[list[int], int]]:
     """What a row measured, and the versions it did so with: the defense's, a list of a chain's, and the attack's."""
-    definition = dict(row["definition"])
-    defense, attack = (definition.pop(f"{part}_version", 1) for part in ("defense", "attack"))
-    return json.dumps(definition, sort_keys=True), ([defense] if isinstance(defense, int) else defense, attack)
+    defense, attack = (row["definition"].get(version, 1) for version in identity.VERSIONS)
+    return identity.cell(row, identity.VERSIONS), ([defense] if isinstance(defense, int) else defense, attack)
 
 
 def with_rows(folder: Path) -> list[Path]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from robustbench_local import identity
 from robustbench_local.audit.beside import Audit, lowered
 from robustbench_local.metrics.classification import confusion
 from robustbench_local.metrics.groups import by_class, by_group, largest_gap, rates_of
@@ -122,8 +122,8 @@ class Statistics:
         by_model: dict[tuple[str, ...], list[tuple[Table, Line]]] = defaultdict(list)
         for table, line in self._lines():
             if table.targets is None and table.threat != "none":
-                digest = str(next(row["definition"]["data_digest"] for row in line.rows if row is not None))
-                about = (table.data, table.split, digest, _norm(table), _model(line))
+                same = next(identity.images(row) for row in line.rows if row is not None)
+                about = (table.data, table.split, same, _norm(table), _model(line))
                 by_model[about].append((table, line))
         found = []
         for (data, split, _, norm, model), places in by_model.items():
@@ -203,10 +203,10 @@ class Statistics:
             alike: dict[str, list[tuple[Label, Row]]] = defaultdict(list)
             for attack, row in zip(table.attacks, line.rows, strict=True):
                 if done(row):
-                    alike[json.dumps({**row["definition"], "seed": None}, sort_keys=True)].append((attack, row))
+                    alike[identity.cell(row, ("seed",))].append((attack, row))
             for labels, rows in (zip(*each, strict=True) for each in alike.values() if len(each) > 1):
                 details = tuple(detail for detail in labels[0].details if not detail.startswith("seed="))
-                record = _names(table, line) | {"attack": str(Label(labels[0].name, details))}
+                record = _names(table, line) | {"attack": str(replace(labels[0], details=details))}
                 record |= _spread("seeds", spread([row["results"]["robust_accuracy"] for row in rows]))
                 worst = least(rows, self.standing)
                 found.append(record | {"least per image": None if worst is None else float(worst.mean())})

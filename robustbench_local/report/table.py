@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,19 +10,18 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local import identity
 from robustbench_local.audit.beside import Audit, lowered
 from robustbench_local.audit.core import Finding, Status
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
-from robustbench_local.report.labels import DRAWN, Label, is_naive, labelled, with_draws
+from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
 from robustbench_local.report.text import visible
 from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
-
-_JUDGED = ("count", "precision", "budget", "seed")
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,8 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
 
     found = []
     aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
-    for _, same_images in sorted(_by(_images, aimed).items(), key=_weight):
-        within = [list(_by(_model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
+    for _, same_images in sorted(_by(identity.images, aimed).items(), key=_weight):
+        within = [list(_by(identity.model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
         for stochastic in (False, True):
             chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
             found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
@@ -145,20 +143,18 @@ def rate(row: Row | None, what: str) -> Rate | None:
 
 
 def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
-    # of a model that drew alike for all its attacks this is the model's, otherwise it tells its attacks apart
-    varied = any(len({_identity(row, *DRAWN) for row in group}) > 1 for group in groups)
-    judged = (*_JUDGED, *DRAWN) if varied else _JUDGED
-    columns = {_attack(row, judged): row for group in groups for row in group}  # one row to speak for each attack
+    alike = identity.shared(groups)
+    columns = {identity.attack(row, alike): row for group in groups for row in group}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
-    attacks = labelled([columns[attack] for attack in order], "attack", judged)
-    models = labelled([group[0] for group in groups], "defense")
-    if stochastic and not varied:
+    attacks = attack_labels([columns[attack] for attack in order], alike)
+    models = defense_labels([group[0] for group in groups])
+    if stochastic and {*identity.DRAWN} <= {*alike}:
         models = with_draws(models, [group[0] for group in groups])
-    judging = {attack: row for attack, row in columns.items() if not is_naive(row)}
+    judging = {attack: row for attack, row in columns.items() if identity.adaptive(row)}
     levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
-        found = {_attack(row, judged): row for row in group}
+        found = {identity.attack(row, alike): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
             _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
@@ -216,21 +212,22 @@ def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
     shares: dict[str, list[npt.NDArray[np.float64] | None]] = defaultdict(list)
     for table in balls:
         for line in table.lines:
-            shares[_model_of(line)].append(worst_case(table, line, standing))
+            shares[identity_of(line)].append(worst_case(table, line, standing))
     unions: dict[str, Rate | None] = {}
     for model, each in shares.items():
         good = [one for one in each if one is not None]
         unions[model] = _rate(np.minimum.reduce(good)) if len(good) == len(balls) else None
     return [
         replace(
-            table, union=(name,), lines=tuple(replace(line, union=(unions[_model_of(line)],)) for line in table.lines)
+            table, union=(name,), lines=tuple(replace(line, union=(unions[identity_of(line)],)) for line in table.lines)
         ) if table.threat != "none" else table
         for table in tables
     ]  # fmt: skip
 
 
-def _model_of(line: Line) -> str:
-    return next(_model(row) for row in line.rows if row is not None)
+def identity_of(line: Line) -> str:
+    """Which model a line is of, in whatever table."""
+    return next(identity.model(row) for row in line.rows if row is not None)
 
 
 def _eps(table: Table) -> float:
@@ -284,24 +281,8 @@ def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def _attack(row: Row, judged: Sequence[str]) -> str:
-    return _identity(row, "attack", "attack_settings", "attack_version", *judged, "adaptive")
-
-
-def _model(row: Row) -> str:
-    return _identity(row, "model", "weights_digest", "defense", "defense_settings", "defense_version")
-
-
-def _images(row: Row) -> str:
-    return _identity(row, "data", "split", "targets", "ids", "data_digest", "attack_under")
-
-
 def _threat(row: Row) -> str:
     return str(row["definition"]["threat"])
-
-
-def _identity(row: Row, *keys: str) -> str:
-    return json.dumps([row["definition"].get(key) for key in keys], sort_keys=True)
 
 
 def _access(row: Row) -> Access:
