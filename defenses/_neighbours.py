@@ -9,14 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustbench_local.linear import framed
+
 
 def weighted_mean(x: Tensor, reach: int, radius: int, scale: float, nearness: float = 0.0) -> Tensor:
     """sum_t w_t x_t / sum_t w_t over offsets t = (i, j) up to reach; w_t = exp(-scale d_t - nearness (i^2 + j^2)).
 
     d_t sums the squared differences of the patches of that radius around both pixels, over all channels. Edges are
-    mirrored without repeating the edge itself: images must be larger than reach + radius.
+    mirrored without repeating the edge itself, in images smaller than reach + radius again and again.
     """
-    padded = F.pad(x.contiguous(), (reach + radius,) * 4, mode="reflect")
+    frame = reach + radius
+    if frame < min(x.shape[2:]):
+        padded = F.pad(x.contiguous(), (frame,) * 4, mode="reflect")
+    else:
+        padded = framed(x.contiguous(), frame, frame, "mirror")
     mean: Tensor = _WeightedMean.apply(padded, reach, radius, scale, nearness)  # type: ignore[no-untyped-call]
     return mean
 

@@ -19,7 +19,8 @@ from robustbench_local.train import Trainer
 class Denoiser(Preprocess):
     """Two strided convolutions down and two transposed ones up, beside one that keeps the detail, then a sigmoid.
 
-    (N, C, H, W) -> (N, C, H, W) in [0, 1]; H and W multiples of 4.
+    (N, C, H, W) -> (N, C, H, W) in [0, 1]. Images whose sides 4 does not divide are repeated at their lower and right
+    edges meanwhile.
     """
 
     surrogate = None  # type: ignore[assignment]
@@ -39,8 +40,11 @@ class Denoiser(Preprocess):
 
     def logits(self, x: Tensor) -> Tensor:
         """Of the pixels, before the sigmoid."""
+        height, width = x.shape[2:]
+        if height % 4 or width % 4:
+            x = F.pad(x, (0, -width % 4, 0, -height % 4), mode="replicate")
         out: Tensor = self.layers(x) + self.detail(x)
-        return out
+        return out[..., :height, :width]
 
 
 @dataclass(frozen=True)

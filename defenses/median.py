@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from defenses._wrapper import Wrapper, check
 from robustbench_local.blocks import blocks
 from robustbench_local.draws import Draws
+from robustbench_local.linear import framed
 
 Network = Sequence[tuple[tuple[int, int], frozenset[int]]]  # comparators, and the wires that are felt behind each
 _IN_CACHE = 2**17  # values of which a CPU keeps a few tensors close
@@ -44,7 +45,10 @@ class Median(Wrapper):
             return x
         before = self.size // 2
         after = self.size - 1 - before
-        padded = _mirrored(_mirrored(x, 2, before, after), 3, before, after)
+        if before <= min(x.shape[2:]):
+            padded = _mirrored(_mirrored(x, 2, before, after), 3, before, after)
+        else:
+            padded = framed(x, before, after, "reflect")
         picked: Tensor = _Pick.apply(padded, self.size)  # type: ignore[no-untyped-call]
         return picked
 

@@ -29,16 +29,26 @@ def filtering(length: int, weights: Tensor, edge: Edge) -> Tensor:
     edge, of a b c: "mirror" goes on b c, "reflect" (the edge repeated once) a b c, "nearest" a a a.
     """
     reach = len(weights) // 2
-    place = torch.arange(length)[:, None] + torch.arange(-reach, reach + 1)
-    if edge == "nearest":
-        place = place.clamp(0, length - 1)
-    elif edge == "mirror":
-        place = place % max(1, 2 * (length - 1))
-        place = torch.minimum(place, max(1, 2 * (length - 1)) - place)
-    else:
-        place = place % (2 * length)
-        place = torch.minimum(place, 2 * length - 1 - place)
+    place = _inside(torch.arange(length)[:, None] + torch.arange(-reach, reach + 1), length, edge)
     return torch.zeros(length, length, dtype=weights.dtype).scatter_add_(1, place, weights.expand(length, -1))
+
+
+def framed(x: Tensor, before: int, after: int, edge: Edge) -> Tensor:
+    """x (N, C, H, W) with so many more pixels above and left, and below and right; however small x is."""
+    for axis in (2, 3):
+        length = x.shape[axis]
+        place = torch.arange(-before, length + after, device=x.device)
+        x = x.index_select(axis, _inside(place, length, edge))
+    return x
+
+
+def _inside(place: Tensor, length: int, edge: Edge) -> Tensor:
+    """Which of the pixels 0 .. length - 1 is to be seen at these places, outside as well."""
+    if edge == "nearest":
+        return place.clamp(0, length - 1)
+    around, again = (max(1, 2 * length - 2), 0) if edge == "mirror" else (2 * length, 1)
+    place = place % around
+    return torch.minimum(place, around - again - place)
 
 
 def gaussian(length: int, sigma: float, edge: Edge, truncate: float = 4.0) -> Tensor:

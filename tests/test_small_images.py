@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy import ndimage
+from torch import Tensor, nn
 
+from defenses.bilateral import Bilateral
+from defenses.median import Median
+from defenses.non_local_means import NonLocalMeans
 from robustbench_local.corruption import SEVERITIES, Corruption
+from robustbench_local.defense import call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, PluginError
 from robustbench_local.evaluate import evaluate
-from robustbench_local.plugins import ATTACKS, find_attack, listing
+from robustbench_local.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
+from robustbench_local.train import Blank
 
-SIZES = [(1, 1), (1, 2), (1, 9), (9, 1), (2, 2), (3, 3), (2, 5), (5, 7), (65, 3), (28, 29)]
+SMALL = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 6)]
+SIZES = [*SMALL, (1, 2), (3, 3), (65, 3), (28, 29)]
 CORRUPTIONS = {
     row.name: attack
     for row in listing(ATTACKS)
@@ -80,3 +88,51 @@ def test_what_is_no_image_is_an_error_and_no_robustness() -> None:
         evaluate(net, x, y, Nothing(), "none")
     with pytest.raises(PluginError, match=r"Cropped .* makes images \(1, 1, 4, 4\) of images \(3, 1, 4, 4\)"):
         Cropped().apply(x, Draws(0, torch.arange(3)))
+
+
+class AnySize(nn.Module):
+    """The mean of what a convolution sees: a network for images of any size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
+        self.classes = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.classes(self.conv(x).relu().mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("name", [row.name for row in listing(DEFENSES)])
+def test_a_defense_answers_for_images_of_any_size_and_has_gradients_there(name: str) -> None:
+    for size in SMALL:
+        for channels in (1, 3):
+            x = images(channels, size).requires_grad_()
+            try:
+                model = find_defense(name).build(AnySize(channels), Blank(), Draws(0, torch.arange(1))).eval()
+                logits = call(model, x, Draws(0, torch.arange(3)))
+            except ConfigError as error:
+                assert "pixels" in str(error)
+                continue
+            assert len(logits) == 3 and logits.isfinite().all(), size
+            assert torch.autograd.grad(logits.sum(), x)[0].isfinite().all(), size
+
+
+@pytest.mark.parametrize("size", SMALL)
+def test_windows_larger_than_the_image_see_it_mirrored_again_and_again(size: tuple[int, int]) -> None:
+    """As SciPy pads it; and as the same filter sees the middle of an image that was mirrored before."""
+    x = images(3, size).double()
+    found = Median(7).apply(x, None)
+    for image, seen in zip(x.flatten(0, 1).numpy(), found.flatten(0, 1).numpy(), strict=True):
+        assert (ndimage.median_filter(image, 7, mode="reflect") == seen).all()
+    reach = 16
+    wide = torch.from_numpy(np.pad(x.numpy(), [(0, 0), (0, 0), (reach, reach), (reach, reach)], mode="reflect"))
+    for denoise in (Bilateral(window=9), NonLocalMeans(window=13, patch=5), NonLocalMeans(window=13, space="lab")):
+        middle = denoise.apply(wide, None)[..., reach : reach + size[0], reach : reach + size[1]]
+        assert torch.allclose(denoise.apply(x, None), middle, atol=1e-9)
+
+
+def test_a_denoiser_gives_an_image_of_the_size_it_was_given() -> None:
+    front = find_defense("autoencoder").build(AnySize(1), Blank(), Draws(0, torch.arange(1))).steps[0]
+    for size in [*SIZES, (28, 28)]:
+        assert front(images(1, size)).shape[2:] == size

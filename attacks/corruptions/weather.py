@@ -18,7 +18,7 @@ from attacks.corruptions._sampling import zoomed
 from attacks.corruptions.blur import along, blurred
 from robustbench_local.corruption import Corruption, rounded, truncated
 from robustbench_local.draws import Draws
-from robustbench_local.linear import separable
+from robustbench_local.linear import framed, separable
 
 _MUD, _WATER = (63 / 255, 42 / 255, 20 / 255), (175 / 255, 238 / 255, 238 / 255)
 _ICE = (0.80, 0.91, 1.0)
@@ -160,7 +160,8 @@ def _tint(x: Tensor, colour: tuple[float, float, float]) -> Tensor:
 def _relief(x: Tensor) -> Tensor:
     """(N, 1, H, W) in 0 .. 255: light on drops x, like it, from how far each pixel is from a drop's edge."""
     far = _mean_of_nine(chamfer(canny_8_bit(x, low=50, high=150), _FAR)).floor()
-    lit = F.conv2d(_framed(_equalised(far)), x.new_tensor([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])[None, None])
+    slope = x.new_tensor([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+    lit = F.conv2d(framed(_equalised(far), 1, 1, "mirror"), slope[None, None])
     return _mean_of_nine(lit.clamp(0, 255)).round()
 
 
@@ -195,11 +196,4 @@ def chamfer(edges: Tensor, most: int) -> Tensor:
 
 
 def _mean_of_nine(x: Tensor) -> Tensor:
-    return F.avg_pool2d(_framed(x), 3, stride=1)
-
-
-def _framed(x: Tensor) -> Tensor:
-    """x (N, 1, H, W) with one more pixel on each side: mirrored, the edge not repeated (a side of 1 has only that)."""
-    height, width = x.shape[2:]
-    x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
-    return F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+    return F.avg_pool2d(framed(x, 1, 1, "mirror"), 3, stride=1)
