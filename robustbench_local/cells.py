@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from robustbench_local.arguments import Counting
 from robustbench_local.attack import Attack
 from robustbench_local.conf import reading
 from robustbench_local.conf.schema import GridConfig, ModelConfig
@@ -33,7 +34,7 @@ class Cell:
     attack: Attack
     threat: ThreatModel
     seed: int
-    count: str
+    count: Counting
     adaptive: bool = True
     n: int | None = None  # images, where its attack is given fewer than the grid has
     eot: int = EOT  # of a random model: the draws per query

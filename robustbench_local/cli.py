@@ -184,7 +184,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _gallery(options: argparse.Namespace) -> int:
-    from robustbench_local.grid import pick_device
+    from robustbench_local.devices import pick_device
     from robustbench_local.report.gallery import write_gallery
     from robustbench_local.report.results import Results
     from robustbench_local.workshop import Workshop

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.arguments import OneAttack, Seed, Threat, checked
 from robustbench_local.attack import Attack
-from robustbench_local.errors import ConfigError, DataError
+from robustbench_local.errors import ConfigError, DataError, ModelError
 from robustbench_local.judge import Judge, Verdict
 from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import check_images
+from robustbench_local.settings import check_fields
 from robustbench_local.store import fingerprint
 from robustbench_local.threat import ThreatModel
 
@@ -34,9 +36,10 @@ class Tensors:
         return self.x[rows]
 
 
+@checked()
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, attack: str | Attack = "pgd", threat: str | ThreatModel = "linf:8/255",
-    seed: int = 0, *, attacker: tuple[Tensor, Tensor] | None = None, **settings: Any,
+    model: nn.Module, x: Tensor, y: Tensor, attack: OneAttack = "pgd", threat: Threat = "linf:8/255",
+    seed: Seed = 0, *, attacker: tuple[Tensor, Tensor] | None = None, **settings: Any,
 ) -> Verdict:  # fmt: skip
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
 
@@ -44,21 +47,26 @@ def evaluate(
     attacker: images and labels that an attack may learn from (a substitute's seeds), none of them among x.
     Raises DataError, ModelError, ThreatError, ConfigError or PluginError, each naming the value and the likely cause.
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model is {type(model).__name__}: give an nn.Module (load_model gives one for a name)")
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise DataError(f"x is {type(x).__name__}, y is {type(y).__name__}: give torch tensors (torch.from_numpy)")
     check_images(x, y)
     judging = {name: settings.pop(name) for name in tuple(settings) if name in JUDGE_SETTINGS}
     if isinstance(attack, Attack):
         if settings:
             raise ConfigError(f"{', '.join(settings)}: settings of an attack that is built already; give them to it")
+        check_fields(attack)
     else:
-        attack = find_attack(attack, settings)
-    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
-    images = named_by_content(x.to(device), y.to(device))
+        attack = find_attack(attack, settings, JUDGE_SETTINGS)
+    device = home(model, x)
+    images = named_by_content(x.detach().to(device), y.to(device))
     own = None if attacker is None else _not_judged(*attacker, images)
     return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own)
+
+
+def home(model: nn.Module, x: Tensor) -> torch.device:
+    """Where the model is, and images go; x's place where it has no tensors. ModelError where it has no weights yet."""
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
+    if device.type == "meta":
+        raise ModelError("the model's weights are on the meta device, where tensors hold no values: load them first")
+    return device
 
 
 def named_by_content(x: Tensor, y: Tensor) -> Tensors:
@@ -68,10 +76,8 @@ def named_by_content(x: Tensor, y: Tensor) -> Tensors:
 
 def _not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
     """The attacker's images, with ids of their own. DataError where any is among the judged."""
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise DataError(f"attacker is ({type(x).__name__}, {type(y).__name__}): give torch tensors (images, labels)")
     check_images(x, y)
-    x = x.to(images.x)
+    x = x.detach().to(images.x)
     shared = int(torch.isin(fingerprint(x), fingerprint(images.x)).sum()) if x.shape[1:] == images.x.shape[1:] else 0
     if shared:
         raise DataError(f"{shared} of the attacker's {len(x)} images are among those judged: give training images")

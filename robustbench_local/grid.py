@@ -18,11 +18,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from robustbench_local.arguments import checked
 from robustbench_local.audit.beside import audit_and_keep
 from robustbench_local.audit.core import Status
 from robustbench_local.cells import Cell, as_list, read_config, resolve
 from robustbench_local.data import Images, open_data
 from robustbench_local.defense import call, is_stochastic, undefended
+from robustbench_local.devices import pick_device
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.judge import JUDGED, Verdict
@@ -41,7 +43,8 @@ _TRIAL = 32  # images in the batch that a dry run times
 _BLOCK = 4096  # images turned into floats at a time
 
 
-def run_grid(grid: str, *, report: Report | None = None, **overrides: Any) -> list[Row]:
+@checked()
+def run_grid(grid: str | Path, *, report: Report | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
     overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has
@@ -50,7 +53,7 @@ def run_grid(grid: str, *, report: Report | None = None, **overrides: Any) -> li
     Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
     rows cannot be written.
     """
-    opened = Grid(grid, overrides, report or Report())
+    opened = Grid(str(grid), overrides, report or Report())
     return opened.preview() if opened.config.dry_run else opened.run()
 
 
@@ -256,20 +259,6 @@ def _sensible(cells: list[Cell], model: nn.Module) -> list[Cell]:
     """
     chosen = [cell for cell in cells if cell.random_models or not is_stochastic(model)]
     return [cell for cell in chosen if cell.adaptive or undefended(model) is not None]
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA where there is one. ConfigError where the named device is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f'unknown device "{name}": auto, cpu, cuda or cuda:1') from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ConfigError(f"device {name} is not there: torch {torch.__version__} sees {count} GPUs")
-    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.arguments import Aim, Count, Counting, Goals, Precision, Seed
 from robustbench_local.attack import Attack
 from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import Corruption
@@ -22,14 +23,13 @@ from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
 from robustbench_local.search import Found, Search, answers, leads
+from robustbench_local.settings import fit_fields
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
 JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
 EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
 BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
-PRECISIONS = ("float32", "fast", "float64")
-COUNTS = ("all", "last")
 
 
 @dataclass(frozen=True)
@@ -111,32 +111,23 @@ class Judge:
     attack: on the undefended part alone, to its end, as one who knows of no defense would.
     """
 
-    seed: int = 0
-    targets: str | Tensor | None = None
-    budget: int | None = None
-    batch_size: int | None = None
-    precision: str = "float32"
-    count: str = "all"
-    eot: int = EOT
-    draws: int = DRAWS
+    seed: Seed = 0
+    targets: Aim | Goals | None = None
+    budget: Count | None = None
+    batch_size: Count | None = None
+    precision: Precision = "float32"
+    count: Counting = "all"
+    eot: Count = EOT
+    draws: Count = DRAWS
     adaptive: bool = True
     attack_under: str | None = None
 
     def __post_init__(self) -> None:
+        fit_fields(self)
         if self.attack_under is not None:
             Under.parse(self.attack_under)
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f'precision "{self.precision}" is unknown: one of {", ".join(PRECISIONS)}')
-        if self.count not in COUNTS:
-            raise ConfigError(f'count "{self.count}" is unknown: one of {", ".join(COUNTS)}')
         if self.budget is not None and self.precision == "fast":
             raise ConfigError("a budget is one search's, and fast may search twice: give it with precision=float32")
-        for name in ("budget", "batch_size", "eot", "draws"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}: it must be at least 1")
-        if isinstance(self.targets, str) and self.targets not in ("random", "least_likely"):
-            raise ConfigError(f'targets "{self.targets}" is unknown: "random", "least_likely" or int64 (N,)')
 
     def sees(self, images: Source) -> Source:
         """The images as they arrive."""

@@ -12,8 +12,8 @@ from robustbench_local.conf import reading
 from robustbench_local.conf.schema import MakeConfig, ZooConfig
 from robustbench_local.data import open_data
 from robustbench_local.defense import is_stochastic
+from robustbench_local.devices import pick_device
 from robustbench_local.errors import ConfigError
-from robustbench_local.grid import pick_device
 from robustbench_local.judge import Judge
 from robustbench_local.models import checkpoints, rebuild, zoo
 from robustbench_local.paths import cache_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -48,8 +48,10 @@ class Listed:
     error: str = ""
 
 
-def find_attack(name: str, settings: Mapping[str, Any] = _NONE) -> Attack:
+def find_attack(name: str, settings: Mapping[str, Any] = _NONE, others: Iterable[str] = ()) -> Attack:
     """The attack of that name with these settings; PluginError or ConfigError where there is none such.
+
+    others: names that mean something beside its settings, which an error may suggest.
 
     A name with a colon is one of a family: `foolbox:LinfPGD` is the plug-in `foolbox` with the field name="LinfPGD".
     A plug-in with a field `settings` takes there all that it is given, to check and hand on.
@@ -62,7 +64,7 @@ def find_attack(name: str, settings: Mapping[str, Any] = _NONE) -> Attack:
         if "name" not in defaults(kind):
             raise PluginError(f'unknown attack "{name}": "{plugin}" is one attack and not a family of them')
         settings = {"name": member} | dict(settings)
-    return construct(kind, settings, f'attack "{name}"')
+    return construct(kind, settings, f'attack "{name}"', others)
 
 
 def find_defense(name: str, settings: Mapping[str, Any] = _NONE) -> Defense:

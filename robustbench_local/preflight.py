@@ -17,6 +17,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
 
 REPEATS = 5  # forward passes by which randomness is measured
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SAMPLE = 64  # images in each of them
 
 
@@ -34,7 +35,11 @@ class Source(Protocol):
 
 def check_images(x: Tensor, y: Tensor) -> None:
     """Raise DataError unless x is float (N, C, H, W) in [0, 1] without NaN and y int64 (N,)."""
-    if x.ndim != 4 or not x.is_floating_point():
+    for name, tensor in (("x", x), ("y", y)):
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            where = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+            raise DataError(f"{name} is {where}: give a dense tensor (to_dense makes one) that holds its values")
+    if x.ndim != 4 or x.dtype not in FLOATS:
         raise DataError(
             f"x is {x.dtype} of shape {tuple(x.shape)}: give float images (N, C, H, W) in [0, 1]"
             " (uint8 images: divide by 255; greyscale: add a channel axis)"
@@ -43,6 +48,8 @@ def check_images(x: Tensor, y: Tensor) -> None:
         raise DataError(f"y is {y.dtype} of shape {tuple(y.shape)} for {len(x)} images: give int64 labels (N,)")
     if not len(x):
         raise DataError("x holds no images: give at least one")
+    if not x.numel():
+        raise DataError(f"x is of shape {tuple(x.shape)} and holds no pixel: every side must be at least 1")
     if bool(x.isnan().any()):
         raise DataError(f"x holds {int(x.isnan().sum())} NaN values: every pixel must be a number in [0, 1]")
     low, high = x.aminmax()

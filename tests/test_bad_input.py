@@ -62,7 +62,17 @@ X, Y = dark()
         (X, nn.functional.one_hot(Y, 2), r"shape \(4, 2\) for 4 images"),
         (X, Y + 2, r"labels span 2 \.\. 2, the model knows classes 0 \.\. 1: wrong labels, or .* wrong number"),
         (X, Y - 1, r"labels span -1 \.\. -1"),
-        (np.zeros((4, 3, 4, 4)), Y, r"x is ndarray, .*\(torch\.from_numpy\)"),
+        (np.zeros((4, 3, 4, 4)), Y, r"x is an array of float64, shape \(4, 3, 4, 4\): .*torch\.from_numpy"),
+        (X.tolist(), Y, r"x is \[\[\[\[0\.4.*torch\.from_numpy"),
+        (X, Y.numpy(), r"y is an array of int64, shape \(4,\)"),
+        (X, [0, 0, 0, 0], r"y is \[0, 0, 0, 0\]: it must be a torch tensor"),
+        (X, Y.int(), r"y is torch.int32 .* int64 labels"),
+        (X.to_sparse(), Y, r"x is of layout torch.sparse_coo: give a dense tensor"),
+        (X.to("meta"), Y, r"x is on the meta device"),
+        (X.to(torch.complex64), Y, r"x is torch.complex64"),
+        (X.to(torch.float8_e4m3fn), Y, r"x is torch.float8_e4m3fn"),
+        (X[:, :, :0], Y, r"x is of shape \(4, 3, 0, 4\) and holds no pixel"),
+        (X[:, :0], Y, r"x is of shape \(4, 0, 4, 4\) and holds no pixel"),
     ],
 )
 def test_bad_images_and_labels(x: Tensor, y: Tensor, says: str) -> None:
@@ -120,8 +130,11 @@ def test_models_that_return_no_logits(answer: Callable[[Tensor], Tensor], says: 
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(ConfigError, match=r"model is function: give an nn\.Module"):
-        evaluate(lambda x: x, X, Y, "fgsm")  # type: ignore[arg-type]
+    for model, what in ((lambda x: x, "the function <lambda>"), (Brightness, "the class Brightness"), (None, "None")):
+        with pytest.raises(ConfigError, match=rf"model is {what}: it must be an nn\.Module \(load_model"):
+            evaluate(model, X, Y, "fgsm")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="the meta device, where tensors hold no values"):
+        evaluate(nn.Sequential(nn.Flatten(), nn.Linear(48, 2, device="meta")), X, Y, "fgsm")
 
 
 def test_probabilities_are_warned_of_and_flagged() -> None:
@@ -184,11 +197,44 @@ def test_a_large_ball_is_granted_to_who_asks() -> None:
         ({"loss": "dlr"}, ConfigError, "dlr loss needs 3 classes or more, the model has 2: use margin"),
         ({"attack": "pgd", "sparsity": 0.0}, ConfigError, "sparsity is 0.0"),
         ({"attack": PGD(), "steps": 3}, ConfigError, "steps: settings of an attack that is built already"),
-        ({"precision": "half"}, ConfigError, 'precision "half" is unknown: one of float32, fast, float64'),
-        ({"count": "some"}, ConfigError, 'count "some" is unknown'),
-        ({"budget": 0}, ConfigError, "budget is 0: it must be at least 1"),
+        ({"precision": "half"}, ConfigError, "precision is 'half': it must be float32 or fast or float64"),
+        ({"count": "some"}, ConfigError, "count is 'some': it must be all or last"),
+        ({"count": None}, ConfigError, "count is None"),
+        ({"budget": 0}, ConfigError, "budget is 0: it must be a whole number, at least 1"),
+        ({"budget": float("nan")}, ConfigError, "budget is nan"),
+        ({"budget": float("inf")}, ConfigError, "budget is inf"),
+        ({"budget": -3}, ConfigError, "budget is -3"),
+        ({"budget": 10.0}, ConfigError, "budget is 10.0"),
+        ({"budget": True}, ConfigError, "budget is True"),
+        ({"bugdet": 3}, ConfigError, 'no setting "bugdet" .did you mean "budget"'),
         ({"batch_size": 0}, ConfigError, "batch_size is 0"),
-        ({"targets": "nearest"}, ConfigError, 'targets "nearest" is unknown'),
+        ({"eot": 0}, ConfigError, "eot is 0"),
+        ({"draws": "3"}, ConfigError, "draws is '3'"),
+        ({"adaptive": "no"}, ConfigError, "adaptive is 'no': it must be true or false"),
+        ({"seed": "abc"}, ConfigError, r"seed is 'abc': it must be a whole number in \[0, "),
+        ({"seed": -1}, ConfigError, "seed is -1"),
+        ({"seed": 2**63}, ConfigError, "seed is 9223372036854775808"),
+        ({"seed": True}, ConfigError, "seed is True"),
+        ({"seed": None}, ConfigError, "seed is None"),
+        ({"targets": "nearest"}, ConfigError, "targets is 'nearest': it must be random or least_likely or a class for"),
+        ({"targets": "randon"}, ConfigError, 'did you mean "random"'),
+        ({"targets": 1}, ConfigError, "targets is 1: it must be"),
+        ({"targets": [1, 1, 1, 1.5]}, ConfigError, r"targets is \[1, 1, 1, 1.5\]"),
+        ({"targets": torch.ones(4)}, ConfigError, r"targets is a tensor of torch.float32, shape \(4,\)"),
+        ({"targets": [1, 1]}, ConfigError, r"targets are of shape \(2,\) for 4 images"),
+        ({"targets": [[1], [1, 1]]}, ConfigError, "targets is"),
+        ({"attack": ["pgd"]}, ConfigError, r"attack is \['pgd'\]: it must be one attack, by its name"),
+        ({"attack": PGD}, ConfigError, "attack is the class PGD: it must be one attack"),
+        ({"attack": None}, ConfigError, "attack is None"),
+        ({"attack": PGD(random_start="no")}, ConfigError, "random_start of PGD is .no.: it must be true or false"),  # type: ignore[arg-type]
+        ({"attack": PGD(step_size=float("nan"))}, ConfigError, "step_size of PGD is nan"),
+        ({"threat": ("linf", 0.3)}, ConfigError, r"threat is \('linf', 0.3\): it must be text such as .linf:8/255"),
+        ({"threat": None}, ConfigError, "threat is None"),
+        ({"threat": 0.3}, ConfigError, "threat is 0.3"),
+        ({"attacker": X}, DataError, "attacker is a tensor"),
+        ({"attacker": (X.numpy(), Y)}, DataError, r"attacker is \(an array of"),
+        ({"step_size": float("nan")}, ConfigError, "step_size of .* is nan"),
+        ({"steps": 2.0}, ConfigError, "steps of .* is 2.0: it must be a whole number"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], error: type[RobustBenchError], says: str) -> None:

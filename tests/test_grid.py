@@ -12,8 +12,9 @@ import torch
 
 from robustbench_local.cells import read_config, resolve
 from robustbench_local.conf import reading
+from robustbench_local.devices import pick_device
 from robustbench_local.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
-from robustbench_local.grid import Grid, pick_device, run_grid
+from robustbench_local.grid import Grid, run_grid
 from robustbench_local.making import make
 from robustbench_local.models import checkpoints, zoo
 from robustbench_local.paths import CACHE_VARIABLE

@@ -127,7 +127,7 @@ def test_judged_images_are_nobodys_own() -> None:
     mixed = torch.cat([POOL.x, JUDGED.x[4:6]]), torch.cat([POOL.labels, JUDGED.labels[4:6]])
     with pytest.raises(DataError, match=r"2 of the attacker's 52 images"):
         evaluate(network(), JUDGED.x, JUDGED.labels, Learner(), LINF, attacker=mixed)
-    with pytest.raises(DataError, match="give torch tensors"):
+    with pytest.raises(DataError, match=r"attacker is .*an array of float32.* must be .a torch tensor"):
         evaluate(network(), JUDGED.x, JUDGED.labels, Learner(), LINF, attacker=(POOL.x.numpy(), POOL.labels))
 
 

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.arguments import Count, Seed, Threat, checked
 from robustbench_local.attack import Attack
 from robustbench_local.audit import convergence, gradients, orderings, reporting, setup, training
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.core import Check, Finding, Status
 from robustbench_local.audit.subject import Effort, Subject
-from robustbench_local.errors import ConfigError, RobustBenchError
+from robustbench_local.errors import RobustBenchError
+from robustbench_local.evaluate import home
 from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.preflight import check_images
 from robustbench_local.threat import ThreatModel
@@ -32,9 +34,10 @@ CHECKS: tuple[Check, ...] = (
 )  # fmt: skip
 
 
+@checked()
 def audit(
-    model: nn.Module, x: Tensor, y: Tensor, threat: str | ThreatModel = "linf:8/255", *, attack: Attack | None = None,
-    seed: int = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: int | None = None,
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat = "linf:8/255", *, attack: Attack | None = None,
+    seed: Seed = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: Count | None = None,
     train: tuple[Tensor, Tensor] | None = None,
 ) -> Card:  # fmt: skip
     """Run every check on model, with images x (N, C, H, W) in [0, 1] and labels y (N,) -> its report card.
@@ -43,12 +46,10 @@ def audit(
     ("zoo:mnist/none"). classes: how many the data have; a model with one more logit may reject. train: images the
     model was trained on. Raises DataError, ModelError, ThreatError or ConfigError where nothing can be asked at all.
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model is {type(model).__name__}: give an nn.Module (load_model gives one for a name)")
     check_images(x, y)
     started = time.monotonic()
-    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), x.device)
-    x, y = x.to(device, torch.float32), y.to(device)
+    device = home(model, x)
+    x, y = x.detach().to(device, torch.float32), y.to(device)
     with as_deployed(model), full_float32(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a judge warns of is a finding here
         subject = Subject(

@@ -12,8 +12,8 @@ import torch
 from robustbench_local.audit import Card, Effort, Status, audit
 from robustbench_local.conf import reading
 from robustbench_local.data import open_data
+from robustbench_local.devices import pick_device
 from robustbench_local.files import whole_file
-from robustbench_local.grid import pick_device
 from robustbench_local.models import load_model, zoo_names
 from robustbench_local.plugins import find_attack
 from robustbench_local.settings import construct

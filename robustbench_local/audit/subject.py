@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local import losses
+from robustbench_local.arguments import Counting
 from robustbench_local.attack import Attack
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
@@ -146,7 +147,7 @@ class Subject:
 
     def run(
         self, attack: str | Attack, threat: ThreatModel | None = None, *, model: nn.Module | None = None, tag: str = "",
-        eot: int | None = None, count: str = "all", n: int | None = None, **settings: Any,
+        eot: int | None = None, count: Counting = "all", n: int | None = None, **settings: Any,
     ) -> Verdict | None:  # fmt: skip
         """The verdict on the attacked images (the first n of them), asked for once; None where no attack is possible.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from robustbench_local.arguments import Aim, Count, Counting, Precision, Range, Seed
+
+Severity = Annotated[int, Range(1, 5)]
 
 
 @dataclass(frozen=True)
@@ -44,24 +48,24 @@ class GridConfig:
     attacks: str | list[Any]
     threats: str | list[str] | dict[str, Any] = field(default_factory=list)
     defenses: str | list[Any] = "none"
-    severities: int | list[int] = field(default_factory=list)
+    severities: Severity | list[Severity] = field(default_factory=list)
     baseline: str | None = None
     attack_under: str | None = None
-    seeds: int | list[int] = 0
+    seeds: Seed | list[Seed] = 0
     n: int | None = None
     ids: str | list[int] | None = None
     sample: str | None = None
     split: str = "test"
     source: str | None = None
     device: str = "auto"
-    precision: str = "float32"
+    precision: Precision = "float32"
     adaptive: bool | list[bool] = True
-    count: str | list[str] = "all"
-    targets: str | None = None
-    budget: int | None = None
-    eot: int = 20
-    draws: int = 20
-    batch_size: int | None = None
+    count: Counting | list[Counting] = "all"
+    targets: Aim | None = None
+    budget: Count | None = None
+    eot: Count = 20
+    draws: Count = 20
+    batch_size: Count | None = None
     weights: str | None = None
     allow_pickle: bool = False
     allow_large: bool = False
@@ -98,7 +102,7 @@ class ZooConfig:
     architecture: str
     defense: str | dict[str, Any]
     schedule: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     threat: str | None = None
     verified: bool = True
 
@@ -113,8 +117,8 @@ class MakeConfig(ZooConfig):
     """
 
     attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
-    n: int | None = None
-    eot: int = 20
+    n: Count | None = None
+    eot: Count = 20
     source: str | None = None
     device: str = "auto"
     folder: str | None = None

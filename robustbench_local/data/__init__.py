@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from robustbench_local.arguments import Device, Seed, checked
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
 from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, fetch, open_cached
@@ -23,6 +23,7 @@ _BUNDLED_HINT = ' (the package holds only the first images: leave out source="bu
 _OWN_DATA = {"folder": read_image_folder, "arrays": read_arrays}
 
 
+@checked(DataError)
 def open_data(
     name: str,
     *,
@@ -31,8 +32,8 @@ def open_data(
     n: int | None = None,
     ids: Ids | None = None,
     sample: str | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
 ) -> Images:
     """Open a data set, or a part of it, as `Images`.
 
@@ -72,6 +73,7 @@ def open_data(
     return images
 
 
+@checked(DataError)
 def load_data(
     name: str,
     n: int | None = None,
@@ -80,8 +82,8 @@ def load_data(
     source: str | Path | None = None,
     ids: Ids | None = None,
     sample: str | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; see `open_data`."""
     data = open_data(name, split=split, source=source, n=n, ids=ids, sample=sample, seed=seed, device=device)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustbench_local.arguments import Device, Seed, checked
 from robustbench_local.defense import Defense
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ModelError, did_you_mean
@@ -26,7 +27,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-def build_model(architecture: str, *, seed: int = 0) -> nn.Module:
+@checked(ModelError)
+def build_model(architecture: str, *, seed: Seed = 0) -> nn.Module:
     """A fresh network, on the CPU and in training mode, whose weights depend on seed and nothing else.
 
     The global random state is left as it was. ModelError for an unknown architecture.
@@ -46,10 +48,11 @@ def rebuild(architecture: str, defense: Defense) -> nn.Module:
     return defense.build(build_model(architecture), Blank(), draws)
 
 
+@checked(ModelError)
 def load_model(
     spec: str,
     *,
-    device: str | torch.device = "cpu",
+    device: Device = "cpu",
     weights: str | Path | None = None,
     allow_pickle: bool = False,
 ) -> nn.Module:

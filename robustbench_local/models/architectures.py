@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustbench_local.arguments import Finite, Positive, checked
+from robustbench_local.errors import ConfigError
 from robustbench_local.models import defense_gan
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -40,8 +42,13 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def normalised(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Sequential:
-    """net behind a Normalise, so that it takes pixels in [0, 1]."""
+@checked()
+def normalised(net: nn.Module, mean: Sequence[Finite], std: Sequence[Positive]) -> nn.Sequential:
+    """net behind a Normalise, so that it takes pixels in [0, 1]. mean and std: a value per channel, in these units."""
+    if len(mean) != len(std) or not mean:
+        raise ConfigError(f"mean has {len(mean)} values and std {len(std)}: give one of each per channel")
+    if min(mean) > 1 and min(std) > 1:
+        raise ConfigError(f"mean {mean} and std {std} look like grey levels of 0 .. 255: divide both by 255")
     return nn.Sequential(OrderedDict(normalise=Normalise(mean, std), net=net))
 
 
