@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from robustbench_local.data import load_data, open_data
-from robustbench_local.data.bundled import BUNDLED_COUNTS, FOLDER, read_bundled, write_bundled
+from robustbench_local.data.bundled import BUNDLED_COUNTS, DIGESTS, FOLDER, read_bundled, write_bundled
 from robustbench_local.data.cache import cached
 from robustbench_local.data.catalogue import CIFAR10, KNOWN, MNIST
+from robustbench_local.errors import DataError
 
 PINNED = {
     ("mnist", "test_images"): "f8f3c5a608a9f7d4bd5e9d69b90c53932b8b99371d9db26121b42f62f3abcd56",
@@ -52,6 +54,8 @@ def test_a_sprite_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("robustbench_local.data.bundled.FOLDER", tmp_path)
     images = np.random.default_rng(0).integers(0, 9, (40, 3, 32, 32), dtype=np.uint8)
     labels = np.arange(40, dtype=np.uint8)
+    own = ("test_images", images), ("test_labels", labels)
+    monkeypatch.setitem(DIGESTS, "cifar10", {key: hashlib.sha256(array).hexdigest() for key, array in own})
     write_bundled("cifar10", {"test_images": images, "test_labels": labels}, tmp_path)
     found = read_bundled.__wrapped__("cifar10")
     np.testing.assert_array_equal(found["test_images"], images)
@@ -63,3 +67,20 @@ def test_the_bundle_is_small_and_says_where_it_comes_from():
     text = (FOLDER / "PROVENANCE.txt").read_text(encoding="utf-8")
     for data_set in KNOWN.values():
         assert data_set.provenance in text and data_set.npm_package in text
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "swap"])
+@pytest.mark.parametrize("name", ["mnist_test.webp", "mnist_test_labels.npy"])
+def test_a_damaged_bundle_is_named(tmp_path, monkeypatch, name, damage):
+    for file in FOLDER.glob("mnist*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr("robustbench_local.data.bundled.FOLDER", tmp_path)
+    read_bundled.__wrapped__("mnist")
+    file = tmp_path / name
+    content = bytearray(file.read_bytes())
+    content[-300] ^= 1
+    other = tmp_path / name.replace("test", "train")
+    damaged = {"flip": content, "cut": content[:-50], "empty": b"", "swap": other.read_bytes()}
+    file.write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=rf"{name} is damaged"):
+        read_bundled.__wrapped__("mnist")

@@ -334,6 +334,104 @@ def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, damage):
     assert_same(cached(small), arrays)
 
 
+@pytest.fixture
+def filled(tmp_path, monkeypatch):
+    """A cache made of a folder that can be asked again."""
+    small, arrays = tiny(MNIST, monkeypatch)
+    write_mnist(tmp_path / "root", arrays)
+    monkeypatch.setenv("ROBUSTBENCH_LOCAL_DATA_SOURCE", str(tmp_path / "root"))
+    fetch(["mnist"])
+    return small, arrays
+
+
+@pytest.mark.parametrize("key", ["test_images", "test_labels"])
+def test_a_byte_that_changed_in_the_cache_is_found_named_and_made_good(filled, key, capsys):
+    """A row made of it would be wrong under a digest of its own, which nobody has anything to compare with."""
+    small, arrays = filled
+    file = data_folder(small) / f"{key}.npy"
+    right = open_data("mnist").digest
+    content = bytearray(file.read_bytes())
+    for place in (-1, -3):  # the second while the process remembers the first verdict
+        content[place] ^= 1
+        file.write_bytes(content)
+        assert open_data("mnist").digest == right
+        assert f"{file} is damaged: it was renamed to {key}.npy.damaged" in capsys.readouterr().err
+        assert (data_folder(small) / f"{key}.npy.damaged").read_bytes() == content
+        assert_same(cached(small), arrays)
+        content = bytearray(file.read_bytes())
+
+
+def test_images_and_labels_in_another_order_are_damaged_too(filled, capsys):
+    small, arrays = filled
+    np.save(data_folder(small) / "test_labels.npy", arrays["test_labels"][::-1])
+    np.save(data_folder(small) / "test_images.npy", np.asfortranarray(arrays["test_images"][::-1]))
+    np.testing.assert_array_equal(open_data("mnist").pixels, arrays["test_images"])
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_only_the_split_that_is_opened_is_read_and_that_once(filled, monkeypatch):
+    small, _ = filled
+    for file in data_folder(small).iterdir():
+        os.utime(file, (1e9, 1e9))
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(cache.hashlib, "sha256", lambda content: hashed.append(len(content)) or sha256(content))
+    opened = [cache.open_cached(small, "test") for _ in "abc"]
+    assert hashed == [5, 5] and opened[0].keys() == {"test_images", "test_labels"}
+    (data_folder(small) / "train_images.npy").write_bytes(b"")
+    cache.open_cached(small, "test")  # does not concern it
+    assert len(hashed) == 2 and (data_folder(small) / "train_images.npy").exists()
+
+
+def test_a_damaged_cache_and_no_source_says_both(filled, monkeypatch, offline):
+    small, _ = filled
+    monkeypatch.delenv("ROBUSTBENCH_LOCAL_DATA_SOURCE")
+    monkeypatch.setattr(cache, "DOWNLOADS", {})
+    file = data_folder(small) / "test_labels.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"\7")
+    with pytest.raises(DataError, match=r"could not be had(.|\n)*damaged and is set aside: test_labels\.npy\.damaged"):
+        open_data("mnist")
+
+
+def damage(content, random):
+    at = int(random.integers(len(content)))
+    overwritten = content[:at] + random.bytes(4) + content[at + 4 :]
+    return [content[:at], overwritten, content[at:] + content[:at]][random.integers(3)]
+
+
+@pytest.mark.parametrize("below", ["gz", "raw", "tar", "batches"])
+def test_a_folder_of_damaged_sources_is_one_error_that_names_it(tmp_path, monkeypatch, below):
+    data_set = MNIST if below in ("gz", "raw") else CIFAR10
+    small, arrays = tiny(data_set, monkeypatch)
+    root = tmp_path / "root"
+    if data_set is MNIST:
+        write_mnist(root, arrays, below == "gz")
+    elif below == "batches":
+        write_cifar(root, cifar_batches(arrays, dump_now))
+    else:
+        root.mkdir()
+        write_tar(root / "cifar-10-python.tar.gz", cifar_batches(arrays, dump_now), "cifar-10-batches-py")
+    right = open_data(small.name, source=root).digest
+    file = sorted(root.iterdir())[0]
+    whole, random, refused = file.read_bytes(), np.random.default_rng(4), 0
+    for _ in range(40):
+        file.write_bytes(damage(whole, random))
+        try:
+            assert open_data(small.name, source=root).digest == right
+        except DataError:
+            refused += 1
+    assert refused > 20
+
+
+def test_a_source_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    _, arrays = tiny(MNIST, monkeypatch)
+    write_mnist(tmp_path / "root", arrays, zipped=True)
+    monkeypatch.setattr("robustbench_local.data.formats.LARGEST", 1 << 20)
+    (tmp_path / "root" / f"{IDX['test_images']}.gz").write_bytes(gzip.compress(bytes(1 << 21)))
+    with pytest.raises(DataError, match="unpacks to more than 1048576 bytes"):
+        open_data("mnist", source=tmp_path / "root")
+
+
 def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_path, monkeypatch):
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)

