@@ -15,15 +15,16 @@ from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, is_stochastic, noticed_writes, rejection
 from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError
+from robustbench_local.errors import AccessError, ConfigError, ThreatError
 from robustbench_local.known import Known
 from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.preflight import Source, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
-from robustbench_local.search import Found, Search, answers, leads
+from robustbench_local.search import Found, Search, leads
 from robustbench_local.settings import fit_fields
+from robustbench_local.snapshot import restored
 from robustbench_local.threat import ThreatModel
 
 DRAWS = 20  # fresh draws that judge a random model
@@ -154,10 +155,10 @@ class Judge:
         images = self.sees(images)
         report, known = report or Report(), known or Known()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
-        with as_deployed(model), full_float32(), noticed_writes() as wrote:
+        with as_deployed(model), full_float32(), noticed_writes() as wrote, restored(model) as before:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
-            draws = Draws(self.seed, images.ids, dtype=dtype)
+            draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
             checked = check_model(model, images, draws, dtype)  # anew: attacks may have changed it
             model, flags = checked.model, list(checked.flags)
@@ -185,6 +186,11 @@ class Judge:
                 report.advance(f"{name.lower()} {threat}", done / len(images))
             if checked.changed():
                 flags.append("changed")
+            if names := before.foreign(lambda: checked.ask_every_way(parts[-1].tensors["x_adv"])):
+                raise AccessError(
+                    f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
+                    " asks its oracle and touches nothing. The model is again what it was"
+                )
         if wrote and "writes_input" not in flags:
             flags.append("writes_input")
         for fault in parts[0].count:
@@ -213,7 +219,7 @@ class Judge:
         x = x.contiguous(memory_format=torch.channels_last)
         random, threat = is_stochastic(model), search.threat
         about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist()), self.draws
-        clean_answers = known.once(lambda: answers(model, x, draws.stream("clean"), self.draws), model, *about)
+        clean_answers = known.once(lambda: search.answers(model, x, draws.stream("clean"), self.draws), model, *about)
         rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
@@ -229,11 +235,11 @@ class Judge:
         inside = threat.contains(x_adv, x)
         x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
         inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
-        reached = answers(model, x_adv, draws.stream("verdict"), self.draws)
+        reached = search.answers(model, x_adv, draws.stream("verdict"), self.draws)
         moved = (rounded != x_adv).flatten(1).any(1)  # no corruption's: they have 256 levels already
         reached_8bit = reached.clone()
         if moved.any():
-            reached_8bit[moved] = answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
+            reached_8bit[moved] = search.answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
         attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
         stands = search.leads(model, attacked, goal, seen, x) < 0
         attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)

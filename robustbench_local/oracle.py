@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import copy
 from enum import IntEnum
 
 import torch
@@ -30,6 +32,9 @@ class Access(IntEnum):
 class Oracle:
     """The attacker's only way to the model, for one batch of clean images x (N, C, H, W) and labels y (N,).
 
+    Nothing of it can be set, what it hands out are copies, and no attribute of it is the model. Python has no walls:
+    who climbs over is found out afterwards, by `received` beside the meter and by the state of the model (snapshot).
+
     targeted: y is the class to reach. eot: forward passes averaged per query of a random model. budget: forward
     passes per sample; a sample that cannot pay for a whole query freezes: it is not asked, its gradient is zero.
     every_iterate: remember any in-ball success among all queries; otherwise only those handed to `submit`.
@@ -41,29 +46,56 @@ class Oracle:
     K + 1: the class to reach must beat the rejection too.
     """
 
+    threat: ThreatModel
+    targeted: bool
+    stochastic: bool
+    eot: int
+    width: int
+    _answer: Callable[[Tensor, Draws | None], Tensor]
+    _received: Callable[[], int]
+    _access: Access
+    _x: Tensor
+    _y: Tensor
+    _draws: Draws
+    _chunk: int
+    _joins: bool
+    _every_iterate: bool
+    _ledger: Ledger
+    _rows: Tensor | None  # which rows of the ledger this view stands for; None: all
+    _ones: Tensor  # as many, where there are rows
+
     def __init__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, access: Access, draws: Draws, *,
         targeted: bool = False, eot: int = 1, budget: int | None = None, every_iterate: bool = True,
         minimises: bool = False, chunk: int = 1024, width: int = 256,
     ) -> None:  # fmt: skip
-        self._model, self._x, self._y, self.threat, self.access = model, x, y, threat, access
-        self._draws, self.targeted, self._chunk, self.width = draws, targeted, chunk, width
-        self.stochastic = is_stochastic(model)
-        self.eot = eot if self.stochastic else 1
-        self._joins = rejection(model) is Rejection.DETECTION and not targeted
-        self._every_iterate = every_iterate
-        self._ledger = Ledger(x, threat, budget, stochastic=self.stochastic, minimises=minimises)
-        self._rows: Tensor | None = None  # which rows of the ledger this view stands for; None: all
-        self._ones: Tensor  # as many, where there are rows
+        random = is_stochastic(model)
+        answer, received = _sealed(model)
+        self.__dict__.update(
+            _answer=answer, _received=received, _x=x.clone(), _y=y.clone(), threat=copy(threat), _access=access,
+            _draws=draws, targeted=targeted, _chunk=chunk, width=width, stochastic=random, eot=eot if random else 1,
+            _joins=rejection(model) is Rejection.DETECTION and not targeted, _every_iterate=every_iterate,
+            _ledger=Ledger(x, threat, budget, stochastic=random, minimises=minimises), _rows=None,
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AccessError(f"an attack set {name} of its oracle, which it may only ask (narrowed() lowers its access)")
 
     def __getitem__(self, rows: Tensor) -> Oracle:
         """The same meter and memory, for these samples (indices, where one may come more than once, or a mask)."""
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__)
         everyone = torch.arange(len(self._ledger.fallen), device=self._x.device) if self._rows is None else self._rows
-        view._rows = everyone[rows]
-        view._ones = torch.ones_like(view._rows)
-        view._x, view._y, view._draws = self._x[rows], self._y[rows], self._draws[rows]
+        mine = everyone[rows]
+        return self._but(
+            _rows=mine, _ones=torch.ones_like(mine), _x=self._x[rows], _y=self._y[rows], _draws=self._draws[rows]
+        )
+
+    def narrowed(self, access: Access) -> Oracle:
+        """The same meter and memory, with this access where that is less."""
+        return self._but(_access=min(self._access, access))
+
+    def _but(self, **other: object) -> Oracle:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, **other)
         return view
 
     def __len__(self) -> int:
@@ -171,6 +203,16 @@ class Oracle:
         return {name: self._mine(values) for name, values in self._ledger.notes.items()}
 
     @property
+    def access(self) -> Access:
+        """What it answers."""
+        return self._access
+
+    @property
+    def received(self) -> int:
+        """How many images the model was given through this oracle, whatever the meter says."""
+        return self._received()
+
+    @property
     def classes(self) -> int:
         """K, from the shape of one output; no query is counted."""
         if self._ledger.classes is None:
@@ -223,9 +265,7 @@ class Oracle:
 
     def submit(self, x_adv: Tensor) -> None:
         """Hand in the end of a restart. It counts even where not every iterate does; one query per sample."""
-        judged = self[torch.arange(len(self), device=self._x.device)]
-        judged._every_iterate = True
-        judged._ask(x_adv)
+        self._but(_every_iterate=True)._ask(x_adv)
 
     def best(self, x_adv: Tensor) -> Tensor:
         """What was remembered, where there is something to remember; x_adv elsewhere."""
@@ -241,7 +281,7 @@ class Oracle:
             )
 
     def _mine(self, whole: Tensor) -> Tensor:
-        return whole if self._rows is None else whole[self._rows]
+        return whole.clone() if self._rows is None else whole[self._rows]
 
     def _add(self, forwards: int, backwards: int) -> None:
         for meter, spent in ((self._ledger.forwards, forwards), (self._ledger.backwards, backwards)):
@@ -301,7 +341,7 @@ class Oracle:
 
     def _forward(self, x: Tensor, draws: Draws | None, y: Tensor | None = None) -> Tensor:
         """Logits of images x (M, C, H, W) whose samples are of classes y (M,), by default this view's own."""
-        out = call(self._model, x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
+        out = self._answer(x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
         return joined(out, self._y if y is None else y) if self._joins else out
 
     def _lead(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
@@ -310,6 +350,18 @@ class Oracle:
     def _remember(self, x_adv: Tensor, lead: Tensor) -> None:
         if self._every_iterate:
             self._ledger.remember(x_adv, lead, self._x, self._rows)
+
+
+def _sealed(model: nn.Module) -> tuple[Callable[[Tensor, Draws | None], Tensor], Callable[[], int]]:
+    """(the model as a function, how many images that was given so far)."""
+    count = 0
+
+    def answer(x: Tensor, draws: Draws | None) -> Tensor:
+        nonlocal count
+        count += len(x)
+        return call(model, x, draws)
+
+    return answer, lambda: count
 
 
 def joined(logits: Tensor, y: Tensor) -> Tensor:

@@ -77,6 +77,15 @@ class Checked:
         with torch.no_grad(), kept_random_state(self.x.device):
             return _differ(call(self.model, self.x, self.draws), self.logits)
 
+    def ask_every_way(self, x_adv: Tensor) -> None:
+        """Ask as an attack and a judge do, for what this does to the model."""
+        with kept_random_state(self.x.device):
+            for x in (self.x, x_adv[: len(self.x)]):
+                with torch.no_grad():
+                    call(self.model, x, self.draws[: len(x)])
+                with torch.enable_grad():
+                    call(self.model, x.clone().requires_grad_(), self.draws[: len(x)])
+
 
 def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype) -> Checked:
     """Ask the model about the first images.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from robustbench_local.attack import Attack
 from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.errors import AccessError, ConfigError
 from robustbench_local.modes import has_bfloat16
 from robustbench_local.oracle import Access, Oracle, joined, lead
 from robustbench_local.preparing import prepared
@@ -54,6 +55,13 @@ class Found:
             self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
 
 
+@dataclass
+class Tally:
+    """Forward passes of a model, of all images together, that no attack is to pay for."""
+
+    forwards: int = 0
+
+
 @dataclass(frozen=True)
 class Search:
     """One attack within one threat, under a judge's settings. Search(...)(model, x, goal, draws) -> Found.
@@ -70,6 +78,7 @@ class Search:
     eot: int
     adaptive: bool
     width: int = 256  # images in one query for a gradient, at most
+    own: Tally = field(default_factory=Tally)  # what the judge and the search itself asked, beside the attack
 
     def prepare(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Search, tuple[int, int]]:
         """(the search with the attack as it runs on batches, forward and backward passes it took to become so).
@@ -78,7 +87,8 @@ class Search:
         """
         untargeted = replace(self, targeted=False)
         oracle = untargeted._oracle(model, x, y, draws.stream("prepare"))
-        ready = prepared(self.attack, oracle, x.clone(), y, self.threat, draws.stream("learn"))
+        ready = prepared(self.attack, oracle, x.clone(), y.clone(), copy(self.threat), draws.stream("learn"))
+        self._check_meter(oracle)
         return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
     def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
@@ -109,6 +119,13 @@ class Search:
             found.put(rows, Found.better(*both, worth[1] > worth[0]))
         return found
 
+    def answers(self, model: nn.Module, x: Tensor, draws: Draws, rounds: int = 1) -> Tensor:
+        """(N, R, K) logits; R is 1 unless the model is random, and then each of `rounds` draws is a fresh one."""
+        count = rounds if is_stochastic(model) else 1
+        self.own.forwards += count * len(x)
+        with torch.no_grad():
+            return torch.stack([call(model, x, draws.stream(k)) for k in range(count)], 1)
+
     def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
 
@@ -128,7 +145,7 @@ class Search:
 
     def _worth(self, model: nn.Module, found: Found, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
         """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
-        seen = answers(model, found.x_adv, draws.stream("worth"), self.eot)
+        seen = self.answers(model, found.x_adv, draws.stream("worth"), self.eot)
         lead = self.leads(model, seen, goal, found.x_adv, x).mean(1)
         inside = self.threat.contains(found.x_adv, x)
         if not self.attack.minimises:
@@ -143,7 +160,8 @@ class Search:
         if self.precision == "fast" and has_bfloat16(x.device) and not is_stochastic(model):
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, draws)
-            leads = self.leads(model, answers(model, quick.x_adv, draws.stream("verdict")), goal, quick.x_adv, x)[:, 0]
+            seen = self.answers(model, quick.x_adv, draws.stream("verdict"))
+            leads = self.leads(model, seen, goal, quick.x_adv, x)[:, 0]
             stands = (leads < 0) | ~self.threat.contains(quick.x_adv, x)
             if stands.any():
                 quick.put(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
@@ -153,25 +171,30 @@ class Search:
     def _attack(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
         oracle = self._oracle(model, x, goal, draws.stream("oracle"))
         start = x.clone(memory_format=torch.preserve_format)
-        x_adv = self.attack(oracle, start, goal, self.threat, draws.stream("attack"))
+        x_adv = self.attack(oracle, start, goal.clone(), copy(self.threat), draws.stream("attack"))
+        self._check_meter(oracle)
         if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
             name = type(self.attack).__name__
             raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
-        return Found(x_adv.detach().to(x), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
+        return Found(x_adv.detach().to(x).clone(), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
+
+    def _check_meter(self, oracle: Oracle) -> None:
+        """AccessError where the attack had more than the meter shows, but for the one image that tells a shape."""
+        metered, most = int(oracle.forwards.sum()), int(oracle.forwards.max()) if len(oracle) else 0
+        beside = oracle.received - metered
+        name = type(self.attack).__name__
+        if beside > 1:
+            raise AccessError(f"{name} was answered on {beside} images that are not on its meter")
+        if self.budget is not None and most > self.budget:
+            raise AccessError(f"{name} had {most} forward passes on one image, and the budget is {self.budget}")
+        self.own.forwards += max(0, beside)
 
     def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
         return Oracle(
             model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
             budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises, width=self.width,
         )  # fmt: skip
-
-
-def answers(model: nn.Module, x: Tensor, draws: Draws, rounds: int = 1) -> Tensor:
-    """(N, R, K) logits; R is 1 unless the model is random, and then each of `rounds` draws is a fresh one."""
-    count = rounds if is_stochastic(model) else 1
-    with torch.no_grad():
-        return torch.stack([call(model, x, draws.stream(k)) for k in range(count)], 1)
 
 
 def leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:

@@ -39,8 +39,7 @@ class Suite(Attack):
         ready = {}
         for name, member in self.members(threat.norm).items():
             mine = torch.arange(member.own_images, device=x.device)
-            view = oracle[mine]
-            view.access = min(oracle.access, member.access)
+            view = oracle[mine].narrowed(member.access)
             ready[name] = prepared(member, view, x[mine], y[mine], threat, draws[mine].stream(name))
         suite = replace(self)
         object.__setattr__(suite, "ready", ready)
@@ -57,8 +56,7 @@ class Suite(Attack):
             rows = (~oracle.done).nonzero()[:, 0]
             if not len(rows):
                 break
-            view = oracle[rows]
-            view.access = min(oracle.access, member.access)
+            view = oracle[rows].narrowed(member.access)
             found = member(view, x[rows], y[rows], threat, draws[rows].stream(name))
             known = (view.best(x_adv[rows]) == found).flatten(1).all(1)
             new = threat.contains(found, x[rows]) & ~view.done & ~known

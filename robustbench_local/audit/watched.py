@@ -18,9 +18,11 @@ from robustbench_local.oracle import Oracle
 class Watched(Oracle):
     """An oracle that writes down the loss of every gradient query, as (rows, values)."""
 
+    _diary: list[tuple[Tensor, Tensor]]
+
     def watch(self) -> list[tuple[Tensor, Tensor]]:
         """Begin a diary; every view of this oracle writes into it."""
-        self._diary: list[tuple[Tensor, Tensor]] = []
+        self.__dict__["_diary"] = []
         return self._diary
 
     def grad(self, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
