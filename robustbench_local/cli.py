@@ -21,12 +21,12 @@ from rich.table import Table
 from robustbench_local.errors import ConfigError, RobustBenchError
 from robustbench_local.progress import Terminal
 
-OK, FAILED, WRONG, INTERRUPTED, CUT_SHORT = 0, 1, 2, 130, 141
+OK, FAILED, WRONG, LOST, INTERRUPTED, CUT_SHORT = 0, 1, 2, 5, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 3 or 4 where an audit found a
-    model suspicious or broken.
+    model suspicious or broken; 5 where compare lost a cell.
 
     130 after Ctrl-C; 141 where whoever read the output left.
     """
@@ -74,10 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--into", type=Path, help="where to write; of one folder, into it")
     report.add_argument("--title", help="what the page is called, by default like its folder")
     report.set_defaults(do=_report)
-    compare = commands.add_parser("compare", help="what changed between two results folders; exit code 1: worse")
+    compare = commands.add_parser(
+        "compare", help="what changed between two results folders; exit code 1: worse",
+        description="Compare two results folders, cell by cell and image by image. Exit code 0: nothing is"
+        " significantly worse; 1: something is; 5: nothing is, but a cell of the first has no counterpart to compare"
+        " with.",
+    )  # fmt: skip
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--alpha", type=float, default=0.05, help="the risk of calling luck a change, over all cells")
+    compare.add_argument(
+        "--map", action="append", default=[], metavar="OLD=NEW", help="a model or defense that was renamed; repeatable"
+    )
+    compare.add_argument("--out", type=Path, help="a JSON file for what was found")
     compare.set_defaults(do=_compare)
     pack = commands.add_parser("pack", help="rows into one small archive; they are read from there as well")
     pack.add_argument("folders", nargs="+", type=Path)
@@ -166,12 +175,29 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from robustbench_local.report.compare import compare, show
+    from robustbench_local.files import whole_file
+    from robustbench_local.report.compare import compare, json_text
+    from robustbench_local.report.compare_text import show
     from robustbench_local.report.results import Results
 
-    changes = compare(Results.read([options.before]), Results.read([options.after]), options.alpha)
-    show(changes)
-    return FAILED if any(change.worse for change in changes) else OK
+    names = dict(map(_renaming, options.map))
+    if len(names) < len(options.map):
+        raise ConfigError(f"--map names something twice: {', '.join(options.map)}")
+    changes = compare(Results.read([options.before]), Results.read([options.after]), options.alpha, names)
+    show(changes, options.alpha)
+    if options.out is not None:
+        with whole_file(options.out) as file:
+            file.write(json_text(changes).encode())
+    if any(change.worse for change in changes):
+        return FAILED
+    return LOST if any(change.lost for change in changes) else OK
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not (old and equals and new):
+        raise ConfigError(f'--map "{text}": write OLD=NEW, the name before and the name after')
+    return old, new
 
 
 def _pack(options: argparse.Namespace) -> int:

@@ -12,6 +12,16 @@ from robustbench_local.store import Row, Store, row_key
 from robustbench_local.threat import ThreatModel
 
 SOMETIMES = ("adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "a_new_key")
+FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
+# for every key of a definition another value than a_row gives it; access and eps follow from these
+OTHER: dict[str, Any] = {
+    "data": "mnist", "split": "train", "data_digest": "e" * 64, "ids": "4:8", "model": "resnet",
+    "weights_digest": "v" * 64, "defense": "jpeg", "defense_settings": {"quality": 50}, "defense_version": 2,
+    "attack": "apgd", "attack_settings": {"steps": 40}, "attack_version": 2, "threat": "linf:4/255", "seed": 1,
+    "count": "last", "precision": "fast", "targets": "random", "budget": 100, "eot": 1, "draws": 5, "adaptive": False,
+    "attack_under": FOG, "attack_sources": {"zoo:mnist/none": "f" * 64}, "attacker_digest": "a" * 64,
+    "a_new_key": "of a later version",
+}  # fmt: skip
 
 
 def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:

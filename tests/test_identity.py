@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from rows import a_row
+from rows import OTHER, a_row
 
 from robustbench_local import identity
 from robustbench_local.report.corruption import corruption_tables
@@ -15,15 +13,6 @@ from robustbench_local.report.results import newest
 from robustbench_local.report.table import Table, robust_tables
 from robustbench_local.store import Row, row_key
 
-FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
-OTHER: dict[str, Any] = {
-    "data": "mnist", "split": "train", "data_digest": "e" * 64, "ids": "4:8", "model": "resnet",
-    "weights_digest": "v" * 64, "defense": "jpeg", "defense_settings": {"quality": 50}, "defense_version": 2,
-    "attack": "apgd", "attack_settings": {"steps": 40}, "attack_version": 2, "threat": "linf:4/255", "seed": 1,
-    "count": "last", "precision": "fast", "targets": "random", "budget": 100, "eot": 1, "draws": 5, "adaptive": False,
-    "attack_under": FOG, "attack_sources": {"zoo:mnist/none": "f" * 64}, "attacker_digest": "a" * 64,
-    "a_new_key": "of a later version",
-}  # fmt: skip
 BITS = [1, 0, 1, 1]
 
 

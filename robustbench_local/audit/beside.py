@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,6 +109,22 @@ def lowered(
     fell = [np.isin(ids, retry.fell) for audit in found for retry in audit.retries if key in retry.lowers]
     lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
     return lower
+
+
+def asked(
+    retry: Retry, audit: Audit, rows: Mapping[str, Row], robust: Callable[[Row], npt.NDArray[Any]],
+    ids: Callable[[Row], npt.NDArray[Any]],
+) -> npt.NDArray[Any] | None:  # fmt: skip
+    """Ids of the images that a retry of an audit asked about: the first that stood all rows of its threat.
+
+    rows by key. None where some of the audit's are not there, and nobody can tell.
+    """
+    if not rows.keys() >= {*audit.rows}:
+        return None
+    own = [rows[key] for key in audit.rows if rows[key]["definition"]["threat"] == retry.threat]
+    stood = np.logical_and.reduce([robust(row) for row in own])
+    found: npt.NDArray[Any] = ids(own[0])[stood][: retry.asked]
+    return found
 
 
 def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:

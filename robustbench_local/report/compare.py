@@ -1,165 +1,217 @@
-"""What changed between two results folders: the same cells, image by image."""
+"""What changed between two results folders: the same cells, image by image, by what their rows say."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
+import numpy.typing as npt
 
-from robustbench_local.errors import StoreError
+from robustbench_local import identity
+from robustbench_local.audit.beside import asked
+from robustbench_local.errors import ConfigError, StoreError
 from robustbench_local.metrics.paired import Paired, holm
 from robustbench_local.metrics.paired import compare as paired
+from robustbench_local.report.curve import clean_shares, mean_shares
+from robustbench_local.report.matching import Pair, pairs, renamed
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done
-from robustbench_local.report.text import DASH, percent, visible
 from robustbench_local.store import Row
 
-# What may differ between two runs of a cell: weights and versions are what a comparison is about, images are paired.
-_CELL = (
-    "data", "split", "model", "defense", "defense_settings", "attack", "attack_settings", "threat", "targets", "count",
-    "budget", "precision", "seed", "eot", "draws",
-)  # fmt: skip
-_LOOSE = tuple(key for key in _CELL if key not in ("defense_settings", "seed"))
+PARTS = ("attack", "worst case", "clean", "audit")
+LOST = ("only before", "failed after", "other data", "no image in common")
+
+Shares = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids (N,) and shares (N,) in [0, 1]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cell in both folders. before and after are robust accuracies in [0, 1], None where there is no result.
+    """One cell, worst case, clean accuracy or audit in both folders: `part` says which.
 
-    pair: what the images that both share say: those lost stood only before, those gained only after. p: of the paired
-    test (McNemar's exact one; of random models, sign flips), adjusted by Holm (1979) for the cells compared.
+    before, after: accuracies in [0, 1] on the images that both have, without what an audit felled; None where there is
+    no result. pair: what these images say: those lost stood only before, those gained only after. images: how many
+    either folder has. p: of the paired test (McNemar's exact one; of random models, sign flips), adjusted by Holm
+    (1979) for all that was tested. differs: what was made differently.
     """
 
+    part: str
     name: str
     what: str
     before: float | None = None
     after: float | None = None
     pair: Paired | None = None
     p: float | None = None
+    images: tuple[int, int] | None = None
+    differs: tuple[str, ...] = ()
 
     @property
     def worse(self) -> bool:
-        """Significantly less robust, or a result that is no longer there or cannot be compared."""
-        return self.what in ("worse", "only before", "failed after", "other data", "no image in common")
+        """Significantly less robust, or less accurate."""
+        return self.what == "worse"
+
+    @property
+    def lost(self) -> bool:
+        """A result that is no longer there, or that cannot be compared."""
+        return self.what in LOST
 
 
-def compare(before: Results, after: Results, alpha: float = 0.05) -> list[Change]:
-    """Every cell of two folders, in the order of their names. StoreError where they have no cell in common.
+def compare(
+    before: Results, after: Results, alpha: float = 0.05, names: Mapping[str, str] | None = None
+) -> list[Change]:  # fmt: skip
+    """Every cell of two folders, then the worst case over the attacks that both have, clean accuracy, and audits.
 
-    A cell of one folder meets that of the other with the same data, model, defense, attack and threat; weights and
-    versions may differ.
+    A cell is the same where all of its definition is, but for weights, versions and images; of the images, those that
+    both have are compared. Rows are compared as attacks left them, whatever an audit found afterwards. alpha: the risk
+    of calling luck a change, over all that is compared. names: {before: after} of models and defenses renamed since.
+    ConfigError for an alpha outside (0, 1) or a name that is not there; StoreError where there is no cell in common.
     """
-    pairs = _pairs(before.rows, after.rows)
-    if not any(old and new for _, old, new in pairs):
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha is {alpha}: the risk of calling luck a change must lie in (0, 1), as 0.05 does")
+    if names:
+        before = renamed(before, names)
+    found = pairs(before.rows, after.rows)
+    if not any(pair.before and pair.after for pair in found):
         raise StoreError(
             "the two folders have no cell in common: the same data, model, defense, attack and threat must be in both"
+            f" (before: {_models(before)}; after: {_models(after)}; --map OLD=NEW renames a model or a defense)"
         )
-    changes = [_change(name, old, new, before, after) for name, old, new in pairs]
+    both = _Both(before, after)
+    changes = [both.cell(pair) for pair in found]
+    met = [pair for pair, change in zip(found, changes, strict=True) if change.pair]
+    changes += [*both.worst_cases(met), *both.clean(met), *both.audits(met)]
     tested = [(place, change.pair) for place, change in enumerate(changes) if change.pair]
     for (place, pair), p in zip(tested, holm([pair.p for _, pair in tested]), strict=True):
         changes[place] = replace(changes[place], p=p, what=_word(pair, p, alpha))
     return changes
 
 
-def show(changes: Sequence[Change], console: Console | None = None) -> None:
-    """Print the changes, worst first."""
-    console = console or Console()
-    grid = Grid("cell", "images", "before", "after", "lost", "gained", "p", "", box=box.SIMPLE_HEAD)
-    for column in grid.columns[1:7]:
-        column.justify = "right"
-    for change in sorted(changes, key=lambda c: (not c.worse, c.p if c.p is not None else 1.0)):
-        style = "red" if change.worse else "green" if change.what == "better" else "dim"
-        figures = [percent(rate) if rate is not None else DASH for rate in (change.before, change.after)]
-        pair, lost, gained, p = DASH, DASH, DASH, DASH
-        if change.pair:
-            pair, lost, gained = (str(n) for n in (change.pair.n, change.pair.only_first, change.pair.only_second))
-            p = f"{change.p:.3g}"
-        grid.add_row(Text(change.name), pair, *figures, lost, gained, p, Text(change.what, style))
-    console.print(grid)
-    counts = {what: sum(c.what == what for c in changes) for what in dict.fromkeys(c.what for c in changes)}
-    console.print(
-        f"{len(changes)} cells: " + ", ".join(f"{count} {what}" for what, count in counts.items())
-        + ". Robust accuracy in % on the images that both have; p: exact McNemar test, adjusted by Holm."
-    )  # fmt: skip
+def json_text(changes: Sequence[Change]) -> str:
+    """All of them, for another program; accuracies in [0, 1]."""
+    return json.dumps({"changes": [asdict(change) for change in changes]}, indent=1) + "\n"
 
 
-def _pairs(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[str, Row | None, Row | None]]:
-    """(name, row before, row after); where settings are part of what changed, what is left over meets by name."""
-    found: list[tuple[Row | None, Row | None]] = []
-    left = [list(before), list(after)]
-    for keys in (_CELL, _LOOSE):
-        groups = [_grouped(rows, keys) for rows in left]
-        met: set[int] = set()
-        for key, old in groups[0].items():
-            new = groups[1].get(key, [])
-            if len(old) == len(new) == 1 or (keys is _CELL and new):
-                found.append((_newest(old), _newest(new)))
-                met |= {id(row) for row in (*old, *new)}
-        left = [[row for row in rows if id(row) not in met] for rows in left]
-    found += [(row, None) for row in left[0]] + [(None, row) for row in left[1]]
-    told = _telling([*before, *after])
-    return sorted(((_name(old or new, told), old, new) for old, new in found), key=lambda pair: pair[0])
+@dataclass(frozen=True)
+class _Both:
+    """Two folders and what is asked of them."""
 
+    before: Results
+    after: Results
 
-def _telling(rows: Iterable[Row]) -> dict[str, set[str]]:
-    """{attack: those of its settings that tell its rows apart}."""
-    values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        for key, value in row["definition"]["attack_settings"].items():
-            values[row["definition"]["attack"], key].add(str(value))
-    told: dict[str, set[str]] = defaultdict(set)
-    for (attack, key), found in values.items():
-        if len(found) > 1:
-            told[attack].add(key)
-    return told
-
-
-def _grouped(rows: Iterable[Row], keys: Sequence[str]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[json.dumps([row["definition"].get(key) for key in keys], sort_keys=True)].append(row)
-    return groups
-
-
-def _newest(rows: Sequence[Row]) -> Row:
-    """Where a folder holds a cell of several weights or image sets, the last good one speaks for it."""
-    return max(rows, key=lambda row: (row["status"] == "ok", row.get("created", "")))
-
-
-def _name(row: Row | None, told: dict[str, set[str]]) -> str:
-    assert row is not None
-    about = row["definition"]
-    own = [f"{key}={value}" for key, value in about["attack_settings"].items() if key in told[about["attack"]]]
-    attack = f"{about['attack']} ({', '.join(own)})" if own else about["attack"]
-    return visible(f"{about['data']} {about['threat']}, {about['model']} / {about['defense']}, {attack}")
-
-
-def _change(name: str, old: Row | None, new: Row | None, before: Results, after: Results) -> Change:
-    if not done(old) or not done(new):
+    def cell(self, pair: Pair) -> Change:
+        old, new = pair.before, pair.after
+        change = Change(PARTS[0], pair.name, "", _robust(old), _robust(new), differs=pair.differs)
+        if done(old) and done(new):
+            return self._paired(change, old, new, _standing(self.before, old), _standing(self.after, new))
         if done(old):
-            return Change(name, "failed after" if new else "only before", before=_robust(old))
+            return replace(change, what="failed after" if new else "only before")
         if done(new):
-            return Change(name, "failed before" if old else "only after", after=_robust(new))
-        return Change(name, "failed in both" if old and new else "failed")
-    old_arrays, new_arrays = before.arrays(old, "ids", "labels"), after.arrays(new, "ids", "labels")
-    same_ids = np.array_equal(old_arrays["ids"], new_arrays["ids"])
-    _, first, second = np.intersect1d(old_arrays["ids"], new_arrays["ids"], return_indices=True)
-    if not len(first):
-        return Change(name, "no image in common", before=_robust(old), after=_robust(new))
-    # A digest is of the judged images: of other selections only the labels can tell whether the data is the same.
-    other = old["definition"]["data_digest"] != new["definition"]["data_digest"]
-    if other and (same_ids or not np.array_equal(old_arrays["labels"][first], new_arrays["labels"][second])):
-        return Change(name, "other data", before=_robust(old), after=_robust(new))
-    pair = paired(before.standing(old)[first], after.standing(new)[second])
-    return Change(name, "", pair.first, pair.second, pair)
+            return replace(change, what="failed before" if old else "only after")
+        return replace(change, what="failed in both" if old and new else "failed")
+
+    def worst_cases(self, met: Sequence[Pair]) -> Iterator[Change]:
+        """Per image the least over the attacks that both have, where these are several."""
+        aimed = [pair for pair in met if _is_aimed(pair.both[0])]
+        for (name, _), group in _by(aimed, lambda pair: (pair.within, identity.images(pair.both[0]))).items():
+            if len(group) > 1:
+                old = _least([_standing(self.before, pair.both[0]) for pair in group])
+                new = _least([_standing(self.after, pair.both[1]) for pair in group])
+                change = Change(PARTS[1], f"{name}, worst case of {len(group)} attacks", "")
+                yield self._paired(change, *group[0].both, old, new)
+
+    def clean(self, met: Sequence[Pair]) -> Iterator[Change]:
+        """Of each model, on the images of the cell that has most of them in common."""
+        for name, group in _by(met, lambda pair: pair.of).items():
+            change = Change(PARTS[2], f"{name}, clean", "")
+            each = [(*pair.both, _clean(self.before, pair.both[0]), _clean(self.after, pair.both[1])) for pair in group]
+            found = [self._paired(change, *of) for of in each]
+            yield max(found, key=lambda one: one.pair.n if one.pair else 0)
+
+    def audits(self, met: Sequence[Pair]) -> Iterator[Change]:
+        """What stood when it was attacked once more, on the images that both audits asked about."""
+        for name, group in _by(met, lambda pair: pair.within).items():
+            old = _audited(self.before, [pair.both[0] for pair in group])
+            new = _audited(self.after, [pair.both[1] for pair in group])
+            for attack in sorted({*old, *new}):
+                change = Change(PARTS[3], f"{name}, audit by {attack}", "")
+                if attack not in old or attack not in new:
+                    yield replace(change, what="audited only before" if attack in old else "audited only after")
+                else:
+                    yield self._paired(change, *group[0].both, old[attack], new[attack], "audited other images")
+
+    def _paired(
+        self, change: Change, old: Row, new: Row, before: Shares, after: Shares, none: str = "no image in common"
+    ) -> Change:
+        """The change on the images of both; data that is not the same is not compared."""
+        change = replace(change, images=(len(before[0]), len(after[0])))
+        _, first, second = np.intersect1d(before[0], after[0], return_indices=True)
+        if not len(first):
+            return replace(change, what=none)
+        if self._is_other_data(old, new):
+            return replace(change, what="other data")
+        pair = paired(before[1][first], after[1][second])
+        return replace(change, before=pair.first, after=pair.second, pair=pair)
+
+    def _is_other_data(self, old: Row, new: Row) -> bool:
+        """Digests are of the judged images: of other selections only the labels can tell whether data is the same."""
+        if old["definition"]["data_digest"] == new["definition"]["data_digest"]:
+            return False
+        one, two = self.before.arrays(old, "ids", "labels"), self.after.arrays(new, "ids", "labels")
+        _, first, second = np.intersect1d(one["ids"], two["ids"], return_indices=True)
+        same_labels = np.array_equal(one["labels"][first], two["labels"][second])
+        return np.array_equal(one["ids"], two["ids"]) or not same_labels
+
+
+def _standing(results: Results, row: Row) -> Shares:
+    """By the row alone: each image's share of draws that stand, which is 0 or 1 of a fixed model."""
+    arrays = results.arrays(row, "ids", "robust", "bits")
+    return arrays["ids"], mean_shares(arrays, "bits", "robust")
+
+
+def _clean(results: Results, row: Row) -> Shares:
+    arrays = results.arrays(row, "ids", "clean", "clean_bits")
+    return arrays["ids"], clean_shares(arrays)
+
+
+def _least(each: Sequence[Shares]) -> Shares:
+    """On the images of all, the least share."""
+    ids = functools.reduce(np.intersect1d, (ids for ids, _ in each))
+    orders = [np.argsort(own) for own, _ in each]
+    common = [shares[order][np.isin(own[order], ids)] for order, (own, shares) in zip(orders, each, strict=True)]
+    return ids, np.minimum.reduce(common)
+
+
+def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
+    """{attack: which of the images that an audit of these rows asked about stood it}; the last audit of an attack."""
+    keys = {row["key"]: row for row in results.rows if done(row)}
+    own = {row["key"] for row in rows}
+    found: dict[str, Shares] = {}
+    for audit in results.audits if rows else ():
+        for retry in audit.retries if own & {*audit.rows} else ():
+            if retry.threat == rows[0]["definition"]["threat"]:
+                ids = asked(
+                    retry, audit, keys, lambda row: results.arrays(row, "robust")["robust"],
+                    lambda row: results.arrays(row, "ids")["ids"],
+                )  # fmt: skip
+                if ids is not None:
+                    found[retry.attack] = ids, 1.0 - np.isin(ids, retry.fell)
+    return found
+
+
+def _is_aimed(row: Row) -> bool:
+    """Whether it counts in a worst case."""
+    return identity.adaptive(row) and "corruption" not in row["definition"]
+
+
+def _by(met: Sequence[Pair], key: Any) -> dict[Any, list[Pair]]:
+    groups: dict[Any, list[Pair]] = defaultdict(list)
+    for pair in met:
+        groups[key(pair)].append(pair)
+    return groups
 
 
 def _word(pair: Paired, p: float, alpha: float) -> str:
@@ -168,6 +220,9 @@ def _word(pair: Paired, p: float, alpha: float) -> str:
     return "within luck" if p >= alpha else "worse" if pair.difference.value > 0 else "better"
 
 
-def _robust(row: Row) -> float:
-    value: Any = row["results"]["robust_accuracy"]
-    return float(value)
+def _robust(row: Row | None) -> float | None:
+    return float(row["results"]["robust_accuracy"]) if done(row) else None
+
+
+def _models(results: Results) -> str:
+    return ", ".join(sorted({f"{row['definition']['model']} / {row['definition']['defense']}" for row in results.rows}))

@@ -1,0 +1,106 @@
+"""Changes between two folders as text for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from robustbench_local.metrics.paired import noticeable
+from robustbench_local.report.compare import PARTS, Change
+from robustbench_local.report.render import WIDTH
+from robustbench_local.report.text import DASH, percent
+
+HEADINGS = {
+    "attack": "Attack by attack",
+    "worst case": "Worst case per image, over the attacks that both have",
+    "clean": "Clean accuracy",
+    "audit": "Audits: what stood once more, of the images that both audits asked about",
+}
+POWER = 0.8
+
+
+def show(changes: Sequence[Change], alpha: float = 0.05, console: Console | None = None) -> None:
+    """Print what was compared, worst first, then what could not be, by name, and what a comparison of so many images
+    would have noticed.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    for part in PARTS:
+        compared = [change for change in changes if change.part == part and change.pair]
+        if compared:
+            console.print(Text(HEADINGS[part], style="bold"))
+            console.print(_grid(compared))
+    for line in (*_missing(changes), *_remarks(changes), *_power(changes, alpha)):
+        console.print(Text(line))
+    counts = Counter(change.what for change in changes if change.part == PARTS[0])
+    said = ", ".join(f"{count} {what}" for what, count in counts.items())
+    console.print(
+        f"{counts.total()} cells: {said}. Accuracy in % on the images that both have, as the attacks of the rows left"
+        " it; p: exact McNemar test (random models: sign flips), adjusted by Holm for all lines."
+    )
+
+
+def _grid(compared: Sequence[Change]) -> Grid:
+    grid = Grid("", "images", "before", "after", "lost", "gained", "p", "", box=box.SIMPLE_HEAD)
+    for column in grid.columns[1:7]:
+        column.justify = "right"
+    for change in sorted(compared, key=lambda each: (not each.worse, each.p or 0.0)):
+        assert change.pair and change.before is not None and change.after is not None
+        style = "red" if change.worse else "green" if change.what == "better" else "dim"
+        figures = (str(change.pair.n), percent(change.before), percent(change.after), str(change.pair.only_first))
+        p = DASH if change.p is None else f"{change.p:.3g}"
+        grid.add_row(Text(change.name), *figures, str(change.pair.only_second), p, Text(change.what, style))
+    return grid
+
+
+def _missing(changes: Sequence[Change]) -> Iterator[str]:
+    """What was not compared, by name."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for change in changes:
+        if not change.pair:
+            figures = [percent(rate) for rate in (change.before, change.after) if rate is not None]
+            groups[change.what].append(f"{change.name}{f' ({figures[0]})' if len(figures) == 1 else ''}")
+    for what, names in groups.items():
+        yield f"{what} ({len(names)}):"
+        yield from (f"  {name}" for name in names)
+
+
+def _remarks(changes: Sequence[Change]) -> Iterator[str]:
+    """Images that only one folder has, and what was made differently; how many cells that concerns."""
+    cells = [change for change in changes if change.part == PARTS[0] and change.pair]
+    fewer: Counter[tuple[int, int, int]] = Counter()
+    for change in cells:
+        assert change.pair and change.images
+        if {*change.images} != {change.pair.n}:
+            fewer[change.pair.n, *change.images] += 1
+    for (both, before, after), count in fewer.items():
+        yield f"Compared on the {both} images that both have, of {before} before and {after} after: {_cells(count)}."
+    for what, count in Counter(each for change in cells for each in change.differs).items():
+        yield f"Made differently, {what}: {_cells(count)}."
+
+
+def _power(changes: Sequence[Change], alpha: float) -> Iterator[str]:
+    """What drop would have been noticed, for each number of images, given how many of them changed sides."""
+    tested = [change.pair for change in changes if change.pair]
+    by_n: dict[int, list[float]] = defaultdict(list)
+    for change in changes:
+        if change.part == PARTS[0] and change.pair:
+            by_n[change.pair.n].append((change.pair.only_first + change.pair.only_second) / change.pair.n)
+    for n, moved in sorted(by_n.items(), reverse=True):
+        churn = float(np.mean(moved))
+        drop = noticeable(n, alpha / len(tested), churn, POWER)
+        would = "no drop, however large" if drop is None else f"a drop of {np.ceil(1000 * drop) / 10:.1f} points"
+        yield (
+            f"n = {n} would notice {would}: with {POWER:.0%} power, by McNemar's exact test at {alpha:g} /"
+            f" {len(tested)} lines, where {percent(churn)} % of the images change sides, as here."
+        )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count != 1 else ''}"
