@@ -17,7 +17,7 @@ from robustbench_local import losses
 from robustbench_local.attack import IterativeAttack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle
+from robustbench_local.oracle import Access, Oracle, usable
 from robustbench_local.threat import Norm, ThreatModel
 
 GRADIENTS = 0.39  # the share of all queries that ask for a gradient
@@ -36,7 +36,8 @@ class Best(IterativeAttack):
     A climb starts where Square does (L∞: stripes at +-eps) and takes steps of eps (1 - j / climb): a first step of eps,
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
-    margin. After six climbs an image is given up if more than the share `hopeless` of its clean margin is left.
+    margin. After six climbs an image is given up if more than the share `hopeless` of its clean margin is left. Not so
+    where a gradient was zero or not finite, or no climb rose above its start: Square has the queries that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
@@ -56,7 +57,7 @@ class Best(IterativeAttack):
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # what gradients do not lead is searched by scores
     summary: ClassVar[str] = "margin climbs; for what gives way more of them, in turn with Square from the best point"
     paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
 
@@ -85,7 +86,8 @@ class Best(IterativeAttack):
         low = x.new_full((len(x), oracle.classes), -torch.inf)
         state = {"x_adv": x, "best": x, "worth": low[:, 0], "gaps": low, "target": y}
         state = _met(state, x, oracle.logits(x), oracle, y)
-        return state | {"clean": state["worth"], "given_up": torch.zeros_like(y, dtype=torch.bool)}
+        no = torch.zeros_like(y, dtype=torch.bool)
+        return state | {"clean": state["worth"], "began": low[:, 0], "given_up": no, "flat": no, "rose": no}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
@@ -103,8 +105,13 @@ class Best(IterativeAttack):
             if i + 1 == TRIED * self.climb:
                 if masked:
                     WALKS(oracle, x, y, threat, draws.stream("walk"))  # where it succeeds, the oracle knows
-                given_up = state["worth"] < self.hopeless * state["clean"]
-                state = state | {"x_adv": state["best"], "given_up": given_up}
+                hopeless = state["worth"] < self.hopeless * state["clean"]
+                unled = oracle.blind | (hopeless & (state["flat"] | ~state["rose"]))
+                lost = (unled & ~oracle.done).nonzero()[:, 0]
+                x_adv = state["best"]
+                if len(lost):
+                    x_adv = x_adv.index_put((lost,), self._unled(oracle[lost], x[lost], y[lost], threat, draws[lost]))
+                state = state | {"x_adv": x_adv, "given_up": hopeless | unled}
             return state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)
@@ -128,11 +135,17 @@ class Best(IterativeAttack):
 
     def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
         """Where a climb starts, and the class it goes for: the next nearest of those tried so far."""
-        start = {"x_adv": Square().start(x, threat, draws.stream("start"))["x_adv"]}
+        x_adv = Square().start(x, threat, draws.stream("start"))["x_adv"]
+        start = {"x_adv": x_adv, "began": x.new_full((len(x),), torch.inf)}
         if not self._aimed(oracle, turn):
             return start
         rank = turn // TARGETED % (oracle.classes - 1)
         return start | {"target": state["gaps"].argsort(1, descending=True)[:, rank]}
+
+    def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        """What scores alone find, with all queries that are left."""
+        search = Square(steps=self.steps - TRIED * self.climb - 1)
+        return search(oracle.narrowed(Access.SCORES), x, y, threat, draws.stream("unled"))
 
     def _ascend(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, share: float, aimed: bool,
@@ -144,7 +157,13 @@ class Best(IterativeAttack):
         x_adv = state["x_adv"]
         _, grad, logits = oracle.grad(x_adv, y, loss)
         climbed = ball.project(x_adv + share * ball.eps * ball.steepest(grad, x_adv, x), x)
-        return _met(state, x_adv, logits, oracle, y, threat.contains(x_adv, x)) | {"x_adv": climbed}
+        inside = threat.contains(x_adv, x)
+        state = _met(state, x_adv, logits, oracle, y, inside)
+        began = torch.where(inside & (state["began"] == torch.inf), state["last"], state["began"])
+        return state | {
+            "x_adv": climbed, "began": began, "rose": state["rose"] | (state["last"] > began),
+            "flat": state["flat"] | (inside & ~usable(grad)),
+        }  # fmt: skip
 
     def _wider(self, threat: ThreatModel, j: int) -> ThreatModel:
         """The ball of a climb that begins outside, at its step j."""
@@ -173,6 +192,7 @@ def _met(
         worth, gaps = worth.where(inside, -torch.inf), gaps.where(inside[:, None], -torch.inf)
     better = worth > state["worth"]
     return state | {
+        "last": worth,
         "best": torch.where(better.view(-1, 1, 1, 1), x_adv, state["best"]),
         "worth": torch.where(better, worth, state["worth"]),
         "gaps": torch.fmax(gaps, state["gaps"]),

@@ -260,6 +260,7 @@ class Judge:
             nan_pixels=int(nan.sum()),
             outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
             near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
+            no_gradient=int((found.blind & tensors["robust"]).sum()),
         )
         return _Part(tensors, count, found.notes)
 

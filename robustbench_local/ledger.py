@@ -22,6 +22,7 @@ class Ledger:
         self.backwards = torch.zeros_like(self.forwards)
         self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # of what is remembered: _worth
         self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
+        self.guided = torch.zeros_like(self.fallen)  # a gradient that led somewhere was seen
         self.x_adv = x.clone()
         self.budget = budget
         self.minimises = minimises
@@ -61,6 +62,13 @@ class Ledger:
         if not self._stochastic and not self.minimises:
             self.fallen[at] = best.values[better] >= CLEARLY
 
+    def led(self, grad: Tensor, rows: Tensor | None) -> None:
+        """Note whose gradients (M, C, H, W) are of any use; rows as in `remember`. One that was is enough."""
+        new = (~(self.guided if rows is None else self.guided[rows])).nonzero()[:, 0]
+        if len(new):
+            new = new[usable(grad[new])]
+            self.guided[new if rows is None else rows[new]] = True
+
     def _worth(self, x_adv: Tensor, x: Tensor, lead: Tensor) -> Tensor:
         """(M,): the lead, in the ball; for a minimising attack nearness, in the box; -inf: worth nothing.
 
@@ -72,3 +80,9 @@ class Ledger:
             near = torch.where(lead < CLEARLY, -distance, 1 / distance)
             return torch.where(BOX.contains(x_adv, x), near, -torch.inf)
         return torch.where(self._threat.contains(x_adv, x), lead, -torch.inf)
+
+
+def usable(grad: Tensor) -> Tensor:
+    """(M,) bool: the gradient (M, C, H, W) is finite, and not zero all over."""
+    size = grad.abs().amax((1, 2, 3))  # NaN where any is
+    return (size > 0) & (size < torch.inf)

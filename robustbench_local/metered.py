@@ -44,6 +44,9 @@ class Metered(nn.Module):
         self._spend(oracle._ledger.forwards, count)
         streams, y = self._streams(owner, count), oracle._y[owner]
         with torch.set_grad_enabled(graded):
+            if graded:
+                x = x.view_as(x)  # the caller's own may get gradients from elsewhere
+                x.register_hook(lambda grad: oracle._ledger.led(grad, oracle[owner]._rows))
             parts = []
             for rows in torch.arange(len(x), device=x.device).split(oracle._chunk):
                 images = x[rows[0] : rows[-1] + 1]

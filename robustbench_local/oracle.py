@@ -16,6 +16,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ModelError
 from robustbench_local.ledger import CLEARLY as CLEARLY
 from robustbench_local.ledger import Ledger
+from robustbench_local.ledger import usable as usable
 from robustbench_local.losses import Loss
 from robustbench_local.threat import ThreatModel
 
@@ -131,6 +132,7 @@ class Oracle:
                 sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
         value, grad, logits, lead = sums if self.eot == 1 else [part / self.eot for part in sums]
         self._remember(x, lead)
+        self._ledger.led(grad, self._rows)
         return value, grad, logits
 
     def jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,6 +160,7 @@ class Oracle:
                 for k in range(classes):
                     slopes[:, k] += _derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
         self._remember(x, lead)
+        self._ledger.led(slopes.amax(1) - slopes.amin(1), self._rows)  # what all logits share moves no margin
         return slopes, logits
 
     def logits(self, x: Tensor) -> Tensor:
@@ -254,6 +257,11 @@ class Oracle:
     def backwards(self) -> Tensor:
         """(N,) backward passes so far."""
         return self._mine(self._ledger.backwards)
+
+    @property
+    def blind(self) -> Tensor:
+        """(N,) bool: gradients were asked for, and each was zero all over, or not finite."""
+        return self._mine((self._ledger.backwards > 0) & ~self._ledger.guided)
 
     @property
     def done(self) -> Tensor:

@@ -21,34 +21,36 @@ from robustbench_local.threat import ThreatModel
 
 @dataclass
 class Found:
-    """What a search came back with, per sample."""
+    """What a search came back with, per sample. blind: it asked for gradients, and none was of any use."""
 
     x_adv: Tensor
     forwards: Tensor
     backwards: Tensor
     fallen: Tensor
+    blind: Tensor
     notes: dict[str, Tensor]
 
     @classmethod
     def nothing(cls, x: Tensor) -> Found:
         """The clean images themselves, for no passes."""
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return cls(x.clone(), count, count.clone(), count.bool(), {})
+        return cls(x.clone(), count, count.clone(), count.bool(), count.bool(), {})
 
     def __getitem__(self, rows: Tensor) -> Found:
         notes = {name: values[rows] for name, values in self.notes.items()}
-        return Found(self.x_adv[rows], self.forwards[rows], self.backwards[rows], self.fallen[rows], notes)
+        spent = self.forwards[rows], self.backwards[rows]
+        return Found(self.x_adv[rows], *spent, self.fallen[rows], self.blind[rows], notes)
 
     @staticmethod
     def better(one: Found, other: Found, takes: Tensor) -> Found:
-        """one's finds, or the other's where takes (N,) says so; the spending of both, the notes of the first."""
+        """one's finds, or the other's where takes (N,) says so; the spending of both, the rest of the first."""
         x_adv = torch.where(takes.view(-1, 1, 1, 1), other.x_adv, one.x_adv)
         forwards, backwards = one.forwards + other.forwards, one.backwards + other.backwards
-        return Found(x_adv, forwards, backwards, one.fallen, one.notes)
+        return Found(x_adv, forwards, backwards, one.fallen, one.blind, one.notes)
 
     def put(self, rows: Tensor, other: Found, add: bool = False) -> None:
         """Put another search's finds into these rows; add: its spending comes on top."""
-        self.x_adv[rows], self.fallen[rows] = other.x_adv, other.fallen
+        self.x_adv[rows], self.fallen[rows], self.blind[rows] = other.x_adv, other.fallen, other.blind
         self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
         self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
         for name, values in other.notes.items():
@@ -177,7 +179,8 @@ class Search:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
             name = type(self.attack).__name__
             raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
-        return Found(x_adv.detach().to(x).clone(), oracle.forwards, oracle.backwards, oracle.fallen, oracle.notes)
+        spent = oracle.forwards, oracle.backwards
+        return Found(x_adv.detach().to(x).clone(), *spent, oracle.fallen, oracle.blind, oracle.notes)
 
     def _check_meter(self, oracle: Oracle) -> None:
         """AccessError where the attack had more than the meter shows, but for the one image that tells a shape."""

@@ -10,6 +10,8 @@ DASH = "–"
 FLAGS = {
     "near_tie": "The attack saw these images fall, but asked once more the model was right by a hair. They count as"
     " standing.",
+    "no_gradient": "These images stand, and every gradient that the attack asked for was zero or not finite: nothing"
+    " led it, and they may fall to an attack that needs no gradient.",
     "nan_pixels": "The attack returned images with NaN pixels, which count as no success. The attack is at fault.",
     "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
