@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from scipy import stats
@@ -13,10 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defenses._passes import log_probabilities, mean_probability
+from robustbench_local.arguments import Count, Positive, Range, Share, checked
 from robustbench_local.defense import Defended, Defense, Recipe, Rejection, call, draws_for
 from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.errors import ConfigError, DataError, ModelError, RobustBenchError
+from robustbench_local.evaluate import home
+from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.noise import gaussian
+from robustbench_local.preflight import check_images, kept_random_state
+from robustbench_local.store import fingerprint
 from robustbench_local.train import Trainer
 
 
@@ -95,28 +101,49 @@ class RandomizedSmoothing(Defense, Recipe):
         return F.cross_entropy(net(gaussian(x, self.sigma, draws)), y)
 
 
+@checked()
 def certify(
-    model: nn.Module, x: Tensor, y: Tensor, sigma: float, n0: int = 100, n: int = 100_000, alpha: float = 0.001, *,
-    draws: Draws | None = None, batch: int = 1000,
+    model: nn.Module, x: Tensor, y: Tensor, sigma: Positive, n0: Count = 100, n: Count = 100_000,
+    alpha: Share = 0.001, *, draws: Draws | None = None, batch: Count = 1000,
 ) -> Tensor:  # fmt: skip
     """CERTIFY of Cohen et al. 2019: (N,) L2 radii within which the smoothed model's answer y holds, each with
     probability 1 - alpha over the draws. NaN where it abstains or the answer is not y.
 
-    model: the base classifier, or a Smoothed around it. n0 draws choose the class, n others bound its probability
-    from below (Clopper and Pearson, one-sided); batch: noisy images at a time.
+    model: the base classifier, or a Smoothed around it, asked in evaluation mode and given back as it was. n0 draws
+    choose the class, n others bound its probability from below (Clopper and Pearson, one-sided); a copy with NaN
+    logits, or a tie for the first class, votes for none. batch: noisy images at a time. draws: by default those of
+    seed 0 and of each image's pixels. Raises DataError, ModelError or ConfigError, naming the value and its cause.
     """
+    check_images(x, y)
+    if n <= math.log(alpha, 0.5):
+        raise ConfigError(
+            f"n is {n}: even where all agree, the probability is only known to be above {alpha ** (1 / n):.2g} at alpha"
+            f" {alpha}, and nothing above 1/2 could be certified; give {math.floor(math.log(alpha, 0.5)) + 1} or more"
+        )
+    device = home(model, x)
+    x, y = x.detach().to(device), y.to(device)
+    x = x if x.dtype == torch.float64 else x.float()
+    draws = Draws(0, fingerprint(x), dtype=x.dtype) if draws is None else draws
+    if len(draws) != len(x):
+        raise ConfigError(f"draws are for {len(draws)} images, and there are {len(x)}")
     net = model.net if isinstance(model, Smoothed) else model
-    draws = draws_for(x, draws)
-    chosen = _votes(net, x, sigma, n0, draws.stream("choose"), batch).argmax(1)
-    votes = _votes(net, x, sigma, n, draws.stream("certify"), batch)
+    with as_deployed(model), full_float32(), kept_random_state(device):
+        first = _votes(net, x, sigma, n0, draws.stream("choose"), batch)
+        if int(y.min()) < 0 or int(y.max()) >= first.shape[1]:
+            raise DataError(f"labels span {int(y.min())} .. {int(y.max())}, the model knows 0 .. {first.shape[1] - 1}")
+        chosen = first.argmax(1)
+        votes = _votes(net, x, sigma, n, draws.stream("certify"), batch)
     top = votes.gather(1, chosen[:, None])[:, 0].double().cpu()
     lower = torch.from_numpy(stats.beta.ppf(alpha, top.clamp_min(1), n - top + 1)) * (top > 0)
-    radius = sigma * torch.special.ndtri(lower.to(x.device))
-    return torch.where((chosen == y) & (radius > 0), radius, torch.nan)
+    radius = sigma * torch.special.ndtri(lower.to(device))
+    return torch.where((chosen == y) & (first.amax(1) > 0) & (radius > 0), radius, torch.nan)
 
 
-def certified_accuracy(radii: Tensor, at: Sequence[float]) -> list[float]:
-    """The share of all images that are certified to be right within each L2 radius."""
+@checked()
+def certified_accuracy(radii: Tensor, at: Sequence[Annotated[float, Range(0)]]) -> list[float]:
+    """The share of all images (N,) that are certified to be right within each L2 radius; NaN is not certified."""
+    if radii.ndim != 1 or not len(radii):
+        raise DataError(f"radii are of shape {tuple(radii.shape)}: give those of certify, (N,), of at least one image")
     return [float((radii >= radius).double().mean()) for radius in at]
 
 
@@ -128,6 +155,24 @@ def _votes(net: nn.Module, x: Tensor, sigma: float, count: int, draws: Draws, ba
     for numbers in torch.arange(count, device=x.device).split(each):
         size = len(numbers)
         mine = draws.reseat(draws.ids.repeat_interleave(size)).numbered(numbers.repeat(len(x)))
-        logits = call(net, gaussian(x.repeat_interleave(size, 0), sigma, mine), mine.stream("net"))
-        total = total + F.one_hot(logits.argmax(1), logits.shape[1]).view(len(x), size, -1).sum(1)
+        logits = _answer(net, gaussian(x.repeat_interleave(size, 0), sigma, mine), mine.stream("net"))
+        best = logits.topk(2, dim=1)
+        told = best.values[:, 0] > best.values[:, 1]  # neither NaN, which topk puts first, nor a tie
+        votes = F.one_hot(best.indices[:, 0], logits.shape[1]) * told[:, None]
+        total = total + votes.view(len(x), size, -1).sum(1)
     return total
+
+
+def _answer(net: nn.Module, x: Tensor, draws: Draws) -> Tensor:
+    """Logits (N, K), K at least 2. ModelError where a stranger's model gives none."""
+    try:
+        logits = call(net, x, draws)
+    except (torch.OutOfMemoryError, RobustBenchError):
+        raise
+    except Exception as error:
+        shape = tuple(x.shape[1:])
+        raise ModelError(f"the model cannot read images of shape {shape}: {type(error).__name__}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"the model returned {what} for {len(x)} images: it must return logits (N, 2 classes or more)")
+    return logits
