@@ -18,6 +18,7 @@ from robustbench_local.audit.beside import Audit, Retry, audits, lowered
 from robustbench_local.audit.core import Finding, Status
 from robustbench_local.audit.evidence import CHECKS, RowFinding
 from robustbench_local.audit.rows import audit_rows
+from robustbench_local.report.table import robust_tables, standing_in
 from robustbench_local.store import Store
 
 N = 24
@@ -262,3 +263,76 @@ def test_lowering_touches_the_named_rows_and_images_only() -> None:
     assert lowered(standing, ids, "a", [audit]).tolist() == [1.0, 0.0, 1.0]
     assert lowered(standing, ids, "b", [audit]).tolist() == [1.0, 0.5, 1.0]
     assert audit.faults("linf:0.1") == [finding] and audit.faults("linf:0.2") == []
+
+
+# gradients that are not there
+
+UNLED, LED = {"flags": ["no_gradient:70"]}, {"flags": []}
+
+
+def searched(made: list[tuple[Any, Any]], forwards: int, backwards: int, which: int = -1) -> list[tuple[Any, Any]]:
+    arrays = made[which][1]
+    arrays["forwards"], arrays["backwards"] = (np.full(100, count) for count in (forwards, backwards))
+    return made
+
+
+def test_where_no_gradient_led_an_attack_its_number_is_not_believed() -> None:
+    fell, check = [*range(30)], "gradients are there"
+    pgd = ("pgd", {"steps": 10}, fell, UNLED)
+    assert statuses(made_up(pgd))[check] is Status.BROKEN
+    assert statuses(made_up(pgd))["set-up"] is Status.SOUND
+    assert statuses(made_up(("pgd", {"steps": 10}, fell, {"flags": ["no_gradient:20"]})))[check] is Status.SUSPICIOUS
+    one = ("pgd", {"steps": 10}, [*range(99)], {"flags": ["no_gradient:1"]})
+    assert statuses(made_up(one))[check] is Status.SUSPICIOUS
+    assert check not in statuses(made_up(("pgd", {"steps": 10}, fell, LED)))
+
+
+@pytest.mark.parametrize(
+    ("carrier", "forwards", "backwards", "status"),
+    [
+        (("square", {}, [*range(40)], {"access": "scores"}), 5001, 0, Status.SUSPICIOUS),
+        (("square", {}, [*range(40)], {"access": "scores"}), 500, 0, Status.BROKEN),
+        (("transfer", {}, [*range(40)], {"access": "none"}), 0, 0, Status.BROKEN),
+        (("cw", {}, [*range(40)], {}), 900, 900, Status.SUSPICIOUS),  # led by its own loss
+        (("ead", {}, [*range(40)], UNLED), 18_000, 9000, Status.BROKEN),
+        (("best", {}, [*range(40)], UNLED), 1601, 150, Status.SUSPICIOUS),
+        (("pgd", {}, [*range(40)], {"adaptive": False}), 10, 10, Status.BROKEN),  # it saw another model
+    ],
+)
+def test_but_a_long_search_without_gradients_is(carrier: Any, forwards: int, backwards: int, status: Status) -> None:
+    made = made_up(("pgd", {"steps": 10}, [*range(30)], UNLED), carrier)
+    assert statuses(searched(made, forwards, backwards))["gradients are there"] is status
+
+
+UNLED_GRID = """
+data: mnist
+n: 8
+source: bundled
+models: ["liars:quantised", "zoo:mnist/none"]
+attacks: [{{pgd: {{steps: 3}}}}{more}]
+threats: ["linf:0.1"]
+"""
+
+
+@pytest.mark.parametrize("more", ["", ", {square: {steps: 1010}}"])
+def test_absent_gradients_have_no_rank_unless_scores_carry_it(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retried: dict[str, float] = {}
+
+    def felled(attack: Any, row: Any, *given: Any) -> tuple[int, ...]:
+        retried[row["definition"]["model"]] = attack.effort
+        return ()
+
+    (tmp_path / "grid.yaml").write_text(UNLED_GRID.format(more=more))
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.setattr(beside, "_felled", felled)
+    rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
+    (table,) = robust_tables(rows, standing_in(store, audits(store)), audits(store))
+    lines = {line.model: line for line in table.lines}
+    masked, honest = lines["liars:quantised"], lines["zoo:mnist/none"]
+    assert (masked.rank is None) is masked.broken is (not more)
+    assert honest.rank is not None and not honest.faults
+    assert "gradients are there" in {fault.check for fault in masked.faults}
+    assert any("liars:quantised" in note and "no_gradient:" in note for note in table.notes)
+    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": beside.EFFORT}

@@ -1,7 +1,8 @@
 """Audits kept beside a grid's rows, one for each model on each selection of images.
 
 A stronger attack takes a look at a few of the images that stand. Where it fells many, or a check suspects the attacks,
-it goes on to more of them, and tables take the lower number.
+it goes on to more of them, and tables take the lower number. It searches by scores as well; where a row says that no
+gradient led its attack, with three times the queries.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from robustbench_local import identity
 from robustbench_local.attack import Attack
 from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Status, by_share
-from robustbench_local.audit.evidence import Arrays, RowFinding
+from robustbench_local.audit.evidence import Arrays, Evidence, RowFinding
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.defense import is_stochastic
 from robustbench_local.evaluate import Tensors
@@ -99,7 +100,7 @@ def audits(store: Store) -> list[Audit]:
 
 def arrays_of(store: Store) -> Arrays:
     """What an audit of rows reads of their arrays."""
-    return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won")
+    return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won", "forwards", "backwards")
 
 
 def lowered(
@@ -163,8 +164,13 @@ def _is_stronger(row: Row) -> bool:
     return bool(whole and about.get("budget") is None and about.get("adaptive", True))
 
 
-def _stronger() -> Attack:
-    return find_attack(STRONGER, {"effort": EFFORT})
+def _stronger(effort: float = EFFORT) -> Attack:
+    return find_attack(STRONGER, {"effort": effort})
+
+
+def _effort(rows: Iterable[Row], store: Store) -> float:
+    """More where gradients were absent: there it has nothing but its search by scores."""
+    return 1.0 if any(bool(Evidence(row, arrays_of(store)(row)).unled.any()) for row in rows) else EFFORT
 
 
 def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
@@ -185,11 +191,11 @@ def _with_retries(
         if not len(standing):
             continue
         look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
-        asked = standing[:look]
-        fell = _felled(own[0], asked, model, images)
+        asked, attack = standing[:look], _stronger(_effort(own, store))
+        fell = _felled(attack, own[0], asked, model, images)
         if threat in suspects or len(fell) > MANY * len(asked):
             asked = standing[:whole]
-            fell += _felled(own[0], asked[look:], model, images)
+            fell += _felled(attack, own[0], asked[look:], model, images)
         top = max(Access[row["definition"]["access"].upper()] for row in own)
         lowers = tuple(row["key"] for row in own if Access[row["definition"]["access"].upper()] is top)
         retries.append(Retry(threat, STRONGER, len(asked), fell, lowers))
@@ -217,8 +223,10 @@ def _finding(retry: Retry, standing: int, total: int) -> Finding:
     )  # fmt: skip
 
 
-def _felled(row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
-    """Which of the images of these ids fall to the stronger attack, judged as that row was."""
+def _felled(
+    attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source
+) -> tuple[int, ...]:  # fmt: skip
+    """Which of the images of these ids fall to the attack, judged as that row was."""
     if not len(ids):
         return ()
     definition = row["definition"]
@@ -226,7 +234,7 @@ def _felled(row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -
     some = Tensors(images[where], images.labels[where], images.ids[where])
     settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
-    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, _stronger(), threat)
+    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
     fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
     return tuple(int(i) for i in fell.tolist())
 

@@ -19,6 +19,7 @@ from robustbench_local.threat import Norm, ThreatModel
 Arrays = Callable[[Row], Mapping[str, Any]]
 
 HALF = 0.51  # of eps, see convergence.budget
+SEARCHES = 1000  # queries of an attack without gradients, from which on it is a serious one
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ class Evidence:
             return torch.zeros(0, dtype=torch.bool)
         used = torch.as_tensor(self.arrays["distance"]).double() / self.threat.eps
         return (used < HALF)[self.standing & self.clean]
+
+    @property
+    def unled(self) -> Tensor:
+        """Of each image that stands, if no gradient led the attack; which they are was not stored, how many was."""
+        counts = [flag.partition(":")[2] for flag in self.row["results"]["flags"] if flag.startswith("no_gradient:")]
+        return torch.arange(int(self.standing.sum())) < sum(map(int, counts))
+
+    @property
+    def searches(self) -> bool:
+        """Whether most images that stand were asked about a thousand times or more without a gradient in mind.
+
+        An attack by gradients asks for two answers per gradient at most: one to take it at, one to see where it led.
+        """
+        if "forwards" not in self.arrays or not bool(self.standing.any()):
+            return False
+        spent = (torch.as_tensor(self.arrays[name]).double()[self.standing] for name in ("forwards", "backwards"))
+        eot = int(self.about.get("eot", 1)) if self.row["results"]["stochastic"] else 1
+        forwards, backwards = (each.median() / eot for each in spent)
+        return bool(forwards - 2 * backwards >= SEARCHES)
 
     def same(self, other: Evidence, *but: str) -> bool:
         """Whether both are the same attack, but for these settings or keys of the definition."""

@@ -76,10 +76,31 @@ def set_up(rows: list[Evidence]) -> Iterator[Result]:
             if name in SET_UP:
                 status, text = SET_UP[name]
                 yield status, f"{each}: {text}", {}
+            elif name == "no_gradient":
+                continue  # that has a check of its own
             elif count.isdecimal():  # of images; few_classes:3/10 is about the sample, and the table says it
                 faults = torch.arange(len(each.standing)) < int(count)
                 yield by_share(faults, f"{each}: {name.replace('_', ' ')}")
         yield sound(f"{each}: no flag of the set-up")
+
+
+@row_check(
+    "gradients are there", source=f"{ATHALYE}, section 3; Pintor et al. 2022, arXiv:2106.09947, indicator 1",
+    advice="run an attack that needs no gradient (square, best), state a surrogate (BPDA), raise the margin where the"
+    " softmax saturates", attack=True,
+)  # fmt: skip
+def unled(rows: list[Evidence]) -> Iterator[Result]:
+    """Images that stand since no gradient led anywhere. What other gradients led, or a long search without any, is
+    another figure beside it, that may be believed.
+    """
+    graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
+    carried = any(each.searches or (each in graded and not each.unled.double().mean() > 0.5) for each in rows)
+    for each in graded:
+        if bool(each.unled.any()):
+            text = f"{each}: of the images that stand, no gradient led the attack"
+            status, text, figures = by_share(each.unled, text)
+            few = int(each.unled.sum()) <= MATERIAL * len(each.standing)
+            yield min(status, Status.SUSPICIOUS) if few or carried else status, text, figures
 
 
 @row_check(
