@@ -20,6 +20,7 @@ from rich.table import Table
 
 from robustbench_local.errors import ConfigError, RobustBenchError
 from robustbench_local.progress import Terminal
+from robustbench_local.strangers import guarded
 
 OK, FAILED, WRONG, LOST, INTERRUPTED, CUT_SHORT = 0, 1, 2, 5, 130, 141
 
@@ -33,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
     try:
-        code: int = options.do(options)
+        with guarded():
+            code: int = options.do(options)
         sys.stdout.flush()
         return code
     except RobustBenchError as error:
         print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    except SystemExit as error:
+        print(f"error: somebody's code ended this command ({error!r}); what is finished is kept", file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         again = shlex.join(["robustbench-local", *arguments])

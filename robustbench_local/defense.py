@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from robustbench_local.draws import Draws
+from robustbench_local.errors import ModelError
+from robustbench_local.strangers import contained
 
 if TYPE_CHECKING:
     from robustbench_local.train import Trainer
@@ -148,7 +150,8 @@ def answer_and_trace(module: nn.Module, x: Tensor, draws: Draws | None) -> tuple
     """(module(x), the images as they are afterwards): `call`, for who asks whether the model wrote into them."""
     given = x.clone()
     before = _version(given)
-    out = module(given, draws) if isinstance(module, Defended) else module(given)
+    with contained(ModelError, "the model"):
+        out = module(given, draws) if isinstance(module, Defended) else module(given)
     if _version(given) != before and (wrote := _WROTE.get()) is not None:
         wrote.add(type(module).__name__)
     return (out.clone() if isinstance(out, Tensor) else out), given

@@ -16,6 +16,7 @@ from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import check_images
 from robustbench_local.settings import check_fields
 from robustbench_local.store import fingerprint
+from robustbench_local.strangers import guarded
 from robustbench_local.threat import ThreatModel
 
 JUDGE_SETTINGS = frozenset(field.name for field in fields(Judge)) - {"seed"}
@@ -36,6 +37,7 @@ class Tensors:
         return self.x[rows]
 
 
+@guarded()
 @checked()
 def evaluate(
     model: nn.Module, x: Tensor, y: Tensor, attack: OneAttack = "pgd", threat: Threat = "linf:8/255",

@@ -26,7 +26,7 @@ from robustbench_local.data import Images, open_data
 from robustbench_local.defense import call, is_stochastic, undefended
 from robustbench_local.devices import pick_device
 from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, StoreError
+from robustbench_local.errors import ConfigError, PluginError, StoreError
 from robustbench_local.judge import JUDGED, Verdict
 from robustbench_local.known import Known
 from robustbench_local.metrics import summarise
@@ -36,6 +36,7 @@ from robustbench_local.preflight import Source
 from robustbench_local.progress import Report
 from robustbench_local.report.results import Results
 from robustbench_local.store import Row, Store, fingerprint, row_key
+from robustbench_local.strangers import contained, guarded
 from robustbench_local.trace import others
 from robustbench_local.workshop import Blueprint, Workshop, hardware
 
@@ -43,6 +44,7 @@ _TRIAL = 32  # images in the batch that a dry run times
 _BLOCK = 4096  # images turned into floats at a time
 
 
+@guarded()
 @checked()
 def run_grid(grid: str | Path, *, report: Report | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
@@ -106,7 +108,8 @@ class Grid:
         rows: list[Row] = []
         for plan, cells in self._by_model():
             try:
-                model = self.workshop.make(plan)
+                with contained(PluginError, plan.label):
+                    model = self.workshop.make(plan)
                 digest = weights_digest(model)
             except StoreError:
                 raise

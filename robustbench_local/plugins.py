@@ -14,6 +14,7 @@ from robustbench_local.attack import Attack
 from robustbench_local.defense import Defense
 from robustbench_local.errors import PluginError, did_you_mean
 from robustbench_local.settings import construct, defaults
+from robustbench_local.strangers import contained
 
 T = TypeVar("T")
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -64,12 +65,15 @@ def find_attack(name: str, settings: Mapping[str, Any] = _NONE, others: Iterable
         if "name" not in defaults(kind):
             raise PluginError(f'unknown attack "{name}": "{plugin}" is one attack and not a family of them')
         settings = {"name": member} | dict(settings)
-    return construct(kind, settings, f'attack "{name}"', others)
+    with contained(PluginError, f'attack "{name}"'):
+        return construct(kind, settings, f'attack "{name}"', others)
 
 
 def find_defense(name: str, settings: Mapping[str, Any] = _NONE) -> Defense:
     """The defense of that name with these settings; PluginError or ConfigError where there is none such."""
-    return construct(_load(DEFENSES, name, Defense), settings, f'defense "{name}"')
+    kind = _load(DEFENSES, name, Defense)
+    with contained(PluginError, f'defense "{name}"'):
+        return construct(kind, settings, f'defense "{name}"')
 
 
 def listing(group: Group) -> list[Listed]:
@@ -124,7 +128,8 @@ def _load(group: Group, name: str, base: type[T]) -> type[T]:
     point = declared[name]
     origin = f'{group.word} "{name}" ({point.value}{f", from {point.dist.name}" if point.dist else ""})'
     try:
-        kind = point.load()
+        with contained(PluginError, "it"):
+            kind = point.load()
     except Exception as error:  # a stranger's import may die of anything
         _refuse_shadow(point, origin)
         raise PluginError(f"{origin} cannot be imported: {type(error).__name__}: {error}") from error

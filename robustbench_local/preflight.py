@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class Checked:
             for x in (self.x, x_adv[: len(self.x)]):
                 with torch.no_grad():
                     call(self.model, x, self.draws[: len(x)])
-                with torch.enable_grad():
+                with torch.enable_grad(), suppress(Exception):  # there may be no gradient
                     call(self.model, x.clone().requires_grad_(), self.draws[: len(x)])
 
 

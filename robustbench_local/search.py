@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -12,10 +13,11 @@ from robustbench_local.attack import Attack
 from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError
+from robustbench_local.errors import AccessError, ConfigError, PluginError
 from robustbench_local.modes import has_bfloat16
 from robustbench_local.oracle import Access, Oracle, joined, lead
 from robustbench_local.preparing import prepared
+from robustbench_local.strangers import contained
 from robustbench_local.threat import ThreatModel
 
 
@@ -89,7 +91,8 @@ class Search:
         """
         untargeted = replace(self, targeted=False)
         oracle = untargeted._oracle(model, x, y, draws.stream("prepare"))
-        ready = prepared(self.attack, oracle, x.clone(), y.clone(), copy(self.threat), draws.stream("learn"))
+        with self._contained():
+            ready = prepared(self.attack, oracle, x.clone(), y.clone(), copy(self.threat), draws.stream("learn"))
         self._check_meter(oracle)
         return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
@@ -173,7 +176,8 @@ class Search:
     def _attack(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
         oracle = self._oracle(model, x, goal, draws.stream("oracle"))
         start = x.clone(memory_format=torch.preserve_format)
-        x_adv = self.attack(oracle, start, goal.clone(), copy(self.threat), draws.stream("attack"))
+        with self._contained():
+            x_adv = self.attack(oracle, start, goal.clone(), copy(self.threat), draws.stream("attack"))
         self._check_meter(oracle)
         if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
@@ -181,6 +185,9 @@ class Search:
             raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
         spent = oracle.forwards, oracle.backwards
         return Found(x_adv.detach().to(x).clone(), *spent, oracle.fallen, oracle.blind, oracle.notes)
+
+    def _contained(self) -> AbstractContextManager[None]:
+        return contained(PluginError, f"attack {type(self.attack).__name__}")
 
     def _check_meter(self, oracle: Oracle) -> None:
         """AccessError where the attack had more than the meter shows, but for the one image that tells a shape."""

@@ -24,6 +24,7 @@ from robustbench_local.errors import RobustBenchError
 from robustbench_local.evaluate import home
 from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.preflight import check_images
+from robustbench_local.strangers import guarded
 from robustbench_local.threat import ThreatModel
 
 __all__ = ["CHECKS", "Card", "Check", "Effort", "Finding", "Status", "audit"]
@@ -34,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
 )  # fmt: skip
 
 
+@guarded()
 @checked()
 def audit(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat = "linf:8/255", *, attack: Attack | None = None,

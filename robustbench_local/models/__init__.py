@@ -20,6 +20,7 @@ from robustbench_local.models.checkpoints import load, restore, save, weights_di
 from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
 from robustbench_local.modes import seeded
 from robustbench_local.plugins import find_defense
+from robustbench_local.strangers import contained
 
 __all__ = [
     "ARCHITECTURES", "Normalise", "ZooEntry", "build_model", "load", "load_model", "normalised", "rebuild", "restore",
@@ -102,8 +103,9 @@ def _own(module: str, function: str) -> nn.Module:
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
-        make: Callable[[], object] | None = getattr(importlib.import_module(module), function, None)
-        model = make() if callable(make) else None
+        with contained(ModelError, "it"):
+            make: Callable[[], object] | None = getattr(importlib.import_module(module), function, None)
+            model = make() if callable(make) else None
     except Exception as error:  # the user's code: whatever it dies of, say where
         reason = f"{type(error).__name__}: {error}"
         raise ModelError(f'"{module}:{function}" failed (searched from {here}). {reason}') from error
