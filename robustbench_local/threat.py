@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ThreatError, did_you_mean
 
+LARGEST = 1e6  # an eps beyond which no ball is smaller than the box, in any norm, for images of a million pixels
+_SQUARABLE = 1e9
 TOLERANCE = 1e-6  # how far outside the ball a float32 image may lie, times max(1, eps)
 
 
@@ -27,11 +30,24 @@ class Norm(StrEnum):
 
 
 def parse_number(text: str | float) -> float:
-    """'8/255', '0.3' or 0.3 as a float."""
+    """'8/255', '0.3' or 0.3 as a float; ThreatError where it is no number, or as text none that is finite."""
     try:
-        return float(Fraction(text)) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ThreatError(f'"{text}" is no number: write it as 0.3 or 8/255') from error
+        # of "1e999999999" a Fraction would write out every digit
+        number = float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
+        if isinstance(text, str) and not math.isfinite(number):
+            raise ValueError
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise ThreatError(f'"{_brief(text)}" is no number: write it as 0.3 or 8/255') from error
+    return number
+
+
+def _brief(value: object) -> str:
+    """What was written, cut short where it is long; Python refuses to write out an int of 5,000 digits."""
+    try:
+        text = str(value)
+    except ValueError:
+        return "a whole number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:40]}..."
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,13 @@ class ThreatModel:
     allow_large: bool = False
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.eps) or self.eps < 0:
-            raise ThreatError(f"eps is {self.eps}: give a finite number >= 0, in units of pixels in [0, 1]")
+        if not isinstance(self.norm, Norm):
+            raise ThreatError(f'norm is {_brief(self.norm)!r}: give one of Norm, or ThreatModel.parse("linf:8/255")')
+        if not isinstance(self.eps, Real) or isinstance(self.eps, bool) or not 0 <= self.eps <= LARGEST:
+            raise ThreatError(
+                f"eps is {_brief(self.eps)}: give a finite number >= 0, in units of pixels in [0, 1], and not above"
+                f" {LARGEST:g}: no image has room for more"
+            )
         if self.norm is Norm.LINF and self.eps >= 0.5 and not self.allow_large:
             raise ThreatError(
                 f"an linf eps of {self.eps} turns any image into plain grey; allowed is [0, 0.5). Was it meant in grey"
@@ -63,10 +84,13 @@ class ThreatModel:
         """'linf:8/255', 'l2:0.5', 'l1:12', 'l0:1' or 'none'."""
         if isinstance(text, ThreatModel):
             return text
+        if not isinstance(text, str):
+            raise ThreatError(f'threat is {_brief(text)!r}: write a norm and its radius, "linf:8/255"')
         name, _, eps = text.strip().lower().partition(":")
         if name not in list(Norm):
             known = ", ".join(Norm)
-            raise ThreatError(f'unknown norm "{name}" in "{text}"{did_you_mean(name, list(Norm))}: one of {known}')
+            near = did_you_mean(name, list(Norm))
+            raise ThreatError(f'unknown norm "{_brief(name)}" in "{_brief(text)}"{near}: one of {known}')
         if name == Norm.NONE:
             return cls(Norm.NONE, parse_number(eps or 0))
         if not eps:
@@ -126,7 +150,7 @@ class ThreatModel:
         if self.norm is Norm.LINF:
             return grad.sign()  # the projection holds saturated pixels; they cost nobody else's share
         free = torch.where(grad > 0, x_adv < 1, x_adv > 0)
-        grad = torch.where(free, grad, 0)
+        grad = torch.where(free, grad, 0).nan_to_num()  # an infinite slope is the steepest, what is NaN is unknown
         flat = grad.flatten(1)
         match self.norm:
             case Norm.L1:
@@ -187,10 +211,13 @@ def _moved(boxed: Tensor, outside: Tensor, x_adv: Tensor, x: Tensor, size: Tenso
 
 
 def _limits(x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(|d|, c), each (N, D): the wish d = x_adv - x, and how far the box lets each coordinate go that way."""
+    """(|d|, c), each (N, D): the wish d = x_adv - x, and how far the box lets each coordinate go that way.
+
+    What is infinite is cut to what can still be added up.
+    """
     wish = (x_adv - x).flatten(1)
     flat = x.flatten(1)
-    return wish.abs(), torch.where(wish > 0, 1 - flat, flat).clamp_min(0)
+    return wish.abs().clamp_max(torch.finfo(x.dtype).max / 4), torch.where(wish > 0, 1 - flat, flat).clamp_min(0)
 
 
 def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -204,12 +231,15 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
         return boxed
     wish, limit = _limits(x_adv[outside], x[outside])
     tiny = torch.finfo(x.dtype).tiny
+    largest = wish.amax(1)
+    scale = torch.where(largest > _SQUARABLE, largest, 1)  # only its direction matters, and 1e30 squared is infinite
+    wish = wish / scale[:, None]
     t = eps / _length(wish)
     for _ in range(wish.shape[1]):
         held = t[:, None] * wish >= limit
         rest = eps**2 - (limit.square() * held).sum(1)
         raised = (rest.clamp_min(0) / (wish.square() * ~held).sum(1).clamp_min(tiny)).sqrt()
-        raised = torch.maximum(t, raised.clamp_max(1))
+        raised = torch.maximum(t, torch.minimum(raised, scale))
         if torch.equal(raised, t):
             break
         t = raised

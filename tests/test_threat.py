@@ -13,7 +13,7 @@ from scipy.optimize import brentq, minimize
 
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ThreatError
-from robustbench_local.threat import TOLERANCE, Norm, ThreatModel, parse_number
+from robustbench_local.threat import LARGEST, TOLERANCE, Norm, ThreatModel, parse_number
 
 BALLS = ("linf", "l2", "l1", "l0")
 SHAPE = (2, 2, 3)  # C, H, W: 12 coordinates, 6 positions
@@ -135,6 +135,43 @@ def test_projections_land_inside_and_are_idempotent(x, change, threat, dtype):
     assert found.min() >= 0 and found.max() <= 1
     torch.testing.assert_close(threat.project(found, x), found, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-9)
     assert torch.equal(x, before[0]) and torch.equal(x_adv, before[1])  # inputs are left alone
+
+
+SMALLEST_TO_LARGEST = st.sampled_from([5e-324, 1e-300, 1e-45, 1e-38, 1e-30, 1e-7, 1e3, LARGEST]) | st.floats(0, LARGEST)
+ANY_SIZE = st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 0, 1]), st.floats(-50, 38.4))
+
+
+@searched
+@given(
+    CLEAN, hnp.arrays(np.float64, (1, *SHAPE), elements=ANY_SIZE | st.sampled_from([np.inf, -np.inf])),
+    st.sampled_from(BALLS), SMALLEST_TO_LARGEST, st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_no_size_of_ball_or_wish_or_slope_gives_pixels_that_are_no_numbers(x, change, norm, eps, dtype):
+    """NaN pixels are no success: with them an attack would find nothing, and the model be called robust."""
+    threat = ball(norm, int(eps) if norm == "l0" else eps)
+    x, change = torch.tensor(x).to(dtype), torch.tensor(change).to(dtype)
+    draws = Draws(0, torch.zeros(1, dtype=torch.int64), dtype=dtype)
+    for found in (threat.project(x + change, x), threat.start(x, draws)):
+        assert found.min() >= 0 and found.max() <= 1  # False of NaN
+        assert threat.contains(found, x).all()
+    step = threat.steepest(change, x, x)
+    assert step.isfinite().all() and (step.sign() * change.sign() >= 0).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_ball_larger_than_the_box_is_the_box(norm):
+    x_adv, x = wishes(reach=3.0)
+    for eps in (20.0, LARGEST):
+        torch.testing.assert_close(ball(norm, eps).project(x_adv, x), x_adv.clamp(0, 1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("length", [1e-25, 1e-3, 1e5, 1e12, 1e25, 1e37])
+def test_only_the_direction_of_a_long_wish_matters_in_l2(length):
+    x = torch.full((1, *SHAPE), 0.5)
+    change = torch.tensor([3.0, -4.0] + [0.0] * 10).view(1, *SHAPE) / 5
+    found = (ball("l2", 0.1).project(x + length * change, x) - x).flatten(1)
+    expected = min(0.1, length) * change.flatten(1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @searched
@@ -385,6 +422,19 @@ def test_parse_reads_what_users_write(text, norm, eps):
         ("linf:0.5", r"allowed is \[0, 0.5\)"),
         ("l0:1.5", "whole number"),
         ("none:0.3", "eps must be 0"),
+        ("linf:1e999999999", '"1e999999999" is no number'),  # as a fraction, all its digits would be written out
+        ("linf:1e-999999999/3", "is no number"),
+        ("l2:" + "9" * 5000, r'"9{40}\.\.\." is no number'),
+        ("l2:1/" + "9" * 5000, r'"1/9{38}\.\.\." is no number'),
+        pytest.param("l2:" + "x" * 10**6, "is no number", id="a long number"),
+        pytest.param("x" * 10**6, "unknown norm", id="a long norm"),
+        ("l2:1e300", r"eps is 1e\+300: give a finite number .* not above 1e\+06"),
+        ("l0:1e300", "not above"),
+        ("linf:0.3:0.3", "is no number"),
+        ("l2:0.3\0", "is no number"),
+        (None, "threat is 'None'"),
+        (("linf", 0.3), r"threat is \"\('linf', 0\.3\)\": write"),
+        (0.3, "threat is '0.3'"),
     ],
 )
 def test_parse_refuses_with_the_reason(text, message):
@@ -393,9 +443,18 @@ def test_parse_refuses_with_the_reason(text, message):
 
 
 def test_eps_that_is_no_finite_number_is_refused():
-    for eps in (math.nan, math.inf, -1.0):
+    for eps in (math.nan, math.inf, -1.0, "0.5", None, True, 10**400, 1 + 0j):
         with pytest.raises(ThreatError, match="finite"):
             ThreatModel(Norm.L2, eps)
+    with pytest.raises(ThreatError, match="norm is 'linf': give one of Norm"):
+        ThreatModel("linf", 0.9)  # whose limits would not have been looked at
+
+
+def test_what_is_no_number_is_quoted_in_short():
+    for value in (None, [], "", "0x10", "1e", 10**5000, "1" * 5000 + "/7", "1_0/0", object()):
+        with pytest.raises(ThreatError, match="is no number") as raised:
+            parse_number(value)
+        assert len(str(raised.value)) < 120
 
 
 def test_a_large_linf_eps_is_taken_when_asked_for():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,6 @@ def select(
     "spread" for the same, where classes that have not so many images leave their share to the others.
     A contiguous choice comes back as a slice. Raises DataError on anything out of range.
     """
-    n, seed = None if n is None else _whole(n, "n"), _whole(seed, "seed")
-    if seed < 0:
-        raise DataError(f"seed={seed} lies below 0: give a whole number from 0")
     population = slice(0, len(labels)) if ids is None else _population(ids, len(labels))
     size = population.stop - population.start if isinstance(population, slice) else len(population)
     if n is not None and not 1 <= n <= size:
@@ -52,31 +48,21 @@ def _population(ids: Ids, total: int) -> slice | list[int]:
     if isinstance(ids, slice):
         if ids.step not in (None, 1):
             raise DataError(f"ids={ids} has a step: give a contiguous slice or the ids themselves")
-        start = 0 if ids.start is None else _whole(ids.start, "the start of ids")
-        stop = total if ids.stop is None else _whole(ids.stop, "the end of ids")
+        try:
+            start = operator.index(ids.start or 0)
+            stop = total if ids.stop is None else operator.index(ids.stop)
+        except TypeError:
+            raise DataError(f"ids={ids} are not bounded by whole numbers") from None
         if not 0 <= start < stop <= total:
             raise DataError(f"ids {start}:{stop} lie outside 0:{total}, or hold no image")
         return slice(start, stop)
-    try:
-        numbers = [_whole(i, "one of ids") for i in ids]
-    except TypeError:
-        raise DataError(f"ids={ids!r} is no choice: write START:STOP, as in 1000:10000, or a list of ids") from None
+    numbers = [int(i) for i in ids]
     outside = [i for i in numbers if not 0 <= i < total]
     if outside:
         raise DataError(f"ids {outside[:5]} lie outside [0, {total - 1}], the ids of the split")
     if not numbers or len(set(numbers)) != len(numbers):
         raise DataError(f"ids must be distinct, {len(numbers)} given, {len(set(numbers))} different")
     return numbers
-
-
-def _whole(value: Any, what: str) -> int:
-    """value as an int; DataError where it is another number, or a bool, which is a mask and no id."""
-    try:
-        if "bool" in str(getattr(value, "dtype", type(value))):
-            raise TypeError
-        return operator.index(value)  # numpy's and torch's integers too
-    except TypeError:
-        raise DataError(f"{what} is {value!r}: give a whole number") from None
 
 
 def _parse(text: str) -> slice:
