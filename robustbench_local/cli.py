@@ -206,7 +206,8 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from robustbench_local.packed import NAME, pack
+    from robustbench_local.packed import NAME
+    from robustbench_local.packing import pack
 
     for folder in options.folders:
         count, size = pack(folder)

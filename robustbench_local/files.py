@@ -6,12 +6,20 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 from robustbench_local.errors import StoreError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _TEMPORARY = ".tmp"
 _ABANDONED_AFTER_SECONDS = 3600.0
@@ -46,6 +54,52 @@ def sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):  # another process sweeps as well
             if time.time() - left.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
                 left.unlink()
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What tells a file from another that takes its place; None where there is none. OSError where it is no plain file,
+    but a folder or a pipe.
+    """
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def set_aside(path: Path, seen: Stamp) -> Path | None:
+    """Rename a damaged file to NAME.damaged -> its new name; None where that cannot be, or where another file was
+    written in its place since it was `seen`.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    with contextlib.suppress(OSError):
+        if stamp(path) == seen:
+            os.replace(path, aside)
+            return aside
+    return None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block for that folder. A lock ends with its process.
+
+    Where the system has no such locks, it waits for nobody.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

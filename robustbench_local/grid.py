@@ -155,7 +155,7 @@ class Grid:
             for cell in _sensible(cells, model):
                 eot, draws = (cell.eot, cell.draws) if random else (1, 1)
                 key = row_key(self._definition(cell, digest))
-                done = not training and self._where(key) is not None
+                done = not training and self._done(key, take=False) is not None
                 forwards, backwards = (eot * count for count in cell.attack.cost(classes, cell.threat.norm))
                 n = len(self.images[plan.data, cell.n])
                 before = cell.attack.prepare_cost(classes, cell.threat.norm)
@@ -178,11 +178,9 @@ class Grid:
         images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
         key = row_key(definition)
-        if where := self._where(key):
-            if where is not self.store:
-                self.store.take(key, where, grid=self.name)
-            self.report.line(f"{cell}: done before" + (f", in {where.folder}" if where is not self.store else ""))
-            return self._stored(key)
+        if done := self._done(key):
+            self.report.line(f"{cell}: done before" + (f", in {done[1]}" if done[1] != self.store.folder else ""))
+            return done[0]
         part = _Part(self.report, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells))
         started = time.monotonic()
         try:
@@ -200,29 +198,27 @@ class Grid:
             arrays |= _scores(verdict)
         if self.config.save == "x_adv":
             arrays |= _kept(verdict, judge.sees(images))
-        self.store.write(key, row, arrays)
+        row = self.store.write(key, row, arrays)
         self.report.line(
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
             f" ({verdict.seconds:.1f} s)"
         )
-        return self._stored(key)
+        return row
 
-    def _where(self, key: str) -> Store | None:
-        """Who has the cell already: the grid itself or a neighbour."""
-        if self.config.force:
-            return None
-        if self.store.done(key):
-            return self.store
-        for store in self.neighbours if self.config.save is None else ():  # theirs may not hold what is to be saved
-            with suppress(StoreError):  # damage there is no concern of this grid's
-                if store.done(key):
-                    return store
+    def _done(self, key: str, take: bool = True) -> tuple[Row, Path] | None:
+        """The good row of a cell that was done before, with all that is to be saved, and who had it: the grid itself
+        or a neighbour, from whom it is then taken.
+        """
+        wanted = SAVED[self.config.save]
+        for store in () if self.config.force else (self.store, *self.neighbours):
+            row = store.read(key)
+            if row is None or row["status"] != "ok" or not wanted <= row["arrays"].keys():
+                continue
+            if store is self.store or not take:
+                return row, store.folder
+            with suppress(StoreError):  # it is there no more
+                return self.store.take(row, store, grid=self.name), store.folder
         return None
-
-    def _stored(self, key: str) -> Row:
-        stored = self.store.read(key)
-        assert stored is not None
-        return stored
 
     def _failed(self, cell: Cell, digest: str | None, error: Exception, seconds: float) -> Row:
         definition = self._definition(cell, digest)
@@ -290,6 +286,13 @@ def _arrays(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:
     for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
         arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
     return arrays
+
+
+SAVED = {  # the arrays that config.save adds
+    None: frozenset[str](),
+    "scores": frozenset({"clean_scores", "scores"}),
+    "x_adv": frozenset({"clean_scores", "scores", "x_adv", "fingerprint"}),
+}
 
 
 def _scores(verdict: Verdict) -> dict[str, npt.NDArray[Any]]:

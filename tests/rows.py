@@ -47,6 +47,8 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
         "robust_accuracy": mean, "robust_interval": interval, "robust_accuracy_8bit": mean, "forwards_mean": 11.0,
         "backwards_mean": 10.0, "distance_median": None, "seconds": 1.5, "flags": flags, "per_class": [],
     }  # fmt: skip
+    if "corruption" in about:
+        results |= {"corruption_accuracy": mean, "corruption_interval": interval}
     return row | {"status": "ok", "results": results}, bits
 
 

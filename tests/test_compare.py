@@ -159,7 +159,7 @@ def audited(folder: Path, made: Made, asked: int, fell: Sequence[int]) -> None:
     finding = RowFinding(Finding("a stronger attack", Status.SUSPICIOUS, "it succeeds"), "linf:8/255")
     audit = {"schema": 1, **asdict(Audit((row["key"],), (finding,), (retry,)))}
     audit["findings"][0]["finding"]["status"] = "suspicious"
-    Store(folder).keep_audit("a.json", json.dumps(audit).encode())
+    Store(folder).keep_audit("a.json", audit)
 
 
 def test_rows_that_are_the_same_are_the_same_whatever_their_audits_found(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from robustbench_local.making import make
 from robustbench_local.models import checkpoints, zoo
 from robustbench_local.paths import CACHE_VARIABLE
 from robustbench_local.progress import Report
+from robustbench_local.record import sealed
 from robustbench_local.workshop import Workshop, parse_recipe
 
 MODELS = """
@@ -150,7 +151,7 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
     assert not (folder / "results/wider/rows").exists()
     report = Record()
     rows = run_grid("wider.yaml", report=report)
-    assert rows[:2] == [{**row, "grid": "wider"} for row in first]
+    assert rows[:2] == [sealed({**row, "grid": "wider"}) for row in first]
     assert [line.endswith("done before, in results/toy") for line in report.lines[:3]] == [True, True, False]
     store = Grid("wider.yaml", {}, Report()).store
     assert all(store.arrays(row["key"]) for row in rows)

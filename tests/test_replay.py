@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rows import a_row, stored
 from torch import Tensor, nn
 
 from attacks.replay import Kept, Replay
@@ -43,10 +44,9 @@ def images(count: int = 12, channels: int = 1) -> Tensors:
     return Tensors(x, torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
-def keep(folder: Path, name: str, x: Tensor, x_adv: Tensor, robust: float = 0.5, attack: str = "pgd") -> None:
-    row = {"status": "ok", "definition": {"attack": attack}, "results": {"robust_accuracy": robust}}
-    arrays = {"x_adv": np.asarray(x_adv), "fingerprint": np.asarray(fingerprint(x))}
-    Store(folder).write(name, row, arrays)
+def keep(folder: Path, x: Tensor, x_adv: Tensor, standing: int = 6, attack: str = "pgd") -> None:
+    row, bits = a_row([1] * standing + [0] * (len(x) - standing), attack=attack)
+    stored(folder, (row, bits), x_adv=np.asarray(x_adv), fingerprint=np.asarray(fingerprint(x)))
 
 
 def brightened(x: Tensor, by: Tensor | float) -> Tensor:
@@ -59,7 +59,7 @@ def test_images_come_back_in_any_order_and_company(tmp_path: Path) -> None:
     data = images()
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))[:8]  # a selection, elsewhere numbered
     made = brightened(data.x, torch.where(torch.arange(12) % 2 == 0, 0.15, 0.05)[:, None])
-    keep(tmp_path / "grid", "a", data.x[order], made[order])
+    keep(tmp_path / "grid", data.x[order], made[order])
     kept = torch.zeros(12, dtype=torch.bool).index_fill(0, order, True)
     whole = evaluate(Bright(), data.x, data.labels, Replay(rows=str(tmp_path)), LINF)
     assert torch.equal(~whole.robust, kept & (torch.arange(12) % 2 == 0))
@@ -76,7 +76,7 @@ def test_images_come_back_in_any_order_and_company(tmp_path: Path) -> None:
 
 def test_a_pixel_changed_is_another_image(tmp_path: Path) -> None:
     data = images()
-    keep(tmp_path, "a", data.x, brightened(data.x, 0.15))
+    keep(tmp_path, data.x, brightened(data.x, 0.15))
     other = data.x.clone()
     other[:6, 0, 1, 1] += 1e-6
     verdict = evaluate(Bright(), other, data.labels, Replay(rows=str(tmp_path)), LINF)
@@ -86,9 +86,9 @@ def test_a_pixel_changed_is_another_image(tmp_path: Path) -> None:
 def test_the_best_of_several_rows_is_kept_and_the_strongest_row_goes_first(tmp_path: Path) -> None:
     data = images()
     first, second = torch.arange(12) < 4, torch.arange(12) >= 4
-    keep(tmp_path / "one", "a", data.x, brightened(data.x, torch.where(first, 0.15, 0.0)[:, None]), robust=0.6)
-    keep(tmp_path / "two", "b", data.x, brightened(data.x, torch.where(second, 0.15, 0.0)[:, None]), robust=0.3)
-    keep(tmp_path / "two", "c", data.x, brightened(data.x, 0.2), robust=0.0, attack="replay")
+    keep(tmp_path / "one", data.x, brightened(data.x, torch.where(first, 0.15, 0.0)[:, None]), standing=7)
+    keep(tmp_path / "two", data.x, brightened(data.x, torch.where(second, 0.15, 0.0)[:, None]), standing=4)
+    keep(tmp_path / "two", data.x, brightened(data.x, 0.2), standing=0, attack="replay")
     attack = Replay(rows=str(tmp_path))
     verdict = evaluate(Bright(), data.x, data.labels, attack, LINF)
     assert not verdict.robust.any() and (verdict.notes["replayed"] == 2).all()
@@ -107,7 +107,7 @@ def test_what_is_replayed_is_projected(tmp_path: Path, threat: str, channels: in
     before = data.x.clone()
     far = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(2))
     far[:, :, 0, 0] = 1.0
-    keep(tmp_path, "a", data.x, far)
+    keep(tmp_path, data.x, far)
     verdict = evaluate(Bright(), data.x, data.labels, Replay(rows=str(tmp_path)), ball)
     assert torch.equal(data.x, before) and verdict.flags == ()
     assert ball.contains(verdict.x_adv, data.x).all()
@@ -120,7 +120,7 @@ def test_broken_twins_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Without a projection nothing in a smaller ball falls; with fingerprints of nothing all images are one."""
     data = images()
     by = torch.where(torch.arange(12) < 6, 0.15, -0.05)[:, None]
-    keep(tmp_path, "a", data.x, brightened(data.x, by) + 0.1)
+    keep(tmp_path, data.x, brightened(data.x, by) + 0.1)
     small = ThreatModel.parse("linf:0.2")
     attack = Replay(rows=str(tmp_path))
     assert evaluate(Bright(), data.x, data.labels, attack, small).robust_accuracy == 0.5
@@ -133,7 +133,7 @@ def test_broken_twins_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_towards_a_target(tmp_path: Path) -> None:
     data = images()
-    keep(tmp_path, "a", data.x, brightened(data.x, 0.15))
+    keep(tmp_path, data.x, brightened(data.x, 0.15))
     goal = torch.ones(12, dtype=torch.int64)
     assert not evaluate(Bright(), data.x, data.labels, Replay(rows=str(tmp_path)), LINF, targets=goal).robust.any()
 

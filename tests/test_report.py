@@ -187,11 +187,8 @@ def test_corruptions_have_a_section_and_a_curve_and_a_missing_cell_leaves_a_gap(
                 failed = (defense, attack, level) == ("trades", "snow", 3)
                 row, bits_ = a_row(
                     None if failed else bits, ids=f"0:{n}", attack=attack, access="none", threat="none",
-                    defense=defense, attack_settings={"severity": level},
+                    defense=defense, attack_settings={"severity": level}, corruption="CIFAR-10-C",
                 )  # fmt: skip
-                row["definition"]["corruption"] = "CIFAR-10-C"
-                if not failed:
-                    row["results"]["corruption_accuracy"] = row["results"]["robust_accuracy"]
                 made.append((row, bits_))
     results = results_of(tmp_path, *made)
     (table,) = corruption_tables(results.rows)
@@ -211,10 +208,8 @@ def test_each_corruption_has_a_column_of_the_heat_map(tmp_path: Path) -> None:
     for attack, stands in (("fog", 20), ("snow", 10), ("frost", 4)):
         row, bits = a_row(
             [1] * stands + [0] * (24 - stands), ids="0:24", attack=attack, access="none", threat="none",
-            attack_settings={"severity": 3},
+            attack_settings={"severity": 3}, corruption="CIFAR-10-C",
         )  # fmt: skip
-        row["definition"]["corruption"] = "CIFAR-10-C"
-        row["results"]["corruption_accuracy"] = row["results"]["robust_accuracy"]
         made.append((row, bits))
     (table,) = corruption_tables(results_of(tmp_path, *made).rows)
     (drawn,) = corruption_plots(table)  # of a single severity no curve
@@ -245,8 +240,7 @@ def test_convergence_is_drawn_of_rows_that_tell_it_and_of_enough_images(tmp_path
 
 def test_naive_attacks_and_those_judged_by_their_end_have_no_curve_over_steps(tmp_path: Path) -> None:
     stands = [1] * 12 + [0] * 12
-    naive, bits = a_row(stands, ids="0:24", attack="mim")
-    naive["definition"]["adaptive"] = False
+    naive, bits = a_row(stands, ids="0:24", attack="mim", adaptive=False)
     results = results_of(
         tmp_path, a_row(stands, ids="0:24"), (naive, bits), a_row(stands, ids="0:24", attack="bim", count="last")
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from robustbench_local.cells import read_config
-from robustbench_local.packed import AUDITS, NAME, ROWS, pack
+from robustbench_local.packed import AUDITS, NAME, ROWS
+from robustbench_local.packing import pack
 from robustbench_local.report.corruption_text import write_corruptions
 from robustbench_local.report.render import markdown
 from robustbench_local.report.results import Results
@@ -47,9 +48,9 @@ def test_a_figure_that_the_rows_do_not_give_is_noticed(tmp_path: Path) -> None:
     source = Store(published(RESULTS / "mnist_pgd"))
     grid = Store(tmp_path / "grid")
     for row in source.rows():
-        grid.take(row["key"], source)
-    for name, content in source.audits().items():
-        grid.keep_audit(name, content)
+        grid.take(row, source)
+    for name, record in source.audits().items():
+        grid.keep_audit(name, record)
     pack(grid.folder)
     table = (source.folder / "table.md").read_text(encoding="utf-8")
     (grid.folder / "table.md").write_text(table, encoding="utf-8")

@@ -8,7 +8,7 @@ gradient led its attack, with three times the queries.
 from __future__ import annotations
 
 import hashlib
-import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,16 +29,27 @@ from robustbench_local.judge import Judge
 from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import Source
+from robustbench_local.shape import all_of, count, flag, maybe, number, one_of, only, text, whole, wrong
 from robustbench_local.store import Row, Store
 from robustbench_local.threat import ThreatModel
 
-SCHEMA = 1
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
 EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
 # images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
 LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
+
+
+_FINDING = {
+    "check": text, "status": one_of(*(status.name.lower() for status in Status)), "evidence": text,
+    "figures": all_of(maybe(number)), "source": text, "advice": text,
+}  # fmt: skip
+_SHAPE = {
+    "rows": [text],
+    "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
+    "retries": [only({"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]})],
+}
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,10 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
         own = [row for row in rows if row["status"] == "ok" and identity.group(row) == group]
         keys = tuple(sorted(row["key"] for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
-        old = _read(before.get(name, b""))
+        old = _read(before[name]) if name in before else None
         if old is None or not _still_holds(old, keys, findings, own, store):
             old = _with_retries(keys, findings, own, store, model, images)
-            store.keep_audit(name, json.dumps(_plain(old), indent=1).encode() + b"\n")
+            store.keep_audit(name, _plain(old))
         kept.append(old)
     return kept
 
@@ -240,27 +251,25 @@ def _felled(
 
 
 def _plain(audit: Audit) -> dict[str, Any]:
-    plain = {"schema": SCHEMA, **asdict(audit)}
+    plain = asdict(audit)
     for each in plain["findings"]:
         each["finding"]["status"] = each["finding"]["status"].name.lower()
     return plain
 
 
-def _read(content: bytes) -> Audit | None:
-    try:
-        plain = json.loads(content)
-        if plain["schema"] != SCHEMA:
-            return None
-        findings = tuple(
-            RowFinding(
-                Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}), each["threat"],
-                each["attack"],
-            )
-            for each in plain["findings"]
-        )  # fmt: skip
-        retries = tuple(
-            Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in plain["retries"]
-        )
-        return Audit(tuple(plain["rows"]), findings, retries)
-    except (ValueError, KeyError, TypeError):
+def _read(record: Row) -> Audit | None:
+    """None, and a warning, for what is not as audits are."""
+    if fault := wrong(record, _SHAPE, "it"):
+        warnings.warn(f"the audit {record['name']} counts as missing: {fault}", stacklevel=2)
         return None
+    findings = tuple(
+        RowFinding(
+            Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}), each["threat"],
+            each["attack"],
+        )
+        for each in record["findings"]
+    )  # fmt: skip
+    retries = tuple(
+        Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in record["retries"]
+    )
+    return Audit(tuple(record["rows"]), findings, retries)
