@@ -16,7 +16,7 @@ from attacks.mim import MIM
 from robustbench_local.defense import Deployed, Preprocess, call
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.models import load_model, weights_digest
+from robustbench_local.models import behaviour_digest, load_model, weights_digest
 from robustbench_local.oracle import Access, Oracle, lead
 from robustbench_local.threat import Norm, ThreatModel
 
@@ -60,7 +60,7 @@ class Transfer(MIM):
         return (self.surrogates,) if isinstance(self.surrogates, str) else self.surrogates
 
     def sources(self) -> dict[str, str]:
-        return {name: weights_digest(surrogate(name, torch.device("cpu"), torch.float32)) for name in self.names}
+        return {name: digest(name) for name in self.names}
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         nets = [surrogate(name, x.device, x.dtype) for name in self.names]
@@ -127,3 +127,11 @@ class Diversity(Preprocess):
 def surrogate(name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The model of that name, its weights frozen."""
     return load_model(name, device=device).to(dtype).requires_grad_(False)
+
+
+@lru_cache(maxsize=8)
+def digest(name: str) -> str:
+    """Its weights', and what a user's own does besides them, before it was asked anything."""
+    net = surrogate(name, torch.device("cpu"), torch.float32)
+    own = behaviour_digest(name, net)
+    return weights_digest(net) if own is None else f"{weights_digest(net)} {own}"

@@ -50,9 +50,11 @@ class Cell:
         return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
 
     def definition(
-        self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None
-    ) -> dict[str, Any]:
+        self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None,
+        behaviour_digest: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """All that decides the result, as the row records it and its key is made from."""
+        behaves = {} if behaviour_digest is None else {"behaviour_digest": behaviour_digest}
         learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
         natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
         under = {} if config.attack_under is None else {"attack_under": Under.parse(config.attack_under).definition()}
@@ -80,6 +82,7 @@ class Cell:
             "budget": config.budget,
             "eot": self.eot,
             "draws": self.draws,
+            **behaves,
             **({} if self.adaptive else {"adaptive": False}),
             **learnt,
             **read,

@@ -23,12 +23,16 @@ Parts = Sequence[tuple[str, Defense]]  # by name, from the outermost, which meet
 
 @dataclass(frozen=True)
 class Fitter:
-    """Puts wrappers around networks for one data set. source: where its training images come from."""
+    """Puts wrappers around networks for one data set.
+
+    source: where its training images come from. behaviour: of a user's own network, what it does besides its weights.
+    """
 
     data: str
     source: str | None
     device: torch.device
     report: Report
+    behaviour: str | None = None
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The deployed model. A part that is not in the cache yet learns now."""
@@ -62,10 +66,11 @@ class Fitter:
         if not any(defense.learns for _, defense in parts):
             return [None] * len(parts)
         digest, images = checkpoints.weights_digest(net), images_name(self.data, self.source)
+        behaves = {} if self.behaviour is None else {"behaviour": self.behaviour}
         described = [{name: asdict(defense), "version": defense.version} for name, defense in parts]
         files: list[Path | None] = []
         for place, (name, defense) in enumerate(parts):
-            key = row_key({"images": images, "weights": digest, "parts": described[place:]})
+            key = row_key({"images": images, "weights": digest, "parts": described[place:], **behaves})
             stem = f"{self.data}-{name}-{key}".replace(":", "-").replace("/", "-")
             files.append(cache_folder() / "fitted" / f"{stem}.safetensors" if defense.learns else None)
         return files

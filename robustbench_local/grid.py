@@ -97,7 +97,8 @@ class Grid:
 
     def _definition(self, cell: Cell, digest: str | None) -> dict[str, Any]:
         data = cell.model.data
-        return cell.definition(self.images[data, cell.n], digest, self.config, self.attackers.get(data))
+        behaviour = self.workshop.behaviour(cell.model)
+        return cell.definition(self.images[data, cell.n], digest, self.config, self.attackers.get(data), behaviour)
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""

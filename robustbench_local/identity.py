@@ -18,6 +18,7 @@ THREAT = ("threat", "eps")
 DRAWN = ("eot", "draws")
 READ = ("attack_sources",)  # of a growing folder of rows every model may have met another state
 JUDGED = ("count", "precision", "budget", "seed")
+BEHAVIOUR = ("behaviour_digest",)  # the model's as well, which only a user's own says
 VERSIONS = ("defense_version", "attack_version")
 
 _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order
@@ -31,7 +32,7 @@ def cell(row: Row, but: Collection[str] = ()) -> str:
 
 def model(row: Row) -> str:
     """The deployed model: the line of a table."""
-    return _listed(row, MODEL)
+    return _listed(row, (*MODEL, *_said(row, BEHAVIOUR)))
 
 
 def images(row: Row) -> str:
@@ -41,7 +42,7 @@ def images(row: Row) -> str:
 
 def group(row: Row) -> str:
     """A model on some images: what one audit is about, and named by."""
-    return _listed(row, (*MODEL, *IMAGES))
+    return _listed(row, (*MODEL, *IMAGES, *_said(row, BEHAVIOUR)))
 
 
 def attack(row: Row, but: Collection[str] = ()) -> str:
@@ -54,7 +55,7 @@ def attack(row: Row, but: Collection[str] = ()) -> str:
 
 def of_attack(row: Row) -> set[str]:
     """The keys that are neither the images', nor the model's, nor the threat's."""
-    return _about(row).keys() - {*IMAGES, *MODEL, *THREAT}
+    return _about(row).keys() - {*IMAGES, *MODEL, *BEHAVIOUR, *THREAT}
 
 
 def shared(groups: Iterable[Iterable[Row]]) -> tuple[str, ...]:
@@ -76,6 +77,10 @@ def adaptive(row: Row) -> bool:
 
 def _about(row: Row) -> dict[str, Any]:
     return {key: value for key, value in (_UNSAID | row["definition"]).items() if value is not None}
+
+
+def _said(row: Row, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if key in row["definition"]]
 
 
 def _listed(row: Row, keys: Iterable[str]) -> str:

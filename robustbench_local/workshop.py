@@ -22,6 +22,7 @@ from robustbench_local.errors import ConfigError, ModelError, did_you_mean
 from robustbench_local.fitting import Fitter, images_name
 from robustbench_local.models import (
     ARCHITECTURES,
+    behaviour_digest,
     build_model,
     checkpoints,
     load_model,
@@ -139,7 +140,7 @@ class Workshop:
     device: torch.device
     source: str | None = None
     report: Report = field(default_factory=Report)
-    _finished: dict[tuple[str, str | None], nn.Module] = field(default_factory=dict, repr=False)
+    _finished: dict[tuple[str, str | None], tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
 
     def blueprint(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
         """The model of `entry`, a defense as a grid writes it.
@@ -163,7 +164,7 @@ class Workshop:
                     f"defense {name} trains a network of its own, and {model.name} is a finished model:"
                     " give it defenses=[none]"
                 )
-            self._finished_model(model)
+            self._loaded(model)
             return Blueprint(data, model, name, defense, None)
         if model.name not in ARCHITECTURES:
             raise ModelError(unknown_architecture(model.name))
@@ -189,18 +190,22 @@ class Workshop:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
         return self._fitter(plan).wrap(plan.around, self._net(plan))
 
+    def behaviour(self, plan: Blueprint) -> str | None:
+        """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""
+        return self._loaded(plan.model)[1] if plan.recipe is None else None
+
     def sketch(self, plan: Blueprint) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""
-        net = self._finished_model(plan.model) if plan.recipe is None else _blank(plan, plan.recipe)
+        net = self._loaded(plan.model)[0] if plan.recipe is None else _blank(plan, plan.recipe)
         return self._fitter(plan).sketch(plan.around, net)
 
     def _fitter(self, plan: Blueprint) -> Fitter:
-        return Fitter(plan.data, self.source, self.device, self.report)
+        return Fitter(plan.data, self.source, self.device, self.report, self.behaviour(plan))
 
     def _net(self, plan: Blueprint) -> nn.Module:
         """What the wrappers go around."""
         if plan.recipe is None:
-            return self._finished_model(plan.model)
+            return self._loaded(plan.model)[0]
         name = _zoo_match(plan.recipe)
         path = self._cached(plan.recipe) if name is None else zoo_entry(name).path
         if not path.exists():
@@ -209,13 +214,12 @@ class Workshop:
         checkpoints.restore(net, checkpoints.load(path)[0], path)
         return net.to(self.device).eval()
 
-    def _finished_model(self, model: ModelConfig) -> nn.Module:
-        """Loaded once: a user's function may give another network at every call."""
+    def _loaded(self, model: ModelConfig) -> tuple[nn.Module, str | None]:
+        """(network, behaviour) of a finished model, loaded once: a user's function may give another at every call."""
         key = (model.name, model.weights)
         if key not in self._finished:
-            self._finished[key] = load_model(
-                model.name, weights=model.weights, allow_pickle=model.allow_pickle, device=self.device
-            )
+            net = load_model(model.name, weights=model.weights, allow_pickle=model.allow_pickle, device=self.device)
+            self._finished[key] = net, behaviour_digest(model.name, net)  # before it is asked, which may change it
         return self._finished[key]
 
     def _cached(self, recipe: TrainingRecipe) -> Path:

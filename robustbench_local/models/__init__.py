@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from robustbench_local.arguments import Device, Seed, checked
+from robustbench_local.behaviour import behaviour
 from robustbench_local.defense import Defense
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ModelError, did_you_mean
@@ -23,8 +24,8 @@ from robustbench_local.plugins import find_defense
 from robustbench_local.strangers import contained
 
 __all__ = [
-    "ARCHITECTURES", "Normalise", "ZooEntry", "build_model", "load", "load_model", "normalised", "rebuild", "restore",
-    "save", "weights_digest", "zoo_entry", "zoo_names",
+    "ARCHITECTURES", "Normalise", "ZooEntry", "behaviour_digest", "build_model", "load", "load_model", "normalised",
+    "rebuild", "restore", "save", "weights_digest", "zoo_entry", "zoo_names",
 ]  # fmt: skip
 
 
@@ -87,6 +88,14 @@ def load_model(
     if weights is not None:
         restore(model, load(weights, allow_pickle=allow_pickle)[0], weights)
     return model.to(device).eval()
+
+
+def behaviour_digest(spec: str, model: nn.Module) -> str | None:
+    """What a model that load_model gave does besides its weights; None where its name says that already."""
+    module, colon, name = spec.partition(":")
+    if not colon or spec.startswith("zoo:"):
+        return None
+    return behaviour(model, getattr(sys.modules.get(module), name, None))
 
 
 def _of_the_zoo(entry: ZooEntry) -> nn.Module:

@@ -51,7 +51,8 @@ def attack_labels(rows: Sequence[Row], but: Collection[str] = ()) -> list[Label]
 def defense_labels(rows: Sequence[Row]) -> list[Label]:
     """The defense of each row; namesakes are those in front of the same architecture. As attack_labels."""
     about = [row["definition"] for row in rows]
-    made_of = [{key: each.get(key) for key in ("weights_digest", "defense_version")} for each in about]
+    made = ("weights_digest", "behaviour_digest", "defense_version")
+    made_of = [{key: each.get(key) for key in made} for each in about]
     names, settings = ([each[key] for each in about] for key in ("defense", "defense_settings"))
     return _labels(names, [(each["defense"], each["model"]) for each in about], settings, made_of)
 

@@ -16,7 +16,7 @@ from robustbench_local.report.text import visible
 from robustbench_local.store import Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.
-MADE = ("weights_digest", *identity.VERSIONS, *identity.READ, "attacker_digest")
+MADE = ("weights_digest", "behaviour_digest", *identity.VERSIONS, *identity.READ, "attacker_digest")
 IMAGES = ("data_digest", "ids")
 CHOSEN = ("defense_settings", "seed")  # where nothing else is left to meet
 

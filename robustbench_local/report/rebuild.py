@@ -31,6 +31,8 @@ def model_of(row: Row, workshop: Workshop, weights: str | None = None, allow_pic
     if workshop.must_train(plan):
         raise ModelError(f"{what} is neither in the zoo nor in this machine's cache: run its grid here first")
     model = workshop.make(plan)
+    if workshop.behaviour(plan) != about.get("behaviour_digest"):
+        raise ModelError(f"{what} has other code here than row {row['key']} was measured with: run its grid again")
     if weights_digest(model) != about["weights_digest"]:
         raise ModelError(f"{what} has other weights here than row {row['key']} was measured with: run its grid again")
     return model
