@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from defenses._adversarial import ascend
 from defenses._passes import log_probabilities, mean_probability
+from defenses._wrapper import check
 from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
+from robustbench_local.noise import LOUDEST
 from robustbench_local.threat import ThreatModel
 from robustbench_local.train import Trainer
 
@@ -106,8 +108,7 @@ class NoiseLayers(Defense, Recipe):
 
     def __post_init__(self) -> None:
         for name in ("first", "inner"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: the size of noise must be 0 or more")
+            check(name, getattr(self, name), 0, LOUDEST, "the size of noise, where white is 1")
         for name in ("passes", "steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")

@@ -20,7 +20,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, DataError, ModelError, RobustBenchError
 from robustbench_local.evaluate import home
 from robustbench_local.modes import as_deployed, full_float32
-from robustbench_local.noise import gaussian
+from robustbench_local.noise import LOUDEST, gaussian
 from robustbench_local.preflight import check_images, kept_random_state
 from robustbench_local.store import fingerprint
 from robustbench_local.train import Trainer
@@ -80,8 +80,10 @@ class RandomizedSmoothing(Defense, Recipe):
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise ConfigError(f"sigma is {self.sigma}: it must be above 0, where white is 1; theirs are 0.12 to 1")
+        if not 0 < self.sigma <= LOUDEST:
+            raise ConfigError(
+                f"sigma is {self.sigma}: it must be above 0, up to {LOUDEST:g}, where white is 1; theirs are 0.12 to 1"
+            )
         if not 0 < self.alpha < 1:
             raise ConfigError(f"alpha is {self.alpha}: it must be in (0, 1), the chance of a wrong vote")
         if 2 * 0.5**self.samples > self.alpha:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError, did_you_mean
 
+LOUDEST = 1e6  # times white: any image is lost, and float32 is far from overflowing
 Kind = Literal["gaussian", "uniform", "laplace", "salt_pepper", "speckle"]
 
 
@@ -57,7 +57,6 @@ def check_noise(kind: str, amplitude: float) -> None:
     kinds = get_args(Kind)
     if kind not in kinds:
         raise ConfigError(f'noise "{kind}" is unknown{did_you_mean(kind, kinds)}: one of {", ".join(kinds)}')
-    most = 1.0 if kind == "salt_pepper" else math.inf
-    if not (math.isfinite(amplitude) and 0 <= amplitude <= most):
-        wanted = "a share of the pixels, in [0, 1]" if kind == "salt_pepper" else "0 or more, where white is 1"
-        raise ConfigError(f"amplitude is {amplitude}: it must be {wanted}")
+    most, meaning = (1.0, "a share of the pixels") if kind == "salt_pepper" else (LOUDEST, "where white is 1")
+    if not 0 <= amplitude <= most:
+        raise ConfigError(f"amplitude is {amplitude}: it must be in [0, {most:g}], {meaning}")

@@ -86,7 +86,8 @@ def test_no_amplitude_is_no_noise(kind):
         ("gausian", 0.1, 'did you mean "gaussian"'),
         ("gaussian", -0.1, "amplitude is -0.1"),
         ("uniform", float("nan"), "amplitude is nan"),
-        ("salt_pepper", 1.5, r"a share of the pixels, in \[0, 1\]"),
+        ("salt_pepper", 1.5, r"in \[0, 1\], a share of the pixels"),
+        ("speckle", 1e300, r"in \[0, 1e\+06\], where white is 1"),  # infinite in float32: black times it is no number
     ],
 )
 def test_a_noise_that_means_nothing_is_refused(kind, amplitude, message):
