@@ -365,3 +365,9 @@ RENDERINGS: dict[str, Rendering] = {
     "zigzag": zigzag,
     "canny_edges": canny_edges,
 }  # fmt: skip
+
+# nothing is drawn: equal to a grey level, which rounding errors of the published code decide here and there
+EXACT = {
+    "defocus_blur", "gaussian_blur", "zoom_blur", "brightness", "contrast", "saturate", "pixelate", "scale", "stripe",
+    "mnist_brightness", "canny_edges",
+}  # fmt: skip

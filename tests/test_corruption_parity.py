@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -157,6 +158,17 @@ def test_elastic_transform_moves_three_points_and_then_every_pixel(severity: int
         there = np.mgrid[0:32, 0:32] + np.stack(push)
         expected = np.stack([ndimage.map_coordinates(plane, there, order=1, mode="reflect") for plane in bent], 2)
         assert np.abs(pictures(exactly("elastic_transform", severity, x))[number] - expected).max() < 1e-3
+
+
+def test_elastic_transform_moves_the_points_that_opencv_would() -> None:
+    """Severity 1 is that map alone: OpenCV's of the same three points, which are (x, y) there."""
+    x = photos(20)
+    points = np.array([[26, 26], [26, 6], [6, 6]], np.float32)
+    moved = points + 2.56 * (2 * Draws(0, torch.arange(20)).uniform(3, 2).flip(2).numpy() - 1)
+    for image, there, seen in zip(pictures(x), moved, pictures(exactly("elastic_transform", 1, x)), strict=True):
+        matrix = cv2.getAffineTransform(points, np.float32(there))
+        expected = cv2.warpAffine(np.float32(image), matrix, (32, 32), borderMode=cv2.BORDER_REFLECT_101)
+        assert np.abs(seen - expected).mean() < 0.3 * LEVEL  # versions of OpenCV round places to 1/32 of a pixel
 
 
 def test_a_plasma_is_diamonds_and_squares() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,18 +16,15 @@ from wrapping import digits, photos
 
 from attacks.corruptions import _edges
 from attacks.corruptions.weather import _relief, chamfer
-from benchmarks._published import RENDERINGS, published, relief
+from benchmarks._kept import kept
+from benchmarks._published import EXACT, RENDERINGS, published, relief
+from benchmarks.corruptions import away
 from robustbench_local.corruption import Corruption
 from robustbench_local.draws import Draws
 from robustbench_local.plugins import find_attack
 
 Levels = npt.NDArray[np.uint8]
 N = 40
-# nothing is drawn: equal to a grey level, which rounding errors of the published code decide here and there
-EXACT = {
-    "defocus_blur", "gaussian_blur", "zoom_blur", "brightness", "contrast", "saturate", "pixelate", "scale", "stripe",
-    "mnist_brightness", "canny_edges",
-}  # fmt: skip
 SLOW = {"glass_blur", "mnist_fog", "mnist_glass_blur"}  # to render
 OTHER = {"frost", "jpeg_compression"}  # generated ice; a codec of another make
 
@@ -138,3 +136,18 @@ def test_light_on_drops_is_opencvs() -> None:
     assert (found == expected).mean() > 0.99 and np.abs(found - expected).mean() < 0.1  # rounding, before a floor
     flat = torch.full((1, 1, 9, 9), 200.0)  # no edge at all: light everywhere
     assert np.array_equal(_relief(flat)[0, 0].numpy(), relief(as_bytes(flat)[0]))
+
+
+def test_the_table_beside_the_published_formulas_is_of_todays_versions() -> None:
+    """results/benchmarks/corruptions: every corruption, and none far from its formula."""
+    folder = Path(__file__).parents[1] / "results" / "benchmarks" / "corruptions"
+    rows = kept(folder / "corruptions.jsonl")
+    today = {(name, find_attack(name).version) for name in RENDERINGS}
+    assert {(row["what"]["name"], row["what"]["version"]) for row in rows} == today
+    assert (folder / "corruptions.md").read_text(encoding="utf-8").count("\n| ") == len(rows) + 1
+    for row in rows:
+        far = [abs(away(row[key])) for key in ("change", "l2", "wrong")]
+        if "apart" in row:
+            assert row["apart"]["most"] <= 1 and row["apart"]["mean"] < 0.1, row
+        elif row["what"]["name"] != "frost":
+            assert max(far) < 4.5, row
