@@ -366,6 +366,7 @@ RENDERINGS: dict[str, Rendering] = {
     "canny_edges": canny_edges,
 }  # fmt: skip
 
+CODEC = {"jpeg_compression"}  # nothing is drawn, but another make rounds another coefficient now and then
 # nothing is drawn: equal to a grey level, which rounding errors of the published code decide here and there
 EXACT = {
     "defocus_blur", "gaussian_blur", "zoom_blur", "brightness", "contrast", "saturate", "pixelate", "scale", "stripe",

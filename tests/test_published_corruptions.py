@@ -17,7 +17,7 @@ from wrapping import digits, photos
 from attacks.corruptions import _edges
 from attacks.corruptions.weather import _relief, chamfer
 from benchmarks._kept import kept
-from benchmarks._published import EXACT, RENDERINGS, published, relief
+from benchmarks._published import CODEC, EXACT, RENDERINGS, published, relief
 from benchmarks.corruptions import away
 from robustbench_local.corruption import Corruption
 from robustbench_local.draws import Draws
@@ -26,7 +26,7 @@ from robustbench_local.plugins import find_attack
 Levels = npt.NDArray[np.uint8]
 N = 40
 SLOW = {"glass_blur", "mnist_fog", "mnist_glass_blur"}  # to render
-OTHER = {"frost", "jpeg_compression"}  # generated ice; a codec of another make
+OTHER = {"frost"} | CODEC  # generated ice
 
 
 def beside(name: str, severity: int, n: int = N) -> tuple[Levels, Levels, Levels]:
@@ -147,7 +147,8 @@ def test_the_table_beside_the_published_formulas_is_of_todays_versions() -> None
     assert (folder / "corruptions.md").read_text(encoding="utf-8").count("\n| ") == len(rows) + 1
     for row in rows:
         far = [abs(away(row[key])) for key in ("change", "l2", "wrong")]
-        if "apart" in row:
-            assert row["apart"]["most"] <= 1 and row["apart"]["mean"] < 0.1, row
+        if row["what"]["name"] in EXACT | CODEC:
+            most = 1 if row["what"]["name"] in EXACT else 30
+            assert row["apart"]["mean"] < 0.2 and round(row["apart"]["most"]) <= most, row
         elif row["what"]["name"] != "frost":
             assert max(far) < 4.5, row
