@@ -245,6 +245,17 @@ def test_the_environment_variable_names_the_folder(tmp_path, monkeypatch):
     assert y.tolist() == arrays["test_labels"].tolist()
 
 
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/x", "x" * 300, "y/" * 3000, "a\0b", "/dev/null"])
+def test_a_place_that_cannot_be_is_an_error(monkeypatch, offline, place):
+    with pytest.raises(DataError):
+        open_data("mnist", source=place)
+    if "\0" not in place:
+        monkeypatch.setenv("ROBUSTBENCH_LOCAL_DATA_SOURCE", place)
+        monkeypatch.setattr(cache, "DOWNLOADS", {})
+        with pytest.raises(DataError):
+            open_data("mnist")
+
+
 def test_a_source_that_is_a_path_is_read_there_and_must_be_the_real_data(tmp_path, monkeypatch):
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)

@@ -125,10 +125,9 @@ def _arrays(data_set: DataSet, source: str | Path | None, split: str) -> Arrays:
         return open_cached(data_set, split)
     if source == "bundled":
         return read_bundled(data_set.name)
-    folder = Path(source).expanduser()
     try:
-        return data_set.verify(from_folder(data_set, folder))
+        return data_set.verify(from_folder(data_set, Path(source).expanduser()))
     except DataError:
         raise
     except Exception as error:  # gzip, tar and pickle die of many things that a damaged file may hold
-        raise DataError(f"{folder} cannot be read as {data_set.name}: {error or type(error).__name__}") from error
+        raise DataError(f"{source} cannot be read as {data_set.name}: {error or type(error).__name__}") from error

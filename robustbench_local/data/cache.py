@@ -63,7 +63,10 @@ def data_folder(data_set: DataSet) -> Path:
 
 def named_folder() -> Path | None:
     named = os.environ.get(SOURCE_VARIABLE)
-    return Path(named).expanduser() if named else None
+    try:
+        return Path(named).expanduser() if named else None
+    except RuntimeError as error:
+        raise DataError(f"{SOURCE_VARIABLE} is {named!r}: {error}") from None
 
 
 def _map(data_set: DataSet, keys: Iterable[str]) -> Arrays:

@@ -102,7 +102,7 @@ def known(name: str) -> DataSet:
     """The data set of that name; DataError where there is none."""
     if name not in KNOWN:
         raise DataError(
-            f'unknown data set "{name}"{did_you_mean(name, KNOWN)}: '
+            f'unknown data set "{name[:100]}"{did_you_mean(name, KNOWN)}: '
             f"give {', '.join(KNOWN)}, folder:PATH (images by class) or arrays:PATH (.npz, .npy)"
         )
     return KNOWN[name]

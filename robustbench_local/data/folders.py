@@ -57,7 +57,7 @@ class Pictures:
                     f"{file} is {_size(image)}, but {files[0]} is {_size(images[0])}: all must have one size"
                 )
         channels = max(len(image) for image in images)
-        if channels == 1 and any(has_colour(file) for file in self.files):
+        if channels == 1 and len(files) < len(self) and any(has_colour(file) for file in self.files):
             channels = 3  # so that every part of a split has the channels of the whole
         return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
 
