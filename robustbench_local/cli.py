@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import shlex
 import shutil
 import sys
@@ -14,13 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from robustbench_local import streams
 from robustbench_local.errors import ConfigError, RobustBenchError
-from robustbench_local.progress import Terminal
-from robustbench_local.strangers import guarded
+
+# whatever takes longer to load than a keypress is loaded by the command that needs it, where Ctrl-C is expected
 
 OK, FAILED, WRONG, LOST, INTERRUPTED, CUT_SHORT = 0, 1, 2, 5, 130, 141
 
@@ -32,25 +28,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130 after Ctrl-C; 141 where whoever read the output left.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(arguments)
+    streams.replace_missing()
     try:
-        with guarded():
-            code: int = options.do(options)
+        code = _do(_parser().parse_args(arguments))
         sys.stdout.flush()
         return code
-    except RobustBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except SystemExit as error:
-        print(f"error: somebody's code ended this command ({error!r}); what is finished is kept", file=sys.stderr)
-        return WRONG
     except KeyboardInterrupt:
         again = shlex.join(["robustbench-local", *arguments])
-        print(f"\ninterrupted; what is finished is kept. The same command goes on:\n  {again}", file=sys.stderr)
+        streams.say(f"\ninterrupted; what is finished is kept. The same command goes on:\n  {again}")
         return INTERRUPTED
     except BrokenPipeError:  # whoever was reading along, as `head` does, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.abandon(sys.stdout)
         return CUT_SHORT
+    except OSError as error:  # the disk behind standard output is full, say
+        streams.abandon(sys.stdout)
+        streams.say(f"error: {error}; what is finished is kept")
+        return WRONG
+
+
+def _do(options: argparse.Namespace) -> int:
+    try:
+        from robustbench_local.strangers import guarded
+
+        with guarded():
+            code: int = options.do(options)
+        return code
+    except RobustBenchError as error:
+        streams.say(f"error: {error}")
+    except SystemExit as error:
+        streams.say(f"error: somebody's code ended this command ({error!r}); what is finished is kept")
+    return WRONG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,6 +149,7 @@ def _named(options: argparse.Namespace, what: str) -> tuple[str, dict[str, Any]]
 
 def _run(options: argparse.Namespace) -> int:
     from robustbench_local.grid import Grid
+    from robustbench_local.progress import Terminal
     from robustbench_local.report.corruption_text import show_corruptions
     from robustbench_local.report.results import Results
     from robustbench_local.report.write import print_tables
@@ -231,6 +239,10 @@ def _gallery(options: argparse.Namespace) -> int:
 
 def show_preview(rows: list[dict[str, Any]]) -> None:
     """The cells of a dry run below their models, and what all of them take."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):
         cells = list(group)
@@ -304,6 +316,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from robustbench_local.making import make
+    from robustbench_local.progress import Terminal
 
     name, overrides = _named(options, "zoo")
     with Terminal() as report:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
+
+
+def evaluating(model: nn.Module) -> nn.Module:
+    """model in evaluation mode. An exported program has the mode it was exported in, and no other."""
+    with suppress(NotImplementedError):
+        model.eval()
+    return model
 
 
 @contextmanager
@@ -18,7 +25,7 @@ def as_deployed(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval()
+        evaluating(model)
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustbench_local import streams
+
 
 class Report:
     """Silent by default; `with Terminal() as report` shows. Jobs call advance and line, and never print."""
@@ -49,8 +51,11 @@ class Terminal(Report):
         self._progress.stop()
 
     def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        sys.stderr.flush()
+        try:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody can be told; the work goes on
+            streams.abandon(sys.stderr)
 
     def advance(self, what: str, share: float) -> None:
         if self._task is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +131,61 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 141
+
+
+HERE = [sys.executable, "-c", "import sys; from robustbench_local.cli import main; sys.exit(main(sys.argv[1:]))"]
+
+
+def redirected(arguments: list[str], where: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as a shell runs it, with its streams turned as `where` says."""
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = f"{shlex.join([*HERE, *arguments])} {where}"
+    return subprocess.run(["sh", "-c", command], cwd=folder, env=known, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line(folder: Path) -> None:
+    done = redirected(["list", "grids"], "> /dev/full", folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: [Errno 28] No space left on device; what is finished is kept"]
+
+
+@pytest.mark.parametrize("where", ["2> /dev/full", "2>&- >&-"])
+def test_without_standard_error_all_goes_on(where: str, folder: Path) -> None:
+    if "full" in where and not os.path.exists("/dev/full"):
+        pytest.skip("has no /dev/full")
+    done = redirected(RUN, where, folder)
+    assert done.returncode == 0 and ("leaderboard in" in done.stdout) == ("full" in where)
+    assert len(list((folder / "results/quickstart/rows").glob("*.json"))) == 1
+
+
+def test_a_mistake_that_nobody_hears_of_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    for stream in (Full(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main(["run", "grid=quickstrat"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("loading", ["robustbench_local.audit.command", "torch"])
+def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path) -> None:
+    """As if the key were pressed at the moment in which this module begins to load."""
+    script = (
+        "import builtins, os, signal, sys; real = builtins.__import__\n"
+        "def load(name, *rest, **more):\n"
+        f"    if name == {loading!r}: builtins.__import__ = real; os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest, **more)\n"
+        "from robustbench_local.cli import main\n"
+        "assert 'torch' not in sys.modules and 'rich' not in sys.modules\n"
+        "builtins.__import__ = load; sys.exit(main(sys.argv[1:]))"
+    )
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-c", script, *RUN]
+    done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr and "interrupted; what is finished is kept" in done.stderr

@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from robustbench_local import models
 from robustbench_local.errors import ModelError
+from robustbench_local.evaluate import evaluate
 from robustbench_local.models import (
     ARCHITECTURES,
     build_model,
@@ -311,3 +313,58 @@ def test_published_weights_fit(architecture: str, file: str) -> None:
     model = load_model(architecture, weights=REFERENCE / file, allow_pickle=True)
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     assert models.load(REFERENCE / file, allow_pickle=True)[1] == {}
+
+
+FOUND = """
+import torch
+from torch import nn
+
+instance = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).train()
+PATH = "net.pt2"
+
+def exported():
+    return torch.export.load(PATH).module()
+"""
+
+
+def test_a_model_that_is_there_already_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownfour.py").write_text(FOUND)
+    monkeypatch.chdir(tmp_path)
+    model = load_model("ownfour:instance")
+    assert isinstance(model, nn.Sequential) and not model.training
+    with pytest.raises(ModelError, match=r'no function "instanc" .did you mean "instance"'):
+        load_model("ownfour:instanc")
+    with pytest.raises(ModelError, match='no function "PATH"'):
+        load_model("ownfour:PATH")
+
+
+def test_programs_are_no_weights_but_a_function_may_load_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), torch.rand(5, 1, 2, 2)
+    size = torch.export.Dim("n")
+    torch.export.save(torch.export.export(net, (x,), dynamic_shapes=({0: size},)), tmp_path / "net.pt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(net).save(tmp_path / "net.pt")
+    for name in ("net.pt2", "net.pt"):
+        for allowed in (False, True):
+            with pytest.raises(ModelError, match=r"holds a whole program .* name that as module:function"):
+                load_model("fast_cnn", weights=tmp_path / name, allow_pickle=allowed)
+        with pytest.raises(ModelError, match=r"unknown model .* loaded by a function of yours: torch.export.load"):
+            load_model(str(tmp_path / name))
+    (tmp_path / "ownfive.py").write_text(FOUND)
+    monkeypatch.chdir(tmp_path)
+    model = load_model("ownfive:exported")
+    assert torch.allclose(model(x), net(x))
+    verdict, wanted = (evaluate(each, x, net(x).argmax(1), "fgsm", "linf:0.3") for each in (model, net))
+    assert verdict.clean.all() and torch.allclose(verdict.x_adv, wanted.x_adv) and (verdict.x_adv != x).any()
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"PK\x03\x04" + bytes(99), b"\x80\x02", b"\x80\x02]q\x00."])
+def test_damaged_pickles_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"net.pt (cannot be read as weights|holds no state dict)"):
+        load(path, allow_pickle=True)
+    torch.save({1: torch.ones(2)}, path)
+    with pytest.raises(ModelError, match=r"net\.pt holds no state dict"):
+        load(path, allow_pickle=True)

@@ -19,7 +19,7 @@ from robustbench_local.errors import ModelError, did_you_mean
 from robustbench_local.models.architectures import ARCHITECTURES, Normalise, normalised
 from robustbench_local.models.checkpoints import load, restore, save, weights_digest
 from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
-from robustbench_local.modes import seeded
+from robustbench_local.modes import evaluating, seeded
 from robustbench_local.plugins import find_defense
 from robustbench_local.strangers import contained
 
@@ -27,6 +27,12 @@ __all__ = [
     "ARCHITECTURES", "Normalise", "ZooEntry", "behaviour_digest", "build_model", "load", "load_model", "normalised",
     "rebuild", "restore", "save", "weights_digest", "zoo_entry", "zoo_names",
 ]  # fmt: skip
+
+
+_FILE = (
+    ". A file of weights goes with an architecture: weights=PATH. A file that holds a whole program is loaded by a"
+    " function of yours: torch.export.load(PATH).module() of a .pt2, torch.jit.load(PATH) of TorchScript"
+)
 
 
 @checked(ModelError)
@@ -63,7 +69,7 @@ def load_model(
     spec      "zoo:cifar10/adversarial_training": a bundled checkpoint;
               "preact_small": an architecture, with the weights of a checkpoint file;
               "module:function": called without arguments, found from the current folder or among what is installed;
-              it returns the model, whose weights a checkpoint may replace
+              it returns the model, or is it, whose weights a checkpoint may replace
     weights   a safetensors file, or a pickle of a state dict with allow_pickle
 
     ModelError for anything that is not there or does not fit.
@@ -81,13 +87,14 @@ def load_model(
             known = [*ARCHITECTURES, *(f"zoo:{name}" for name in zoo_names())]
             raise ModelError(
                 f'unknown model "{spec}"{did_you_mean(spec, known)}: one of {", ".join(known)}, or module:function'
+                + (_FILE if Path(spec).suffix in (".pt", ".pt2", ".pth", ".onnx", ".safetensors") else "")
             )
         if weights is None:
             raise ModelError(f'"{spec}" is an architecture and has no weights yet: give weights=PATH of a checkpoint')
         model = build_model(spec)
     if weights is not None:
         restore(model, load(weights, allow_pickle=allow_pickle)[0], weights)
-    return model.to(device).eval()
+    return evaluating(model.to(device))
 
 
 def behaviour_digest(spec: str, model: nn.Module) -> str | None:
@@ -114,12 +121,13 @@ def _own(module: str, function: str) -> nn.Module:
     try:
         with contained(ModelError, "it"):
             make: Callable[[], object] | None = getattr(importlib.import_module(module), function, None)
-            model = make() if callable(make) else None
+            model = make if isinstance(make, nn.Module) else make() if callable(make) else None
     except Exception as error:  # the user's code: whatever it dies of, say where
         reason = f"{type(error).__name__}: {error}"
         raise ModelError(f'"{module}:{function}" failed (searched from {here}). {reason}') from error
     finally:
-        sys.path.remove(here)
+        if here in sys.path:
+            sys.path.remove(here)
     if not callable(make):
         raise ModelError(f'"{module}" has no function "{function}"{did_you_mean(function, dir(sys.modules[module]))}')
     if not isinstance(model, nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,6 +48,11 @@ def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[s
     # a safetensors file begins with the length of its header in 8 bytes, of which the lowest may be any pickle's first
     if not head.startswith(_PICKLES) or (head[8:] == b"{" and not any(head[4:8])):
         state, metadata = _load_safetensors(path)
+    elif _is_program(path):
+        raise ModelError(
+            f"{path} holds a whole program and no weights alone: load it in a function of yours, by torch.export.load("
+            "PATH).module() or torch.jit.load(PATH), and name that as module:function"
+        )
     elif allow_pickle:
         state, metadata = _load_pickle(path), {}
     else:
@@ -109,19 +114,31 @@ def _load_safetensors(path: Path) -> tuple[State, dict[str, str]]:
         ) from error
 
 
+def _is_program(path: Path) -> bool:
+    """Whether it is an archive of torch.export or TorchScript."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return any("/code/" in name or "/models/" in name or "serialized_exported_program" in name for name in names)
+
+
 def _load_pickle(path: Path) -> State:
     try:
         with open(path, "rb") as file:  # given the path, torch would judge by its suffix
             found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # what torch raises of a damaged archive has no end
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0]}): it is cut short, or holds more than "
+            f"{path} cannot be read as weights ({reason}): it is cut short, or holds more than "
             f"tensors, e.g. a whole module. Save the module's state_dict() instead"
         ) from error
     for name in _NESTED:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    named = isinstance(found, dict) and all(isinstance(key, str) for key in found)
+    if not named or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ModelError(f"{path} holds no state dict: expected names and tensors, or a dict of them as {_NESTED}")
     return dict(found)
 
