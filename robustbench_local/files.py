@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 _TEMPORARY = ".tmp"
 _ABANDONED_AFTER_SECONDS = 3600.0
+_swept: set[Path] = set()  # folders cleared of what killed writers left, once by this process
 
 
 @contextlib.contextmanager
@@ -30,22 +31,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write (and read back); it appears as `path` when the block ends well, and not at all otherwise.
 
     Safe against a kill at any instant and against other writers of the same path: the last one wins. The
-    parent folder is made. StoreError where the disk is full or the folder cannot be written to.
+    parent folder is made, again where it was removed meanwhile. StoreError where the disk is full or the folder cannot
+    be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x+b") as file:
+        with _created(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
+        if path.parent not in _swept:
+            _swept.add(path.parent)
+            sweep(path.parent)
     except OSError as error:
         raise StoreError(f"cannot write {path.name} in {path.parent.absolute()}: {_cause(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _created(file: Path) -> BinaryIO:
+    for _ in range(20):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody removed the folder this instant
+            return open(file, "x+b")
+    return open(file, "x+b")
 
 
 def sweep(folder: Path) -> None:

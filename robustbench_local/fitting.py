@@ -39,10 +39,11 @@ class Fitter:
         kept = self._files(parts, net)
         for place, (name, defense) in reversed(list(enumerate(parts))):
             file = kept[place]
-            if file is None or file.exists():
+            state = None if file is None else checkpoints.cached(file)
+            if file is None or state is not None:
                 net = defense.build(net, Blank(), self._draws())
-                if file is not None:
-                    checkpoints.restore(net, checkpoints.load(file)[0], file)
+                if file is not None and state is not None:
+                    checkpoints.restore(net, state, file)
             else:
                 self.report.line(f"fitting {name} to training images of {self.data}")
                 images = open_data(self.data, split="train", source=self.source, device=self.device)
@@ -59,7 +60,7 @@ class Fitter:
 
     def learnt(self, parts: Parts, net: nn.Module) -> bool:
         """Whether nothing is left to learn."""
-        return all(file is None or file.exists() for file in self._files(parts, net))
+        return all(file is None or checkpoints.cached(file) is not None for file in self._files(parts, net))
 
     def _files(self, parts: Parts, net: nn.Module) -> list[Path | None]:
         """Where each part keeps what it learns, named by all that decides it; None for one that learns nothing."""

@@ -16,7 +16,6 @@ from robustbench_local.devices import pick_device
 from robustbench_local.errors import ConfigError
 from robustbench_local.judge import Judge
 from robustbench_local.models import checkpoints, rebuild, zoo
-from robustbench_local.paths import cache_folder
 from robustbench_local.plugins import find_attack
 from robustbench_local.progress import Report
 from robustbench_local.settings import construct
@@ -43,14 +42,13 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
 
     stem = name if file.is_relative_to(reading.FOLDER) else file.stem
     checkpoint = (Path(config.folder).expanduser() if config.folder else zoo.ZOO) / f"{stem}.safetensors"
-    draft = checkpoint
-    if not config.remeasure:
+    if config.remeasure:
+        state, notes = checkpoints.load(checkpoint)
+    else:
         net, trainer = train(recipe, source=config.source, device=device, report=report)
-        draft = cache_folder() / "training" / f"{stem}.safetensors"
-        checkpoints.save(draft, net, metadata(recipe, trainer))
+        state, notes = checkpoints.as_loaded(net), metadata(recipe, trainer)
     stored = rebuild(recipe.architecture, recipe.defense)
-    state, notes = checkpoints.load(draft)
-    checkpoints.restore(stored, state, draft)
+    checkpoints.restore(stored, state, checkpoint)
     report.line(f"measuring {attack} within {threat} on {len(images)} test images")
     verdict = Judge(eot=config.eot)(stored.to(device).eval(), images, attack, threat, report=report)
     figures = {
@@ -63,8 +61,6 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
         "flags": list(verdict.flags),
     }
     checkpoints.save(checkpoint, stored, notes | {"figures": json.dumps(figures)})
-    if draft != checkpoint:
-        draft.unlink()
     return checkpoint, figures
 
 

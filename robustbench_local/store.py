@@ -67,8 +67,7 @@ class Store:
         with whole_file(probe) as file:
             file.write(bytes(65536))
         probe.unlink(missing_ok=True)
-        for folder in (self.folder, self._rows, self.folder / AUDITS):
-            sweep(folder)
+        sweep(self._rows)
 
     def write(self, key: str, row: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> Row:
         """Store a row and its arrays (N, ...), losslessly compressed -> the row as it can be read back.

@@ -8,16 +8,16 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_local.data import Images
 from robustbench_local.defense import Recipe, call
+from robustbench_local.drafts import read_draft, write_draft
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.files import whole_file
 from robustbench_local.models.checkpoints import weights_digest
 from robustbench_local.progress import Report
 
@@ -106,8 +106,7 @@ class Trainer:
         average = _Average(net, plan.average) if plan.average else None
         kept = average.net if average else net
         self.history, minutes = [], 0.0
-        if state_file is not None and state_file.exists():
-            saved = torch.load(state_file, map_location=images.device, weights_only=True)
+        if state_file is not None and (saved := read_draft(state_file, images.device)) is not None:
             net.load_state_dict(saved["net"])
             optimizer.load_state_dict(saved["optimizer"])
             self.history, minutes, best = saved["history"], saved["minutes"], saved["best"]
@@ -140,7 +139,7 @@ class Trainer:
             minutes += (time.monotonic() - started) / 60
             self.report.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
             if state_file is not None:
-                _save(state_file, dict(
+                write_draft(state_file, dict(
                     net=net.state_dict(), optimizer=optimizer.state_dict(), history=self.history, minutes=minutes,
                     best=best, average=average.net.state_dict() if average else None,
                 ))  # fmt: skip
@@ -225,9 +224,3 @@ class _Average:
                 mine.lerp_(other, share)
             else:
                 mine.copy_(other)
-
-
-def _save(file: Path, state: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as stream:
-        torch.save(state, stream)

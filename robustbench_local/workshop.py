@@ -182,7 +182,7 @@ class Workshop:
 
     def must_train(self, plan: Blueprint) -> bool:
         """Whether any part of the model is neither finished nor in the zoo nor in the cache."""
-        if plan.recipe is not None and _zoo_match(plan.recipe) is None and not self._cached(plan.recipe).exists():
+        if plan.recipe is not None and self._kept(plan.recipe) is None:
             return True
         return not self._fitter(plan).learnt(plan.around, self._net(plan))
 
@@ -206,13 +206,17 @@ class Workshop:
         """What the wrappers go around."""
         if plan.recipe is None:
             return self._loaded(plan.model)[0]
-        name = _zoo_match(plan.recipe)
-        path = self._cached(plan.recipe) if name is None else zoo_entry(name).path
-        if not path.exists():
-            self._train(plan.recipe, path)
+        state = self._kept(plan.recipe)
+        if state is None:
+            state = self._train(plan.recipe)
         net = _blank(plan, plan.recipe)
-        checkpoints.restore(net, checkpoints.load(path)[0], path)
+        checkpoints.restore(net, state, f"the zoo or the cache for {plan.recipe.defense_name}")
         return net.to(self.device).eval()
+
+    def _kept(self, recipe: TrainingRecipe) -> checkpoints.State | None:
+        """What training gave before: of the zoo or of the cache."""
+        name = _zoo_match(recipe)
+        return checkpoints.cached(self._cached(recipe)) if name is None else zoo_entry(name).state
 
     def _loaded(self, model: ModelConfig) -> tuple[nn.Module, str | None]:
         """(network, behaviour) of a finished model, loaded once: a user's function may give another at every call."""
@@ -226,10 +230,11 @@ class Workshop:
         where = f"{recipe.data}-{recipe.architecture}-{recipe.defense_name}".replace(":", "-").replace("/", "-")
         return cache_folder() / "models" / f"{where}-{row_key(definition(recipe, self.source))}.safetensors"
 
-    def _train(self, recipe: TrainingRecipe, path: Path) -> None:
+    def _train(self, recipe: TrainingRecipe) -> checkpoints.State:
         self.report.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
         net, trainer = train(recipe, source=self.source, device=self.device, report=self.report)
-        checkpoints.save(path, net, metadata(recipe, trainer), half=False)
+        checkpoints.save(self._cached(recipe), net, metadata(recipe, trainer), half=False)
+        return net.state_dict()
 
 
 def train(
@@ -315,6 +320,8 @@ def _house_recipe(data: str, architecture: str, defense_name: str, like: Defense
 def _zoo_match(recipe: TrainingRecipe) -> str | None:
     """The zoo's checkpoint that this very recipe gave, by what the checkpoint says of itself."""
     for name in zoo_names():
+        if not name.startswith(f"{recipe.data}/"):
+            continue
         values = zoo_entry(name).recipe
         same = named(values["defense"], "defense")[0] == recipe.defense_name
         if same:

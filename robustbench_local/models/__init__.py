@@ -79,7 +79,8 @@ def load_model(
         if weights is not None:
             raise ModelError(f'"{spec}" has its own weights: give weights={weights} with an architecture instead')
         entry = zoo_entry(name)
-        model, weights = _of_the_zoo(entry), entry.path
+        model = _of_the_zoo(entry)
+        restore(model, entry.state, entry.path)
     elif colon:
         model = _own(kind, name)
     else:

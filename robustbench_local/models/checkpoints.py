@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from robustbench_local.errors import ModelError
-from robustbench_local.files import whole_file
+from robustbench_local.files import set_aside, stamp, whole_file
 
 State = dict[str, Tensor]
 
 _PICKLES = (b"PK\x03\x04", b"\x80")  # a torch.save archive, a bare pickle of protocol 2 or later
+_DIGEST, _NAME = "digest", "name"  # in the metadata: sha256 over the rest of the file, and FOLDER/STEM it was saved as
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
 
 
@@ -27,17 +30,48 @@ def save(path: str | Path, net: nn.Module, metadata: Mapping[str, str], half: bo
     half stores floats in 16 bits where that overflows nothing: half the size, about three decimal digits. Figures
     that go with the file must be those of the weights as `load` gives them back. StoreError as in `whole_file`.
     """
-    state = {name: _stored(tensor, half) for name, tensor in net.state_dict().items()}
-    with whole_file(Path(path)) as file:
-        file.write(safetensors.torch.save(state, dict(metadata)))
+    _write(Path(path), {name: _stored(tensor, half) for name, tensor in net.state_dict().items()}, metadata)
 
 
-def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[str, str]]:
+def as_loaded(net: nn.Module) -> State:
+    """net's state dict as `load` would give it back after `save` in half precision."""
+    return {name: _widened(_stored(tensor, half=True)) for name, tensor in net.state_dict().items()}
+
+
+def cached(path: Path) -> State | None:
+    """The tensors of a checkpoint that was saved there; None where there is none, or one that was damaged or moved:
+    a warning names it, and it is set aside.
+
+    One of an earlier version, which wrote no digest, gets one now.
+    """
+    try:
+        if (seen := stamp(path)) is None:
+            return None
+    except OSError:
+        seen = None
+    try:
+        state, notes = _load_safetensors(path, None)
+        if _DIGEST not in notes:
+            _write(path, state, notes)
+        elif notes[_NAME] != _name(path):
+            raise ModelError(f"{path} was saved as {notes[_NAME]!r:.80}")
+    except ModelError as error:
+        aside = set_aside(path, seen) if seen else None
+        moved = f"; it is {aside.name} now" if aside else ""
+        warnings.warn(f"{error}{moved}. It is made anew", stacklevel=2)
+        return None
+    return {name: _widened(tensor) for name, tensor in state.items()}
+
+
+def load(
+    path: str | Path, *, allow_pickle: bool = False, name: str | None = None
+) -> tuple[State, dict[str, str]]:
     """State dict (floats in float32, on the CPU) and metadata of a checkpoint.
 
     The content decides what a file is, not its name. A pickle (.pt, .pth) is refused unless allow_pickle, is then
     read by torch's restricted unpickler, has no metadata, and may hold the weights under "state_dict".
-    ModelError where the file is absent, corrupt or a refused pickle.
+    name: FOLDER/STEM that `save` must have written it as. ModelError where the file is absent, corrupt, changed since
+    it was saved, or a refused pickle.
     """
     path = Path(path)
     try:
@@ -47,7 +81,7 @@ def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[s
         raise ModelError(f"cannot open the checkpoint {path}: {error.strerror}") from error
     # a safetensors file begins with the length of its header in 8 bytes, of which the lowest may be any pickle's first
     if not head.startswith(_PICKLES) or (head[8:] == b"{" and not any(head[4:8])):
-        state, metadata = _load_safetensors(path)
+        state, metadata = _load_safetensors(path, name)
     elif _is_program(path):
         raise ModelError(
             f"{path} holds a whole program and no weights alone: load it in a function of yours, by torch.export.load("
@@ -60,7 +94,8 @@ def load(path: str | Path, *, allow_pickle: bool = False) -> tuple[State, dict[s
             f"{path} is a pickle, which can run code when it is read. If you trust who made it, say "
             f"allow_pickle=True; a safetensors file needs no trust"
         )
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, metadata
+    metadata = {key: value for key, value in metadata.items() if key not in (_DIGEST, _NAME)}
+    return {key: _widened(tensor) for key, tensor in state.items()}, metadata
 
 
 def restore(net: nn.Module, state: State, source: str | Path) -> None:
@@ -88,12 +123,35 @@ def restore(net: nn.Module, state: State, source: str | Path) -> None:
 
 def weights_digest(net: nn.Module) -> str:
     """sha256, in hex, over the state dict in the order of names: each name, dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
+    return _digest_of(net.state_dict())
+
+
+def _digest_of(state: Mapping[str, Tensor], prefix: bytes = b"") -> str:
+    digest = hashlib.sha256(prefix)
+    for name, tensor in sorted(state.items()):
         flat = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _write(path: Path, state: State, metadata: Mapping[str, str]) -> None:
+    notes = {**metadata, _NAME: _name(path)}
+    notes[_DIGEST] = _digest_of(state, _text(notes))
+    with whole_file(path) as file:
+        file.write(safetensors.torch.save(state, notes))
+
+
+def _name(path: Path) -> str:
+    return f"{path.absolute().parent.name}/{path.stem}"
+
+
+def _text(notes: Mapping[str, str]) -> bytes:
+    return json.dumps({key: value for key, value in notes.items() if key != _DIGEST}, sort_keys=True).encode()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -103,10 +161,17 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     return tensor
 
 
-def _load_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+def _load_safetensors(path: Path, name: str | None) -> tuple[State, dict[str, str]]:
+    """As stored, and its metadata, which agree with the digest there, if there is one; with a name, there must be."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            state, notes = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        if _DIGEST in notes or name is not None:
+            if notes.get(_DIGEST) != _digest_of(state, _text(notes)):
+                raise ModelError(f"{path} is damaged: it is not what its digest says. Fetch it, or make it, again")
+            if name is not None and notes[_NAME] != name:
+                raise ModelError(f"{path} was saved as {notes[_NAME]!r:.80}: it is another checkpoint")
+        return state, notes
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is no readable checkpoint ({error}): cut short by an interrupted download or copy, or not a "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from robustbench_local.errors import ModelError, did_you_mean
+from robustbench_local.files import Stamp, stamp
+from robustbench_local.models.checkpoints import State, load
 
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -25,14 +25,15 @@ class ZooEntry:
     def path(self) -> Path:
         return ZOO / f"{self.name}.safetensors"
 
-    @cached_property
+    @property
     def metadata(self) -> dict[str, str]:
         """architecture, seed, hardware, minutes, data_digest as text; recipe and figures as JSON."""
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                return file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"the checkpoint {self.path} is damaged ({error}): install the package again") from error
+        return _opened(self.path, self.name, stamp(self.path))[1]
+
+    @property
+    def state(self) -> State:
+        """The weights, in float32."""
+        return _opened(self.path, self.name, stamp(self.path))[0]
 
     @property
     def architecture(self) -> str:
@@ -47,6 +48,15 @@ class ZooEntry:
     def figures(self) -> dict[str, Any]:
         """Accuracies of the stored weights, as measured when it was made."""
         return dict(json.loads(self.metadata.get("figures", "{}")))
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(path: Path, name: str, seen: Stamp | None) -> tuple[State, dict[str, str]]:
+    """Weights and metadata, verified once for as long as the file stays as it is."""
+    try:
+        return load(path, name=name)
+    except ModelError as error:
+        raise ModelError(f"the zoo's {name} is damaged, install the package again ({error})") from error
 
 
 def zoo_names() -> list[str]:
