@@ -173,7 +173,8 @@ def test_a_grid_of_corruptions_needs_no_threat_and_takes_its_severities(tmp_path
     ("overrides", "words"),
     [
         ({"baseline": "nonne"}, 'baseline "nonne".*did you mean "none"'),
-        ({"severities": [7]}, "severity is 7"), ({"attack_under": "fog:0"}, "severity is 0"),
+        ({"severities": [7]}, r"is \[7\]: it must be a whole number in \[1, 5\]"),
+        ({"attack_under": "fog:0"}, "severity is 0"),
         ({"severities": "all"}, "severities"),
     ],
 )  # fmt: skip
