@@ -13,9 +13,10 @@ from robustbench_local.attack import Attack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
 from robustbench_local.losses import Loss
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import ThreatModel
 
+SLOPE = 10.0  # of a margin, per unit of L2: usual ones are up to a hundred times steeper or flatter
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
@@ -25,7 +26,8 @@ class PenaltyAttack(Attack):
     """Minimise size(x_adv - x) + c * max(0, confidence - margin(x_adv)), with the smallest c that succeeds.
 
     c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
-    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). abort_early ends a sample's search once
+    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). Where the margin's slope is far from
+    usual, c counts in a unit that makes up for it. abort_early ends a sample's search once
     its lowest objective came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is
     a margin in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
     """
@@ -57,23 +59,29 @@ class PenaltyAttack(Attack):
         raise NotImplementedError
 
     def step(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, i: int
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, goal: Tensor, i: int
     ) -> tuple[State, Tensor, Tensor]:
-        """One step with constants c (N, 1, 1, 1) -> state with its x_adv, objective (N,), margin of x_adv (N,)."""
+        """One step with constants c (N, 1, 1, 1), in units of the slope, towards margins `goal` (N,) -> state with its
+        x_adv, objective (N,), margin of x_adv (N,).
+        """
         raise NotImplementedError
+
+    def unit(self, state: State, slope: Tensor) -> Tensor:
+        """(N, 1, 1, 1): 1 for a usual slope at the clean image, a hundred times steeper or flatter than 10 at most."""
+        if "unit" in state:
+            return state["unit"]
+        length = slope.flatten(1).square().sum(1).sqrt()
+        steps = torch.where(length > 0, length / SLOPE, 1).log2() / 14
+        return torch.exp2(14 * steps.round()).view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""
         raise NotImplementedError
 
-    @property
-    def goal(self) -> float:
-        return max(self.confidence, CLEARLY)
-
-    def margin(self, oracle: Oracle) -> Loss:
+    def margin(self, oracle: Oracle, goal: Tensor) -> Loss:
         """The margin up to the goal, beyond which there is nothing to gain."""
         margin = losses.named("margin", targeted=oracle.targeted)
-        return lambda logits, y: margin(logits, y).clamp_max(self.goal)
+        return lambda logits, y: margin(logits, y).clamp_max(goal)
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         best, smallest = x.clone(), x.new_full((len(x),), torch.inf)
@@ -98,8 +106,9 @@ class PenaltyAttack(Attack):
         lowest, since = torch.full_like(smallest, torch.inf), torch.zeros_like(rows)
         state = self.begin(x)
         for i in range(self.steps):
-            state, objective, margin = self.step(state, oracle, x, y, c.view(-1, 1, 1, 1), i)
-            size = torch.where(margin >= self.goal, self.size(state["x_adv"], x), torch.inf)
+            goal = oracle.clearly.clamp_min(self.confidence)
+            state, objective, margin = self.step(state, oracle, x, y, c.view(-1, 1, 1, 1), goal, i)
+            size = torch.where(margin >= goal, self.size(state["x_adv"], x), torch.inf)
             smaller = (size < smallest[rows]).nonzero()[:, 0]
             best[rows[smaller]], smallest[rows[smaller]] = state["x_adv"][smaller], size[smaller]
             progress = objective < PROGRESS * lowest

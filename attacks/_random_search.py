@@ -16,6 +16,8 @@ from robustbench_local.errors import ConfigError
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
+IN_LOGITS = ("ce", "margin")  # losses that are measured in logits
+
 
 @dataclass(frozen=True)
 class RandomSearch(IterativeAttack):
@@ -62,17 +64,22 @@ class RandomSearch(IterativeAttack):
         }
 
     def _scored(self, state: State, oracle: Oracle, y: Tensor) -> State:
-        loss = losses.named(self.targeted_loss if oracle.targeted else self.loss, targeted=oracle.targeted)
-        return state | {"loss": settled(loss(oracle.logits(state["x_adv"]), y))}
+        name = self.targeted_loss if oracle.targeted else self.loss
+        loss = losses.named(name, targeted=oracle.targeted)
+        value = loss(oracle.logits(state["x_adv"]), y)
+        return state | {"loss": settled(value, oracle.unit if name in IN_LOGITS else None)}
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.restarts * (self.steps + 1), 0
 
 
-def settled(score: Tensor) -> Tensor:
-    """Without the last digits, which depend on the shape of the batch: what ties must tie in any company."""
-    unit: float = torch.finfo(score.dtype).eps ** 0.75  # 6e-6 in float32, 2e-12 in float64
-    return (score / unit).round() * unit
+def settled(score: Tensor, unit: Tensor | None = None) -> Tensor:
+    """Without the last digits, which depend on the shape of the batch: what ties must tie in any company.
+
+    unit: of the logits (oracle.unit), where the score is a difference of them.
+    """
+    step: float = torch.finfo(score.dtype).eps ** 0.75  # 6e-6 in float32, 2e-12 in float64
+    return (score / step).round() * step if unit is None else settled(score / unit) * unit
 
 
 def phase(i: int, steps: int, ends: Sequence[int]) -> int:

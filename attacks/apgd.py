@@ -154,7 +154,7 @@ class APGD(IterativeAttack):
 def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The margin to one class over z_(1) - (z_(3) + z_(4)) / 2 (Croce and Hein 2020, equation 7); 4 classes or more."""
     top = logits.topk(4, dim=1).values
-    return losses.margin_to(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return losses.dlr_ratio(losses.margin_to(logits, y, target), top)
 
 
 @cache

@@ -186,8 +186,8 @@ def _met(
     state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor, inside: Tensor | None = None
 ) -> State:
     """What is known after the answer to x_adv, where it is inside: the best point so far, how near each class came."""
-    worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y))
-    gaps = settled(logits - logits.gather(1, y[:, None])).scatter(1, y[:, None], -torch.inf)
+    worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y), oracle.unit)
+    gaps = settled(logits - logits.gather(1, y[:, None]), oracle.unit[:, None]).scatter(1, y[:, None], -torch.inf)
     if inside is not None:
         worth, gaps = worth.where(inside, -torch.inf), gaps.where(inside[:, None], -torch.inf)
     better = worth > state["worth"]

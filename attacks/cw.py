@@ -34,17 +34,19 @@ class CW(PenaltyAttack):
         return {"w": w, "mean": torch.zeros_like(w), "square": torch.zeros_like(w)}
 
     def step(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, i: int
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, goal: Tensor, i: int
     ) -> tuple[State, Tensor, Tensor]:
         x_adv = torch.sigmoid(2 * state["w"])  # = (tanh(w) + 1) / 2
-        margin, slope, _ = oracle.grad(x_adv, y, self.margin(oracle))
-        objective = self.size(x_adv, x) + c.flatten() * (self.goal - margin)
+        margin, slope, _ = oracle.grad(x_adv, y, self.margin(oracle, goal))
+        unit = self.unit(state, slope)
+        c = c / unit
+        objective = self.size(x_adv, x) + c.flatten() * (goal - margin)
         slope = (2 * (x_adv - x) - c * slope) * 2 * x_adv * (1 - x_adv)
         mean = state["mean"].lerp(slope, 1 - MOMENTS[0])
         square = state["square"].lerp(slope.square(), 1 - MOMENTS[1])
         rate = self.step_size / (1 - MOMENTS[0] ** (i + 1))
         w = state["w"] - rate * mean / ((square / (1 - MOMENTS[1] ** (i + 1))).sqrt() + TINY)
-        return {"x_adv": x_adv, "w": w, "mean": mean, "square": square}, objective, margin
+        return {"x_adv": x_adv, "w": w, "mean": mean, "square": square, "unit": unit}, objective, margin
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return (x_adv - x).flatten(1).square().sum(1)

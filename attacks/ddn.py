@@ -13,7 +13,7 @@ from robustbench_local import losses
 from robustbench_local.attack import IterativeAttack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 RATES = (1.0, 0.01)  # length of the first and the last step
@@ -24,13 +24,15 @@ class DDN(IterativeAttack):
     """Rony et al. 2019, algorithm 1, without its rounding to 8 bits, which is the judge's.
 
     A normalised gradient step of cross-entropy, of length annealed from 1 to 0.01, gives the direction; the norm is
-    `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Per image that never falls:
-    `steps` forwards and backwards.
+    `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Logits beyond usual size are
+    brought there first: their softmax would be saturated. Per image that never falls: `steps` forwards and
+    backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
     minimises: ClassVar[bool] = True
+    version: ClassVar[int] = 2  # a saturated softmax is cooled
     summary: ClassVar[str] = "smallest L2 perturbation, direction and norm apart"
     paper: ClassVar[str] = "Rony et al. 2019, arXiv:1811.09600"
 
@@ -53,8 +55,8 @@ class DDN(IterativeAttack):
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
         x_adv = state["x_adv"]
-        _, grad, logits = oracle.grad(x_adv, y, losses.named("ce", targeted=oracle.targeted))
-        fails = losses.named("margin", targeted=oracle.targeted)(logits, y) < CLEARLY
+        _, grad, logits = oracle.grad(x_adv, y, losses.tempered(losses.named("ce", targeted=oracle.targeted)))
+        fails = losses.named("margin", targeted=oracle.targeted)(logits, y) < oracle.clearly
         norm = torch.minimum(state["norm"] * (1 + self.gamma * (2 * fails - 1)), _length(torch.maximum(x, 1 - x)))
         flat = (grad == 0).flatten(1).all(1).view(-1, 1, 1, 1)  # a saturated softmax: any way is as good
         grad = torch.where(flat, draws.normal(*x.shape[1:]).to(x), grad)

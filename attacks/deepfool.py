@@ -12,7 +12,7 @@ from robustbench_local import losses
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 NUDGE = 1e-4  # added to every walk, as in the authors' code: otherwise what the box cuts off may never be made up for
@@ -50,7 +50,7 @@ class DeepFool(Attack):
         rows = (~oracle.done).nonzero()[:, 0]
         for _ in range(self.steps):
             logits = oracle[rows].logits(x_adv[rows])
-            stands = (losses.margin(logits, y[rows]) < CLEARLY) & ~oracle[rows].done
+            stands = (losses.margin(logits, y[rows]) < oracle[rows].clearly) & ~oracle[rows].done
             rows, logits = rows[stands], logits[stands]
             if not len(rows):
                 break

@@ -46,16 +46,18 @@ class EAD(PenaltyAttack):
         return {"x_adv": x, "ahead": x}
 
     def step(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, i: int
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, goal: Tensor, i: int
     ) -> tuple[State, Tensor, Tensor]:
-        ahead, margin = state["ahead"], self.margin(oracle)
+        ahead, margin = state["ahead"], self.margin(oracle, goal)
         value, slope, _ = oracle.grad(ahead, y, margin)
-        objective = self._elastic(ahead, x) + c.flatten() * (self.goal - value)
+        unit = self.unit(state, slope)
+        c = c / unit
+        objective = self._elastic(ahead, x) + c.flatten() * (goal - value)
         rate = self.step_size * (1 - i / self.steps) ** 0.5
         delta = ahead - x - rate * (2 * (ahead - x) - c * slope)
         x_adv = (x + delta.sign() * (delta.abs() - self.beta).relu()).clamp(0, 1)
         ahead = x_adv + i / (i + 3) * (x_adv - state["x_adv"])
-        return {"x_adv": x_adv, "ahead": ahead}, objective, margin(oracle.logits(x_adv), y)
+        return {"x_adv": x_adv, "ahead": ahead, "unit": unit}, objective, margin(oracle.logits(x_adv), y)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return self._elastic(x_adv, x) if self.rule == "en" else (x_adv - x).flatten(1).abs().sum(1)

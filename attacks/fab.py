@@ -14,7 +14,7 @@ from robustbench_local import losses
 from robustbench_local.attack import IterativeAttack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 
@@ -89,7 +89,7 @@ class FAB(IterativeAttack):
 
         margin = losses.margin(oracle.logits(x_adv), y)
         won, distance = margin >= 0, threat.distance(x_adv, x)
-        nearer = (margin >= CLEARLY) & (distance < state["distance"])
+        nearer = (margin >= oracle.clearly) & (distance < state["distance"])
         found = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["found"])
         further = torch.where(won.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
         return state | {
@@ -114,7 +114,7 @@ def nearest_boundary(oracle: Oracle, x: Tensor, y: Tensor, norm: Norm) -> tuple[
     gaps = logits - logits.gather(1, y[:, None])
     slopes = slopes - slopes[rows, y][:, None]
     lengths = slopes.flatten(2).norm(p={Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}[norm], dim=2)
-    away = (gaps.abs() / lengths.clamp_min(1e-12)).scatter(1, y[:, None], torch.inf)
+    away = (gaps.abs() / lengths.clamp_min(torch.finfo(x.dtype).tiny)).scatter(1, y[:, None], torch.inf)
     nearest = away.argmin(1)
     return gaps[rows, nearest], slopes[rows, nearest]
 

@@ -13,11 +13,12 @@ from robustbench_local import losses
 from robustbench_local.attack import IterativeAttack, State
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}
 LAST_GAMMA = 0.001
+TINY = torch.finfo(torch.float32).tiny
 LAST_STEP = 0.01  # of the first
 
 
@@ -63,19 +64,19 @@ class FMN(IterativeAttack):
         x_adv, radius = state["x_adv"], state["radius"]
         margin, grad, _ = oracle.grad(x_adv, y, losses.named("margin", targeted=oracle.targeted))
         grad = torch.where(torch.where(grad > 0, x_adv < 1, x_adv > 0), grad, 0)  # the box holds the others
-        fails, size = margin < CLEARLY, threat.distance(x_adv, x)
+        fails, size = margin < oracle.clearly, threat.distance(x_adv, x)
         smallest = torch.where(fails, state["smallest"], torch.minimum(state["smallest"], size))
         if threat.norm is Norm.L0:
             larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
             smaller = torch.minimum(radius - 1, (radius * (1 - gamma)).floor())
         else:
-            slope = grad.flatten(1).norm(p=DUAL[threat.norm], dim=1).clamp_min(1e-12)
+            slope = grad.flatten(1).norm(p=DUAL[threat.norm], dim=1).clamp_min(TINY)
             first = (size + margin.abs() / slope) * (1 + LAST_GAMMA)  # a boundary just reached is not crossed
             larger = torch.where(smallest < math.inf, radius * (1 + gamma), first)
             smaller = radius * (1 - gamma)
         furthest = threat.distance((x < 0.5).to(x), x)
         radius = torch.where(fails, larger, torch.minimum(smaller, smallest)).clamp_min(0).minimum(furthest)
-        step = rate * grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        step = rate * grad / grad.flatten(1).norm(dim=1).clamp_min(TINY).view(-1, 1, 1, 1)
         delta = _project(x_adv - x + step, radius.view(-1, 1, 1, 1), threat.norm)
         return {"x_adv": (x + delta).clamp(0, 1), "radius": radius, "smallest": smallest}
 

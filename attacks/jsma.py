@@ -12,7 +12,7 @@ from robustbench_local import losses
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
 from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import CLEARLY, Access, Oracle
+from robustbench_local.oracle import Access, Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
 
@@ -54,7 +54,7 @@ class JSMA(Attack):
             if not len(rows):
                 break
             pair, found, logits = self._pair(oracle[rows], x_adv[rows], y[rows])
-            moves = found & (margin(logits, y[rows]) < CLEARLY) & ~oracle[rows].done
+            moves = found & (margin(logits, y[rows]) < oracle[rows].clearly) & ~oracle[rows].done
             rows, pair = rows[moves], pair[moves]
             flat = x_adv[rows].flatten(1)
             x_adv[rows] = flat.scatter_add(1, pair, torch.full_like(flat, self.theta)).clamp(0, 1).view_as(x[rows])

@@ -150,7 +150,8 @@ class OnePixel(IterativeAttack):
             oracle[rows].logits(painted(x[rows], genes[rows]))
             for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // genes.shape[1]))
         ])  # fmt: skip
-        odds = settled(log_odds(logits.flatten(0, 1), y.repeat_interleave(genes.shape[1]))).view(genes.shape[:2])
+        odds = log_odds(logits.flatten(0, 1), y.repeat_interleave(genes.shape[1])).view(genes.shape[:2])
+        odds = settled(odds, oracle.unit[:, None])
         return odds if oracle.targeted else -odds
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:

@@ -64,7 +64,7 @@ class SPSA(IterativeAttack):
         grad = slope(oracle, state["x_adv"], y, loss, signs, self.samples // 2, self.delta)
         mean = BETA * state["mean"] + (1 - BETA) * grad
         square = GAMMA * state["square"] + (1 - GAMMA) * grad**2
-        rate = (square / (1 - GAMMA ** (i + 1))).sqrt() + TINY
+        rate = (square / (1 - GAMMA ** (i + 1))).sqrt() + TINY * oracle.unit.view(-1, 1, 1, 1)
         moved = state["x_adv"] + self.learning_rate * mean / (1 - BETA ** (i + 1)) / rate
         return {"x_adv": threat.project(moved, x), "mean": mean, "square": square}
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from robustbench_local.errors import ConfigError, did_you_mean
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+USUAL = 10.0  # the size of logits
 
 
 def ce(logits: Tensor, y: Tensor) -> Tensor:
@@ -24,6 +25,20 @@ def ce(logits: Tensor, y: Tensor) -> Tensor:
 def best_other(logits: Tensor, y: Tensor) -> Tensor:
     """(N,): the largest logit of any class but y."""
     return logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def size(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,): the larger of the two logits whose difference is the margin, without its sign; 0 where one is infinite."""
+    larger = torch.maximum(best_other(logits, y).abs(), logits.gather(1, y[:, None])[:, 0].abs())
+    return torch.where(larger < torch.inf, larger, 0)
+
+
+def unit(size: Tensor) -> Tensor:
+    """What logits of this size (N,) are measured in, (N,): 1 for usual ones, which are 10 or up to thirty times smaller
+    or larger, and otherwise a power of 1024: to divide by it is exact.
+    """
+    tens = torch.where(size > 0, size / USUAL, 1).log2() / 10
+    return torch.exp2(10 * tens.round())
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -41,7 +56,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     if logits.shape[1] < 3:
         raise ConfigError(f"the dlr loss needs 3 classes or more, the model has {logits.shape[1]}: use margin")
     top = logits.topk(3, dim=1).values
-    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return _over(margin(logits, y), top[:, 0] - top[:, 2], top)
 
 
 def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -49,12 +64,33 @@ def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
+def dlr_ratio(value: Tensor, top: Tensor) -> Tensor:
+    """value (N,) over z_(1) - (z_(3) + z_(4)) / 2, of the largest four logits (N, 4)."""
+    return _over(value, top[:, 0] - (top[:, 2] + top[:, 3]) / 2, top)
+
+
+def _over(value: Tensor, spread: Tensor, top: Tensor) -> Tensor:
+    """value / spread (N,), finite where the largest logits (N, 3 or more) are equal."""
+    least = 1e-13 * top[:, 0].abs()
+    return value / (spread + least).clamp_min(1e-30)
+
+
+def tempered(loss: Loss) -> Loss:
+    """The loss, of logits beyond usual size as if they were usual: their softmax would be saturated."""
+
+    def cool(logits: Tensor, y: Tensor) -> Tensor:
+        large = size(logits.detach(), y)
+        return loss(logits / torch.where(large > 32 * USUAL, large / USUAL, 1)[:, None], y)
+
+    return cool
+
+
 def dlr_targeted(logits: Tensor, y: Tensor) -> Tensor:
     """The margin towards y over z_(1) - (z_(3) + z_(4)) / 2, the scale of Croce and Hein 2020, equation 7."""
     if logits.shape[1] < 4:
         raise ConfigError(f"the targeted dlr loss needs 4 classes or more, the model has {logits.shape[1]}: use margin")
     top = logits.topk(4, dim=1).values
-    return -margin(logits, y) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return dlr_ratio(-margin(logits, y), top)
 
 
 _UNTARGETED: dict[str, Loss] = {"ce": ce, "margin": margin, "probability_margin": probability_margin, "dlr": dlr}

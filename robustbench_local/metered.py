@@ -54,7 +54,7 @@ class Metered(nn.Module):
                 parts.append(torch.stack(answers).mean(0))
             logits = torch.cat(parts)
         asked = oracle[owner]
-        asked._remember(x.detach(), asked._lead(logits.detach()))
+        asked._remember(x.detach(), asked._stand(logits.detach()))
         if graded:
             logits.register_hook(lambda _: self._spend(oracle._ledger.backwards, count))
         return logits

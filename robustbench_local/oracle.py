@@ -14,7 +14,6 @@ from robustbench_local import losses
 from robustbench_local.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ModelError
-from robustbench_local.ledger import CLEARLY as CLEARLY
 from robustbench_local.ledger import Ledger
 from robustbench_local.ledger import usable as usable
 from robustbench_local.losses import Loss
@@ -72,11 +71,12 @@ class Oracle:
     ) -> None:  # fmt: skip
         random = is_stochastic(model)
         answer, received = _sealed(model)
+        alike = dict(stochastic=random, minimises=minimises, labels_only=access <= Access.LABELS)
         self.__dict__.update(
             _answer=answer, _received=received, _x=x.clone(), _y=y.clone(), threat=copy(threat), _access=access,
             _draws=draws, targeted=targeted, _chunk=chunk, width=width, stochastic=random, eot=eot if random else 1,
             _joins=rejection(model) is Rejection.DETECTION and not targeted, _every_iterate=every_iterate,
-            _ledger=Ledger(x, threat, budget, stochastic=random, minimises=minimises), _rows=None,
+            _ledger=Ledger(x, threat, budget, **alike), _rows=None,
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -128,10 +128,10 @@ class Oracle:
                 out = self._forward(leaf, search)
                 each = loss(out, y)
                 slope = _derivative(each.sum(), leaf)
-                parts = [each.detach(), slope, out.detach(), self._lead(out.detach())]
+                parts = [each.detach(), slope, out.detach(), self._stand(out.detach())]
                 sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
-        value, grad, logits, lead = sums if self.eot == 1 else [part / self.eot for part in sums]
-        self._remember(x, lead)
+        value, grad, logits, stand = sums if self.eot == 1 else [part / self.eot for part in sums]
+        self._remember(x, stand)
         self._ledger.led(grad, self._rows)
         return value, grad, logits
 
@@ -150,16 +150,16 @@ class Oracle:
             return slopes, logits
         self._add(self.eot, self.eot * classes)
         slopes, logits = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_zeros(len(x), classes)
-        lead = x.new_zeros(len(x))
+        stand = x.new_zeros(2, len(x))
         with torch.enable_grad():
             for search in self._searches():
                 leaf = _laid_out(x.detach()).requires_grad_()
                 out = self._forward(leaf, search)
                 logits += out.detach() / self.eot
-                lead += self._lead(out.detach()) / self.eot
+                stand += self._stand(out.detach()) / self.eot
                 for k in range(classes):
                     slopes[:, k] += _derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
-        self._remember(x, lead)
+        self._remember(x, stand)
         self._ledger.led(slopes.amax(1) - slopes.amin(1), self._rows)  # what all logits share moves no margin
         return slopes, logits
 
@@ -236,7 +236,17 @@ class Oracle:
     @property
     def won(self) -> Tensor:
         """(N,) bool: an image beyond doubt misclassified was seen; of a random model, by the mean of search draws."""
-        return self._mine(self._ledger.worth) >= CLEARLY
+        return self._mine(self._ledger.worth >= self._ledger.clearly)
+
+    @property
+    def clearly(self) -> Tensor:
+        """(N,) the margin past the boundary beyond which nobody doubts it, for logits of the size answered so far."""
+        return self._mine(self._ledger.clearly)
+
+    @property
+    def unit(self) -> Tensor:
+        """(N,) what the logits answered so far are measured in: 1 for usual ones, see losses.unit."""
+        return losses.unit(self._mine(self._ledger.scale))
 
     @property
     def every_iterate(self) -> bool:
@@ -326,15 +336,15 @@ class Oracle:
         flat = x.reshape(-1, *x.shape[-3:])
         y = self._y if size == 1 else self._y.repeat_interleave(size)
         streams = self._population(size)
-        logits, lead = [], []
+        logits, stand = [], []
         with torch.no_grad():
             for first in range(0, max(1, len(flat)), self._chunk):
                 rows = slice(first, first + self._chunk)
                 images = _laid_out(flat[rows])
                 answers = [self._forward(images, stream and stream[rows], y[rows]) for stream in streams]
                 logits.append(_mean(answers))
-                lead.append(_mean([self._lead(answer, y[rows]) for answer in answers]))
-        self._remember(flat, torch.cat(lead))
+                stand.append(_mean([self._stand(answer, y[rows]) for answer in answers]))
+        self._remember(flat, torch.cat(stand, 1))
         answer = torch.cat(logits)
         return answer.view(len(x), *population, answer.shape[1])
 
@@ -352,12 +362,15 @@ class Oracle:
         out = self._answer(x, draws).to(x.dtype)  # margins and losses in full, whatever the search's precision
         return joined(out, self._y if y is None else y) if self._joins else out
 
-    def _lead(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
-        return lead(logits, self._y if y is None else y, targeted=self.targeted)
+    def _stand(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
+        """(2, M): the attacker's lead, and the size of the logits that it is a difference of."""
+        y = self._y if y is None else y
+        return torch.stack([lead(logits, y, targeted=self.targeted), losses.size(logits, y)])
 
-    def _remember(self, x_adv: Tensor, lead: Tensor) -> None:
+    def _remember(self, x_adv: Tensor, stand: Tensor) -> None:
+        self._ledger.weigh(stand[1], self._rows)
         if self._every_iterate:
-            self._ledger.remember(x_adv, lead, self._x, self._rows)
+            self._ledger.remember(x_adv, stand[0], self._x, self._rows)
 
 
 def _sealed(model: nn.Module) -> tuple[Callable[[Tensor, Draws | None], Tensor], Callable[[], int]]:

@@ -24,7 +24,8 @@ from robustbench_local.audit.core import (
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
 from robustbench_local.defense import answer_and_trace, call, noticed_writes
-from robustbench_local.oracle import CLEARLY, lead
+from robustbench_local.ledger import ROUNDING
+from robustbench_local.oracle import lead
 from robustbench_local.preflight import are_probabilities, kept_random_state
 from robustbench_local.threat import Norm
 
@@ -91,7 +92,7 @@ def logit_scale(subject: Subject) -> Result:
     if not len(margin):
         return unchecked("none of the images is classified as labelled")
     middle = float(margin.median())
-    if middle < CLEARLY:
+    if middle < ROUNDING * float(losses.size(subject.first, subject.few_labels).median()):
         return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
     return by_share(
         margin > UNDERFLOW, f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as",
