@@ -10,12 +10,13 @@ GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise
 	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev browser picture results demo test slow check preflight clean
+.PHONY: help install dev browser picture results demo test slow fuzz check preflight clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
 	@echo "make test    the quick test suite"
 	@echo "make slow    the slow tests"
+	@echo "make fuzz    20,000 hostile inputs, new ones each time"
 	@echo "make check   ruff and mypy --strict"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
@@ -31,6 +32,9 @@ test: .venv/.installed-dev .venv/.browser
 
 slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow
+
+fuzz: .venv/.installed-dev
+	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/test_fuzz.py
 
 check: .venv/.installed-dev
 	$(PY) -m ruff check .

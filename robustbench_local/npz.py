@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 
 MOST_BYTES = 4 * 2**30  # of a row's arrays together, unpacked
 _BLOCK = 2**20
+_FIRST = b"PK\x03\x04"  # which numpy asks for, and zipfile does not
 
 # Kinds as numpy has them, and dimensions; of other names any numbers, an image in the first dimension.
 _KNOWN = {
@@ -43,6 +44,8 @@ def verify(archive: BinaryIO, sums: Mapping[str, str], n: int) -> str | None:
     All of it is decompressed once, piece by piece.
     """
     try:
+        if archive.read(4) != _FIRST:
+            raise StoreError("it does not begin as an archive does")
         with zipfile.ZipFile(archive) as file:
             entries = file.infolist()
             if sum(entry.file_size for entry in entries) > MOST_BYTES:
