@@ -133,7 +133,7 @@ class Grid:
         try:
             for audit in audit_and_keep(rows, self.store, model, images):
                 for each in audit.findings:
-                    if each.finding.status > Status.SOUND:
+                    if each.finding.status is not Status.SOUND:
                         self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
         except StoreError:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     return row | {"status": "ok", "results": results}, bits
 
 
-def stored(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Store:
-    """A store of such rows with their arrays; also: more arrays, or a function of the bits that gives them."""
+def stored(folder: Path, *made: tuple[Row, np.ndarray], audited: bool = True, **also: Any) -> Store:
+    """A store of such rows with their arrays, and an audit that found nothing; also: more arrays, or a function of the
+    bits that gives them.
+    """
     store = Store(folder)
     for row, bits in made:
         shares = bits if bits.ndim == 1 else bits.mean(1) > 0.5
@@ -63,4 +66,8 @@ def stored(folder: Path, *made: tuple[Row, np.ndarray], **also: Any) -> Store:
         arrays |= {"bits": bits} if bits.ndim == 2 else {}
         arrays |= {name: make(bits) if callable(make) else make for name, make in also.items()}
         store.write(row["key"], row, arrays if row["status"] == "ok" else None)
+    if audited:
+        keys = sorted(row["key"] for row, _ in made)
+        audit = {"schema": 1, "rows": keys, "findings": [], "retries": []}
+        store.keep_audit(f"{'-'.join(key[:4] for key in keys)}.json"[-80:], json.dumps(audit).encode())
     return store

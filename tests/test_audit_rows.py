@@ -175,7 +175,7 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     folder, rows = grid
     store = Store(folder)
     before = audits(store)
-    monkeypatch.setattr(beside, "_felled", None)  # a retry would die of it
+    monkeypatch.setattr(beside, "_retried", None)  # a retry would die of it
     assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
     fewer = {group: found[:-1] for group, found in beside.audit_rows(rows, beside.arrays_of(store)).items()}
     monkeypatch.setattr(beside, "audit_rows", lambda *given: fewer)  # as if a check had changed since

@@ -24,6 +24,7 @@ from robustbench_local.audit.core import ALPHA, MATERIAL, Finding, Paired, Statu
 from robustbench_local.audit.evidence import Arrays, Evidence, RowFinding
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.defense import is_stochastic
+from robustbench_local.errors import StoreError
 from robustbench_local.evaluate import Tensors
 from robustbench_local.judge import Judge
 from robustbench_local.oracle import Access
@@ -33,7 +34,9 @@ from robustbench_local.shape import all_of, count, flag, maybe, number, one_of, 
 from robustbench_local.store import Row, Store
 from robustbench_local.threat import ThreatModel
 
+RETRIED = "a stronger attack"  # the check that is said of
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
+BLIND = "square", {"steps": 1000}  # where that one cannot run, as on a model that gives no gradient
 EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
 # images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
 LOOK = {False: 20, True: 10}
@@ -56,7 +59,8 @@ _SHAPE = {
 class Retry:
     """A stronger attack on `asked` images that stood within `threat`; fell: ids of those that did not stand again.
 
-    lowers: keys of the rows whose number is lowered by them.
+    lowers: keys of the rows whose number is lowered by them. asked is 0 where no attack could run: its finding is then
+    UNCHECKED, and says why.
     """
 
     threat: str
@@ -78,6 +82,14 @@ class Audit:
     def of_rows(self) -> tuple[RowFinding, ...]:
         """What the rows alone showed: of each retry there is one finding after them."""
         return self.findings[: len(self.findings) - len(self.retries)]
+
+    def unchecked(self, threat: str) -> list[str]:
+        """Why no stronger attack was tried within a threat, though it should have been."""
+        return [
+            each.finding.evidence
+            for each in self.findings
+            if each.threat == threat and each.finding.check == RETRIED and each.finding.status is Status.UNCHECKED
+        ]
 
     def faults(self, threat: str) -> list[Finding]:
         """What is not sound within a threat, the worst first."""
@@ -148,7 +160,7 @@ def _still_holds(
     old: Audit, keys: tuple[str, ...], findings: Iterable[RowFinding], rows: list[Row], store: Store
 ) -> bool:
     """Whether it is of these rows and findings, and the stronger attack looked at all that it had to."""
-    tried = {retry.threat for retry in old.retries}
+    tried = {retry.threat for retry in old.retries if retry.asked}
     looked = all(threat in tried for threat, own in _untried(rows).items() if _standing(own, store).any())
     return looked and old.rows == keys and _outcomes(old.of_rows) == _outcomes(findings)
 
@@ -201,34 +213,61 @@ def _with_retries(
         standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
         if not len(standing):
             continue
-        look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
-        asked, attack = standing[:look], _stronger(_effort(own, store))
-        fell = _felled(attack, own[0], asked, model, images)
-        if threat in suspects or len(fell) > MANY * len(asked):
-            asked = standing[:whole]
-            fell += _felled(attack, own[0], asked[look:], model, images)
-        top = max(Access[row["definition"]["access"].upper()] for row in own)
-        lowers = tuple(row["key"] for row in own if Access[row["definition"]["access"].upper()] is top)
-        retries.append(Retry(threat, STRONGER, len(asked), fell, lowers))
-        findings = [*findings, RowFinding(_finding(retries[-1], len(standing), len(stands)), threat)]
+        about = {"effort": _effort(own, store), "suspect": threat in suspects}
+        retry, finding = _retried(threat, own, standing, len(stands), model, images, **about)
+        retries.append(retry)
+        findings = [*findings, RowFinding(finding, threat)]
     return Audit(keys, tuple(findings), tuple(retries))
 
 
-def _finding(retry: Retry, standing: int, total: int) -> Finding:
-    """standing: how many of all `total` images stood, of which `retry.asked` were tried again.
+def _retried(
+    threat: str, rows: list[Row], standing: npt.NDArray[Any], total: int, model: nn.Module, images: Source,
+    *, effort: float, suspect: bool,
+) -> tuple[Retry, Finding]:  # fmt: skip
+    """A stronger attack on some of the images that stand, of `total`; without gradients where none can be had."""
+    look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
+    faults = []
+    for name, settings in ((STRONGER, {"effort": effort}), BLIND):
+        try:
+            attack = find_attack(name, settings)
+            asked = standing[:look]
+            fell = _felled(attack, rows[0], asked, model, images)
+            if suspect or len(fell) > MANY * len(asked):
+                asked = standing[:whole]
+                fell += _felled(attack, rows[0], asked[look:], model, images)
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's model may die of anything
+            faults.append(f"{name} failed, {type(error).__name__}: {error}")
+            continue
+        top = max(Access[row["definition"]["access"].upper()] for row in rows)
+        lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
+        retry = Retry(threat, name, len(asked), fell, lowers)
+        said = f"{name} with {settings['steps']:,} queries" if faults else name
+        return retry, _finding(retry, len(standing), total, said, faults)
+    return Retry(threat, STRONGER, 0, (), ()), Finding(
+        RETRIED, Status.UNCHECKED, "; ".join(faults), source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
+        advice="run the grid again, or audit the model by itself",
+    )  # fmt: skip
+
+
+def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
+    """standing: how many of all `total` images stood, of which `retry.asked` were tried again by the attack, as it is
+    said; faults: why by no stronger one.
 
     As `weaker` has it: broken takes most of what stood, more images than chance (exact McNemar) and two points.
     """
     fell = len(retry.fell)
     lower, cost = fell / total, fell / retry.asked * standing / total
-    status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {retry.attack} succeeds")
+    status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {attack} succeeds")
     if status is Status.BROKEN and (cost <= MATERIAL or Paired(fell, 0, total).p >= ALPHA):
         status = Status.SUSPICIOUS
     text = f"{text}: {100 * lower:.1f} points off the worst case"
     if retry.asked < standing:
         text += f"; on all {standing} it would be about {100 * cost:.0f}"
+    text = "; ".join([text, *faults])
     return Finding(
-        "a stronger attack", status, text, {**figures, "lower": lower, "cost": cost},
+        RETRIED, status, text, {**figures, "lower": lower, "cost": cost},
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )  # fmt: skip

@@ -192,7 +192,7 @@ def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
     found: dict[str, Shares] = {}
     for audit in results.audits if rows else ():
         for retry in audit.retries if own & {*audit.rows} else ():
-            if retry.threat == rows[0]["definition"]["threat"]:
+            if retry.asked and retry.threat == rows[0]["definition"]["threat"]:
                 ids = asked(
                     retry, audit, keys, lambda row: results.arrays(row, "robust")["robust"],
                     lambda row: results.arrays(row, "ids")["ids"],

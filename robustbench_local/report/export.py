@@ -61,7 +61,10 @@ def _table(table: Table) -> dict[str, Any]:
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
                 "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
-                "audit": [{"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults],
+                "audit": [
+                    *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),
+                    *({"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults),
+                ],
                 "keys": [row["key"] if row else None for row in line.rows],
             }
             for line in table.lines
@@ -92,6 +95,6 @@ def _autoattack(line: Line) -> Rate | None:
 
 
 def _unreliable(line: Line) -> bool | None:
-    """RobustBench's word for what AutoAttack cannot be trusted with: here, anything flagged or not sound."""
+    """RobustBench's word for what AutoAttack cannot be trusted with: here, anything flagged, not sound or unaudited."""
     rows = [row for row in line.rows if done(row)]
-    return bool(line.faults) or any(row["results"]["flags"] for row in rows) if rows else None
+    return bool(line.faults or line.unaudited) or any(row["results"]["flags"] for row in rows) if rows else None

@@ -164,10 +164,18 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         place=place, rank=str(line.rank).replace('-', '–') if line.rank else '', name=name, of=of,
         clean=line.clean, robust=line.worst[-1], lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
-        strongest=min(good, key=lambda found: found[1])[0] if good else None,
+        strongest=_strongest(min(good, key=lambda found: found[1])[0], line, results) if good else None,
         families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
         flags=flags, searched=visible(" ".join(terms).lower()), detail=detail(line, table, results),
     )  # fmt: skip
+
+
+def _strongest(label: Label, line: Line, results: Results) -> Label:
+    """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
+    keys = {row["key"] for row in line.rows if done(row)}
+    retries = (retry for audit in results.audits for retry in audit.retries if retry.fell and keys & {*retry.lowers})
+    more = sorted({visible(retry.attack) for retry in retries})
+    return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
 
 
 def _attacks(table: Table) -> Iterator[dict[str, str]]:

@@ -102,7 +102,8 @@ def csv_text(tables: Iterable[Table]) -> str:
                 writer.writerow(_no_formula(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
             for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 status = {"status": "ok" if robust else "missing"}
-                status |= {"flags": "; ".join(f"audit: {fault.check}" for fault in line.faults)}
+                flags = [f"not audited: {line.unaudited}"] if line.unaudited else []
+                status |= {"flags": "; ".join([*flags, *(f"audit: {fault.check}" for fault in line.faults)])}
                 writer.writerow(_no_formula(where | {"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
 

@@ -89,7 +89,7 @@ class Statistics:
             record |= {"place": line.rank.place if line.rank else None} | _three("clean", line.clean)
             for name, each in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 record |= _three(name, each)
-            found.append(record)
+            found.append(record | ({"caution": f"not audited: {line.unaudited}"} if line.unaudited else {}))
         return Sheet(
             "Worst case and rank",
             "Worst case: per image, the least over the attacks of a table and what an audit felled; a union is over the"

@@ -27,7 +27,7 @@ Standing = Callable[[Row], npt.NDArray[np.float64]]
 @dataclass(frozen=True)
 class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
-    faults: what an audit found that is not sound.
+    faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
     that its figure is not to be believed, has none and stands last. union: of the table's union, if any.
@@ -40,6 +40,7 @@ class Line:
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
     union: tuple[Rate | None, ...] = ()
+    unaudited: str = ""
 
     @property
     def broken(self) -> bool:
@@ -88,8 +89,10 @@ class Table:
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
 
-def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] = ()) -> list[Table]:
+def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] | None = None) -> list[Table]:
     """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
+
+    audits: all there are, so that what has none says so; None: audits are not spoken of.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
     these cells failed or is missing there is none, and the line stands after those that have one.
@@ -142,7 +145,9 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] = ()) -> Table:
+def _table(
+    groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] | None
+) -> Table:  # fmt: skip
     alike = identity.shared(groups)
     columns = {identity.attack(row, alike): row for group in groups for row in group}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
@@ -160,8 +165,8 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
             _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
             for level in levels
         ]
-        faults = _faults(group, audits)
-        lines.append(Line(visible(group[0]["definition"]["model"]), model, tuple(cells.values()), tuple(worst), faults))
+        name, about = visible(group[0]["definition"]["model"]), _of_audits(group, audits)
+        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **about))
     lines = _ranked(lines, attacks, standing)
     lines.sort(key=_place)
     about = groups[0][0]["definition"]
@@ -238,11 +243,20 @@ def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
     return None if shares is None else rate_of(shares)
 
 
-def _faults(group: Sequence[Row], audits: Sequence[Audit]) -> tuple[Finding, ...]:
-    """Of the audits that saw rows of this group, within its threat."""
-    keys = {row["key"] for row in group}
+def _of_audits(group: Sequence[Row], audits: Sequence[Audit] | None) -> dict[str, Any]:
+    """{faults, unaudited} of the audits that saw rows of this group, within its threat."""
+    if audits is None:
+        return {}
+    keys = {row["key"] for row in group if done(row)}
     threat = group[0]["definition"]["threat"]
-    return tuple(fault for audit in audits if keys & {*audit.rows} for fault in audit.faults(threat))
+    own = [audit for audit in audits if keys & {*audit.rows}]
+    left = keys.difference(*(audit.rows for audit in own))
+    why = [visible(" ".join(reason.split())) for audit in own for reason in audit.unchecked(threat)]
+    if left and own:
+        why.append(f"{len(left)} of {len(keys)} attacks ran since")
+    elif left:
+        why.append("no audit of it is kept beside its rows")
+    return {"faults": tuple(fault for audit in own for fault in audit.faults(threat)), "unaudited": "; ".join(why)}
 
 
 def met_before(about: dict[str, Any]) -> str | None:
@@ -262,6 +276,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
                 said[remark].append(str(attack))
         for remark, names in said.items():
             yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+        if line.unaudited:
+            yield f"{line.model} / {line.defense}: not audited: {line.unaudited}"
         for fault in line.faults:
             yield f"{line.model} / {line.defense}, audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
 

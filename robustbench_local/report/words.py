@@ -49,13 +49,14 @@ def answer(table: Table) -> str:
             " nobody knows."
         )
     every = "all attacks" if len(table.attacks) > 1 else "the attack"
+    audit = " It was not audited." if best.unaudited else ""
     found = f"at most {percent(worst.value)} % of the images withstand {every} ({_interval(worst)})"
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
-        return f"Of {name}, {found}{clean}."
+        return f"Of {name}, {found}{clean}.{audit}"
     shared = best.rank.worst - best.rank.best if best.rank else 0
     tie = f" {shared} other{'s' if shared > 1 else ''} cannot be told apart from it on these images." if shared else ""
-    return f"Most robust here is {name}: {found}{clean}.{tie}"
+    return f"Most robust here is {name}: {found}{clean}.{tie}{audit}"
 
 
 def verdict(line: Line, table: Table) -> str:
