@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     gallery.add_argument("--source", help="where the images come from, as the grid's source")
     gallery.add_argument("--weights", help="the checkpoint, where the model came from one")
     gallery.add_argument("--allow-pickle", action="store_true")
+    gallery.add_argument(
+        "--trust", action="store_true", help="import and call the functions, and read the paths, that rows name"
+    )
     gallery.add_argument("--device", default="auto")
     gallery.set_defaults(do=_gallery)
     show = commands.add_parser("list", help="what there is, by name")
@@ -232,7 +235,8 @@ def _gallery(options: argparse.Namespace) -> int:
     workshop = Workshop(pick_device(options.device), options.source)
     results = Results.read([options.folder])
     print(write_gallery(
-        results, options.folder, workshop, each=options.each, weights=options.weights, allow_pickle=options.allow_pickle
+        results, options.folder, workshop, each=options.each, weights=options.weights,
+        allow_pickle=options.allow_pickle, trust=options.trust,
     ))  # fmt: skip
     return OK
 

@@ -26,7 +26,7 @@ from robustbench_local.files import whole_file
 from robustbench_local.modes import as_deployed, full_float32
 from robustbench_local.report.drawing import TEAL
 from robustbench_local.report.page import environment, policy
-from robustbench_local.report.rebuild import images_of, model_of
+from robustbench_local.report.rebuild import check_trust, images_of, model_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done, robust_tables
 from robustbench_local.report.text import percent, visible
@@ -70,23 +70,26 @@ class Room:
 
 def write_gallery(
     results: Results, folder: Path, workshop: Workshop, *, each: int = EACH, weights: str | None = None,
-    allow_pickle: bool = False,
+    allow_pickle: bool = False, trust: bool = False,
 ) -> Path:  # fmt: skip
     """Write gallery.html into a folder and return its path.
 
     Shown is, per model and threat, the strongest attack whose images were kept. StoreError where no row kept any
-    (save=x_adv); ModelError or DataError where no model or no images can be had that are those of the rows.
+    (save=x_adv); ModelError or DataError where no model or no images can be had that are those of the rows. trust:
+    whether functions that rows name may be imported and called, and paths read; without it that is a ConfigError.
     """
+    check_trust((row for row in results.rows if _kept(row)), trust)
     rooms: list[Room] = []
     faults: list[RobustBenchError] = []
     for table in robust_tables(results.rows, results.standing):
         for line in table.lines:
-            kept = [row for row in line.rows if done(row) and "x_adv" in row.get("arrays", {})]
+            kept = [row for row in line.rows if row is not None and _kept(row)]
             if kept:
                 row = min(kept, key=lambda row: row["results"]["robust_accuracy"])
                 title = f"{table.data}, {within(table.threat)}: {named(line)}"
                 try:
-                    model, images = model_of(row, workshop, weights, allow_pickle), images_of(row, workshop)
+                    model = model_of(row, workshop, weights, allow_pickle, trust=trust)
+                    images = images_of(row, workshop, trust=trust)
                 except RobustBenchError as error:  # the others can still be shown
                     faults.append(error)
                     rooms.append(Room(title, visible(row["definition"]["attack"]), (), visible(error)))
@@ -104,6 +107,10 @@ def write_gallery(
     with whole_file(path) as file:
         file.write(text.encode())
     return path
+
+
+def _kept(row: Row) -> bool:
+    return done(row) and "x_adv" in row.get("arrays", {})
 
 
 def _room(
@@ -160,8 +167,7 @@ def _nearest(
     """(images, found (n,)): over all rows of this model that kept images, the nearest that it gets wrong."""
     best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     for other in results.rows:
-        kept = done(other) and "x_adv" in other.get("arrays", {})
-        if kept and identity.group(other) == identity.group(row):
+        if _kept(other) and identity.group(other) == identity.group(row):
             tried = torch.from_numpy(results.arrays(other, "x_adv")["x_adv"])[rows.cpu()].to(x)
             length = threat.distance(tried, x)
             nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,17 +10,46 @@ from torch import nn
 from robustbench_local.conf.schema import ModelConfig
 from robustbench_local.corrupted import Corrupted, Under, find_corruption
 from robustbench_local.data import Images, open_data
-from robustbench_local.errors import DataError, ModelError
+from robustbench_local.errors import ConfigError, DataError, ModelError
 from robustbench_local.models import weights_digest
 from robustbench_local.store import Row
 from robustbench_local.workshop import Workshop
 
+_NAMED = 5  # of what rows name, in one message
 
-def model_of(row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False) -> nn.Module:
+
+def foreign(row: Row) -> list[str]:
+    """What making model and images again would import and call, or read, because the row says so.
+
+    Architectures, the zoo, known data sets and installed plug-ins are this machine's own; a function or a path that a
+    stranger's row names may be anything.
+    """
+    about = row["definition"]
+    model, data = str(about["model"]).partition(" (")[0], str(about["data"])
+    calls = [f"import and call {model}"] if ":" in model and not model.startswith("zoo:") else []
+    return calls + ([f"read {data}"] if ":" in data else [])
+
+
+def check_trust(rows: Iterable[Row], trust: bool) -> None:
+    """ConfigError that names what rows would have run or read, unless they are trusted."""
+    found = list(dict.fromkeys(each for row in rows for each in foreign(row)))
+    if found and not trust:
+        listed = "; ".join(found[:_NAMED]) + (f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        raise ConfigError(
+            f"these rows say what to run here: {listed}. Whoever wrote them decides what that does: give trust"
+            " (--trust) if it is your own or you know it"
+        )
+
+
+def model_of(
+    row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False, *, trust: bool = False
+) -> nn.Module:  # fmt: skip
     """The deployed model in evaluation mode; ModelError where it would have to be trained or is another one.
 
-    weights: the checkpoint, where the row's model came from one.
+    weights: the checkpoint, where the row's model came from one. trust: whether a function that the row names may be
+    imported and called; ConfigError where it would have to be, and may not.
     """
+    check_trust([row], trust)
     about = row["definition"]
     name, _, stem = about["model"].partition(" (")
     if stem and weights is None:
@@ -38,8 +67,11 @@ def model_of(row: Row, workshop: Workshop, weights: str | None = None, allow_pic
     return model
 
 
-def images_of(row: Row, workshop: Workshop) -> Images | Corrupted:
-    """The judged images as they arrived; DataError where they are others."""
+def images_of(row: Row, workshop: Workshop, *, trust: bool = False) -> Images | Corrupted:
+    """The judged images as they arrived; DataError where they are others. trust: whether a path of the row may be read,
+    as in model_of.
+    """
+    check_trust([row], trust)
     about = row["definition"]
     images = open_data(
         about["data"], split=about["split"], source=workshop.source, ids=about["ids"], device=workshop.device
