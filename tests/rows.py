@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from robustbench_local.metrics import wilson
 from robustbench_local.store import Row, Store, row_key
 from robustbench_local.threat import ThreatModel
 
-SOMETIMES = ("adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "a_new_key")
+SOMETIMES = (
+    "adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "behaviour_digest", "a_new_key",
+)  # fmt: skip
 FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
 # for every key of a definition another value than a_row gives it; access and eps follow from these
 OTHER: dict[str, Any] = {
@@ -21,7 +22,7 @@ OTHER: dict[str, Any] = {
     "attack": "apgd", "attack_settings": {"steps": 40}, "attack_version": 2, "threat": "linf:4/255", "seed": 1,
     "count": "last", "precision": "fast", "targets": "random", "budget": 100, "eot": 1, "draws": 5, "adaptive": False,
     "attack_under": FOG, "attack_sources": {"zoo:mnist/none": "f" * 64}, "attacker_digest": "a" * 64,
-    "a_new_key": "of a later version",
+    "behaviour_digest": "b" * 64, "a_new_key": "of a later version",
 }  # fmt: skip
 
 
@@ -68,6 +69,5 @@ def stored(folder: Path, *made: tuple[Row, np.ndarray], audited: bool = True, **
         store.write(row["key"], row, arrays if row["status"] == "ok" else None)
     if audited:
         keys = sorted(row["key"] for row, _ in made)
-        audit = {"schema": 1, "rows": keys, "findings": [], "retries": []}
-        store.keep_audit(f"{'-'.join(key[:4] for key in keys)}.json"[-80:], json.dumps(audit).encode())
+        store.keep_audit(f"{row_key({'rows': keys})}.json", {"rows": keys, "findings": [], "retries": []})
     return store

@@ -213,8 +213,8 @@ def _with_retries(
         standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
         if not len(standing):
             continue
-        about = {"effort": _effort(own, store), "suspect": threat in suspects}
-        retry, finding = _retried(threat, own, standing, len(stands), model, images, **about)
+        effort, suspect = _effort(own, store), threat in suspects
+        retry, finding = _retried(threat, own, standing, len(stands), model, images, effort=effort, suspect=suspect)
         retries.append(retry)
         findings = [*findings, RowFinding(finding, threat)]
     return Audit(keys, tuple(findings), tuple(retries))
