@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -106,6 +107,17 @@ class Grid:
         from robustbench_local.report.write import write_report  # takes half a second, which others need not wait
 
         self.store.check_writable()
+        rows = self._rows()
+        if not self._stored(rows):
+            self.report.line("rows were removed or damaged while the grid ran: they are made again")
+            self.config = replace(self.config, force=False)
+            rows = self._rows()
+        results = Results.of(rows, self.store)
+        write_report(results, self.store.folder)
+        write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
+        return rows
+
+    def _rows(self) -> list[Row]:
         rows: list[Row] = []
         for plan, cells in self._by_model():
             try:
@@ -123,10 +135,11 @@ class Grid:
             rows += own
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[plan.data, None]))
-        results = Results.of(rows, self.store)
-        write_report(results, self.store.folder)
-        write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
         return rows
+
+    def _stored(self, rows: list[Row]) -> bool:
+        """Whether the good ones among them are all there still."""
+        return all(row["status"] != "ok" or self.store.done(row["key"]) for row in rows)
 
     def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:
         """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
@@ -136,7 +149,8 @@ class Grid:
                     if each.finding.status is not Status.SOUND:
                         self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
         except StoreError:
-            raise
+            if self._stored(rows):
+                raise  # otherwise they are made again, and audited then
         except Exception as error:  # a stranger's model may die of anything
             self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,40 @@ def test_a_failing_model_keeps_its_error_and_the_others_go_on(monkeypatch: pytes
     rows = run_grid("toy.yaml", models=["toys:moody", "toys:linear"], report=report)
     assert [row["status"] for row in rows] == ["ok"] * 4
     assert sum("done before" in line for line in report.lines) == 2
+
+
+def test_what_is_to_be_saved_is_saved_though_the_cell_was_done_before(folder: Path) -> None:
+    """A grid that had run once had nothing to do, and saved nothing."""
+    run_grid("toy.yaml")
+    store = Grid("toy.yaml", {}, Report()).store
+    for save, names in (("scores", {"scores", "clean_scores"}), ("x_adv", {"x_adv", "fingerprint", "scores"})):
+        assert {row["status"] for row in run_grid("toy.yaml", save=save, dry_run=True)} == {"to do"}
+        saved = run_grid("toy.yaml", save=save)
+        assert all(names <= store.arrays(row["key"]).keys() for row in saved)
+        report = Record()
+        assert run_grid("toy.yaml", save=save, report=report) == saved
+        assert run_grid("toy.yaml", report=report) == saved  # and who wants less takes what is there
+        assert sum("done before" in line for line in report.lines) == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*counts as missing")
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_removed_while_the_grid_runs_is_made_again(folder: Path, force: bool) -> None:
+    first = run_grid("toy.yaml")
+
+    class Remover(Record):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if len(self.lines) in (1, 2):
+                shutil.rmtree(folder / "results")
+
+    report = Remover()
+    rows = run_grid("toy.yaml", report=report, force=force)
+    assert any("removed" in line for line in report.lines)
+    for old, new in zip(first, rows, strict=True):
+        assert {**old["results"], "seconds": 0} == {**new["results"], "seconds": 0}
+    assert [row["key"] for row in Grid("toy.yaml", {}, Report()).store.rows()] == sorted(row["key"] for row in rows)
+    assert (folder / "results/toy/table.md").exists()
 
 
 def test_interrupted_it_keeps_what_is_finished(folder: Path) -> None:

@@ -38,7 +38,7 @@ class Results:
     def read(cls, folders: Iterable[str | Path]) -> Results:
         """All rows of these folders; a cell that is in several of them, or of several versions, counts once.
 
-        StoreError where there is none.
+        StoreError where there is none, or none that can be read.
 
         A folder that holds no rows stands for those of its subfolders that do; each of them is then a grid by itself,
         with attacks and tables of its own, while folders that are named are parts of one.
@@ -54,6 +54,8 @@ class Results:
             for row in grids[folder.name]:
                 if row["key"] not in rows or rows[row["key"]]["status"] != "ok":
                     rows[row["key"]], stores[row["key"]] = row, store
+        if not rows:
+            raise StoreError(f"no row in {', '.join(str(folder) for folder in found)} can be read: see the warnings")
         alone = len(named) > 1 or len([name for name, own in grids.items() if own]) < 2
         return cls(list(rows.values()), stores, grids={} if alone else grids)
 
