@@ -10,13 +10,14 @@ GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise
 	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev browser picture results demo test slow fuzz check preflight clean
+.PHONY: help install dev browser picture results demo test slow fuzz faults check preflight clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
 	@echo "make test    the quick test suite"
 	@echo "make slow    the slow tests"
 	@echo "make fuzz    20,000 hostile inputs, new ones each time"
+	@echo "make faults  a hundred kills and 300 damaged files: nothing is lost, no number is wrong"
 	@echo "make check   ruff and mypy --strict"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
@@ -35,6 +36,9 @@ slow: .venv/.installed-dev
 
 fuzz: .venv/.installed-dev
 	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/test_fuzz.py
+
+faults: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/test_damage.py tests/test_kills.py -m 'faults or not faults'
 
 check: .venv/.installed-dev
 	$(PY) -m ruff check .
