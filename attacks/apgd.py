@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import ClassVar, NamedTuple
 
@@ -222,7 +222,7 @@ def _direction(grad: Tensor, norm: Norm) -> Tensor:
 
 
 def _scaled(threat: ThreatModel, phase: Phase) -> ThreatModel:
-    return threat if phase.scale == 1 else ThreatModel(threat.norm, phase.scale * threat.eps)
+    return threat if phase.scale == 1 else replace(threat, eps=phase.scale * threat.eps)
 
 
 def _moved(x_adv: Tensor, x: Tensor) -> Tensor:

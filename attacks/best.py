@@ -139,7 +139,7 @@ class Best(IterativeAttack):
         start = {"x_adv": x_adv, "began": x.new_full((len(x),), torch.inf)}
         if not self._aimed(oracle, turn):
             return start
-        rank = turn // TARGETED % (oracle.classes - 1)
+        rank = turn // TARGETED % max(1, oracle.classes - 1)
         return start | {"target": state["gaps"].argsort(1, descending=True)[:, rank]}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -67,7 +67,7 @@ class FAB(IterativeAttack):
         if oracle.targeted:
             raise ConfigError("FAB looks for the nearest class of any kind: it cannot be given one to reach")
         again = turn % self.restarts
-        start = ThreatModel(threat.norm, threat.eps / 2).start(x, draws.stream("start")) if again else x
+        start = replace(threat, eps=threat.eps / 2).start(x, draws.stream("start")) if again else x
         state = {"x_adv": start, "found": x, "distance": x.new_full((len(x),), torch.inf)}
         return state | ({"target": ranked(oracle, x, y, turn // self.restarts)} if self.targets else {})
 

@@ -43,10 +43,15 @@ class Metered(nn.Module):
             raise SpentError(f"the budget of {budget} forward passes is spent")
         self._spend(oracle._ledger.forwards, count)
         streams, y = self._streams(owner, count), oracle._y[owner]
+
+        def led(grad: Tensor) -> Tensor:
+            oracle._ledger.led(grad, oracle[owner]._rows)
+            return grad.contiguous()  # other people's attacks view what they are given
+
         with torch.set_grad_enabled(graded):
             if graded:
                 x = x.view_as(x)  # the caller's own may get gradients from elsewhere
-                x.register_hook(lambda grad: oracle._ledger.led(grad, oracle[owner]._rows))
+                x.register_hook(led)
             parts = []
             for rows in torch.arange(len(x), device=x.device).split(oracle._chunk):
                 images = x[rows[0] : rows[-1] + 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from test_closed_forms import distances, two_classes
 from torch import Tensor, nn
 
+from attacks.adapters._peer import Peer, Traits
 from attacks.fgsm import FGSM
 from robustbench_local.defense import Defended
 from robustbench_local.draws import Draws
@@ -21,7 +22,7 @@ from robustbench_local.judge import Judge
 from robustbench_local.metered import Metered, SpentError
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.plugins import ATTACKS, find_attack, listing
-from robustbench_local.threat import ThreatModel
+from robustbench_local.threat import Norm, ThreatModel
 
 for package in ("torchattacks", "foolbox", "art", "pyautoattack"):
     pytest.importorskip(package, reason=f"{package} is not installed: its adapter is left out")
@@ -330,3 +331,50 @@ def test_settings_and_release_are_part_of_the_row() -> None:
     attack = find_attack("torchattacks:PGD", {"alpha": "2/255", "steps": 7})
     assert attack.settings == {"alpha": pytest.approx(2 / 255), "steps": 7}  # type: ignore[attr-defined]
     assert attack.name == "PGD" and attack.sources()["torchattacks"][0].isdigit()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:3"])
+@pytest.mark.parametrize("parts", [["apgd-ce"], ["fab-t"], ["square"]])
+def test_pyautoattack_is_handed_colour_images_that_it_can_view(threat: str, parts: list[str]) -> None:
+    model = network()
+    data = images(model, 3)
+    verdict = evaluate(model, data.x, data.labels, "pyautoattack", threat, version="custom", attacks=parts)
+    assert ThreatModel.parse(threat).contains(verdict.x_adv, data.x).all() and verdict.clean.all()
+
+
+class Views(Peer):
+    """What it is handed, and every gradient of it, must be contiguous."""
+
+    package: ClassVar[str] = "torch"
+    distribution: ClassVar[str] = "torch"
+
+    def kind(self) -> Any:
+        return lambda: None
+
+    def traits(self, kind: Any) -> Traits:
+        return Traits(frozenset(Norm))
+
+    def craft(self, model: nn.Module, x: Tensor, *given: Any) -> Tensor:
+        leaf = x.requires_grad_()
+        (grad,) = torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)
+        assert x.is_contiguous() and grad.is_contiguous()
+        return x.detach()
+
+
+def test_images_and_gradients_are_contiguous() -> None:
+    model = network().to(memory_format=torch.channels_last)
+    data = images(model)
+    assert evaluate(model, data.x, data.labels, Views(), LINF).backwards.eq(1).all()
+
+
+def test_what_another_package_dies_of_is_said() -> None:
+    model = network()
+    data = images(model, 3)
+    with pytest.raises(ConfigError, match="foolbox:LinfFastGradientAttack is an untargeted attack"):
+        evaluate(model, data.x, data.labels, "foolbox:LinfFastGradientAttack", LINF, targets="random")
+    grey = torch.full((2, 3, 8, 8), 0.5)
+    always = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
+    nn.init.zeros_(always[1].weight)
+    always[1].bias.data = torch.tensor([1.0, 0.0, 0.0])
+    with pytest.raises(PluginError, match=r"foolbox HopSkipJumpAttack died of ValueError: .*2 images of \(3, 8, 8\)"):
+        evaluate(always, grey, torch.zeros(2, dtype=torch.int64), "foolbox:HopSkipJumpAttack", "l2:1", steps=1)

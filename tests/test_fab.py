@@ -273,3 +273,12 @@ def test_its_images_are_as_near_as_its_authors_own(
     record_property("median distance of ours, of theirs", (ours, peers))
     assert tried.sum() > 25 and ours <= 1.01 * peers
     assert verdict.robust_accuracy <= (nearest > threat.eps)[verdict.clean].double().mean() + 0.005
+
+
+def test_restarts_know_a_large_ball() -> None:
+    """Half of an eps of 1.2 is still as much as any L∞ ball may have without being asked."""
+    model, ball = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval(), ThreatModel(Norm.LINF, 1.2, allow_large=True)
+    x = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    assert evaluate(model, x, y, FAB(steps=2, restarts=2), ball).x_adv.isfinite().all()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robustbench_local.attack import Attack
 from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, PluginError, did_you_mean
+from robustbench_local.errors import ConfigError, PluginError, RobustBenchError, did_you_mean
 from robustbench_local.metered import SpentError
 from robustbench_local.oracle import Access, Oracle
 from robustbench_local.preflight import kept_random_state
@@ -94,11 +94,22 @@ class Peer(Attack):
             part, seed = oracle[rows], int(seeds[rows[0]])
             with _seeded(seed, x.device), torch.set_grad_enabled(self.access >= Access.GRADIENTS):
                 try:
-                    found = self.craft(part.as_module(), x[rows].clone(), y[rows].clone(), threat, part, seed)
+                    images = x[rows].clone(memory_format=torch.contiguous_format)  # peers view them
+                    found = self.craft(part.as_module(), images, y[rows].clone(), threat, part, seed)
                 except SpentError:
                     continue
                 except ModuleNotFoundError as error:  # something that the package itself leaves optional
                     raise PluginError(f"{self.package} needs {error.name}: `pip install {error.name}`") from error
+                except (RobustBenchError, torch.OutOfMemoryError):
+                    raise
+                except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
+                    if "not enough memory" in str(error):
+                        raise
+                    size = f"{len(part)} images of {tuple(x.shape[1:])} and {part.classes} classes"
+                    raise PluginError(
+                        f"{self.package} {self.name} died of {type(error).__name__}: {error} (on {size}"
+                        f"{', with targets' if part.targeted else ''}); try another attack or other settings"
+                    ) from error
             x_adv[rows] = found.detach().to(x)
         return oracle.best(x_adv if self.minimises else threat.project(x_adv, x))
 

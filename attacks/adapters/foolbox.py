@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from attacks.adapters._peer import Peer, Traits
+from robustbench_local.errors import ConfigError
 from robustbench_local.oracle import Oracle
 from robustbench_local.threat import Norm, ThreatModel
 
@@ -47,5 +48,10 @@ class Foolbox(Peer):
         criteria = foolbox.criteria
         criterion = (criteria.TargetedMisclassification if oracle.targeted else criteria.Misclassification)(y)
         peer = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-        x_adv: Tensor = attack(peer, x, criterion, epsilons=None if self.minimises else threat.eps)[1]
+        try:
+            x_adv: Tensor = attack(peer, x, criterion, epsilons=None if self.minimises else threat.eps)[1]
+        except ValueError as error:
+            if oracle.targeted and "unsupported criterion" in str(error):
+                raise ConfigError(f"foolbox:{self.name} is an untargeted attack: leave out targets") from error
+            raise
         return x_adv
