@@ -94,7 +94,7 @@ class Cell:
         return Judge(
             seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
             budget=config.budget, eot=self.eot, draws=self.draws, batch_size=config.batch_size,
-            adaptive=self.adaptive, attack_under=config.attack_under,
+            adaptive=self.adaptive, attack_under=config.attack_under, allow_chance=config.allow_chance,
         )  # fmt: skip
 
 

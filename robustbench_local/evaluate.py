@@ -45,7 +45,8 @@ def evaluate(
 ) -> Verdict:  # fmt: skip
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
 
-    settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws).
+    settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws,
+    allow_chance: a model at chance on clean images is refused with the likely reason, unless this is true).
     attacker: images and labels that an attack may learn from (a substitute's seeds), none of them among x.
     Raises DataError, ModelError, ThreatError, ConfigError or PluginError, each naming the value and the likely cause.
     """
@@ -60,6 +61,7 @@ def evaluate(
     device = home(model, x)
     images = named_by_content(x.detach().to(device), y.to(device))
     own = None if attacker is None else _not_judged(*attacker, images)
+    judging.setdefault("allow_chance", False)
     return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own)
 
 

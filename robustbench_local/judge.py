@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,18 @@ from robustbench_local.corrupted import Corrupted, Under
 from robustbench_local.corruption import Corruption
 from robustbench_local.defense import Rejection, is_stochastic, noticed_writes, rejection
 from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError, ThreatError
+from robustbench_local.errors import AccessError, ConfigError, ModelError, ThreatError
 from robustbench_local.known import Known
 from robustbench_local.modes import as_deployed, full_float32
-from robustbench_local.preflight import Source, check_images, check_model
+from robustbench_local.preflight import REPEATS, Checked, Source, Tally, check_images, check_model
 from robustbench_local.preparing import own_images
 from robustbench_local.progress import Report
 from robustbench_local.rounding import to_8bit
-from robustbench_local.search import Found, Search, leads
+from robustbench_local.search import Found, Search, leads, rounds_of
 from robustbench_local.settings import fit_fields
 from robustbench_local.snapshot import restored
 from robustbench_local.threat import ThreatModel
+from robustbench_local.verdict import Verdict as Verdict
 
 DRAWS = 20  # fresh draws that judge a random model
 JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
@@ -34,78 +36,17 @@ BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one attack left standing. All tensors are on the model's device, in the order of the images.
-
-    ids (N,) address each image's random numbers: its place in the data set, or, of tensors given to evaluate, a hash of
-    its pixels, so that equal images have equal verdicts.
-    Robust accuracy is an upper bound: a stronger attack may find more. Of a random model clean and robust say "on
-    more than half of the draws", the accuracies are means over draws, and the bits (N, R) are kept. forwards and
-    backwards are passes per image; what an attack spent in preparing, on all its own images together, is apart.
-    clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one
-    where the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where
-    a logit was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. won, of
-    attacks that minimise only: (N,) the share of draws that x_adv deceives, wherever it lies. corrupted, of a
-    corruption only: right on the corrupted image, whatever the clean one is. notes are the attack's figures per
-    image, (N,), NaN where it has none.
-    """
-
-    labels: Tensor
-    ids: Tensor
-    clean: Tensor
-    robust: Tensor
-    robust_8bit: Tensor
-    x_adv: Tensor
-    distance: Tensor
-    clean_scores: Tensor
-    scores: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    flags: tuple[str, ...]
-    seconds: float
-    clean_bits: Tensor | None = None
-    bits: Tensor | None = None
-    bits_8bit: Tensor | None = None
-    won: Tensor | None = None
-    prepared_forwards: int = 0
-    prepared_backwards: int = 0
-    detects: bool = False
-    notes: dict[str, Tensor] = field(default_factory=dict)
-    corrupted: Tensor | None = None
-
-    @property
-    def clean_accuracy(self) -> float:
-        return _mean(self.clean if self.clean_bits is None else self.clean_bits)
-
-    @property
-    def robust_accuracy(self) -> float:
-        return _mean(self.robust if self.bits is None else self.bits)
-
-    @property
-    def corruption_accuracy(self) -> float | None:
-        """The share of the corrupted images that are classified rightly, as CIFAR-10-C counts; None of an attack."""
-        return None if self.corrupted is None else _mean(self.corrupted if self.bits is None else self.bits)
-
-    @property
-    def robust_accuracy_8bit(self) -> float:
-        """After rounding the adversarial images to 8 bits inside the ball, as a file would hold them."""
-        return _mean(self.robust_8bit if self.bits_8bit is None else self.bits_8bit)
-
-
-def _mean(bits: Tensor) -> float:
-    return bits.double().mean().item()
-
-
-@dataclass(frozen=True)
 class Judge:
     """How a verdict is reached. Judge(...)(model, images, attack, threat) -> Verdict.
 
     targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
-    then reach that class, and robust means it did not. budget: forward passes per sample. batch_size: None finds
-    itself. precision: "float32"; "fast" searches in bfloat16 first and attacks what stands again in float32;
-    "float64" is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers
-    did. eot and draws: search draws per query and fresh draws per verdict of a random model. attack_under: a corruption
-    by name and severity ("fog:3") that images meet first; clean then means under that corruption.
+    then reach that class, and robust means it did not. budget: forward passes per sample, of attack and checks
+    together (see `checks`). batch_size: None finds itself. precision: "float32"; "fast" searches in bfloat16 first and
+    attacks what stands again in float32; "float64" is for checks. count: "all" counts every in-ball iterate, "last"
+    only where each restart ends, as papers did. eot and draws: search draws per query and fresh draws per verdict of a
+    random model. attack_under: a corruption by name and severity ("fog:3") that images meet first; clean then means
+    under that corruption. allow_chance: whether a model at chance on clean images is attacked all the same, and
+    flagged; None: nobody looks.
 
     adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
     one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
@@ -122,6 +63,7 @@ class Judge:
     draws: Count = DRAWS
     adaptive: bool = True
     attack_under: str | None = None
+    allow_chance: bool | None = None
 
     def __post_init__(self) -> None:
         fit_fields(self)
@@ -152,7 +94,7 @@ class Judge:
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
-        images = self.sees(images)
+        as_given, images = images, self.sees(images)
         report, known = report or Report(), known or Known()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32(), noticed_writes() as wrote, restored(model) as before:
@@ -160,11 +102,16 @@ class Judge:
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
-            checked = check_model(model, images, draws, dtype)  # anew: attacks may have changed it
-            model, flags = checked.model, list(checked.flags)
-            name = type(attack).__name__
-            search, spent = self._search(attack, threat).prepare(model, *own)
             size = self.batch_size or BATCH.get(first.device.type, 250)
+            asked, judged = Tally(), Tally()
+            checked = self._check(model, images, draws, size, known, asked, judged)
+            flags = list(checked.flags) if self.checks else [*checked.flags, "unchecked"]
+            if self.allow_chance is not None:
+                flags += self._look(checked, as_given, known, asked)
+                before.restore()
+            given, model = model, checked.model
+            name = type(attack).__name__
+            search, spent = self._search(attack, threat, judged).prepare(model, *own)
             parts: list[_Part] = []
             done = 0
             while done < len(images):
@@ -184,9 +131,10 @@ class Judge:
                 parts.append(part)
                 done = rows.stop
                 report.advance(f"{name.lower()} {threat}", done / len(images))
-            if checked.changed():
+            if self.checks and checked.changed(asked):
                 flags.append("changed")
-            if names := before.foreign(lambda: checked.ask_every_way(parts[-1].tensors["x_adv"])):
+                known.forget(given, model)
+            if names := before.foreign(lambda: checked.ask_every_way(parts[-1].tensors["x_adv"], asked)):
                 raise AccessError(
                     f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
                     " asks its oracle and touches nothing. The model is again what it was"
@@ -202,13 +150,41 @@ class Judge:
         return Verdict(
             labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
             prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes,
+            checked_forwards=asked.forwards, judged_forwards=judged.forwards,
             detects=rejection(model) is Rejection.DETECTION, **tensors,
         )  # fmt: skip
 
-    def _search(self, attack: Attack, threat: ThreatModel) -> Search:
+    def _search(self, attack: Attack, threat: ThreatModel, judged: Tally) -> Search:
+        budget = None if self.budget is None else self.budget - self.checks
         return Search(
-            attack, threat, self.targets is not None, self.precision, self.count, self.budget, self.eot, self.adaptive
-        )
+            attack, threat, self.targets is not None, self.precision, self.count, budget, self.eot, self.adaptive,
+            own=judged,
+        )  # fmt: skip
+
+    @property
+    def checks(self) -> int:
+        """How often, at most, an image is asked about for the sake of checks alone: an eighth of a budget, or less."""
+        return REPEATS if self.budget is None else min(REPEATS, self.budget // 8)
+
+    def _check(
+        self, model: nn.Module, images: Source, draws: Draws, size: int, known: Known, asked: Tally, judged: Tally
+    ) -> Checked:  # fmt: skip
+        """Once for all verdicts that share what is known, unless the model changes."""
+        about = self.seed, self.attack_under, draws.dtype
+        return known.once(
+            lambda: check_model(
+                model, images, draws, draws.dtype, size=size, repeats=max(0, self.checks - 1), known=known,
+                about=about, asked=asked, judged=judged,
+            ), model, "checked", *about, size, tuple(images.ids.tolist()),
+        )  # fmt: skip
+
+    def _look(self, checked: Checked, images: Source, known: Known, asked: Tally) -> list[str]:
+        """The caution on a model's numbers, if any. ModelError where it is at chance and that is not allowed."""
+        about = "look", self.seed, checked.x.dtype, tuple(images.ids.tolist())
+        seen = known.once(lambda: checked.look(images, self.budget, asked), checked.model, *about)
+        if seen.stop and not self.allow_chance:
+            raise ModelError(f"{seen.text}. No attack says anything of such a model; allow_chance=true goes on")
+        return [] if seen.flag is None else [seen.flag]
 
     def _batch(
         self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype,
@@ -218,8 +194,10 @@ class Judge:
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
         random, threat = is_stochastic(model), search.threat
-        about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist()), self.draws
-        clean_answers = known.once(lambda: search.answers(model, x, draws.stream("clean"), self.draws), model, *about)
+        about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist())
+        streams = [draws.stream("clean").stream(k) for k in range(rounds_of(model, self.draws))]
+        asks = [partial(search.answer, model, x, stream) for stream in streams]
+        clean_answers = torch.stack([known.once(ask, model, *about, k) for k, ask in enumerate(asks)], 1)
         rights = leads(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be

@@ -22,3 +22,7 @@ class Known:
             self._answers[model, *about] = ask()
         answer: T = self._answers[model, *about]
         return answer
+
+    def forget(self, *models: nn.Module) -> None:
+        """What these answered, since they answer otherwise by now."""
+        self._answers = {about: answer for about, answer in self._answers.items() if about[0] not in models}

@@ -6,15 +6,17 @@ import hashlib
 import warnings
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.chance import Look, look
 from robustbench_local.data.images import few_classes
 from robustbench_local.defense import Defended, Rejection, answer_and_trace, call, is_stochastic, rejection
 from robustbench_local.draws import Draws
 from robustbench_local.errors import DataError, ModelError, RobustBenchError
+from robustbench_local.known import Known
 
 REPEATS = 5  # forward passes by which randomness is measured
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,47 +62,87 @@ def check_images(x: Tensor, y: Tensor) -> None:
         )
 
 
+@dataclass
+class Tally:
+    """Forward passes of a model, of all images together, that no attack is to pay for."""
+
+    forwards: int = 0
+
+
 @dataclass(frozen=True)
 class Checked:
-    """model: the one to attack; flags: what stood out; logits: what it answered to x by these draws."""
+    """model: the one to attack; flags: what stood out; logits: what it answered to x, images `rows`, by these draws."""
 
     model: nn.Module
     flags: tuple[str, ...]
+    rows: Tensor
     x: Tensor
     draws: Draws
     logits: Tensor
 
-    def changed(self) -> bool:
-        """Whether the same question has another answer by now, though the model had answered it alike five times."""
+    def changed(self, asked: Tally) -> bool:
+        """Whether the same question has another answer by now, though the model had answered it alike before."""
         if "undeclared_randomness" in self.flags:
             return False
+        asked.forwards += len(self.x)
         with torch.no_grad(), kept_random_state(self.x.device):
-            return _differ(call(self.model, self.x, self.draws), self.logits)
+            return _differ(call(self.model, self.x, self.draws[:]), self.logits)
 
-    def ask_every_way(self, x_adv: Tensor) -> None:
+    def look(self, images: Source, most: int | None, asked: Tally) -> Look:
+        """Whether the model is at chance on these images, in the same order as those that were asked about."""
+        x, y = images[self.rows].to(self.x), images.labels[self.rows]
+
+        def ask(z: Tensor) -> Tensor:
+            asked.forwards += len(z)
+            with torch.no_grad(), kept_random_state(z.device):
+                return call(self.model, z.contiguous(memory_format=torch.channels_last), self.draws[:])
+
+        logits = self.logits if torch.equal(x, self.x) else ask(x)
+        return look(x, y, logits, ask, logits.shape[1] - (rejection(self.model) is not Rejection.NONE), most)
+
+    def ask_every_way(self, x_adv: Tensor, asked: Tally) -> None:
         """Ask as an attack and a judge do, for what this does to the model."""
         with kept_random_state(self.x.device):
             for x in (self.x, x_adv[: len(self.x)]):
+                asked.forwards += 2 * len(x)
                 with torch.no_grad():
                     call(self.model, x, self.draws[: len(x)])
                 with torch.enable_grad(), suppress(Exception):  # there may be no gradient
                     call(self.model, x.clone().requires_grad_(), self.draws[: len(x)])
 
 
-def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype) -> Checked:
-    """Ask the model about the first images.
+def check_model(
+    model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype, *, size: int = SAMPLE,
+    repeats: int = REPEATS - 1, known: Known | None = None, about: tuple[Any, ...] = (), asked: Tally | None = None,
+    judged: Tally | None = None,
+) -> Checked:  # fmt: skip
+    """Ask the model about some of the images, spread over all, `size` of them at most.
 
     Randomness is measured, not believed: a module that gives different answers to the same question, though it does
-    not take its numbers from draws, is wrapped so that it does, and flagged.
+    not take its numbers from draws, is wrapped so that it does, and flagged. The question is repeated so many times,
+    once of a module that says it is random. known: where its answers to clean images are kept, by `about`: the first
+    is the judge's own, and on its account.
     """
     flags: list[str] = []
-    rows = torch.arange(SAMPLE, device=draws.ids.device) % min(SAMPLE, len(images))  # few images are asked often
+    asked, judged, known = asked or Tally(), judged or Tally(), known or Known()
+    count = min(SAMPLE, len(images), size)
+    rows = torch.arange(count, device=draws.ids.device) * len(images) // count
     x = images[rows].to(dtype).contiguous(memory_format=torch.channels_last)  # as the judge will ask
-    draws, labels = draws[rows], images.labels
+    draws, labels = draws[rows].stream("clean").stream(0), images.labels
+    written = False
+
+    def ask(account: Tally) -> Tensor:
+        nonlocal written
+        account.forwards += count
+        answer, after = answer_and_trace(model, x, draws[:])
+        written = written or not torch.equal(after, x)
+        return answer
+
     with torch.no_grad(), kept_random_state(x.device):
         try:
-            first, after = answer_and_trace(model, x, draws.stream("preflight:0"))
-            answers = [first, *(call(model, x, draws.stream(f"preflight:{k}")) for k in range(1, REPEATS))]
+            logits = known.once(lambda: ask(judged), model, *about, tuple(draws.ids.tolist()), 0)
+            declared = is_stochastic(model) and isinstance(model, Defended)
+            again = [ask(asked) for _ in range(min(repeats, 1) if declared else repeats)]
         except (torch.OutOfMemoryError, RobustBenchError):
             raise
         except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
@@ -108,40 +150,50 @@ def check_model(model: nn.Module, images: Source, draws: Draws, dtype: torch.dty
                 f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width):"
                 f" {type(error).__name__}: {error}"
             ) from error
-        logits = answers[0]
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model returned {what} for {len(x)} images: it must return logits (N, classes)")
-        classes = logits.shape[1] - (rejection(model) is not Rejection.NONE)
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            raise DataError(
-                f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
-                " wrong labels, or a model with the wrong number of classes"
-            )
-        known = len(getattr(images, "classes", ())) or classes
-        if classes > known + 1:  # one more may be a class for rejection
-            flags.append("extra_classes")
-        if not torch.equal(after, x):
-            flags.append("writes_input")
-        if flag := few_classes(labels, getattr(images, "classes", ())):
-            flags.append(flag)
-        if bool(logits.isnan().any()):
-            flags.append("nan_logits")
-        if are_probabilities(logits):
-            flags.append("probabilities")
-            warnings.warn(
-                "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
-                " overstated; remove its softmax",
-                stacklevel=3,
-            )
-        if is_stochastic(model) and isinstance(model, Defended):
-            again = [call(model, x, draws.stream("preflight:0"))]
-        else:
-            again = answers[1:]
-        if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
-            model = Stranger(model)
-            flags.append("undeclared_randomness")
-    return Checked(model, tuple(flags), x, draws.stream("preflight:0"), logits)
+    _check_answer(model, logits, labels, count)
+    classes = len(getattr(images, "classes", ()))
+    if classes and bool((_named(model, logits) >= classes).double().mean() > 0.5):
+        flags.append("extra_classes")
+    if written:
+        flags.append("writes_input")
+    if flag := few_classes(labels, getattr(images, "classes", ())):
+        flags.append(flag)
+    if bool(logits.isnan().any()):
+        flags.append("nan_logits")
+    if are_probabilities(logits):
+        flags.append("probabilities")
+        warnings.warn(
+            "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
+            " overstated; remove its softmax",
+            stacklevel=3,
+        )
+    if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
+        model = Stranger(model)
+        flags.append("undeclared_randomness")
+    return Checked(model, tuple(flags), rows, x, draws, logits)
+
+
+def _check_answer(model: nn.Module, logits: object, labels: Tensor, count: int) -> None:
+    """ModelError unless logits are (count, K) with two classes or more, DataError unless labels are among these."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
+        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"the model returned {what} for {count} images: it must return logits (N, classes)")
+    classes = logits.shape[1] - (rejection(model) is not Rejection.NONE)
+    if classes < 2:
+        raise ModelError(
+            f"the model returned {tuple(logits.shape)}, one logit an image: robustness is of two classes or more. Of a"
+            " logit z for class 1 make two, torch.cat([-z / 2, z / 2], 1), which is the same sigmoid"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DataError(
+            f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"
+            " wrong labels, or a model with the wrong number of classes"
+        )
+
+
+def _named(model: nn.Module, logits: Tensor) -> Tensor:
+    """(N,) the classes that logits name, where they do not reject."""
+    return logits[:, : logits.shape[1] - (rejection(model) is not Rejection.NONE)].argmax(1)
 
 
 def are_probabilities(logits: Tensor) -> bool:

@@ -16,6 +16,7 @@ from robustbench_local.draws import Draws
 from robustbench_local.errors import AccessError, ConfigError, PluginError
 from robustbench_local.modes import has_bfloat16
 from robustbench_local.oracle import Access, Oracle, joined, lead
+from robustbench_local.preflight import Tally
 from robustbench_local.preparing import prepared
 from robustbench_local.strangers import contained
 from robustbench_local.threat import ThreatModel
@@ -57,13 +58,6 @@ class Found:
         self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
         for name, values in other.notes.items():
             self.notes.setdefault(name, values.new_full(rows.shape, torch.nan))[rows] = values
-
-
-@dataclass
-class Tally:
-    """Forward passes of a model, of all images together, that no attack is to pay for."""
-
-    forwards: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,10 +120,13 @@ class Search:
 
     def answers(self, model: nn.Module, x: Tensor, draws: Draws, rounds: int = 1) -> Tensor:
         """(N, R, K) logits; R is 1 unless the model is random, and then each of `rounds` draws is a fresh one."""
-        count = rounds if is_stochastic(model) else 1
-        self.own.forwards += count * len(x)
+        return torch.stack([self.answer(model, x, draws.stream(k)) for k in range(rounds_of(model, rounds))], 1)
+
+    def answer(self, model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
+        """(N, K) logits."""
+        self.own.forwards += len(x)
         with torch.no_grad():
-            return torch.stack([call(model, x, draws.stream(k)) for k in range(count)], 1)
+            return call(model, x, draws)
 
     def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
@@ -205,6 +202,11 @@ class Search:
             model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
             budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises, width=self.width,
         )  # fmt: skip
+
+
+def rounds_of(model: nn.Module, rounds: int) -> int:
+    """How many draws of a model's answers there are to be."""
+    return rounds if is_stochastic(model) else 1
 
 
 def leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:

@@ -12,7 +12,10 @@ SET_UP = {
     "changed": (Status.BROKEN, "after the attack the model answers clean images differently than before"),
     "probabilities": (Status.BROKEN, "the model returns probabilities: cross-entropy of them is flat"),
     "nan_logits": (Status.SUSPICIOUS, "NaN among the logits of clean images"),
-    "extra_classes": (Status.SUSPICIOUS, "the model has more classes than the data"),
+    "extra_classes": (Status.SUSPICIOUS, "most clean images are answered with classes that the data do not have"),
+    "at_chance": (Status.BROKEN, "the model is at chance on clean images"),
+    "input_range": (Status.BROKEN, "with another range of pixels the model is right on many more clean images"),
+    "class_order": (Status.SUSPICIOUS, "with its classes numbered otherwise the model is right on many more images"),
 }  # fmt: skip
 
 MISSING = (

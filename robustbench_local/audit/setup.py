@@ -23,6 +23,7 @@ from robustbench_local.audit.core import (
 )  # fmt: skip
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
+from robustbench_local.chance import better_range
 from robustbench_local.defense import answer_and_trace, call, noticed_writes
 from robustbench_local.ledger import ROUNDING
 from robustbench_local.oracle import lead
@@ -105,13 +106,10 @@ def input_range(subject: Subject) -> Result:
     high = float(subject.x.max())
     if high <= 2 / 255:
         return broken(f"the brightest pixel is {high:.2g}: images were divided by 255 twice", brightest=high)
-    for name, x in {
-        "[0, 255]": 255 * subject.x, "[-1, 1]": 2 * subject.x - 1,
-        "mean 0 and deviation 1": (subject.x - subject.x.mean()) / subject.x.std(),
-    }.items():  # fmt: skip
-        pair = paired(subject.right(x), subject.clean)
-        if pair.above:
-            return broken(f"the model is right on {pair.points:.1f} points more with pixels in {name}", p=pair.p)
+    other = better_range(subject.x, subject.clean, subject.right)
+    if other is not None:
+        points = 100 * (other.right - int(subject.clean.sum())) / len(subject.clean)
+        return broken(f"the model is right on {points:.1f} points more {other.what}. {other.advice}", p=other.p)
     return sound("no other range of pixels suits the model better")
 
 

@@ -38,6 +38,7 @@ class GridConfig:
     precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
     weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
     allow_large takes an linf eps of 0.5 and more
+    allow_chance attacks models that are at chance on clean images too; by default their cells fail, with the reason
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
@@ -69,6 +70,7 @@ class GridConfig:
     weights: str | None = None
     allow_pickle: bool = False
     allow_large: bool = False
+    allow_chance: bool = False
     results: str = "results"
     save: Literal["scores", "x_adv"] | None = None
     dry_run: bool = False

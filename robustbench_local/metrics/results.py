@@ -86,6 +86,8 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "backwards_mean": float(verdict.backwards.double().mean()),
         "prepared_forwards": verdict.prepared_forwards,
         "prepared_backwards": verdict.prepared_backwards,
+        "checked_forwards": verdict.checked_forwards,
+        "judged_forwards": verdict.judged_forwards,
         "notes": {name: float(values.double().nanmean()) for name, values in trace.others(verdict.notes).items()},
         "trace": _short(_trace(verdict)),
         "distance_median": float(np.quantile(distance[fell], 0.5, method="lower")) if fell.any() else None,

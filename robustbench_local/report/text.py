@@ -16,7 +16,13 @@ FLAGS = {
     "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
     "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
-    "extra_classes": "The model knows more classes than the data set, and more than one for rejecting an image.",
+    "extra_classes": "Most clean images are answered with classes that the data set does not have.",
+    "at_chance": "On clean images the model is no better than chance, or has next to nothing of what other pixels or"
+    " other numbers of the classes would give. Robustness means nothing here.",
+    "input_range": "The model is right on many more clean images with pixels in another range or normalisation: it is"
+    " not given what it was made for.",
+    "class_order": "The model would be right on many more clean images, were its classes numbered otherwise.",
+    "unchecked": "The budget is so small that nothing was asked to check the model: whether it is random, or changes.",
     "few_classes": "The judged images are of fewer classes than the data set has, and say nothing of the others.",
     "changed": "After the attack the model answered clean images differently than before it: it learns from what it"
     " is asked, or the attack altered it.",
