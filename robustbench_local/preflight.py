@@ -131,18 +131,19 @@ def check_model(
     draws, labels = draws[rows].stream("clean").stream(0), images.labels
     written = False
 
-    def ask(account: Tally) -> Tensor:
+    def ask(account: Tally, stream: Draws) -> Tensor:
         nonlocal written
         account.forwards += count
-        answer, after = answer_and_trace(model, x, draws[:])
+        answer, after = answer_and_trace(model, x, stream)
         written = written or not torch.equal(after, x)
         return answer
 
     with torch.no_grad(), kept_random_state(x.device):
         try:
-            logits = known.once(lambda: ask(judged), model, *about, tuple(draws.ids.tolist()), 0)
+            logits = known.once(lambda: ask(judged, draws[:]), model, *about, tuple(draws.ids.tolist()), 0)
             declared = is_stochastic(model) and isinstance(model, Defended)
-            again = [ask(asked) for _ in range(min(repeats, 1) if declared else repeats)]
+            others = [draws[:]] if declared else [draws.stream(f"again:{k}") for k in range(REPEATS)]
+            again = [ask(asked, stream) for stream in others[:repeats]]
         except (torch.OutOfMemoryError, RobustBenchError):
             raise
         except Exception as error:  # somebody else's code: whatever it dies of, say what it was given

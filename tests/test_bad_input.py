@@ -114,10 +114,10 @@ def test_images_a_model_cannot_read() -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda x: x, r"returned \(64, 3, 4, 4\) for 64 images: it must return logits"),
-        (lambda x: x.flatten(1).sum(1), r"returned \(64,\)"),
+        (lambda x: x, r"returned \(4, 3, 4, 4\) for 4 images: it must return logits"),
+        (lambda x: x.flatten(1).sum(1), r"returned \(4,\)"),
         (lambda x: {"logits": x.flatten(1)}, "returned dict"),
-        (lambda x: x[:1].flatten(1), r"returned \(1, 48\) for 64 images"),
+        (lambda x: x[:1].flatten(1), r"returned \(1, 48\) for 4 images"),
     ],
 )
 def test_models_that_return_no_logits(answer: Callable[[Tensor], Tensor], says: str) -> None:

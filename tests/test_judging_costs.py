@@ -63,10 +63,19 @@ def test_verdicts_on_one_model_share_its_answers_on_clean_images() -> None:
         together, fewer = judged(Judge(eot=2), attack, shared, model)
         assert same(alone, together)
         first = isinstance(attack, FGSM) and attack.loss == "ce"
-        assert asked - fewer == (0 if first else DRAWS * COUNT)
+        assert asked - fewer == (0 if first else (DRAWS + 1) * COUNT)  # and the check that the draws decide all
 
 
-@pytest.mark.parametrize("judge", [Judge(eot=2, seed=1), Judge(eot=2, draws=9), Judge(eot=2, attack_under="fog:3")])
+def test_fewer_draws_are_the_first_of_those_that_are_known() -> None:
+    shared, model = Known(), Noisy()
+    judged(Judge(eot=2), FGSM(), shared, model)
+    alone, asked = judged(Judge(eot=2, draws=9), FGSM())
+    together, fewer = judged(Judge(eot=2, draws=9), FGSM(), shared, model)
+    assert asked - fewer == (9 + 1) * COUNT
+    assert same(alone, together)
+
+
+@pytest.mark.parametrize("judge", [Judge(eot=2, seed=1), Judge(eot=2, attack_under="fog:3")])
 def test_other_settings_share_no_answers_on_clean_images(judge: Judge) -> None:
     shared, model = Known(), Noisy()
     judged(Judge(eot=2), FGSM(), shared, model)

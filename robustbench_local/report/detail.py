@@ -19,7 +19,7 @@ _FEWEST = 10  # images a class, to speak of classes
 _SHOWN = {  # the measures that have a place of their own on the page
     "n", "stochastic", "clean_accuracy", "clean_interval", "robust_accuracy", "robust_interval",
     "robust_accuracy_8bit", "per_class", "forwards_mean", "backwards_mean", "prepared_forwards", "prepared_backwards",
-    "notes", "distance_median", "seconds", "flags", "classes",
+    "checked_forwards", "judged_forwards", "notes", "distance_median", "seconds", "flags", "classes",
 }  # fmt: skip
 
 
@@ -109,11 +109,13 @@ def _cell(attack: str, row: Row | None) -> Cell:
         return Cell(attack, access, None, visible(" ".join(fault.split())))
     found = row["results"]
     prepared = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
+    beside = found.get("checked_forwards", 0) + found.get("judged_forwards", 0)  # older rows do not say
     distance = found["distance_median"]
     return Cell(
         attack, access, rate(row, "robust"),
         passes=f"{_count(found['forwards_mean'])} + {_count(found['backwards_mean'])}"
-        + (f", and {_count(prepared)} to prepare" if prepared else ""),
+        + (f", and {_count(prepared)} to prepare" if prepared else "")
+        + (f"; {_count(beside)} in all to check and judge" if beside else ""),
         distance="" if distance is None else f"{distance:.4g}", seconds=found["seconds"], flags=tuple(flags_of((row,))),
     )  # fmt: skip
 
