@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     streams.replace_missing()
+    formatted = warnings.formatwarning
+    warnings.formatwarning = _in_a_line
     try:
         code = _do(_parser().parse_args(arguments))
         sys.stdout.flush()
@@ -44,6 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.abandon(sys.stdout)
         streams.say(f"error: {error}; what is finished is kept")
         return WRONG
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a user reads it, without the line of ours that gave it."""
+    from robustbench_local.report.text import visible
+
+    return f"warning: {visible(message)}\n"
 
 
 def _do(options: argparse.Namespace) -> int:

@@ -7,9 +7,11 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from rows import a_row, stored
 
 from robustbench_local.cli import main
 from robustbench_local.paths import CACHE_VARIABLE
@@ -189,3 +191,16 @@ def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path)
     done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr and "interrupted; what is finished is kept" in done.stderr
+
+
+def test_a_warning_is_one_line_and_a_name_cannot_turn_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stored(tmp_path, a_row([1, 0, 0, 1]))
+    (tmp_path / "rows" / "\x1b[31mred.json").write_text("{}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda *about: sys.stderr.write(warnings.formatwarning(*about[:4]))
+        assert main(["report", str(tmp_path)]) == 0
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("warning: ") and "\\x1b[31mred.json counts as missing" in lines[0]
