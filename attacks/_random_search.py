@@ -78,7 +78,8 @@ def settled(score: Tensor, unit: Tensor | None = None) -> Tensor:
 
     unit: of the logits (oracle.unit), where the score is a difference of them.
     """
-    step: float = torch.finfo(score.dtype).eps ** 0.75  # 6e-6 in float32, 2e-12 in float64
+    # in float64 coarser than digits need: of logits up to 32 times smaller than usual, see losses.unit, 2e-12 is noise
+    step = 1e-9 if score.dtype == torch.float64 else torch.finfo(score.dtype).eps ** 0.75  # 6e-6 in float32
     return (score / step).round() * step if unit is None else settled(score / unit) * unit
 
 

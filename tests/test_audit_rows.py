@@ -224,7 +224,7 @@ def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> N
     ],
 )
 def test_the_word_is_as_strong_as_the_gap(fell: int, asked: int, standing: int, total: int, status: Status) -> None:
-    finding = beside._finding(Retry("linf:0.1", "best", asked, tuple(range(fell)), ("a",)), standing, total)
+    finding = beside._finding(Retry("linf:0.1", "best", asked, tuple(range(fell)), ("a",)), standing, total, "best", ())
     assert finding.status is status
     assert f"{fell} of {asked} images: {100 * fell / total:.1f} points off the worst case" in finding.evidence
     assert (f"on all {standing} it would be about" in finding.evidence) is (asked < standing)
