@@ -294,7 +294,7 @@ def test_noise_is_taken_away(wrapper: Wrapper) -> None:
         ("bilateral", {"window": 4}, "window is 4"),
         ("bilateral", {"sigma_colour": -1}, "sigma_colour"),
         ("total_variation", {"steps": 0}, "steps is 0"),
-        ("total_variation", {"weight": math.nan}, "weight is nan"),
+        ("total_variation", {"weight": math.nan}, "is nan: it must be a number"),
         ("non_local_means", {"patch": 2}, "odd"),
         ("non_local_means", {"space": "hsv"}, '"rgb" or "lab"'),
         ("wavelet", {"levels": 0}, "levels is 0"),

@@ -226,7 +226,7 @@ def turns_the_meter_back(oracle: Oracle, x: Tensor, *_: object) -> Tensor:
 
 @pytest.mark.parametrize("does", [asks_beside_the_meter, turns_the_meter_back])
 def test_what_is_not_on_the_meter_has_no_verdict(does: Callable[..., Any]) -> None:
-    with pytest.raises(AccessError, match="answered on 36 images that are not on the meter"):
+    with pytest.raises(AccessError, match="answered on 36 images that are not on its meter"):
         evaluate(MODEL, X, Y, ReachesLabels(does), "linf:0.1")
 
 
