@@ -59,6 +59,7 @@ seeds: [0, 1]
 draws: 5
 eot: 2
 device: cpu
+allow_chance: true
 """
 
 
