@@ -16,6 +16,7 @@ from typing import Any
 
 from robustbench_local import streams
 from robustbench_local.errors import ConfigError, RobustBenchError
+from robustbench_local.shown import shown
 
 # whatever takes longer to load than a keypress is loaded by the command that needs it, where Ctrl-C is expected
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CUT_SHORT
     except OSError as error:  # the disk behind standard output is full, say
         streams.abandon(sys.stdout)
-        streams.say(f"error: {error}; what is finished is kept")
+        streams.say(f"error: {shown(error, 'terminal')}; what is finished is kept")
         return WRONG
     finally:
         warnings.formatwarning = formatted
@@ -66,9 +67,10 @@ def _do(options: argparse.Namespace) -> int:
             code: int = options.do(options)
         return code
     except RobustBenchError as error:
-        streams.say(f"error: {error}")
+        streams.say(f"error: {shown(error, 'terminal')}")
     except SystemExit as error:
-        streams.say(f"error: somebody's code ended this command ({error!r}); what is finished is kept")
+        how = shown(repr(error), "terminal")
+        streams.say(f"error: somebody's code ended this command ({how}); what is finished is kept")
     return WRONG
 
 
@@ -179,16 +181,17 @@ def _run(options: argparse.Namespace) -> int:
     results = Results.of(rows, grid.store)
     print_tables(results)
     show_corruptions(results.rows, results.standing, grid.config.baseline)
-    print(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
+    _say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [row["error"] for row in rows if row["status"] != "ok"]
     if failed:
-        print(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:", file=sys.stderr)
+        streams.say(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:")
         for error in failed:
-            print(f"  {error['cell']}: {error['type']}: {error['message']}", file=sys.stderr)
+            streams.say("  " + shown(f"{error['cell']}: {error['type']}: {error['message']}", "terminal"))
     return FAILED if failed else OK
 
 
 def _report(options: argparse.Namespace) -> int:
+    from robustbench_local.report.corruption_text import show_corruptions
     from robustbench_local.report.results import Results
     from robustbench_local.report.write import print_tables, write_report
 
@@ -198,7 +201,8 @@ def _report(options: argparse.Namespace) -> int:
     results = Results.read(options.folders)
     write_report(results, into, options.title)
     print_tables(results)
-    print(f"leaderboard in {into / 'index.html'}; table.md, .csv, .tex, .json, plots and model_info beside it")
+    show_corruptions(results.rows, results.standing, results.baseline)
+    _say(f"leaderboard in {into / 'index.html'}; table.md, .csv, .tex, .json, plots and model_info beside it")
     return OK
 
 
@@ -234,7 +238,7 @@ def _pack(options: argparse.Namespace) -> int:
 
     for folder in options.folders:
         count, size = pack(folder)
-        print(f"{folder / NAME}: {count} files, {size / 1024:.0f} KiB")
+        _say(f"{folder / NAME}: {count} files, {size / 1024:.0f} KiB")
     return OK
 
 
@@ -246,7 +250,7 @@ def _gallery(options: argparse.Namespace) -> int:
 
     workshop = Workshop(pick_device(options.device), options.source)
     results = Results.read([options.folder])
-    print(write_gallery(
+    _say(write_gallery(
         results, options.folder, workshop, each=options.each, weights=options.weights,
         allow_pickle=options.allow_pickle, trust=options.trust,
     ))  # fmt: skip
@@ -258,17 +262,19 @@ def show_preview(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):
         cells = list(group)
+        title = shown(f"{model}: about {sum(row['seconds'] for row in cells):,.0f} s", "terminal")
         table = Table(
             "attack", "status", "per image", "before", "seconds", box=box.SIMPLE, title_justify="left",
-            title=f"{model}: about {sum(row['seconds'] for row in cells):,.0f} s",
+            title=Text(title, "table.title"),
         )  # fmt: skip
         for row in cells:
             before = _passes(row["prepared_forwards"], row["prepared_backwards"])
-            attack = row["cell"].partition(" | ")[2]
+            attack = Text(shown(row["cell"].partition(" | ")[2], "terminal"))
             table.add_row(
                 attack, row["status"], _passes(row["forwards"], row["backwards"]), before, f"{row['seconds']:,.0f}"
             )
@@ -300,7 +306,7 @@ def _metrics(options: argparse.Namespace) -> int:
 
     found = write_metrics(options.folder, options.groups, options.folds, confusion=options.confusion)
     sheets.show(found)
-    print(f"the same in {options.folder / 'metrics.md'} and metrics.json")
+    _say(f"the same in {options.folder / 'metrics.md'} and metrics.json")
     return OK
 
 
@@ -315,10 +321,15 @@ def _list(options: argparse.Namespace) -> int:
     return OK
 
 
+def _say(text: object) -> None:
+    """A line on standard output, in which names and paths are only shown."""
+    print(shown(text, "terminal"))
+
+
 def _wrap(text: str, indent: str) -> str:
     return textwrap.fill(
-        text, shutil.get_terminal_size().columns, initial_indent=indent, subsequent_indent=indent + "    ",
-        break_long_words=False, break_on_hyphens=False,
+        shown(text, "terminal"), shutil.get_terminal_size().columns, initial_indent=indent,
+        subsequent_indent=indent + "    ", break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 
 
@@ -326,7 +337,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from robustbench_local.data import fetch
 
     for path in fetch(options.names, folder=options.folder):
-        print(path)
+        _say(path)
     return OK
 
 
@@ -337,7 +348,7 @@ def _train(options: argparse.Namespace) -> int:
     name, overrides = _named(options, "zoo")
     with Terminal() as report:
         path, figures = make(name, overrides, report)
-    print(path)
+    _say(path)
     for key, value in figures.items():
-        print(f"  {key}: {value}")
+        print("  " + shown(f"{key}: {value}", "terminal"))
     return OK

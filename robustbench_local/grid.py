@@ -103,8 +103,8 @@ class Grid:
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
-        from robustbench_local.report.corruption_text import write_corruptions  # here: loading matplotlib
-        from robustbench_local.report.write import write_report  # takes half a second, which others need not wait
+        from robustbench_local.report import baseline  # here: loading matplotlib takes half a second,
+        from robustbench_local.report.write import write_report  # which others need not wait
 
         self.store.check_writable()
         rows = self._rows()
@@ -112,9 +112,8 @@ class Grid:
             self.report.line("rows were removed or damaged while the grid ran: they are made again")
             self.config = replace(self.config, force=False)
             rows = self._rows()
-        results = Results.of(rows, self.store)
-        write_report(results, self.store.folder)
-        write_corruptions(rows, self.store.folder, results.standing, self.config.baseline)
+        baseline.keep(self.store.folder, self.config.baseline)
+        write_report(Results.of(rows, self.store), self.store.folder)
         return rows
 
     def _rows(self) -> list[Row]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from robustbench_local.errors import StoreError
 from robustbench_local.files import Stamp, stamp
+from robustbench_local.shown import shown
 
 NAME = "rows.tar.xz"
 ROWS, AUDITS = "rows", "audits"
@@ -46,7 +47,7 @@ class Packed:
             self._files, faults = ({}, []) if now is None else _read(self.path)
             self.seen, self.damaged = now, bool(faults)
             for fault in faults:
-                warnings.warn(f"{self.path.absolute()} {fault}", stacklevel=2)
+                warnings.warn(shown(f"{self.path.absolute()} {fault}", "terminal"), stacklevel=2)
         return self._files
 
 

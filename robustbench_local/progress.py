@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from robustbench_local import streams
+from robustbench_local.shown import shown
 
 
 class Report:
@@ -35,7 +36,7 @@ class Terminal(Report):
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True,
             disable=not self.console.is_terminal,
         )  # fmt: skip
@@ -52,12 +53,13 @@ class Terminal(Report):
 
     def line(self, text: str) -> None:
         try:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(shown(text, "terminal"), highlight=False, markup=False, soft_wrap=True)
             sys.stderr.flush()
         except (OSError, ValueError):  # nobody can be told; the work goes on
             streams.abandon(sys.stderr)
 
     def advance(self, what: str, share: float) -> None:
+        what = shown(what, "terminal")
         if self._task is None:
             self._task = self._progress.add_task(what, total=1.0)
         self._progress.update(self._task, description=what, completed=share)

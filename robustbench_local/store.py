@@ -34,6 +34,7 @@ from robustbench_local.record import SCHEMA as SCHEMA
 from robustbench_local.record import OutdatedError, is_cell, plain, row_of, sealed, unsealed, written
 from robustbench_local.record import Row as Row
 from robustbench_local.record import row_key as row_key
+from robustbench_local.shown import shown
 
 MOST_BYTES = 64 * 2**20  # of one JSON file
 _BLOCK = 2**24  # pixels fingerprinted at a time
@@ -212,7 +213,7 @@ class Store:
         return aside is not None
 
     def _missing(self, path: Path, fault: str) -> None:
-        warnings.warn(f"{path.absolute()} counts as missing: {fault}", stacklevel=4)
+        warnings.warn(shown(f"{path.absolute()} counts as missing: {fault}", "terminal"), stacklevel=4)
 
 
 def _row_of(content: bytes, name: str) -> Row:

@@ -12,13 +12,14 @@ import pytest
 from scipy import stats
 
 from robustbench_local.cells import read_config
+from robustbench_local.cli import main
 from robustbench_local.corruption import Corruption
 from robustbench_local.errors import ConfigError
 from robustbench_local.grid import run_grid
 from robustbench_local.metrics import wilson
 from robustbench_local.plugins import ATTACKS, find_attack, listing
 from robustbench_local.report.corruption import CorruptionTable, correlations, corruption_tables
-from robustbench_local.report.corruption_text import csv_text, show_corruptions, write_corruptions
+from robustbench_local.report.corruption_text import corruption_files, csv_text, show_corruptions
 from robustbench_local.report.table import robust_tables
 from robustbench_local.store import Row, row_key
 
@@ -127,15 +128,13 @@ def test_text_holds_every_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("none", "fog", "5"), ("better", "snow", "1")
     }  # fmt: skip
     assert float(next(line for line in lines if line["severity"] == "5")["accuracy"]) in (0.4, 0.7, 0.6)
-    write_corruptions(ROWS, tmp_path, lambda row: np.ones(100), baseline="none")
-    text = (tmp_path / "corruption.md").read_text()
+    text = corruption_files(ROWS, lambda row: np.ones(100), baseline="none")["corruption.md"]
     low, high = (100 * (1 - end) for end in reversed(wilson(75, 100)))
     assert f"| small | better | 10.0 | 25.0 ({low:.1f}-{high:.1f}) | 100.0 | 15.0 | 35.0 | snow 30.0 |" in text
     assert "| fog | 20.0 | 40.0 |" in text and "plain mean" in text
     show_corruptions(ROWS, lambda row: np.ones(100))
     assert "CIFAR-10-C, 2 corruptions" in capsys.readouterr().out
-    write_corruptions([], tmp_path / "none", lambda row: np.ones(100))
-    assert not (tmp_path / "none").exists()
+    assert corruption_files([], lambda row: np.ones(100)) == {}
 
 
 GRID = {
@@ -161,7 +160,17 @@ def test_a_grid_of_corruptions_needs_no_threat_and_takes_its_severities(tmp_path
     fog, harder = (row["results"]["corruption_accuracy"] for row in rows[:2])
     assert fog >= harder and rows[0]["results"]["forwards_mean"] == 0
     folder = tmp_path / "results" / "some"
-    assert "MNIST-C, 2 corruptions" in (folder / "corruption.md").read_text()
+    text = (folder / "corruption.md").read_text()
+    assert "MNIST-C, 2 corruptions" in text and "relative mCE" in text
+    for name in ("corruption.md", "corruption.csv"):
+        (folder / name).write_text("of another day")
+    assert main(["report", str(folder)]) == 0  # anew, with the grid's baseline
+    assert (folder / "corruption.md").read_text() == text
+    assert (folder / "corruption.csv").read_text().startswith("data,split")
+    (folder / "grid.json").write_text('{"baseline": 3}')
+    with pytest.warns(UserWarning, match=r"grid\.json counts as missing: its baseline is 3"):
+        assert main(["report", str(folder)]) == 0
+    assert "relative mCE" not in (folder / "corruption.md").read_text()
     assert "linf:0.1" in (folder / "table.md").read_text() and "fog" not in (folder / "table.md").read_text()
     under = run_grid(grid_file(tmp_path), attacks=attacks[-1:], attack_under="mnist_fog:5", **common)
     assert {row["key"] for row in under}.isdisjoint(row["key"] for row in rows)

@@ -31,6 +31,7 @@ from robustbench_local.oracle import Access
 from robustbench_local.plugins import find_attack
 from robustbench_local.preflight import Source
 from robustbench_local.shape import all_of, count, flag, maybe, number, one_of, only, text, whole, wrong
+from robustbench_local.shown import shown
 from robustbench_local.store import Row, Store
 from robustbench_local.threat import ThreatModel
 
@@ -299,7 +300,7 @@ def _plain(audit: Audit) -> dict[str, Any]:
 def _read(record: Row) -> Audit | None:
     """None, and a warning, for what is not as audits are."""
     if fault := wrong(record, _SHAPE, "it"):
-        warnings.warn(f"the audit {record['name']} counts as missing: {fault}", stacklevel=2)
+        warnings.warn(shown(f"the audit {record['name']} counts as missing: {fault}", "terminal"), stacklevel=2)
         return None
     findings = tuple(
         RowFinding(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from robustbench_local.audit.core import Finding, Status
+from robustbench_local.shown import shown
 
 WORDS = {
     Status.SOUND: "nothing speaks against the evaluation of this model by gradient attacks",
@@ -62,13 +63,14 @@ class Card:
         console.print(
             f"{self.images} images, {self.threat}: clean {100 * self.clean:.1f} %, robust at most"
             f" {100 * self.robust:.1f} % (the lowest per image of all attacks of this audit), {self.seconds:.0f} s\n",
-            highlight=False,
-        )
+            highlight=False, markup=False,
+        )  # fmt: skip
         for finding in self.findings:
             name = finding.status.name.lower()
-            line = f"{name:<10} {finding.check}: {finding.evidence}"
+            line = shown(f"{name:<10} {finding.check}: {finding.evidence}", "terminal")
             folded = textwrap.fill(line, console.width, subsequent_indent=11 * " ")
             console.print(Text(folded, style=COLOURS[finding.status] if finding.status != Status.SOUND else ""))
             if finding.status > Status.SOUND:
                 for text in (f"do: {finding.advice}", f"see: {finding.source}"):
+                    text = shown(text, "terminal")
                     console.print(Text(textwrap.indent(textwrap.fill(text, console.width - 11), 11 * " "), style="dim"))

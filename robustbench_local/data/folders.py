@@ -16,6 +16,7 @@ import numpy.typing as npt
 from robustbench_local.data.catalogue import SPLITS, Bytes, Split
 from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, has_colour, read_picture
 from robustbench_local.errors import DataError
+from robustbench_local.shown import shown
 
 CLASSES_FILE = "classes.txt"
 
@@ -83,9 +84,9 @@ def _read(path: Path, split: str) -> Split:
         if not found and not listed and not any(_image_files(other, []) for other in others):
             raise DataError(f"{roots[split] / name} holds no image: remove it, or give the class some")
     if left_out:
-        shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+        some = shown(", ".join(left_out[:3]), "terminal") + (", ..." if len(left_out) > 3 else "")
         warnings.warn(
-            f"folder:{path}: {len(left_out)} files of {split} are no images by their names and were left out: {shown}",
+            f"folder:{path}: {len(left_out)} files of {split} are no images by their names and were left out: {some}",
             stacklevel=5,
         )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])

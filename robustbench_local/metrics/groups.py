@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from robustbench_local.errors import DataError
 from robustbench_local.metrics.rates import CONFIDENCE, Floats, Ints, Rate, simultaneous
+
+_NAMED = 5  # of what is unknown, in one message
 
 Members = npt.NDArray[np.bool_]
 
@@ -29,6 +31,24 @@ def by_class(labels: Ints, classes: Sequence[str]) -> dict[str, Members]:
     return {name: members for name, members in found.items() if members.any()}
 
 
+def check_groups(
+    groups: Mapping[str, Sequence[str | int]], classes: Collection[str], ids: Collection[int] | None = None
+) -> None:  # fmt: skip
+    """DataError where a group names classes or images that are nowhere; classes and ids are all there are."""
+    for name, listed in groups.items():
+        for what, known, kind in (("classes", classes, str), ("images", ids, int)):
+            if known is None:
+                continue
+            unknown = [str(each) for each in dict.fromkeys(listed) if isinstance(each, kind) and each not in known]
+            if unknown:
+                more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+                there = ", ".join(map(str, known)) if kind is str else f"{len(known)} in {min(known)} .. {max(known)}"
+                raise DataError(
+                    f'group "{name}" names the {what} {", ".join(unknown[:_NAMED])}{more}, which are not there: known'
+                    f" are {there}"
+                )
+
+
 def by_group(
     labels: Ints, ids: Ints, classes: Sequence[str], groups: Mapping[str, Sequence[str | int]]
 ) -> dict[str, Members]:
@@ -37,11 +57,9 @@ def by_group(
     DataError where a class is unknown, or where an image stands in two groups: their intervals would not be
     independent.
     """
+    check_groups(groups, classes)
     found: dict[str, Members] = {}
     for name, listed in groups.items():
-        unknown = sorted({str(each) for each in listed if isinstance(each, str)} - set(classes))
-        if unknown:
-            raise DataError(f'group "{name}" names the classes {", ".join(unknown)}: known are {", ".join(classes)}')
         own = [classes.index(each) for each in listed if isinstance(each, str)]
         found[name] = np.isin(labels, own) | np.isin(ids, [each for each in listed if not isinstance(each, str)])
     twice = [int(i) for i in ids[np.sum(list(found.values()), axis=0) > 1]] if found else []

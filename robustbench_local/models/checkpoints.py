@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robustbench_local.errors import ModelError
 from robustbench_local.files import set_aside, stamp, whole_file
+from robustbench_local.shown import shown
 
 State = dict[str, Tensor]
 
@@ -58,7 +59,7 @@ def cached(path: Path) -> State | None:
     except ModelError as error:
         aside = set_aside(path, seen) if seen else None
         moved = f"; it is {aside.name} now" if aside else ""
-        warnings.warn(f"{error}{moved}. It is made anew", stacklevel=2)
+        warnings.warn(shown(f"{error}{moved}. It is made anew", "terminal"), stacklevel=2)
         return None
     return {name: _widened(tensor) for name, tensor in state.items()}
 

@@ -17,7 +17,7 @@ from robustbench_local import identity
 from robustbench_local.metrics import wilson
 from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.report.table import Rate, Standing, done, met_before, robust_tables
-from robustbench_local.report.text import visible
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
@@ -147,7 +147,7 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
         for other in robust_tables(rows, standing):
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
-                if row is not None and line.worst[-1] is not None and row["definition"]["data"] == table.data:
+                if row is not None and line.worst[-1] is not None and visible(row["definition"]["data"]) == table.data:
                     aim = f", targets: {other.targets}" if other.targets else ""
                     within = f"{other.within}, {other.images} images{aim}"
                     robust[within][identity.model(row)] = line.worst[-1].value
@@ -176,7 +176,7 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0]["definition"]
     return CorruptionTable(
-        about["data"], about["split"], lines[0].images, about["corruption"],
+        visible(about["data"]), visible(about["split"]), lines[0].images, visible(about["corruption"]),
         met_before(about), tuple(lines), baseline, tuple(_notes(lines)),
     )  # fmt: skip
 

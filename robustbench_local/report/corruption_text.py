@@ -6,14 +6,12 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from robustbench_local.files import whole_file
 from robustbench_local.report.corruption import (
     Correlation,
     CorruptionLine,
@@ -21,9 +19,10 @@ from robustbench_local.report.corruption import (
     correlations,
     corruption_tables,
 )
-from robustbench_local.report.render import WIDTH
+from robustbench_local.report.render import WIDTH, plain_texts
 from robustbench_local.report.table import Standing, done
 from robustbench_local.report.text import DASH
+from robustbench_local.shown import shown
 from robustbench_local.store import Row
 
 CAPTION = (
@@ -48,9 +47,9 @@ def show_corruptions(rows: Sequence[Row], standing: Standing, baseline: str | No
         console.print(Text(table.title, style="bold"))
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
         for place, head in enumerate(_heads(table)):
-            grid.add_column(head, justify="right" if place > 1 else "left", overflow="fold")
+            grid.add_column(Text(head), justify="right" if place > 1 else "left", overflow="fold")
         for line in table.lines:
-            grid.add_row(*_summary(table, line))
+            grid.add_row(*map(Text, _summary(table, line)))
         console.print(grid)
         for note in [*_legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
@@ -59,17 +58,14 @@ def show_corruptions(rows: Sequence[Row], standing: Standing, baseline: str | No
         console.print(Text(_sentence(found)))
 
 
-def write_corruptions(rows: Sequence[Row], folder: Path, standing: Standing, baseline: str | None = None) -> None:
-    """corruption.md and corruption.csv beside the tables of the folder, where rows hold corruptions."""
+def corruption_files(rows: Sequence[Row], standing: Standing, baseline: str | None = None) -> dict[str, str]:
+    """{name: text} of corruption.md and corruption.csv, where rows hold corruptions."""
     tables = corruption_tables(rows, baseline)
     if not tables:
-        return
+        return {}
     parts = [part for table in tables for part in _markdown(table)]
-    parts += [" ".join(_sentence(found) for found in correlations(rows, standing))]
-    texts = {"corruption.md": "\n\n".join(filter(None, parts)) + "\n", "corruption.csv": csv_text(tables)}
-    for name, text in texts.items():
-        with whole_file(folder / name) as file:
-            file.write(text.encode())
+    parts += [shown(" ".join(_sentence(found) for found in correlations(rows, standing)), "markdown")]
+    return {"corruption.md": "\n\n".join(filter(None, parts)) + "\n", "corruption.csv": csv_text(tables)}
 
 
 def csv_text(tables: Iterable[CorruptionTable]) -> str:
@@ -91,7 +87,7 @@ def csv_text(tables: Iterable[CorruptionTable]) -> str:
                     low, high = results["corruption_interval"]
                     about |= {"clean": results["clean_accuracy"], "accuracy": results["corruption_accuracy"]}
                     about |= {"low": low, "high": high, "key": row["key"]}
-                writer.writerow(about)
+                writer.writerow(plain_texts(about))
     return text.getvalue()
 
 
@@ -120,12 +116,13 @@ def _markdown(table: CorruptionTable) -> list[str]:
         rates = [line.accuracy(corruption=corruption) for line in table.lines]
         each.append([corruption, *(_percent(None if rate is None else 1 - rate.value) for rate in rates)])
     summary = [_heads(table), *(_summary(table, line) for line in table.lines)]
-    notes = "\n".join(f"- {note}" for note in table.notes)
-    return [f"## {table.title}", _grid(summary, 2), " ".join(_legend(table)), _grid(each, 1), notes]
+    notes = "\n".join(f"- {shown(note, 'markdown')}" for note in table.notes)
+    title, legend = (shown(text, "markdown") for text in (table.title, " ".join(_legend(table))))
+    return [f"## {title}", _grid(summary, 2), legend, _grid(each, 1), notes]
 
 
 def _grid(rows: list[list[str]], names: int) -> str:
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    head, *body = [[shown(cell, "markdown") for cell in row] for row in rows]
     rule = ["---"] * names + ["---:"] * (len(head) - names)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
 

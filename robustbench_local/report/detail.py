@@ -11,8 +11,9 @@ from robustbench_local.audit.core import Status
 from robustbench_local.metrics import wilson
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Line, Rate, Table, done, rate, worst_case
-from robustbench_local.report.text import explain, flag_name, percent, visible
+from robustbench_local.report.text import explain, flag_name, percent
 from robustbench_local.report.words import verdict
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 
 _FEWEST = 10  # images a class, to speak of classes

@@ -9,6 +9,7 @@ from typing import Any
 from robustbench_local.report.labels import Label
 from robustbench_local.report.table import Line, Rate, Table, done
 from robustbench_local.report.text import slug
+from robustbench_local.shown import visible
 
 _FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within
 
@@ -60,10 +61,10 @@ def _table(table: Table) -> dict[str, Any]:
                 "defense": _label(line.defense), "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
-                "flags": [row["results"]["flags"] if done(row) else [] for row in line.rows],
+                "flags": [[*map(visible, row["results"]["flags"])] if done(row) else [] for row in line.rows],
                 "audit": [
                     *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),
-                    *({"check": fault.check, "status": fault.status.name.lower()} for fault in line.faults),
+                    *({"check": visible(fault.check), "status": fault.status.name.lower()} for fault in line.faults),
                 ],
                 "keys": [row["key"] if row else None for row in line.rows],
             }

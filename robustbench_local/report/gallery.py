@@ -29,8 +29,9 @@ from robustbench_local.report.page import environment, policy
 from robustbench_local.report.rebuild import check_trust, images_of, model_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done, robust_tables
-from robustbench_local.report.text import percent, visible
+from robustbench_local.report.text import percent
 from robustbench_local.report.words import named, norm_name, within
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 from robustbench_local.threat import ThreatModel
 from robustbench_local.workshop import Workshop

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robustbench_local import identity
-from robustbench_local.report.text import visible
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 
 # anything else is part of an attack's name

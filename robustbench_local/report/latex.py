@@ -6,14 +6,7 @@ from collections.abc import Iterable
 
 from robustbench_local.report.render import last, legend, one_line, rates
 from robustbench_local.report.table import Table
-
-_SPECIAL = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-        ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--",
-    }
-    | {char: f"\\{char}" for char in "{}$&#_%"}
-)  # fmt: skip
+from robustbench_local.shown import shown
 
 
 def latex(tables: Iterable[Table]) -> str:
@@ -22,20 +15,15 @@ def latex(tables: Iterable[Table]) -> str:
     for table in tables:
         heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]
         body = [[line.model, str(line.defense), *map(one_line, rates(line, table))] for line in table.lines]
-        cells = [[escape(cell) for cell in row] for row in [heads, *body]]
+        cells = [[shown(cell, "tex") for cell in row] for row in [heads, *body]]
         if table.lines and table.lines[0].worst[-1]:
             place = 2 + len(table.attacks) + len(table.worst)
             cells[1][place] = rf"\textbf{{{cells[1][place]}}}"
         first, *rest = [f"  {' & '.join(row)} \\\\" for row in cells]
         caption = f"{table.title}. {' '.join([*legend(table), *table.notes])}"
         parts.append("\n".join([
-            r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
+            r"\begin{table}", r"\centering", rf"\caption{{{shown(caption, 'tex')}}}",
             rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"  \toprule", first, r"  \midrule", *rest,
             r"  \bottomrule", r"\end{tabular}", r"\end{table}",
         ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; a command in a name stays a word."""
-    return text.translate(_SPECIAL)

@@ -12,7 +12,7 @@ from robustbench_local.errors import ConfigError, did_you_mean
 from robustbench_local.report.labels import attack_labels, defense_labels
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import met_before
-from robustbench_local.report.text import visible
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from robustbench_local.plugins import DEFENSES, listing
 from robustbench_local.report import words
@@ -23,7 +23,8 @@ from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Line, Rate, Table, done
-from robustbench_local.report.text import FLAGS, percent, visible
+from robustbench_local.report.text import FLAGS, percent
+from robustbench_local.shown import shown, visible
 
 _UNKNOWN = "other"
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
@@ -118,13 +119,18 @@ def page(
 
 
 def environment() -> jinja2.Environment:
-    """Templates in which every value is escaped, and a name that is not there is an error."""
+    """Templates in which every value is as shown(value, "html"), and a name that is not there is an error."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("robustbench_local.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
-    made.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
+    made.filters["breakable"] = lambda text: Markup(shown(text, "html").replace("_", "_<wbr>"))
     return made
+
+
+def _seen(value: Any) -> Any:
+    """Whatever a template writes, in characters that can be seen; autoescape then makes HTML of it."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def policy(script: str) -> str:

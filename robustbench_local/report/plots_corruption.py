@@ -11,8 +11,9 @@ from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_pe
 from robustbench_local.report.picture import FEWEST, MOST, Picture
 from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Rate
-from robustbench_local.report.text import percent, slug, visible
+from robustbench_local.report.text import percent, slug
 from robustbench_local.report.words import defense
+from robustbench_local.shown import visible
 
 _MANY = 40  # lines of a heat map
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from rich.text import Text
 
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.labels import Label
-from robustbench_local.report.text import DASH, interval, percent, visible
+from robustbench_local.report.text import DASH, interval, percent
+from robustbench_local.shown import shown
 
 if TYPE_CHECKING:
     from robustbench_local.metrics.paired import Rank
@@ -78,11 +78,11 @@ def markdown(tables: Sequence[Table]) -> str:
     for table in tables:
         heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]
         rows = [[line.model, str(line.defense), *map(one_line, rates(line, table))] for line in table.lines]
-        cells = [[_inert(cell) for cell in row] for row in [heads, *rows]]
+        cells = [[shown(cell, "markdown") for cell in row] for row in [heads, *rows]]
         cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
         body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-        notes = "\n".join(f"- {_inert(note)}" for note in table.notes)
-        parts += [f"## {_inert(table.title)}", body, " ".join(legend(table)), *([notes] if notes else [])]
+        notes = "\n".join(f"- {shown(note, 'markdown')}" for note in table.notes)
+        parts += [f"## {shown(table.title, 'markdown')}", body, " ".join(legend(table)), *([notes] if notes else [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,24 +99,18 @@ def csv_text(tables: Iterable[Table]) -> str:
                 **_three("clean", line.clean),
             }  # fmt: skip
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
-                writer.writerow(_no_formula(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
+                writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
             for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 status = {"status": "ok" if robust else "missing"}
                 flags = [f"not audited: {line.unaudited}"] if line.unaudited else []
                 status |= {"flags": "; ".join([*flags, *(f"audit: {fault.check}" for fault in line.faults)])}
-                writer.writerow(_no_formula(where | {"attack": name} | _three("robust", robust) | status))
+                writer.writerow(plain_texts(where | {"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
 
 
-def _inert(text: str) -> str:
-    """Text that Markdown leaves as it is: nothing in a name becomes a column, a link or HTML."""
-    return re.sub(r"[\\`*\[\]<>|&$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
-
-def _no_formula(record: dict[str, Any]) -> dict[str, Any]:
-    """A spreadsheet computes a text that begins like a formula; an apostrophe before it keeps it a text."""
-    texts = {key: visible(value) for key, value in record.items() if isinstance(value, str | Label)}
-    return record | {key: f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for key, text in texts.items()}
+def plain_texts(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a CSV file, its texts as a spreadsheet shows and does not compute them."""
+    return record | {key: shown(value, "csv") for key, value in record.items() if isinstance(value, str | Label)}
 
 
 def _of_row(row: dict[str, Any] | None) -> dict[str, Any]:

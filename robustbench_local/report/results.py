@@ -15,8 +15,9 @@ from robustbench_local.audit.beside import Audit
 from robustbench_local.audit.beside import audits as kept_audits
 from robustbench_local.errors import StoreError
 from robustbench_local.packed import NAME
+from robustbench_local.report import baseline
 from robustbench_local.report.table import Table, robust_tables, standing_in
-from robustbench_local.report.text import visible
+from robustbench_local.shown import visible
 from robustbench_local.store import Array, Row, Store
 
 
@@ -80,6 +81,11 @@ class Results:
             for table in robust_tables(rows, self.standing, self.audits)
         ]
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
+
+    @functools.cached_property
+    def baseline(self) -> str | None:
+        """The defense that corruption errors are also given relative to, as the grids said."""
+        return baseline.kept({store.folder for store in self.stores.values()})
 
     @functools.cached_property
     def audits(self) -> list[Audit]:

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.report.text import DASH
+from robustbench_local.shown import shown
 
 WIDTH = 120  # columns where there is no terminal to ask
 
@@ -34,9 +35,9 @@ def markdown(sheets: Iterable[Sheet]) -> str:
     parts = []
     for sheet in sheets:
         heads, numeric, rows = _condensed(sheet.frame)
-        cells = [" | ".join(text.replace("|", "\\|") for text in row) for row in [heads, *rows]]
+        cells = [" | ".join(shown(text, "markdown") for text in row) for row in [heads, *rows]]
         cells.insert(1, " | ".join("---:" if each else "---" for each in numeric))
-        parts += [f"## {sheet.title}", sheet.note, "\n".join(f"| {line} |" for line in cells)]
+        parts += [f"## {shown(sheet.title, 'markdown')}", sheet.note, "\n".join(f"| {line} |" for line in cells)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,10 +60,12 @@ def show(sheets: Iterable[Sheet], console: Console | None = None) -> None:
         heads, numeric, rows = _condensed(sheet.frame)
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
         for name, each in zip(heads, numeric, strict=True):
-            grid.add_column(Text(name.replace("_", " ")), justify="right" if each else "left", overflow="fold")
+            head = Text(shown(name.replace("_", " "), "terminal"))
+            grid.add_column(head, justify="right" if each else "left", overflow="fold")
         for row in rows:
-            grid.add_row(*(Text(text.replace(" (", "\n(").replace(" / ", "\n")) for text in row))
-        console.print(Text(sheet.title, style="bold"))
+            texts = (shown(text, "terminal").replace(" (", "\n(").replace(" / ", "\n") for text in row)
+            grid.add_row(*map(Text, texts))
+        console.print(Text(shown(sheet.title, "terminal"), style="bold"))
         console.print(grid)
         console.print(Text(sheet.note + "\n", style="dim"))
 

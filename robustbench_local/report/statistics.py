@@ -15,7 +15,7 @@ import pandas as pd
 from robustbench_local import identity
 from robustbench_local.audit.beside import Audit, lowered
 from robustbench_local.metrics.classification import confusion
-from robustbench_local.metrics.groups import by_class, by_group, largest_gap, rates_of
+from robustbench_local.metrics.groups import by_class, by_group, check_groups, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
 from robustbench_local.metrics.rates import Floats, Ints, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
@@ -46,6 +46,11 @@ class Statistics:
     def __post_init__(self) -> None:
         self._kept: dict[str, Mapping[str, Array]] = {}
         self.tables = robust_tables(self.rows, self.standing, self.audits)
+        if self.groups:
+            every = [(row, self.of(row)) for row in self.rows if done(row)]
+            classes = {name for row, arrays in every for name in _classes(row, arrays["labels"].astype(np.int64))}
+            ids = {i for _, arrays in every for i in arrays["ids"].tolist()}
+            check_groups(self.groups, sorted(classes), ids)
 
     def sheets(self) -> list[Sheet]:
         """Those that have any figure."""
@@ -266,7 +271,9 @@ class Statistics:
         names = _classes(next(row for row in line.rows if done(row)), labels)
         yield "classes", by_class(labels, names)
         if self.groups:
-            yield "groups", by_group(labels, ids, names, self.groups)
+            there = {*names, *ids.tolist()}  # other tables are of other images
+            own = {name: [each for each in listed if each in there] for name, listed in self.groups.items()}
+            yield "groups", by_group(labels, ids, names, own)
 
     def _per_cell(self, title: str, note: str, figures: Callable[[Row], Mapping[str, Any] | None]) -> Sheet:
         found = []

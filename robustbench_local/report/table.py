@@ -18,7 +18,7 @@ from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.oracle import Access
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
-from robustbench_local.report.text import visible
+from robustbench_local.shown import visible
 from robustbench_local.store import Row, Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
@@ -279,7 +279,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
         if line.unaudited:
             yield f"{line.model} / {line.defense}: not audited: {line.unaudited}"
         for fault in line.faults:
-            yield f"{line.model} / {line.defense}, audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
+            said = f"audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
+            yield f"{line.model} / {line.defense}, {visible(said)}"
 
 
 def _remark(row: Row | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 DASH = "–"
 
@@ -30,14 +29,6 @@ FLAGS = {
     "undeclared_randomness": "The model answers the same question differently, though it says that it is not random.",
 }
 _UNKNOWN_FLAG = "Set by an attack or a check that this page has no explanation of."
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, direction marks, surrogates, line separators
-
-
-def visible(text: object) -> str:
-    """One line in which every character can be seen: what would be invisible, or turn the text, stands as \\u202e."""
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSEEN else char for char in str(text)
-    )
 
 
 def flag_name(flag: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from robustbench_local.files import whole_file
 from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
+from robustbench_local.report.corruption_text import corruption_files
 from robustbench_local.report.latex import latex
 from robustbench_local.report.page import page
 from robustbench_local.report.plots import plots
@@ -17,7 +18,8 @@ from robustbench_local.report.table import Table
 
 
 def write_report(results: Results, folder: Path, title: str | None = None) -> list[Table]:
-    """Write table.md, .csv, .tex and .json, index.html, plots/ and model_info/ into a folder; return the tables.
+    """Write table.md, .csv, .tex and .json, index.html, plots/ and model_info/ into a folder, corruption.md and .csv
+    where rows hold corruptions; return the tables.
 
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
@@ -35,6 +37,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
         **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
         **dict(export.model_infos(tables)),
     }
+    files |= corruption_files(results.rows, results.standing, results.baseline)
     for name, text in files.items():
         with whole_file(folder / name) as file:
             file.write(text.encode())
