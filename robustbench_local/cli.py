@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
     """A warning as a user reads it, without the line of ours that gave it."""
-    from robustbench_local.report.text import visible
-
-    return f"warning: {visible(message)}\n"
+    return f"warning: {shown(message, 'terminal')}\n"
 
 
 def _do(options: argparse.Namespace) -> int:

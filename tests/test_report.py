@@ -26,8 +26,8 @@ from robustbench_local.report.plots_corruption import corruption_plots
 from robustbench_local.report.plots_search import falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
-from robustbench_local.report.text import visible
 from robustbench_local.report.write import write_report
+from robustbench_local.shown import visible
 from robustbench_local.store import Row
 
 GOLDEN = Path(__file__).parent / "golden"

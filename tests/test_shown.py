@@ -29,7 +29,8 @@ from robustbench_local.shown import Target, shown
 
 HOSTILE = (
     '=cmd|A0!\x1b[31m\x1b]8;;http://evil\x07[red]x[/y]\u202e\u200b\x00\x9b|`*_a_*~~b~~'
-    '</script><script>alert(1)</script><img src=x onerror="alert(1)">](http://e.vil)$x$&amp;\\input{/etc/passwd}%#\n# h\r\t'
+    '</script><script>alert(1)</script><img src=x onerror="alert(1)">](http://e.vil)$x$&amp;'
+    "\\input{/etc/passwd}%#\n# h\r\t"
 )  # fmt: skip
 TARGETS: tuple[Target, ...] = ("terminal", "markdown", "html", "csv", "tex")
 SEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

@@ -279,8 +279,8 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
         if line.unaudited:
             yield f"{line.model} / {line.defense}: not audited: {line.unaudited}"
         for fault in line.faults:
-            said = f"audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
-            yield f"{line.model} / {line.defense}, {visible(said)}"
+            found = f"audit, {fault.status.name.lower()}: {fault.check} ({fault.evidence})"
+            yield f"{line.model} / {line.defense}, {visible(found)}"
 
 
 def _remark(row: Row | None) -> str:
