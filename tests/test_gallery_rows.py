@@ -13,12 +13,19 @@ from rows import a_row
 
 import robustbench_local as rbl
 from robustbench_local import plugins
+from robustbench_local.audit import beside
 from robustbench_local.cli import main
 from robustbench_local.errors import ConfigError, DataError
 from robustbench_local.report.gallery import write_gallery
 from robustbench_local.report.rebuild import foreign, images_of, model_of
 from robustbench_local.report.results import Results
 from robustbench_local.workshop import Workshop
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an audit finds is of no account here."""
+    monkeypatch.setattr(beside, "EFFORT", 0.01)
 
 
 def workshop() -> Workshop:

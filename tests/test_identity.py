@@ -89,6 +89,14 @@ def test_labels_name_a_key_that_nobody_has_heard_of() -> None:
     assert [str(label) for label in labels] == ["pgd (a_new_key=x)", "pgd (a_new_key=y)"]
 
 
+def test_long_values_are_shortened_unless_that_makes_them_alike() -> None:
+    long = [f"{'x' * 30}{k}" for k in range(2)]
+    labels = attack_labels([a_row(BITS, attack_settings={"loss": each})[0] for each in long])
+    assert [str(label) for label in labels] == [f"pgd (loss={each})" for each in long]
+    digests = attack_labels([a_row(BITS, attack_settings={"loss": each * 64})[0] for each in "ab"])
+    assert [str(label) for label in digests] == ["pgd (loss=aaaaaaaa)", "pgd (loss=bbbbbbbb)"]
+
+
 def test_an_audit_is_named_as_before() -> None:
     """The name of an audit's file is made of this text: another one would orphan what is kept."""
     row, _ = a_row(BITS)

@@ -20,14 +20,14 @@ from robustbench_local.errors import StoreError
 from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.drawing import wrapped
-from robustbench_local.report.latex import escape, latex
+from robustbench_local.report.latex import latex
 from robustbench_local.report.plots import plots
 from robustbench_local.report.plots_corruption import corruption_plots
 from robustbench_local.report.plots_search import falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 from robustbench_local.report.write import write_report
-from robustbench_local.shown import visible
+from robustbench_local.shown import shown, visible
 from robustbench_local.store import Row
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,7 +91,7 @@ def test_visible_leaves_words_alone_and_shows_what_hides() -> None:
 
 
 def test_latex_escapes_every_special_character() -> None:
-    assert escape("a_b & 5 % $x$ #{}~^\\") == (
+    assert shown("a_b & 5 % $x$ #{}~^\\", "tex") == (
         r"a\_b \& 5 \% \$x\$ \#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
 

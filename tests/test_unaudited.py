@@ -86,6 +86,7 @@ def test_an_audit_that_fails_leaves_its_reason_everywhere(here: Path, monkeypatc
     assert {name: (folder / name).read_text() for name in FILES} == first
     (table,) = Results.read([folder]).tables()
     assert answer(table).endswith("It was not audited.")
+    monkeypatch.setattr(beside, "BLIND", ("square", {"steps": 10}))
     run(here)  # what failed is tried again
     assert audits(store)[0].retries[0].asked == N and "ot audited" not in (folder / "table.md").read_text()
 

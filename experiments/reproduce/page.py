@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments.reproduce.compare import Compared
 from experiments.reproduce.published import Reproduction
+from robustbench_local.shown import shown
 
 HEADS = ("figure, %", "published", "certainty", "here", "images", "difference", "95 % interval", "verdict")
 REDUCED = "Sizes are reduced, for about an hour of two CPU cores: n=10000 takes all test images, on a GPU."
@@ -62,5 +63,5 @@ def show(item: Reproduction, compared: Sequence[Compared], console: Console | No
     console.print(f"{item.title}. {item.source}", highlight=False)
     console.print(table)
     for missing in dict.fromkeys(each.missing for each in compared if each.missing):
-        console.print(f"Missing: {missing}", highlight=False)
+        console.print(shown(f"Missing: {missing}", "terminal"), highlight=False, markup=False)
     console.print(item.note, REDUCED, style="dim", highlight=False)

@@ -86,9 +86,13 @@ def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[t
     def differs(name: Any, key: str) -> bool:
         return len({*values[name, key]}) > 1 or len(values[name, key]) < namesakes[name]  # or some do not have it
 
+    def said(name: Any, key: str, value: Any) -> str:
+        every = {*values[name, key]}
+        return _short(value) if len({*map(_short, every)}) == len(every) else str(value)  # in full, if that tells
+
     return [
         tuple(
-            f"{key}={_short(value)}" for key, value in own.items()
+            f"{key}={said(name, key, value)}" for key, value in own.items()
             if differs(name, key) or value != _USUAL.get(key, value)
         )
         for name, own in zip(names, settings, strict=True)
