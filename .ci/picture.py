@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from robustbench_local.files import whole_file
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
+from robustbench_local.storage.files import whole_file
 
 GRID, SHOWN = "mnist_full", "#threat=linf:0.3"
 SIZE = {"width": 1280, "height": 1150}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.oracle import Oracle
+from robustbench_local.core import losses
+from robustbench_local.core.oracle import Oracle
 
 CHUNK = 25  # directions per query: bounds memory, the same in any batch
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
 
 
 def minibatches(count: int, batch: int, epochs: int, draws: Draws) -> Iterator[Tensor]:

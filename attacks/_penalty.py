@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.attack import Attack, State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.losses import Loss
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
 
 SLOPE = 10.0  # of a margin, per unit of L2: usual ones are up to a hundred times steeper or flatter
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_local.oracle import Oracle
+from robustbench_local.core.oracle import Oracle
 
 
 def ranked(oracle: Oracle, x: Tensor, y: Tensor, rank: int) -> Tensor:

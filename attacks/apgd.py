@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from attacks._targets import ranked
-from robustbench_local import losses
-from robustbench_local.attack import IterativeAttack, State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 MOMENTUM = 0.25  # the share of the last move in the next one
 L1_START, L1_SHRINK, L1_LEAST, L1_SETTLED = 0.2, 1.5, 0.1, 0.95

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 from attacks.apgd import APGD
 from attacks.fab import FAB
 from attacks.square import Square
-from robustbench_local.attack import Attack
-from robustbench_local.oracle import Access
-from robustbench_local.suite import Suite
-from robustbench_local.threat import Norm
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from torch import Tensor
 from attacks._random_search import settled
 from attacks.fab import FAB
 from attacks.square import Square, moved, recoloured
-from robustbench_local import losses
-from robustbench_local.attack import IterativeAttack, State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle, usable
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.ledger import usable
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 GRADIENTS = 0.39  # the share of all queries that ask for a gradient
 TARGETED = 2  # every second climb goes for one class

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from attacks._decision import DecisionAttack, bisect, halvings, length, wins
-from robustbench_local.attack import State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 PRECISION = 1e-3  # of the first search for the boundary
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from attacks._penalty import PenaltyAttack
-from robustbench_local.attack import State
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm
+from robustbench_local.core.attack import State
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm
 
 MOMENTS, TINY = (0.9, 0.999), 1e-8  # Adam's defaults (Kingma and Ba 2015)
 INSIDE = 0.999999  # how much of the box is used, so that its edges have a finite w

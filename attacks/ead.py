@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from attacks._penalty import PenaltyAttack
-from robustbench_local.attack import State
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm
+from robustbench_local.core.attack import State
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm
 
 RULES = ("en", "l1")
 

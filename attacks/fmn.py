@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.attack import IterativeAttack, State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}
 LAST_GAMMA = 0.001

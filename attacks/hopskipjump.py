@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from attacks._decision import DecisionAttack, bisect, length, wins
-from robustbench_local.attack import State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 HALVINGS = 20  # of a step, before it is given up
 SEARCH = 24  # queries of one, at most, for images up to 3x32x32

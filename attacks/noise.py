@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 
 @dataclass(frozen=True)

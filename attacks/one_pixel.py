@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from attacks._random_search import settled
-from robustbench_local.attack import IterativeAttack, State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, did_you_mean
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, did_you_mean
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 STRATEGIES = ("rand1", "best1")
 STARTS = ("normal", "latin_hypercube")

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from attacks._learning import check_counts, minibatches
 from attacks.universal import check_goal, raised
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from attacks.pgd import PGD
-from robustbench_local.threat import Norm
+from robustbench_local.core.threat import Norm
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from attacks._random_search import RandomSearch, phase
-from robustbench_local.attack import State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.threat import Norm, ThreatModel
 
 MARKS = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # for 10,000 proposals
 DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)  # of alpha_init, before the first mark and after each

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 SEARCHES = ("grid", "random")
 AT_ONCE = 32  # poses of every image in one query

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from attacks._random_search import RandomSearch, phase
-from robustbench_local.attack import State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, for 10,000 queries
 TINY = 1e-12

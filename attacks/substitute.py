@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks._learning import check_counts, check_fit, minibatches
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError, did_you_mean
-from robustbench_local.models import ARCHITECTURES, build_model
-from robustbench_local.modes import seeded
-from robustbench_local.oracle import Access, Oracle, lead
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import Norm, ThreatModel
-from robustbench_local.workshop import named
+from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.decision import lead
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ThreatError, did_you_mean
+from robustbench_local.core.model_state import seeded
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.models.architectures import ARCHITECTURES
+from robustbench_local.models.load import build_model
 
 MLP = "mlp"
 _CHUNK = 512  # images per gradient of the substitute

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from attacks._learning import check_fit
 from attacks.mim import MIM
-from robustbench_local.defense import Deployed, Preprocess, call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.models import behaviour_digest, load_model, weights_digest
-from robustbench_local.oracle import Access, Oracle, lead
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.decision import lead
+from robustbench_local.core.defense import Deployed, Preprocess, call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.models.load import behaviour_digest, load_model
+from robustbench_local.storage.checkpoints import weights_digest
 
 
 @dataclass(frozen=True)

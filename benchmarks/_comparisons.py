@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import peer, release
 from benchmarks._timing import pairs, surroundings
-from robustbench_local.data import load_data
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import load_model
-from robustbench_local.models.checkpoints import weights_digest
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
+from robustbench_local.storage.checkpoints import weights_digest
 
 PART = 100  # images of a long run that are kept together
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.threat import Norm, ThreatModel
 
 Craft = Callable[[Tensor, Tensor], Tensor]  # images and labels (or targets) -> images
 PIP = {"art": "adversarial-robustness-toolbox"}  # where the distribution has another name than the package

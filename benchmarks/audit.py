@@ -20,9 +20,10 @@ import torch
 
 from benchmarks._kept import Row, keep, kept
 from robustbench_local import load_data, load_model
-from robustbench_local.audit import Effort, Status, audit
-from robustbench_local.audit.core import Finding
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.checklist import audit_model
 from robustbench_local.audit.rows import audit_rows
+from robustbench_local.audit.subject import Effort
 from tests import liars
 
 THREAT = "linf:0.3"
@@ -32,7 +33,7 @@ SURROGATES = ("zoo:mnist/label_smoothing", "zoo:mnist/none")
 
 def of_model(case: liars.Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
     own = x if case.x is None else case.x
-    card = audit(
+    card = audit_model(
         case.model, own, y, THREAT, attack=case.attack, surrogates=SURROGATES, classes=case.classes, effort=EFFORT
     )
     return list(card.findings), {"clean": card.clean, "robust": card.robust}

@@ -26,11 +26,11 @@ import torch
 
 from benchmarks._comparisons import AUTOATTACK, FALLING, PART, ZOO, Comparison, Subject, images_of, model_of
 from benchmarks._kept import Row, keep, kept
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import zoo_names
-from robustbench_local.models.checkpoints import weights_digest
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.zoo import zoo_names
+from robustbench_local.storage.checkpoints import weights_digest
 
 CLASSES = 10
 

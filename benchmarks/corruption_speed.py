@@ -29,10 +29,10 @@ from rich.table import Table
 
 from attacks.corruptions._papers import CIFAR_10_C
 from benchmarks._timing import surroundings
-from robustbench_local.corruption import Corruption
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.plugins import ATTACKS, find_attack, listing
+from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
+from robustbench_local.data.load import load_data
 
 CPU = torch.device("cpu")
 TARGET = 20  # times the peer's throughput, for the median corruption

@@ -28,11 +28,11 @@ import torch
 from benchmarks._kept import Row, keep, kept
 from benchmarks._published import CODEC, EXACT, RENDERINGS, photographs, published
 from benchmarks._timing import surroundings
-from robustbench_local.corruption import Corruption
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.models import load_model
-from robustbench_local.plugins import find_attack
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
+from robustbench_local.data.load import load_data
+from robustbench_local.models.load import load_model
 
 SEVERITIES = (1, 3, 5)
 FAR = 3.5  # standard errors: of some 200 comparisons a tenth of one is expected beyond

@@ -17,10 +17,10 @@ import torch
 
 from benchmarks._comparisons import PART, ZOO, Subject, images_of, model_of
 from benchmarks._kept import Row, keep, kept
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models.checkpoints import weights_digest
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.storage.checkpoints import weights_digest
 
 STEPS = 100
 STEP_SIZE = {"mnist": 0.01, "cifar10": 2 / 255}  # as the papers below took

@@ -31,8 +31,8 @@ from defenses.jpeg import JPEG
 from defenses.median import Median
 from defenses.non_local_means import NonLocalMeans
 from defenses.total_variation import TotalVariation
-from robustbench_local.data import load_data
-from robustbench_local.defense import Deployed
+from robustbench_local.core.defense import Deployed
+from robustbench_local.data.load import load_data
 
 CPU = torch.device("cpu")
 Change = Callable[[Tensor], Any]

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks._timing import Job, pairs, surroundings
-from robustbench_local.data import load_data
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import build_model, load_model, zoo_names
-from robustbench_local.modes import as_deployed, full_float32, has_bfloat16
+from robustbench_local.core.model_state import as_deployed, full_float32, has_bfloat16
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.zoo import zoo_names
 
 STEPS, EPS = 40, 8 / 255
 STEP_SIZE = 2.5 * EPS / STEPS

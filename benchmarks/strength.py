@@ -36,7 +36,7 @@ from rich.table import Table
 from benchmarks._comparisons import AUTOATTACK, FALLING, ZOO, Comparison, Subject, entries
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
-from robustbench_local.models import zoo_names
+from robustbench_local.models.zoo import zoo_names
 
 ALLOWED = 0.5  # points that we may leave standing above a peer
 WHOLE = 10_000  # images of the MNIST test set

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from robustbench_local.defense import Defense, Recipe, call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.losses import Loss
-from robustbench_local.threat import Norm, ThreatModel, parse_number
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defense, call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.threat import Norm, ThreatModel, parse_number
+from robustbench_local.core.training import Recipe, Trainer
 
 
 def ascend(

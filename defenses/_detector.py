@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from defenses._wrapper import check
-from robustbench_local.defense import Defended, Defense, Rejection, call, is_stochastic, rejection, undefended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defended, Defense, Rejection, call, is_stochastic, rejection, undefended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Trainer
 
 HELD_OUT = 2000  # training images by which a threshold is set: those that a Schedule, too, holds out
 BLOCK = 250
@@ -100,8 +100,9 @@ class Detecting(Defense):
         if trainer.blank:
             return detector
         images = trainer.images
-        detector.to(images.device)
-        rows = torch.arange(len(images), device=images.device)
+        device = images.labels.device
+        detector.to(device)
+        rows = torch.arange(len(images), device=device)
         seen, new = rows.split((len(rows) - min(HELD_OUT, len(rows) // 2), min(HELD_OUT, len(rows) // 2)))
         self.fit(detector, trainer, seen, draws.stream("fit"))
         detector.calibrate(scores(detector.eval(), trainer, new, draws.stream("calibrate")), self.fpr)

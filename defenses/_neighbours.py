@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_local.linear import framed
+from robustbench_local.ops.separable import framed
 
 
 def weighted_mean(x: Tensor, reach: int, radius: int, scale: float, nearness: float = 0.0) -> Tensor:

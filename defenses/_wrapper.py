@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import Defense, Deployed, Preprocess
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defense, Deployed, Preprocess
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Trainer
 
 
 @dataclass(frozen=True)

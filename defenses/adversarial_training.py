@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from defenses._adversarial import Adversarial, ascend
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
 
 METHODS = ("pgd", "fgsm_rs", "free")
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.defense import Defense, Deployed, Preprocess, Recipe
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.modes import seeded
-from robustbench_local.noise import Kind, check_noise, noisy
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defense, Deployed, Preprocess
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.model_state import seeded
+from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.ops.noise import Kind, check_noise, noisy
 
 
 class Denoiser(Preprocess):
@@ -52,7 +52,7 @@ class Autoencoder(Defense, Recipe):
     """A network trained plainly, then an autoencoder trained to give back an image from a noisy one (Gu and Rigazio
     2015). An attacker who differentiates through both meets no obstacle.
 
-    kind and amplitude: the noise in training (robustbench_local.noise); width: channels after the first convolution.
+    kind and amplitude: the noise in training (ops/noise.py); width: channels after the first convolution.
     """
 
     trains: ClassVar[bool] = True

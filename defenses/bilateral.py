@@ -9,7 +9,7 @@ from torch import Tensor
 
 from defenses._neighbours import weighted_mean
 from defenses._wrapper import Wrapper, check, check_odd
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from defenses._adversarial import ascend
 from defenses._detector import Detecting, Detector, answer
 from defenses._wrapper import check
-from robustbench_local.defense import Recipe
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.modes import seeded
-from robustbench_local.threat import Norm, ThreatModel
-from robustbench_local.train import Schedule, Trainer
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.model_state import seeded
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.training import Recipe, Schedule, Trainer
 
 
 class Watched(Detector):
@@ -72,8 +71,7 @@ class BinaryDetector(Detecting):
         return Watched(net, self.width)
 
     def fit(self, detector: Detector, trainer: Trainer, rows: Tensor, draws: Draws) -> None:
-        count, images = min(self.images, len(rows)), trainer.images
-        mine = replace(images, pixels=images.pixels[:count], labels=images.labels[:count], ids=images.ids[:count])
+        count = min(self.images, len(rows))
         plan = Schedule(
             epochs=self.epochs, batch=min(128, count // 2), optimizer="adam", lr=2e-3, weight_decay=0,
             validation=max(1, count // 10),
@@ -81,7 +79,7 @@ class BinaryDetector(Detecting):
         wanted = [parameter.requires_grad for parameter in detector.net.parameters()]
         detector.net.requires_grad_(False)
         recipe = Telling(ThreatModel.parse(self.threat), self.steps)
-        Trainer(mine, plan, seed=trainer.seed, report=trainer.report).fit(detector, recipe, draws)
+        trainer.beside(plan, count).fit(detector, recipe, draws)
         for parameter, grad in zip(detector.net.parameters(), wanted, strict=True):
             parameter.requires_grad_(grad)
 

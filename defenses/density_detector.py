@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from defenses._detector import BLOCK, Detecting, Detector, answer
 from defenses._wrapper import check
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.train import Trainer
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Trainer
 
 Density = Literal["mahalanobis", "kernel"]
 

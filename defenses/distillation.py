@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.defense import Defense, Recipe
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defense
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Recipe, Trainer
 
 
 @dataclass(frozen=True)

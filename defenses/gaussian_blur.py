@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from defenses._wrapper import Wrapper, check
-from robustbench_local.draws import Draws
-from robustbench_local.linear import mirrored, separable
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.separable import mirrored, separable
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from defenses._wrapper import Wrapper, check
-from robustbench_local.blocks import blocks
-from robustbench_local.draws import Draws
-from robustbench_local.linear import framed
+from robustbench_local.core.blocks import blocks
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.separable import framed
 
 Network = Sequence[tuple[tuple[int, int], frozenset[int]]]  # comparators, and the wires that are felt behind each
 _IN_CACHE = 2**17  # values of which a CPU keeps a few tensors close

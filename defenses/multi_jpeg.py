@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from defenses._wrapper import Step, Wrapper
 from defenses.jpeg import JPEG
-from robustbench_local import jpeg
-from robustbench_local.defense import Defended, Deployed, call, is_stochastic, undefended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defended, Deployed, call, is_stochastic, undefended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Trainer
+from robustbench_local.ops import jpeg
 
 Compress = Callable[[Tensor, int, jpeg.Subsampling], Tensor]
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.defense import Defense, Deployed, Preprocess, Recipe, draws_for
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.noise import Kind, check_noise, noisy
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defense, Deployed, Preprocess, draws_for
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.ops.noise import Kind, check_noise, noisy
 
 
 class InputNoise(Preprocess):

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from defenses._adversarial import ascend
 from defenses._passes import log_probabilities, mean_probability
 from defenses._wrapper import check
-from robustbench_local.defense import Defended, Defense, Recipe, call, draws_for
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.noise import LOUDEST
-from robustbench_local.threat import ThreatModel
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Defended, Defense, call, draws_for
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.ops.noise import LOUDEST
 
 
 class Noisy(nn.Module):

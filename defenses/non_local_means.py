@@ -11,8 +11,8 @@ from torch import Tensor
 from defenses._lab import from_lab, to_lab
 from defenses._neighbours import weighted_mean
 from defenses._wrapper import Wrapper, check, check_odd
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

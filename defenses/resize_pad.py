@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from defenses._wrapper import Wrapper, check
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.linear import cut, separable
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.ops.separable import cut, separable
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from defenses._wrapper import Step, Wrapper, check
 from defenses.bit_depth import BitDepth
 from defenses.median import Median
 from defenses.non_local_means import NonLocalMeans
-from robustbench_local.defense import draws_for, through
-from robustbench_local.draws import Draws
+from robustbench_local.core.defense import draws_for, through
+from robustbench_local.core.draws import Draws
 
 FLOOR = 1e-6  # of a distance of probabilities, so that its logarithm is finite
 

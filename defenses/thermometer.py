@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from defenses._adversarial import ascend
 from defenses._wrapper import Step, Wrapper, check
-from robustbench_local.defense import Deployed, Recipe, call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.models import Normalise
-from robustbench_local.threat import ThreatModel
-from robustbench_local.train import Trainer
+from robustbench_local.core.defense import Deployed, call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.models.architectures import Normalise
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from defenses._wrapper import Wrapper, check
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 TAU = 0.25  # the longest step that converges in two dimensions
 

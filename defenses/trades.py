@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defenses._adversarial import Adversarial
-from robustbench_local import losses
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
+from robustbench_local.core import losses
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from defenses._wrapper import Wrapper, check
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)

@@ -3,66 +3,61 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_local.attack import Attack, IterativeAttack
-    from robustbench_local.data import load_data
-    from robustbench_local.defense import Defended, Defense, Deployed, Preprocess, Recipe
-    from robustbench_local.draws import Draws
-    from robustbench_local.errors import RobustBenchError
-    from robustbench_local.evaluate import evaluate
-    from robustbench_local.grid import run_grid
-    from robustbench_local.judge import Judge, Verdict
-    from robustbench_local.models import load_model
+    from robustbench_local.audit.checklist import audit_model
+    from robustbench_local.core.attack import Attack, IterativeAttack
+    from robustbench_local.core.corruption import Corruption
+    from robustbench_local.core.defense import Defended, Defense, Deployed, Preprocess
+    from robustbench_local.core.draws import Draws
+    from robustbench_local.core.errors import RobustBenchError
+    from robustbench_local.core.oracle import Access, Oracle
+    from robustbench_local.core.threat import Norm, ThreatModel
+    from robustbench_local.core.training import Recipe, Trainer
+    from robustbench_local.core.verdict import Verdict
+    from robustbench_local.data.load import load_data
+    from robustbench_local.evaluation.evaluate import evaluate
+    from robustbench_local.evaluation.judge import Judge
+    from robustbench_local.grids.grid import run_grid
     from robustbench_local.models.architectures import normalised
-    from robustbench_local.oracle import Access, Oracle
-    from robustbench_local.threat import Norm, ThreatModel
+    from robustbench_local.models.load import load_model
 
 __version__ = "0.1.0"
 __all__ = [
-    "Access", "Attack", "Defended", "Defense", "Deployed", "Draws", "IterativeAttack", "Judge", "Norm", "Oracle",
-    "Preprocess", "Recipe", "RobustBenchError", "ThreatModel", "Verdict", "evaluate", "load_data", "load_model",
-    "normalised", "run_grid",
+    "Access", "Attack", "Corruption", "Defended", "Defense", "Deployed", "Draws", "IterativeAttack", "Judge", "Norm",
+    "Oracle", "Preprocess", "Recipe", "RobustBenchError", "ThreatModel", "Trainer", "Verdict", "audit_model",
+    "evaluate", "load_data", "load_model", "normalised", "run_grid",
 ]  # fmt: skip
 
 _PLACES = {
-    "attack": ("Attack", "IterativeAttack",),
-    "data": ("load_data",),
-    "defense": ("Defended", "Defense", "Deployed", "Preprocess", "Recipe",),
-    "draws": ("Draws",),
-    "errors": ("RobustBenchError",),
-    "evaluate": ("evaluate",),
-    "grid": ("run_grid",),
-    "judge": ("Judge", "Verdict",),
-    "models": ("load_model",),
+    "audit.checklist": ("audit_model",),
+    "core.attack": ("Attack", "IterativeAttack"),
+    "core.corruption": ("Corruption",),
+    "core.defense": ("Defended", "Defense", "Deployed", "Preprocess"),
+    "core.draws": ("Draws",),
+    "core.errors": ("RobustBenchError",),
+    "core.oracle": ("Access", "Oracle"),
+    "core.threat": ("Norm", "ThreatModel"),
+    "core.training": ("Recipe", "Trainer"),
+    "core.verdict": ("Verdict",),
+    "data.load": ("load_data",),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.judge": ("Judge",),
+    "grids.grid": ("run_grid",),
     "models.architectures": ("normalised",),
-    "oracle": ("Access", "Oracle",),
-    "threat": ("Norm", "ThreatModel",),
+    "models.load": ("load_model",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 
-class _Face(ModuleType):
-    """Loads a name when it is first asked for: what needs no torch, such as the command line's first second, waits for
-    none. A module of the same name as a function (evaluate) does not take its place.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-        super().__setattr__(name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_MODULES})
+def __getattr__(name: str) -> Any:
+    """A public name is loaded when it is first asked for (PEP 562): importing the package waits for no torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Face
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

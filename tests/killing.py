@@ -24,18 +24,19 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbench_local.cli import main
+from robustbench_local.cli.main import main
 from robustbench_local.data.cache import cached
 from robustbench_local.data.catalogue import known
-from robustbench_local.models import checkpoints
-from robustbench_local.paths import CACHE_VARIABLE
 from robustbench_local.report.render import markdown
 from robustbench_local.report.results import Results
-from robustbench_local.store import Store
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.store import Store
 
 FIRST = (
-    "attacks.best", "attacks.fgsm", "attacks.pgd", "defenses.none", "robustbench_local.audit.command",
-    "robustbench_local.grid", "robustbench_local.making", "robustbench_local.report.corruption_text",
+    "attacks.best", "attacks.fgsm", "attacks.pgd", "defenses.none", "robustbench_local.cli.audit",
+    "robustbench_local.grids.grid", "robustbench_local.training.zoo_builder",
+    "robustbench_local.report.corruption_text",
     "robustbench_local.report.write",
 )  # fmt: skip
 TOYS = """

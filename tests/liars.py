@@ -20,17 +20,18 @@ from attacks.noise import Noise
 from attacks.pgd import PGD
 from attacks.square import Square
 from defenses.randomized_smoothing import Smoothed
-from robustbench_local import load_model, losses
-from robustbench_local.attack import Attack
-from robustbench_local.defense import Defended, Deployed, Preprocess, Rejection, call, draws_for
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import Tensors
-from robustbench_local.judge import Judge
-from robustbench_local.metrics import summarise
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.plugins import find_defense
-from robustbench_local.threat import Norm, ThreatModel
-from robustbench_local.train import Blank
+from robustbench_local import load_model
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import Defended, Deployed, Preprocess, Rejection, call, draws_for
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.training import NoTraining
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.metrics.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -629,7 +630,7 @@ def defended(name: str, **settings: Any) -> Make:
 
     def make(x: Tensor, y: Tensor) -> Case:
         draws = Draws(0, torch.zeros(1, dtype=torch.int64)).stream("train")
-        return Case(find_defense(name, settings).build(zoo("none"), Blank(), draws))
+        return Case(find_defense(name, settings).build(zoo("none"), NoTraining(), draws))
 
     return make
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_local.metrics import wilson
-from robustbench_local.store import Row, Store, row_key
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.metrics.rates import wilson
+from robustbench_local.storage.row import Row, row_key
+from robustbench_local.storage.store import Store
 
 SOMETIMES = (
     "adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "behaviour_digest", "a_new_key",

@@ -7,12 +7,13 @@ import torch
 from test_invariances import COUNT, MODELS, chosen, images, network
 from torch import Tensor, nn
 
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
 
 
 class NoGradients(nn.Module):

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from attacks.apgd import APGD
 from attacks.fab import FAB
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.judge import Judge
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from attacks.adapters._peer import Peer, Traits
 from attacks.fgsm import FGSM
-from robustbench_local.defense import Defended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError, PluginError, ThreatError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.metered import Metered, SpentError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.plugins import ATTACKS, find_attack, listing
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.defense import Defended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError, PluginError, ThreatError
+from robustbench_local.core.metered import Metered, SpentError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
 
 for package in ("torchattacks", "foolbox", "art", "pyautoattack"):
     pytest.importorskip(package, reason=f"{package} is not installed: its adapter is left out")

@@ -13,16 +13,17 @@ from test_invariances import COUNT, Jittered, chosen, images, network
 from torch import Tensor, nn
 
 from attacks.apgd import APGD, _checkpoints, _halve, _settle, _sparse
-from robustbench_local.attack import Attack, State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.losses import Loss
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local.arguments import Classes, Count, Finite, Positive, Range, Seed, Share, checked
-from robustbench_local.audit import audit
-from robustbench_local.data import open_data
-from robustbench_local.errors import ConfigError, DataError, ModelError, RobustBenchError
-from robustbench_local.models import build_model
-from robustbench_local.settings import fit, fit_fields, fitted, shown, spell
+from robustbench_local.config.arguments import Classes, Count, Finite, Positive, Range, Seed, Share, checked
+from robustbench_local.config.settings import fit, fit_fields, fitted, shown, spell
+from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
+from robustbench_local.data.load import open_data
+from robustbench_local.models.load import build_model
 
 Odd = Annotated[int, Range(1, 5)]
 
@@ -149,13 +148,13 @@ WRONG: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], type[Robu
     (rbl.normalised, (NET, [], []), {}, ConfigError, "mean has 0 values"),
     (rbl.normalised, (NET, [125.3], [63.0]), {}, ConfigError, "look like grey levels"),
     (rbl.normalised, ("net", [0.5], [1]), {}, ConfigError, "net is 'net': it must be an nn.Module"),
-    (audit, (NET, X, Y, "linf:0.1"), {"attack": "pgd"}, ConfigError, "attack is 'pgd'"),
-    (audit, (NET, X.numpy(), Y), {}, DataError, "x is an array"),
-    (audit, (NET, X, Y), {"classes": 0}, ConfigError, "classes is 0"),
-    (audit, (NET, X, Y), {"seed": 0.5}, ConfigError, "seed is 0.5"),
-    (audit, (NET, X, Y), {"surrogates": "zoo:mnist/none"}, ConfigError, "surrogates is 'zoo:mnist/none': .* a list"),
-    (audit, (NET, X, Y), {"train": X}, DataError, "train is a tensor"),
-    (audit, (NET, X, Y), {"effort": 2}, ConfigError, "effort is 2"),
+    (audit_model, (NET, X, Y, "linf:0.1"), {"attack": "pgd"}, ConfigError, "attack is 'pgd'"),
+    (audit_model, (NET, X.numpy(), Y), {}, DataError, "x is an array"),
+    (audit_model, (NET, X, Y), {"classes": 0}, ConfigError, "classes is 0"),
+    (audit_model, (NET, X, Y), {"seed": 0.5}, ConfigError, "seed is 0.5"),
+    (audit_model, (NET, X, Y), {"surrogates": "zoo:mnist/none"}, ConfigError, "surrogates is 'zoo:mnist/none': .* a list"),
+    (audit_model, (NET, X, Y), {"train": X}, DataError, "train is a tensor"),
+    (audit_model, (NET, X, Y), {"effort": 2}, ConfigError, "effort is 2"),
     (rbl.run_grid, (3,), {}, ConfigError, "grid is 3"),
     (rbl.run_grid, ("quickstart",), {"eot": 0}, ConfigError, "eot of grid .* is 0: it must be"),
     (rbl.run_grid, ("quickstart",), {"seeds": [0, -1]}, ConfigError, r"seeds of grid .* is \[0, -1\]"),

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from attacks.pgd import PGD
 from robustbench_local import load_data
-from robustbench_local.audit import CHECKS, Card, Effort, Finding, Status, audit
-from robustbench_local.audit.core import ALPHA, by_share, check, correlation, paired, sound, weaker
+from robustbench_local.audit.card import Card
+from robustbench_local.audit.check import ALPHA, Finding, Status, by_share, check, correlation, paired, sound, weaker
+from robustbench_local.audit.checklist import CHECKS, audit_model
 from robustbench_local.audit.process import asked_afresh
-from robustbench_local.audit.subject import Subject
-from robustbench_local.cli import main
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, DataError
-from robustbench_local.modes import as_deployed
-from robustbench_local.threat import ThreatModel
+from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.cli.main import main
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, DataError
+from robustbench_local.core.model_state import as_deployed
+from robustbench_local.core.threat import ThreatModel
 
 N = 30
 QUICK = Effort(steps=10, queries=60, draws=20, probed=20, walked=12, few=24, random=16, eot=3, process=False)
@@ -88,7 +89,8 @@ def test_few_values_are_a_fault_only_where_no_gradient_passes(images: tuple[Tens
 @pytest.mark.parametrize("name", liars.CONTROLS)
 def test_an_honest_model_is_sound_in_all(name: str, images: tuple[Tensor, Tensor]) -> None:
     case = liars.CONTROLS[name](*images)
-    card = audit(case.model, *images, THREAT, attack=case.attack, effort=replace(QUICK, queries=300, process=True))
+    effort = replace(QUICK, queries=300, process=True)
+    card = audit_model(case.model, *images, THREAT, attack=case.attack, effort=effort)
     assert card.status is Status.SOUND, card.faults
 
 
@@ -108,7 +110,7 @@ def halves(count: int = 30) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def card() -> Card:
-    return audit(Wise(), *halves(), "linf:0.1", effort=replace(QUICK, process=True), train=halves(20))
+    return audit_model(Wise(), *halves(), "linf:0.1", effort=replace(QUICK, process=True), train=halves(20))
 
 
 def test_the_card_has_every_check_in_order_and_its_numbers(card: Card) -> None:
@@ -139,22 +141,23 @@ def test_a_model_that_dies_in_a_check_stops_no_other() -> None:
                 raise OSError("the disk is gone")
             return super().forward(x)
 
-    card = audit(Fragile(), *halves(), "linf:0.1", effort=QUICK)
+    card = audit_model(Fragile(), *halves(), "linf:0.1", effort=QUICK)
     assert card["grad mode"].status is Status.SUSPICIOUS and "the disk is gone" in card["grad mode"].evidence
     assert card["batches"].status is Status.SOUND
 
 
 def test_what_is_asked_wrongly_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"nn\.Module"):
-        audit(lambda x: x, *halves())  # type: ignore[arg-type]
+        audit_model(lambda x: x, *halves())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="spans"):
-        audit(Wise(), 255 * halves()[0], halves()[1])
+        audit_model(Wise(), 255 * halves()[0], halves()[1])
 
 
 def test_an_audit_leaves_the_model_and_the_random_state_as_they_were() -> None:
     model = liars.zoo("none").train()
     state = torch.random.get_rng_state()
-    audit(model, *load_data("mnist", n=8, source="bundled"), THREAT, effort=replace(QUICK, few=4, queries=5, steps=2))
+    effort = replace(QUICK, few=4, queries=5, steps=2)
+    audit_model(model, *load_data("mnist", n=8, source="bundled"), THREAT, effort=effort)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -259,7 +262,7 @@ def test_the_command_knows_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_attack_of_the_users_is_audited_beside_the_model() -> None:
     x, y = halves()
-    card = audit(Wise(), x, y, "linf:0.3", attack=PGD(steps=4, step_size=1e-4, random_start=False), effort=QUICK)
+    card = audit_model(Wise(), x, y, "linf:0.3", attack=PGD(steps=4, step_size=1e-4, random_start=False), effort=QUICK)
     assert card["the budget is used"].status is Status.BROKEN
     assert card["as strong as another"].status is Status.BROKEN
     assert card.robust < 0.5  # and the lower number is what the card says

@@ -13,13 +13,13 @@ import pytest
 from torch import Tensor, nn
 
 from robustbench_local import load_data, run_grid
-from robustbench_local.audit import beside
-from robustbench_local.audit.beside import Audit, Retry, audits, lowered
-from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit import escalation as beside
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.escalation import Audit, Retry, audits, lowered
 from robustbench_local.audit.evidence import CHECKS, RowFinding
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.report.table import robust_tables, standing_in
-from robustbench_local.store import Store
+from robustbench_local.storage.store import Store
 
 N = 24
 

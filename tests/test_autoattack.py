@@ -18,16 +18,17 @@ from attacks.autoattack import AutoAttack
 from attacks.fab import FAB
 from attacks.noise import Noise
 from attacks.square import Square
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.suite import Suite
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 NORMS = (Norm.LINF, Norm.L2, Norm.L1)
 
@@ -138,7 +139,7 @@ def test_fast_says_what_float32_says(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     data = images(net)
     full = Judge()(net, data, Short(), LINF)
-    monkeypatch.setattr("robustbench_local.search.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("robustbench_local.evaluation.search.has_bfloat16", lambda device: True)
     fast = Judge(precision="fast")(net, data, Short(), LINF)
     assert full.robust.any() and not (fast.robust & ~full.robust).any()
     assert abs(fast.robust_accuracy - full.robust_accuracy) <= 0.003

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from attacks.pgd import PGD
-from robustbench_local import losses
-from robustbench_local.attack import Attack
-from robustbench_local.data import open_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, ThreatError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, ThreatError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
 
 
 class Brightness(nn.Module):

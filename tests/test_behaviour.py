@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from defenses.squeeze_detector import SqueezeDetector
-from robustbench_local.behaviour import behaviour
-from robustbench_local.errors import ModelError
-from robustbench_local.fitting import Fitter
-from robustbench_local.grid import run_grid
-from robustbench_local.models import behaviour_digest, load_model
-from robustbench_local.progress import Report
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.progress import Report
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.models.behaviour import behaviour
+from robustbench_local.models.load import behaviour_digest, load_model
+from robustbench_local.training.fitted import Fitter
 
 NET = '''
 import functools, math, torch

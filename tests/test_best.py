@@ -18,15 +18,15 @@ from attacks import best
 from attacks.autoattack import AutoAttack
 from attacks.best import TRIED, WALKS, Best
 from attacks.square import Square
-from robustbench_local.attack import Attack, State
-from robustbench_local.data import load_data
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.losses import margin
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.losses import margin
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,21 @@ import safetensors.torch
 import torch
 
 from defenses.none import Undefended
-from robustbench_local.conf.schema import ModelConfig
-from robustbench_local.data import open_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ModelError, StoreError
-from robustbench_local.files import whole_file
-from robustbench_local.making import make
-from robustbench_local.models import build_model, checkpoints, load_model, weights_digest, zoo
-from robustbench_local.paths import CACHE_VARIABLE
-from robustbench_local.progress import Report
-from robustbench_local.train import Schedule, Trainer
-from robustbench_local.workshop import Workshop
+from robustbench_local.config.schema import ModelConfig
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ModelError, StoreError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import Schedule
+from robustbench_local.data.load import open_data
+from robustbench_local.models import zoo
+from robustbench_local.models.load import build_model, load_model
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.files import whole_file
+from robustbench_local.training.builder import Workshop
+from robustbench_local.training.trainer import TrainingLoop
+from robustbench_local.training.zoo_builder import make
 
 SMALL = {"epochs": 1, "batch": 50, "validation": 1900, "watched": 4}
 MODEL = ModelConfig("fast_cnn", schedule=SMALL)
@@ -149,7 +153,7 @@ def trained(folder: Path, report: Report | None = None) -> tuple[dict[str, Any],
     """The weights that two epochs on a few digits give, and the file that keeps their state."""
     images = open_data("mnist", split="train", source="bundled", n=120)
     schedule = Schedule(epochs=2, batch=40, validation=40, watched=8, lr=0.05)
-    trainer = Trainer(images, schedule, folder=folder, report=report or Report())
+    trainer = TrainingLoop(images, schedule, folder=folder, report=report or Report())
     net = trainer.fit(build_model("fast_cnn"), Undefended(), Draws(0, images.ids[:1]).stream("train"))
     (file,) = folder.glob("training-*.pt")
     return net.state_dict(), file
@@ -171,7 +175,7 @@ def test_a_damaged_state_of_training_begins_anew(tmp_path: Path, damage: Callabl
 
 def test_a_state_of_training_holds_no_pickle_that_runs(tmp_path: Path) -> None:
     weights, file = trained(tmp_path / "training")
-    from robustbench_local.drafts import _digest
+    from robustbench_local.storage.drafts import _digest
 
     content = b"cos\nsystem\n(S'touch ran'\ntR."  # with a digest that is right
     file.write_bytes(_digest(file, content) + content)

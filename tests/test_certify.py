@@ -11,8 +11,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from defenses.randomized_smoothing import certified_accuracy, certify
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, DataError, ModelError, RobustBenchError
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
 
 SIGMA = 0.25
 

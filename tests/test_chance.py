@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.chance import Standing, better_order, ranges
-from robustbench_local.cli import main
-from robustbench_local.data import load_data
-from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.models import build_model, load_model, normalised
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import ThreatModel
+from robustbench_local.cli.main import main
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.chance import Standing, better_order, ranges
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.architectures import normalised
+from robustbench_local.models.load import build_model, load_model
 
 DIGITS, Y = load_data("mnist", n=64, source="bundled")
 COLOUR, KINDS = load_data("cifar10", n=64, source="bundled")

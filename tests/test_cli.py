@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rows import a_row, stored
 
-from robustbench_local.cli import main
-from robustbench_local.paths import CACHE_VARIABLE
+from robustbench_local.cli.main import main
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 
 MODELS = """
 from torch import nn
@@ -86,7 +86,7 @@ def test_a_failed_cell_is_named_where_others_were_left_out(capsys: pytest.Captur
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from robustbench_local.progress import Terminal
+    from robustbench_local.core.progress import Terminal
 
     def interrupt(self: Terminal, what: str, share: float) -> None:
         raise KeyboardInterrupt
@@ -127,7 +127,7 @@ def test_the_checkouts_entry_points_are_the_same_main() -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    script = "import sys; from robustbench_local.cli import main; sys.exit(main(['list', 'attacks']))"
+    script = "import sys; from robustbench_local.cli.main import main; sys.exit(main(['list', 'attacks']))"
     with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, cwd=ROOT) as running:
         assert running.stdout is not None and running.stderr is not None
         running.stdout.close()
@@ -135,7 +135,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert running.returncode == 141
 
 
-HERE = [sys.executable, "-c", "import sys; from robustbench_local.cli import main; sys.exit(main(sys.argv[1:]))"]
+HERE = [sys.executable, "-c", "import sys; from robustbench_local.cli.main import main; sys.exit(main(sys.argv[1:]))"]
 
 
 def redirected(arguments: list[str], where: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -174,7 +174,7 @@ def test_a_mistake_that_nobody_hears_of_has_its_exit_code(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("loading", ["robustbench_local.audit.command", "torch"])
+@pytest.mark.parametrize("loading", ["robustbench_local.cli.audit", "torch"])
 def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path) -> None:
     """As if the key were pressed at the moment in which this module begins to load."""
     script = (
@@ -182,7 +182,7 @@ def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path)
         "def load(name, *rest, **more):\n"
         f"    if name == {loading!r}: builtins.__import__ = real; os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(name, *rest, **more)\n"
-        "from robustbench_local.cli import main\n"
+        "from robustbench_local.cli.main import main\n"
         "assert 'torch' not in sys.modules and 'rich' not in sys.modules\n"
         "builtins.__import__ = load; sys.exit(main(sys.argv[1:]))"
     )

@@ -13,12 +13,12 @@ from attacks.bim import BIM
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from attacks.sparse_l1 import SparseL1
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import evaluate
-from robustbench_local.losses import Loss
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
 
 SHAPE = (3, 4, 4)
 GAP = 1e-4  # no point is nearer than this to the edge of the ball

@@ -13,16 +13,17 @@ import pytest
 from rows import OTHER, a_row, stored
 from scipy import stats
 
-from robustbench_local.audit.beside import Audit, Retry
-from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.escalation import Audit, Retry
 from robustbench_local.audit.evidence import RowFinding
-from robustbench_local.cli import main
-from robustbench_local.errors import StoreError
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import StoreError
 from robustbench_local.metrics.paired import mcnemar, noticeable
 from robustbench_local.report.compare import Change, compare
 from robustbench_local.report.matching import CHOSEN, IMAGES, MADE
 from robustbench_local.report.results import Results
-from robustbench_local.store import Row, Store
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 N = 40
 

@@ -10,15 +10,15 @@ import torch
 
 from defenses.bit_depth import BitDepth
 from defenses.jpeg import JPEG
-from robustbench_local.conf.schema import ModelConfig
-from robustbench_local.data import load_data
-from robustbench_local.defense import call, is_stochastic
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, PluginError
-from robustbench_local.grid import run_grid
-from robustbench_local.models import load_model
-from robustbench_local.paths import CACHE_VARIABLE
-from robustbench_local.workshop import Blueprint, Workshop
+from robustbench_local.config.schema import ModelConfig
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, PluginError
+from robustbench_local.data.load import load_data
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.models.load import load_model
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.training.builder import Blueprint, Workshop
 
 GRID = """
 data: mnist

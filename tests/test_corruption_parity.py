@@ -23,9 +23,9 @@ from attacks.corruptions._edges import canny
 from attacks.corruptions._plasma import clouds, plasma
 from attacks.corruptions.blur import along
 from benchmarks._published import RENDERINGS
-from robustbench_local.corruption import Corruption
-from robustbench_local.draws import Draws
-from robustbench_local.plugins import find_attack
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
 
 Picture = npt.NDArray[Any]  # (H, W, C) float64 in [0, 1]
 LEVEL = 1 / 255

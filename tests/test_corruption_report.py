@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from robustbench_local.cells import read_config
-from robustbench_local.cli import main
-from robustbench_local.corruption import Corruption
-from robustbench_local.errors import ConfigError
-from robustbench_local.grid import run_grid
-from robustbench_local.metrics import wilson
-from robustbench_local.plugins import ATTACKS, find_attack, listing
+from robustbench_local.cli.main import main
+from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.plan import read_config
+from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.corruption import CorruptionTable, correlations, corruption_tables
 from robustbench_local.report.corruption_text import corruption_files, csv_text, show_corruptions
 from robustbench_local.report.table import robust_tables
-from robustbench_local.store import Row, row_key
+from robustbench_local.storage.row import Row, row_key
 
 ABOUT = {
     "data": "cifar10", "split": "test", "data_digest": "d", "ids": "0:100", "model": "small", "weights_digest": "w",

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from wrapping import digits, photos
 
 from benchmarks._published import RENDERINGS
-from robustbench_local.corrupted import Corrupted, Under
-from robustbench_local.corruption import SEVERITIES, Corruption
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, PluginError, ThreatError
-from robustbench_local.evaluate import Tensors, evaluate, named_by_content
-from robustbench_local.judge import Judge
-from robustbench_local.metrics import summarise
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access
-from robustbench_local.plugins import ATTACKS, find_attack, listing
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.corruption import SEVERITIES, Corruption
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.corrupted_images import Corrupted, Under
+from robustbench_local.evaluation.evaluate import Tensors, evaluate, named_by_content
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.metrics.summary import summarise
+from robustbench_local.models.load import load_model
 
 NONE = ThreatModel.parse("none")
 CORRUPTIONS = {

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from attacks.cw import CW
 from attacks.deepfool import DeepFool
 from attacks.ead import EAD
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import evaluate
-from robustbench_local.losses import margin
-from robustbench_local.models import load_model
-from robustbench_local.modes import as_deployed
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.losses import margin
+from robustbench_local.core.model_state import as_deployed
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
 
 FAR = "l2:100"
 

@@ -14,17 +14,18 @@ import pytest
 import torch
 from rows import a_row, stored
 
-from robustbench_local.audit.beside import Audit, Retry
-from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.escalation import Audit, Retry
 from robustbench_local.audit.evidence import RowFinding
-from robustbench_local.drafts import read_draft, write_draft
-from robustbench_local.errors import RobustBenchError
-from robustbench_local.models import checkpoints, zoo
-from robustbench_local.packed import NAME
-from robustbench_local.packing import pack
+from robustbench_local.core.errors import RobustBenchError
+from robustbench_local.models import zoo
 from robustbench_local.report.render import markdown
 from robustbench_local.report.results import Results
-from robustbench_local.store import Store
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.archive import NAME
+from robustbench_local.storage.drafts import read_draft, write_draft
+from robustbench_local.storage.packing import pack
+from robustbench_local.storage.store import Store
 
 CASES = 300
 N = 40

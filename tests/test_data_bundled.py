@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_local.data import load_data, open_data
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.bundled import BUNDLED_COUNTS, DIGESTS, FOLDER, read_bundled, write_bundled
 from robustbench_local.data.cache import cached
 from robustbench_local.data.catalogue import CIFAR10, KNOWN, MNIST
-from robustbench_local.errors import DataError
+from robustbench_local.data.load import load_data, open_data
 
 PINNED = {
     ("mnist", "test_images"): "f8f3c5a608a9f7d4bd5e9d69b90c53932b8b99371d9db26121b42f62f3abcd56",

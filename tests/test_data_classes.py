@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attacks.pgd import PGD
-from robustbench_local.data import folders, open_data
+from robustbench_local.core.errors import DataError
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data import folders
 from robustbench_local.data.images import few_classes
+from robustbench_local.data.load import open_data
 from robustbench_local.data.selection import select
-from robustbench_local.errors import DataError
-from robustbench_local.judge import Judge
-from robustbench_local.threat import ThreatModel
+from robustbench_local.evaluation.judge import Judge
 
 SHADES = {"cat": 60, "dog": 120, "emu": 240}
 

@@ -11,9 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data import npy as npy_files
-from robustbench_local.data import open_data
-from robustbench_local.errors import DataError
+from robustbench_local.data.load import open_data
 
 X = np.random.default_rng(0).integers(0, 256, (6, 8, 9), dtype=np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2])

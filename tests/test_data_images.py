@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_local.data import load_data, open_data
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.images import hold
+from robustbench_local.data.load import load_data, open_data
 from robustbench_local.data.selection import select
-from robustbench_local.errors import DataError
 
 CLASSES = ("a", "b", "c")
 LABELS = np.arange(90) % 3

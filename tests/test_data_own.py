@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustbench_local.data import load_data, open_data
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
+from robustbench_local.data.load import load_data, open_data
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 8, 9), dtype=np.uint8)

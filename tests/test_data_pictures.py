@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustbench_local.data import load_data, open_data
+from robustbench_local.core.errors import DataError
+from robustbench_local.data.load import load_data, open_data
 from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, read_picture
-from robustbench_local.errors import DataError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)

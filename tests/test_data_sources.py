@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustbench_local.data import cache, describe, fetch, load_data, open_data
-from robustbench_local.data.cache import cached, data_folder
+from robustbench_local.core.errors import DataError
+from robustbench_local.data import cache
+from robustbench_local.data.cache import cached, data_folder, fetch
 from robustbench_local.data.catalogue import CIFAR10, KNOWN, MNIST
+from robustbench_local.data.load import describe, load_data, open_data
 from robustbench_local.data.sources import from_folder, from_npm
-from robustbench_local.errors import DataError
-from robustbench_local.paths import cache_folder
+from robustbench_local.storage.cache_folder import cache_folder
 
 IDX = {
     "test_images": "t10k-images-idx3-ubyte",

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from attacks._decision import DecisionAttack, bisect, mosaic, nearest
 from attacks.boundary import Boundary
 from attacks.hopskipjump import HopSkipJump
-from robustbench_local.attack import State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 L2, LINF = ThreatModel.parse("l2:0.2"), ThreatModel.parse("linf:0.1")
 CLOSE = 1.1  # how far beyond the exact distance an attack may end, as a median

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_local.defense import Defended, Deployed, Preprocess, call, is_stochastic
-from robustbench_local.draws import Draws
+from robustbench_local.core.defense import Defended, Deployed, Preprocess, call, is_stochastic
+from robustbench_local.core.draws import Draws
 
 
 class Quantise(Preprocess):

@@ -23,8 +23,8 @@ from defenses.median import Median, median_of_sorted_columns, sorting
 from defenses.non_local_means import NonLocalMeans
 from defenses.total_variation import TotalVariation
 from defenses.wavelet import Wavelet
-from robustbench_local.errors import ConfigError
-from robustbench_local.plugins import find_defense
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.errors import ConfigError
 
 DENOISERS: list[Wrapper] = [
     Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3),

@@ -17,16 +17,17 @@ import robustbench_local as rbl
 from defenses._detector import Detector, scores
 from defenses.density_detector import Dense, Distant, likeliest_bandwidth
 from defenses.squeeze_detector import log_odds
-from robustbench_local.data import open_data
-from robustbench_local.defense import Defense, rejection
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.judge import Verdict
-from robustbench_local.metrics import summarise
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import Defense, rejection
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import NoTraining, Schedule
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import open_data
 from robustbench_local.metrics.detection import suspicion
-from robustbench_local.plugins import find_defense
-from robustbench_local.progress import Report
-from robustbench_local.train import Blank, Schedule, Trainer
+from robustbench_local.metrics.summary import summarise
+from robustbench_local.training.trainer import TrainingLoop
 
 QUICK: dict[str, dict[str, Any]] = {
     "squeeze_detector": {},
@@ -36,9 +37,9 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-def trainer(n: int = 1000) -> Trainer:
+def trainer(n: int = 1000) -> TrainingLoop:
     images = open_data("mnist", split="train", source="bundled", n=n)
-    return Trainer(images, Schedule(validation=10, batch=10), report=Report())
+    return TrainingLoop(images, Schedule(validation=10, batch=10), report=Report())
 
 
 def detection(verdict: Verdict) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def test_the_network_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_checkpoint_holds_all_that_was_learnt(name: str) -> None:
-    again = defense(name).build(rbl.load_model("zoo:mnist/none"), Blank(), draws())
+    again = defense(name).build(rbl.load_model("zoo:mnist/none"), NoTraining(), draws())
     x = digits(4)[0]
     with torch.no_grad():
         assert not torch.equal(again(x), made(name)(x))

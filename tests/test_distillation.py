@@ -7,18 +7,19 @@ from torch.nn import functional as F
 
 from defenses.distillation import Distillation, Student, Tempered
 from defenses.none import Undefended
-from robustbench_local import losses
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.models import build_model
-from robustbench_local.progress import Report
-from robustbench_local.train import Schedule, Trainer
+from robustbench_local.core import losses
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import Schedule
+from robustbench_local.models.load import build_model
+from robustbench_local.training.trainer import TrainingLoop
 
 PLAN = Schedule(epochs=8, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 
 
 def built(temperature, images, plan=PLAN, **more):
-    trainer = Trainer(images, plan, report=more.pop("report", Report()), **more)
+    trainer = TrainingLoop(images, plan, report=more.pop("report", Report()), **more)
     net = build_model("fast_cnn", seed=0)
     return Distillation(temperature).build(net, trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 WORD = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
@@ -160,9 +160,9 @@ def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
     for begin in kinds.values():
         whole, parts = begin(), begin()
         for ask in ("normal", "uniform", "normal"):
-            monkeypatch.setattr("robustbench_local.draws._BLOCK", 2**18)
+            monkeypatch.setattr("robustbench_local.core.draws._BLOCK", 2**18)
             expected = getattr(whole, ask)(2, 13), whole.integers(7, 9)
-            monkeypatch.setattr("robustbench_local.draws._BLOCK", block)
+            monkeypatch.setattr("robustbench_local.core.draws._BLOCK", block)
             found = getattr(parts, ask)(2, 13), parts.integers(7, 9)
             assert all(map(torch.equal, found, expected))
             assert [each.dtype for each in found] == [each.dtype for each in expected]

@@ -15,16 +15,17 @@ from attacks import _estimated
 from attacks._estimated import slope
 from attacks.nes import NES
 from attacks.spsa import SPSA
-from robustbench_local import losses
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 LINF, L2 = ThreatModel.parse("linf:0.1"), ThreatModel.parse("l2:0.2")
 CASES: list[tuple[Attack, ThreatModel]] = [

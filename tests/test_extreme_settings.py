@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_small_images import AnySize
 
-from robustbench_local.corruption import Corruption
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import RobustBenchError
-from robustbench_local.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
-from robustbench_local.train import Blank
+from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import RobustBenchError
+from robustbench_local.core.training import NoTraining
 
 EXTREMES = (-1.0, 0.0, 1e-30, 1e300, math.inf, math.nan)
 
@@ -32,7 +32,7 @@ def test_a_defense_refuses_what_would_leave_no_numbers(name: str) -> None:
         for value in EXTREMES:
             try:
                 defense = find_defense(name, {setting: value})
-                model = defense.build(AnySize(3), Blank(), Draws(0, torch.arange(1))).eval()
+                model = defense.build(AnySize(3), NoTraining(), Draws(0, torch.arange(1))).eval()
             except RobustBenchError:
                 continue
             logits = call(model, x, Draws(0, torch.arange(2)))

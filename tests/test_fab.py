@@ -15,15 +15,16 @@ from test_invariances import COUNT, Jittered, chosen, images, network
 from torch import Tensor, nn
 
 from attacks.fab import FAB, onto_boundary
-from robustbench_local.attack import Attack, State
-from robustbench_local.data import load_data
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.suite import Suite
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 NORMS = (Norm.LINF, Norm.L2, Norm.L1)
 

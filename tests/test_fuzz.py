@@ -32,15 +32,17 @@ from torch import Tensor, nn
 
 import robustbench_local as rbl
 from defenses.randomized_smoothing import certify
-from robustbench_local.cells import Cell, read_config, resolve
-from robustbench_local.data import open_data
-from robustbench_local.errors import RobustBenchError, StoreError
-from robustbench_local.models import build_model, load, restore
-from robustbench_local.packed import NAME
-from robustbench_local.packing import pack
-from robustbench_local.store import Store, row_key
-from robustbench_local.threat import parse_number
-from robustbench_local.workshop import Workshop
+from robustbench_local.core.errors import RobustBenchError, StoreError
+from robustbench_local.core.threat import parse_number
+from robustbench_local.data.load import open_data
+from robustbench_local.grids.plan import Cell, read_config, resolve
+from robustbench_local.models.load import build_model
+from robustbench_local.storage.archive import NAME
+from robustbench_local.storage.checkpoints import load, restore
+from robustbench_local.storage.packing import pack
+from robustbench_local.storage.row import row_key
+from robustbench_local.storage.store import Store
+from robustbench_local.training.builder import Workshop
 
 TIMES = int(os.environ.get("ROBUSTBENCH_LOCAL_FUZZ", "1"))
 SECONDS, MEBIBYTES = 10.0, 1024  # of the processor, for one case; of memory, for all of one test

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 import robustbench_local as rbl
-from robustbench_local.cli import main
-from robustbench_local.errors import DataError, ModelError, StoreError
-from robustbench_local.report.gallery import _chosen, write_gallery
-from robustbench_local.report.rebuild import entry, images_of, model_of
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import DataError, ModelError, StoreError
+from robustbench_local.gallery.gallery import _chosen, write_gallery
+from robustbench_local.gallery.rebuild import entry, images_of, model_of
 from robustbench_local.report.results import Results
-from robustbench_local.workshop import Workshop
+from robustbench_local.training.builder import Workshop
 
 pytest.importorskip("captum")
 

@@ -12,14 +12,14 @@ import torch
 from rows import a_row
 
 import robustbench_local as rbl
-from robustbench_local import plugins
-from robustbench_local.audit import beside
-from robustbench_local.cli import main
-from robustbench_local.errors import ConfigError, DataError
-from robustbench_local.report.gallery import write_gallery
-from robustbench_local.report.rebuild import foreign, images_of, model_of
+from robustbench_local.audit import escalation as beside
+from robustbench_local.cli.main import main
+from robustbench_local.config import plugins
+from robustbench_local.core.errors import ConfigError, DataError
+from robustbench_local.gallery.gallery import write_gallery
+from robustbench_local.gallery.rebuild import foreign, images_of, model_of
 from robustbench_local.report.results import Results
-from robustbench_local.workshop import Workshop
+from robustbench_local.training.builder import Workshop
 
 
 @pytest.fixture(autouse=True)

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from robustbench_local.cells import read_config, resolve
-from robustbench_local.conf import reading
-from robustbench_local.devices import pick_device
-from robustbench_local.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
-from robustbench_local.grid import Grid, run_grid
-from robustbench_local.making import make
-from robustbench_local.models import checkpoints, zoo
-from robustbench_local.paths import CACHE_VARIABLE
-from robustbench_local.progress import Report
-from robustbench_local.record import sealed
-from robustbench_local.workshop import Workshop, parse_recipe
+from robustbench_local.config import reading
+from robustbench_local.core.device import pick_device
+from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
+from robustbench_local.core.progress import Report
+from robustbench_local.grids.grid import Grid, run_grid
+from robustbench_local.grids.plan import read_config, resolve
+from robustbench_local.models import zoo
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.row import sealed
+from robustbench_local.training.builder import Workshop, parse_recipe
+from robustbench_local.training.zoo_builder import make
 
 MODELS = """
 import os
@@ -366,7 +367,7 @@ def test_packaged_recipes_are_sound(name: str) -> None:
 
 
 def config_model(name: str, **more: Any) -> Any:
-    from robustbench_local.conf.schema import ModelConfig
+    from robustbench_local.config.schema import ModelConfig
 
     return ModelConfig(name, **more)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rows import a_row, stored
 
-from robustbench_local.cli import main
-from robustbench_local.errors import DataError
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import DataError
 from robustbench_local.report.metrics import write_metrics
-from robustbench_local.store import Row
+from robustbench_local.storage.row import Row
 
 
 def made(n: int, classes: tuple[str, str], **about: Any) -> tuple[Row, np.ndarray]:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import weights_digest
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.snapshot import Snapshot
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.snapshot import Snapshot
+from robustbench_local.storage.checkpoints import weights_digest
 
 COUNT = 12
 X = Draws(5, torch.arange(COUNT)).uniform(1, 8, 8)

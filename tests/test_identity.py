@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from rows import OTHER, a_row
 
-from robustbench_local import identity
 from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.labels import attack_labels
 from robustbench_local.report.results import newest
 from robustbench_local.report.table import Table, robust_tables
-from robustbench_local.store import Row, row_key
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row, row_key
 
 BITS = [1, 0, 1, 1]
 

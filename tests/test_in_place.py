@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from attacks.square import Square
-from robustbench_local.attack import Attack
-from robustbench_local.audit import Status, setup
+from robustbench_local.audit import setup
+from robustbench_local.audit.check import Status
 from robustbench_local.audit.subject import Subject
-from robustbench_local.data import open_data
-from robustbench_local.defense import Defended, Deployed, Preprocess, Rejection, call, through
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Verdict
-from robustbench_local.models import load_model, normalised
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import Defended, Deployed, Preprocess, Rejection, call, through
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.architectures import normalised
+from robustbench_local.models.load import load_model
 
 Write = Callable[[Tensor], Tensor]
 

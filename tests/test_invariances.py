@@ -17,16 +17,17 @@ from attacks.fgsm import FGSM
 from attacks.noise import Noise
 from attacks.pgd import PGD
 from attacks.sparse_l1 import SparseL1
-from robustbench_local import losses
-from robustbench_local.attack import Attack, IterativeAttack, State
-from robustbench_local.defense import Defended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError
-from robustbench_local.evaluate import Tensors
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.progress import Report
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack, IterativeAttack, State
+from robustbench_local.core.defense import Defended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.progress import Report
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
 
 LINF, L2 = ThreatModel.parse("linf:0.03"), ThreatModel.parse("l2:0.2")
 COUNT = 30
@@ -323,7 +324,7 @@ def test_fast_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     data, attack = images(net), PGD(steps=10)
     full = Judge()(net, data, attack, LINF)
-    monkeypatch.setattr("robustbench_local.search.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("robustbench_local.evaluation.search.has_bfloat16", lambda device: True)
     fast = Judge(precision="fast")(net, data, attack, LINF)
     with torch.no_grad():
         wrong = net(fast.x_adv).argmax(1) != data.labels

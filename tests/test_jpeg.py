@@ -9,11 +9,11 @@ from wrapping import deployed, digits, draws, gradient, keeps_the_rules, photos,
 
 from defenses.jpeg import JPEG
 from defenses.multi_jpeg import MultiJPEG
-from robustbench_local import jpeg
-from robustbench_local.defense import call, is_stochastic
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.plugins import find_defense
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.ops import jpeg
 
 MEAN, LARGEST = 0.4, 80  # grey levels; the largest where one coefficient is rounded the other way
 QUALITIES = (1, 10, 30, 50, 75, 90, 95, 100)

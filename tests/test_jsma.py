@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from attacks.jsma import JSMA, best_pair
-from robustbench_local.data import load_data
-from robustbench_local.evaluate import evaluate
-from robustbench_local.losses import Loss
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
 
 
 def every_pair(rise: Tensor, fall: Tensor, free: Tensor) -> tuple[float, tuple[int, int]]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from attacks.corruptions.lighting import Brightness
 from attacks.fgsm import FGSM
-from robustbench_local.attack import Attack
-from robustbench_local.data import open_data
-from robustbench_local.defense import Defended
-from robustbench_local.draws import Draws
-from robustbench_local.judge import DRAWS, Judge, Verdict
-from robustbench_local.known import Known
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import Defended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.judge import DRAWS, Judge
 
 COUNT = 40
 IMAGES = open_data("mnist", n=COUNT, source="bundled", sample="stratified")

@@ -10,14 +10,14 @@ from test_invariances import images, network
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local import losses
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import Tensors
-from robustbench_local.judge import Judge
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
 
 DISTANCE = 0.188
 SCALES = (1e-6, 1e-3, 1e6)

@@ -7,9 +7,10 @@ import torch
 from test_invariances import images, network
 
 from attacks.square import Square
-from robustbench_local.draws import Draws
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.judge import Judge
 
 
 def verdict(threat: str, lookahead: int, budget: int | None = None) -> Verdict:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from robustbench_local import losses
-from robustbench_local.errors import ConfigError
+from robustbench_local.core import losses
+from robustbench_local.core.errors import ConfigError
 
 Z = torch.tensor([[3.0, 1.0, 0.0, -2.0], [1.0, 4.0, 2.0, 3.5]], dtype=torch.float64)
 Y = torch.tensor([0, 2])  # the first is right by 2, the second wrong by 2

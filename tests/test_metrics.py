@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_local.judge import Verdict
-from robustbench_local.metrics import per_class, summarise, wilson
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.metrics.rates import wilson
+from robustbench_local.metrics.summary import per_class, summarise
 
 
 def test_per_class_leaves_out_classes_without_images() -> None:

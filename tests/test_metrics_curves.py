@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from attacks.ddn import DDN
-from robustbench_local.defense import Defended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, DataError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Verdict
+from robustbench_local.core.defense import Defended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, DataError
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.metrics.curves import nearest, nested, quantiles, standing_at
 from robustbench_local.metrics.groups import by_class, by_group, largest_gap, rates_of
 from robustbench_local.metrics.rates import Rate, sidak, wilson
-from robustbench_local.metrics.results import summarise
 from robustbench_local.metrics.spread import folds, over_folds, spread
+from robustbench_local.metrics.summary import summarise
 
 N = 40
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom, binomtest, permutation_test
 
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
 from robustbench_local.metrics import paired, rates
 from robustbench_local.metrics.paired import compare, holm, mcnemar, newcombe, ranks, sign_flip
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom, binomtest, bootstrap
 
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
 from robustbench_local.metrics import rates
 from robustbench_local.metrics.rates import cluster_bootstrap, method, rate, sidak, simultaneous, wilson
 from robustbench_local.report.text import percent

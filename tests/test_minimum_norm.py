@@ -17,15 +17,15 @@ from attacks.ead import EAD
 from attacks.fab import FAB
 from attacks.fmn import FMN, _project
 from attacks.jsma import JSMA
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 HUGE = {Norm.LINF: 0.49, Norm.L2: 100.0, Norm.L1: 10_000.0, Norm.L0: 784.0}
 SHORT: list[tuple[Attack, Norm]] = [

@@ -12,21 +12,14 @@ import torch
 from torch import nn
 
 from robustbench_local import models
-from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import (
-    ARCHITECTURES,
-    build_model,
-    load,
-    load_model,
-    restore,
-    save,
-    weights_digest,
-    zoo,
-    zoo_entry,
-    zoo_names,
-)
+from robustbench_local.core.errors import ModelError
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models import zoo
+from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.models.defense_gan import Dropout
+from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.zoo import zoo_entry, zoo_names
+from robustbench_local.storage.checkpoints import load, restore, save, weights_digest
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 SHAPES = dict.fromkeys(("lenet5", "preact_small", "preact_resnet18", "wide_resnet28_10"), (3, 32, 32))

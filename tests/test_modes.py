@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_local.modes import as_deployed, full_float32
+from robustbench_local.core.model_state import as_deployed, full_float32
 
 
 def mixed_model():

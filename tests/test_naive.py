@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local import search
-from robustbench_local.defense import Deployed, Preprocess, undefended
-from robustbench_local.draws import Draws
-from robustbench_local.judge import Verdict
-from robustbench_local.plugins import find_defense
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import Deployed, Preprocess, undefended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation import search
 from robustbench_local.report.render import markdown
 from robustbench_local.report.table import robust_tables, standing_in
-from robustbench_local.store import Store
+from robustbench_local.storage.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ import robustbench_local as rbl
 from attacks.best import Best
 from attacks.pgd import PGD
 from attacks.square import Square
-from robustbench_local.attack import Attack
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import Access
-from robustbench_local.plugins import find_attack
-from robustbench_local.suite import Suite
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.judge import Judge
 
 LINF = "linf:0.3"
 Map = Callable[[Tensor], Tensor]

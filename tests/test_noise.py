@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.noise import check_noise, noisy
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.ops.noise import check_noise, noisy
 
 KINDS = ("gaussian", "uniform", "laplace", "salt_pepper", "speckle")
 SIZE = 0.2

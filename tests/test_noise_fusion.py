@@ -8,15 +8,16 @@ from test_training import TINY, digits, fit
 from torch import nn
 
 from defenses.noise_fusion import InputNoise, NoiseFusion
-from robustbench_local.conf.schema import ModelConfig
-from robustbench_local.defense import Deployed, call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import build_model
-from robustbench_local.progress import Report
-from robustbench_local.train import Schedule, Trainer
-from robustbench_local.workshop import Workshop
+from robustbench_local.config.schema import ModelConfig
+from robustbench_local.core.defense import Deployed, call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import Schedule
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import build_model
+from robustbench_local.training.builder import Workshop
+from robustbench_local.training.trainer import TrainingLoop
 
 PLAN = Schedule(epochs=4, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 
@@ -67,7 +68,7 @@ def test_gradients_pass_and_agree_with_finite_differences():
 def test_each_side_can_be_switched(run_time, training):
     defense = NoiseFusion(amplitude=0.3, run_time=run_time, training=training)
     assert defense.trains is training
-    trainer = Trainer(digits(200), TINY, report=Report())
+    trainer = TrainingLoop(digits(200), TINY, report=Report())
     base = build_model("fast_cnn")
     before = [parameter.clone() for parameter in base.parameters()]
     model = defense.build(base, trainer, Draws(0, torch.zeros(1, dtype=torch.int64)))

@@ -23,16 +23,16 @@ from score_based import (
 from torch import Tensor, nn
 
 from attacks.one_pixel import Evolution, OnePixel, _latin_hypercube, _three_others, log_odds, painted
-from robustbench_local.attack import State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 PRESETS = ["su2019", "best1bin"]
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local import evaluate, load_data, load_model, losses
-from robustbench_local.attack import Attack
+from robustbench_local import load_data, load_model
 from robustbench_local.audit.subject import Subject
-from robustbench_local.defense import Defended
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import named_by_content
-from robustbench_local.judge import Verdict
-from robustbench_local.oracle import Oracle
-from robustbench_local.store import fingerprint
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import Defended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.evaluation import evaluate
+from robustbench_local.evaluation.evaluate import named_by_content
 
 COUNT = 24
 BACK, SHUFFLED = torch.arange(COUNT - 1, -1, -1), torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))

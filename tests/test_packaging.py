@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("robustbench_local", "attacks", "defenses")
-DATA = ("conf/**/*.yaml", "zoo/**/*.safetensors", "data/bundled/*", "report/templates/*")
+DATA = ("config/**/*.yaml", "models/checkpoints/**/*.safetensors", "data/bundled/*", "report/templates/*")
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 from rows import a_row
 
-from robustbench_local import packed, packing
-from robustbench_local.cli import main
-from robustbench_local.errors import StoreError
-from robustbench_local.packed import NAME, Packed
-from robustbench_local.packing import pack
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import StoreError
 from robustbench_local.report.results import with_rows
-from robustbench_local.store import Array, Row, Store
+from robustbench_local.storage import archive as packed
+from robustbench_local.storage import packing
+from robustbench_local.storage.archive import NAME, Packed
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.packing import pack
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 N = 500
 BITS = {seed: np.random.default_rng(seed).random(N) < 0.5 for seed in range(10)}

@@ -16,7 +16,7 @@ from rows import a_row, stored
 from robustbench_local.report.page import page
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
-from robustbench_local.store import Store
+from robustbench_local.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

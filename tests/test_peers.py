@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.data import load_data
-from robustbench_local.errors import DataError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Verdict
-from robustbench_local.models import build_model, load_model, zoo_names
+from robustbench_local.core.errors import DataError
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.zoo import zoo_names
 
 STEPS = 40
 ALLOWED = 0.005  # how many more than a peer we may leave standing

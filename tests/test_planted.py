@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from attacks.noise import Noise
 from attacks.pgd import PGD
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import evaluate
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
 
 SHAPE, IMAGES, INNER = (1, 8, 8), 20, 200
 

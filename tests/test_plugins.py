@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pytest
 
-from robustbench_local.errors import ConfigError, PluginError, ThreatError
-from robustbench_local.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
-from robustbench_local.settings import construct
+from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
+from robustbench_local.config.settings import construct
+from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
 
 STRANGER = """
 from dataclasses import dataclass

@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local import plugins
-from robustbench_local.attack import Attack
-from robustbench_local.data import open_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError, DataError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.grid import run_grid
-from robustbench_local.judge import Judge
-from robustbench_local.losses import ce
-from robustbench_local.metrics import summarise
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.store import Store, fingerprint
-from robustbench_local.threat import ThreatModel
+from robustbench_local.config import plugins
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError, DataError
+from robustbench_local.core.losses import ce
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.metrics.summary import summarise
+from robustbench_local.storage.store import Store
 
 LINF = ThreatModel.parse("linf:0.1")
 COUNT = 20

@@ -19,9 +19,9 @@ from attacks.corruptions.weather import _relief, chamfer
 from benchmarks._kept import kept
 from benchmarks._published import CODEC, EXACT, RENDERINGS, published, relief
 from benchmarks.corruptions import away
-from robustbench_local.corruption import Corruption
-from robustbench_local.draws import Draws
-from robustbench_local.plugins import find_attack
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
 
 Levels = npt.NDArray[np.uint8]
 N = 40

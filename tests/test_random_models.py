@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from attacks.pgd import PGD
-from robustbench_local import losses
-from robustbench_local.attack import IterativeAttack, State
-from robustbench_local.defense import Defended, call
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.defense import Defended, call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
 
 COUNT, STEPS, SLIP = 200, 40, 0.02
 

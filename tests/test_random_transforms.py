@@ -11,10 +11,10 @@ from attacks.pgd import PGD
 from defenses._wrapper import Wrapper
 from defenses.crop_rescale import CropRescale
 from defenses.resize_pad import ResizePad
-from robustbench_local.defense import call, is_stochastic
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.plugins import find_defense
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.evaluation.evaluate import evaluate
 
 RANDOM: list[Wrapper] = [ResizePad(), ResizePad(0.5, 1.0), CropRescale(), CropRescale(0.5)]
 

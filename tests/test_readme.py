@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robustbench_local.cli import main
+from robustbench_local.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.attack import Attack
-from robustbench_local.defense import Defended, Deployed, Preprocess
-from robustbench_local.draws import Draws
-from robustbench_local.evaluate import evaluate
-from robustbench_local.grid import run_grid
-from robustbench_local.judge import Judge
-from robustbench_local.known import Known
-from robustbench_local.oracle import Access
-from robustbench_local.plugins import find_attack
-from robustbench_local.store import Row
-from robustbench_local.threat import ThreatModel
-from robustbench_local.verdict import Verdict
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import Defended, Deployed, Preprocess
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.storage.row import Row
 
 N = 12
 X = Draws(11, torch.arange(N)).uniform(1, 8, 8)
@@ -164,7 +164,7 @@ def test_a_grids_rows_tell_all_that_its_model_received(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("robustbench_local.report.write.write_report", lambda *_: None)
-    monkeypatch.setattr("robustbench_local.grid.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
+    monkeypatch.setattr("robustbench_local.grids.grid.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
     grid: dict[str, Any] = {"data": "mnist", "n": 12, "models": ["receivers:Counted"], "defenses": ["none"]}
     grid |= {"threats": ["linf:0.1"], "attacks": ["fgsm", "noise", {"square": {"steps": 20}}], "budget": budget}
     rows: list[Row] = run_grid("quickstart", source="bundled", device="cpu", **grid)

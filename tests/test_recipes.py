@@ -23,16 +23,19 @@ from defenses.noise_layers import NoiseLayers, Noisy, NoisyNet
 from defenses.none import Undefended
 from defenses.randomized_smoothing import RandomizedSmoothing
 from defenses.trades import Trades
-from robustbench_local.conf import reading
-from robustbench_local.data import open_data
-from robustbench_local.defense import call, is_stochastic
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.models import build_model, checkpoints, load_model, rebuild, zoo
-from robustbench_local.plugins import find_defense
-from robustbench_local.progress import Report
-from robustbench_local.train import Schedule, Trainer
-from robustbench_local.workshop import TrainingRecipe, describe, metadata, parse_recipe
+from robustbench_local.config import reading
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import Schedule
+from robustbench_local.data.load import open_data
+from robustbench_local.models import zoo
+from robustbench_local.models.load import build_model, load_model, rebuild
+from robustbench_local.storage import checkpoints
+from robustbench_local.training.builder import TrainingRecipe, describe, metadata, parse_recipe
+from robustbench_local.training.trainer import TrainingLoop
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
 ONCE = dataclasses.replace(TINY, epochs=1, validation=40, watched=10)
@@ -40,7 +43,7 @@ NUMBER = Draws(0, torch.zeros(1, dtype=torch.int64))
 
 
 def built(defense, plan=ONCE, n=200, architecture="fast_cnn"):
-    trainer = Trainer(digits(n), plan, report=Report())
+    trainer = TrainingLoop(digits(n), plan, report=Report())
     return defense.build(build_model(architecture, seed=0), trainer, NUMBER.stream("train")), trainer
 
 
@@ -270,7 +273,7 @@ def test_training_with_noise_in_layers_gives_accuracy_under_it():
             base, _ = fit(recipe, PLAN, images=digits(1000), net=base)
             model = NoisyNet(base, 1.0, 0.8, learnt=False, passes=1).eval()
         else:
-            model = recipe.build(base, Trainer(digits(1000), PLAN, report=Report()), NUMBER)
+            model = recipe.build(base, TrainingLoop(digits(1000), PLAN, report=Report()), NUMBER)
         with torch.no_grad():
             found[name] = (model(test[:], Draws(3, test.ids)).argmax(1) == test.labels).double().mean().item()
     assert found["layers"] > found["none"] + 0.05 and found["layers"] > 0.4

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 import robustbench_local as rbl
 from defenses.jpeg import JPEG
 from defenses.multi_jpeg import MultiJPEG
-from robustbench_local import oracle as oracles
-from robustbench_local import search
-from robustbench_local.attack import Attack
-from robustbench_local.corruption import Corruption
-from robustbench_local.defense import Defended, Deployed, Rejection, rejection, undefended
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.judge import Verdict
-from robustbench_local.metrics import summarise
+from robustbench_local.core import oracle as oracles
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.defense import Defended, Deployed, Rejection, rejection, undefended
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation import search
+from robustbench_local.evaluation.preflight import Stranger
 from robustbench_local.metrics.detection import roc_auc
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.preflight import Stranger
-from robustbench_local.threat import ThreatModel
+from robustbench_local.metrics.summary import summarise
 
 CORNER = 0.2  # a - b / 2 above this is rejected
 EPS = 0.12

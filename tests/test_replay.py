@@ -12,14 +12,15 @@ from rows import a_row, stored
 from torch import Tensor, nn
 
 from attacks.replay import Kept, Replay
-from robustbench_local.data import open_data
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.grid import run_grid
-from robustbench_local.judge import Judge
-from robustbench_local.oracle import Access
-from robustbench_local.store import Store, fingerprint
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.grids.grid import run_grid
+from robustbench_local.storage.store import Store
 
 LINF = ThreatModel.parse("linf:0.2")
 

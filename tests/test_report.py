@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 from rows import a_row, stored
 
-from robustbench_local.cli import main
-from robustbench_local.errors import StoreError
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import StoreError
+from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.drawing import wrapped
@@ -27,8 +28,7 @@ from robustbench_local.report.plots_search import falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 from robustbench_local.report.write import write_report
-from robustbench_local.shown import shown, visible
-from robustbench_local.store import Row
+from robustbench_local.storage.row import Row
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = '<script>alert(1)</script> a|b\n"c" \'\u202ed\u2066 $x_1^2$ %& \\input{/etc/passwd} [l](javascript:x) *e*'

@@ -24,12 +24,14 @@ from experiments.reproduce.overview import overview
 from experiments.reproduce.page import page, show
 from experiments.reproduce.published import Figure, find, reproductions
 from experiments.reproduce.runner import NotHereError, opened, reproduce, write_figures
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.grid import Grid
-from robustbench_local.models import build_model, checkpoints, zoo
-from robustbench_local.paths import CACHE_VARIABLE
-from robustbench_local.progress import Report
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.grids.grid import Grid
+from robustbench_local.models import zoo
+from robustbench_local.models.load import build_model
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 
 
 def row(n: int, clean: float, robust: float, **definition: object) -> dict[str, object]:

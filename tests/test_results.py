@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_local.cells import read_config
-from robustbench_local.packed import AUDITS, NAME, ROWS
-from robustbench_local.packing import pack
+from robustbench_local.grids.plan import read_config
 from robustbench_local.report.corruption_text import corruption_files
 from robustbench_local.report.render import markdown
 from robustbench_local.report.results import Results
-from robustbench_local.store import Store
+from robustbench_local.storage.archive import AUDITS, NAME, ROWS
+from robustbench_local.storage.packing import pack
+from robustbench_local.storage.store import Store
 
 RESULTS = Path(__file__).parents[1] / "results"
 PUBLISHED = sorted(path.parent for path in RESULTS.glob(f"*/{NAME}"))

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustbench_local.rounding import to_8bit
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.eight_bit import to_8bit
 
 THREATS = ["linf:8/255", "linf:0.3", "linf:0.01", "linf:1e-4", "l2:0.5", "l2:0.01", "l1:12", "l1:0.3", "l0:3", "none"]
 

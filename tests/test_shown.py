@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.text import Text
 from rows import a_row, stored
 
-from robustbench_local import cli, listings
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.core import Finding, Status
-from robustbench_local.cli import main, show_preview
-from robustbench_local.listings import Item
-from robustbench_local.progress import Terminal
-from robustbench_local.shown import Target, shown
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.cli import listings
+from robustbench_local.cli import main as cli
+from robustbench_local.cli.listings import Item
+from robustbench_local.cli.main import main, show_preview
+from robustbench_local.core.escaping import Target, shown
+from robustbench_local.core.progress import Terminal
 
 HOSTILE = (
     '=cmd|A0!\x1b[31m\x1b]8;;http://evil\x07[red]x[/y]\u202e\u200b\x00\x9b|`*_a_*~~b~~'

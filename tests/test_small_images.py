@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from defenses.bilateral import Bilateral
 from defenses.median import Median
 from defenses.non_local_means import NonLocalMeans
-from robustbench_local.corruption import SEVERITIES, Corruption
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, PluginError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
-from robustbench_local.train import Blank
+from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
+from robustbench_local.core.corruption import SEVERITIES, Corruption
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, PluginError
+from robustbench_local.core.training import NoTraining
+from robustbench_local.evaluation.evaluate import evaluate
 
 SMALL = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 6)]
 SIZES = [*SMALL, (1, 2), (3, 3), (65, 3), (28, 29)]
@@ -108,7 +108,7 @@ def test_a_defense_answers_for_images_of_any_size_and_has_gradients_there(name: 
     for channels, size in [(1, SMALL[0]), *((3 - 2 * (i % 2), size) for i, size in enumerate(SMALL))]:
         x = images(channels, size).requires_grad_()
         try:
-            model = find_defense(name).build(AnySize(channels), Blank(), Draws(0, torch.arange(1))).eval()
+            model = find_defense(name).build(AnySize(channels), NoTraining(), Draws(0, torch.arange(1))).eval()
             logits = call(model, x, Draws(0, torch.arange(3)))
         except ConfigError as error:
             assert "pixels" in str(error)
@@ -132,6 +132,6 @@ def test_windows_larger_than_the_image_see_it_mirrored_again_and_again(size: tup
 
 
 def test_a_denoiser_gives_an_image_of_the_size_it_was_given() -> None:
-    front = find_defense("autoencoder").build(AnySize(1), Blank(), Draws(0, torch.arange(1))).steps[0]
+    front = find_defense("autoencoder").build(AnySize(1), NoTraining(), Draws(0, torch.arange(1))).steps[0]
     for size in [*SIZES, (28, 28)]:
         assert front(images(1, size)).shape[2:] == size

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from wrapping import deployed
 
 from defenses.bit_depth import BitDepth
-from robustbench_local.evaluate import evaluate
-from robustbench_local.smooth import smooth_round
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.ops.soft_rounding import smooth_round
 
 
 @pytest.mark.parametrize("blur", [0.2, 0.25, 0.4])

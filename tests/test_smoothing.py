@@ -11,12 +11,12 @@ from torch import nn
 from defenses._passes import log_probabilities, mean_probability
 from defenses.none import Undefended
 from defenses.randomized_smoothing import RandomizedSmoothing, Smoothed, certified_accuracy, certify
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import build_model
-from robustbench_local.noise import gaussian
-from robustbench_local.train import Schedule
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.training import Schedule
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import build_model
+from robustbench_local.ops.noise import gaussian
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 SIGMA = 0.5

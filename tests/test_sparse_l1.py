@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from attacks.sparse_l1 import SparseL1
-from robustbench_local.attack import State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ThreatError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
 
 
 def slope(weight: Tensor) -> nn.Module:

@@ -16,13 +16,13 @@ from score_based import (
 from torch import Tensor
 
 from attacks.sparse_rs import SparseRS
-from robustbench_local.attack import State
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ThreatError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from test_closed_forms import distances, linear, two_classes
 from torch import Tensor, nn
 
 from attacks.square import Square, peaks
-from robustbench_local import losses
-from robustbench_local.attack import State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core import losses
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
 
 THREATS = [ThreatModel.parse(text) for text in ("linf:0.1", "l2:0.5", "l1:2")]
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustbench_local.audit.beside import Audit, Retry, audits
-from robustbench_local.cli import main
-from robustbench_local.errors import ConfigError, DataError, StoreError
-from robustbench_local.grid import run_grid
+from robustbench_local.audit.escalation import Audit, Retry, audits
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import ConfigError, DataError, StoreError
+from robustbench_local.grids.grid import run_grid
 from robustbench_local.metrics.paired import compare
 from robustbench_local.report import sheets
 from robustbench_local.report.curve import at
@@ -22,7 +22,8 @@ from robustbench_local.report.metrics import write_metrics
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.statistics import Statistics
 from robustbench_local.report.table import done
-from robustbench_local.store import Row, Store
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 MODELS = '''
 import torch

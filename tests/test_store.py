@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from rows import a_row
 
-from robustbench_local.errors import StoreError
-from robustbench_local.record import sealed, written
-from robustbench_local.store import SCHEMA, Row, Store, row_key
+from robustbench_local.core.errors import StoreError
+from robustbench_local.storage.row import SCHEMA, Row, row_key, sealed, written
+from robustbench_local.storage.store import Store
 
 OK = a_row([True, False, True], ids="0:3")[0]
 ERROR = a_row(None, ids="0:3")[0]

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local.attack import Attack
-from robustbench_local.cli import main
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ModelError, PluginError, RobustBenchError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.paths import CACHE_VARIABLE
-from robustbench_local.strangers import contained, guarded
-from robustbench_local.threat import ThreatModel
+from robustbench_local.cli.main import main
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.containment import contained, guarded
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ModelError, PluginError, RobustBenchError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 
 ENDS = ("sys.exit(0)", "sys.exit('enough')", "os._exit(0)", "raise KeyboardInterrupt", "raise BaseException('odd')")
 CODE = """
@@ -141,7 +141,7 @@ def test_what_ends_before_anything_runs_is_a_mistake(
 
 def test_a_script_that_runs_then_publishes_does_not_publish(folder: Path) -> None:
     """In a process of its own, where os._exit(0) would be the end with exit code 0."""
-    start = "import sys; from robustbench_local.cli import main; sys.exit(main())"
+    start = "import sys; from robustbench_local.cli.main import main; sys.exit(main())"
     command = f"{sys.executable} -c '{start}' {' '.join(RUN)} attacks=[fgsm,leaves] && echo published"
     environment = {**os.environ, "ENDS": "os._exit(0)", "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=120)

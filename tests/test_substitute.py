@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
 from attacks.substitute import Substitute, Trained, rising
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError, ThreatError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.losses import ce
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError, ThreatError
+from robustbench_local.core.losses import ce
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 SHAPE = (1, 4, 4)
 LINF = ThreatModel.parse("linf:0.1")

@@ -14,14 +14,14 @@ from torch import Tensor
 from attacks.fgsm import FGSM
 from attacks.substitute import Substitute
 from attacks.universal import Universal
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError
-from robustbench_local.judge import Judge
-from robustbench_local.losses import ce
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.suite import Suite
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError
+from robustbench_local.core.losses import ce
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.judge import Judge
 
 SUBSTITUTE = Substitute(seeds=12, rounds=3, epochs=4, batch=8)
 UNIVERSAL = Universal(images=20, epochs=3, batch=10)

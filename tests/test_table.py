@@ -10,16 +10,17 @@ import pytest
 from rich.console import Console
 from rows import a_row, stored
 
-from robustbench_local.audit.beside import Audit
-from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.escalation import Audit
 from robustbench_local.audit.evidence import RowFinding
-from robustbench_local.metrics import wilson
+from robustbench_local.metrics.rates import wilson
 from robustbench_local.report import render
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Rate, Table, robust_tables
 from robustbench_local.report.words import answer
 from robustbench_local.report.write import print_tables, write_report
-from robustbench_local.store import Row, Store
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 
 def tables(*made: tuple[Row, np.ndarray]) -> list[Table]:

@@ -11,15 +11,17 @@ from wrapping import digits, photos
 
 from defenses.none import Undefended
 from defenses.thermometer import Thermometer, widened
-from robustbench_local.data import load_data, open_data
-from robustbench_local.defense import Deployed
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.evaluate import evaluate
-from robustbench_local.models import build_model, rebuild, weights_digest
-from robustbench_local.plugins import find_defense
-from robustbench_local.progress import Report
-from robustbench_local.train import Blank, Schedule, Trainer
+from robustbench_local.config.plugins import find_defense
+from robustbench_local.core.defense import Deployed
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import NoTraining, Schedule
+from robustbench_local.data.load import load_data, open_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import build_model, rebuild
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.training.trainer import TrainingLoop
 
 PLAN = Schedule(epochs=4, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
 
@@ -83,9 +85,9 @@ def test_networks_that_cannot_be_widened_are_refused() -> None:
         widened(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 4)
 
 
-def trained(defense: Thermometer | Undefended, plan: Schedule = PLAN) -> tuple[nn.Module, Trainer]:
+def trained(defense: Thermometer | Undefended, plan: Schedule = PLAN) -> tuple[nn.Module, TrainingLoop]:
     images = open_data("mnist", split="train", source="bundled", n=800)
-    trainer = Trainer(images, plan, report=Report())
+    trainer = TrainingLoop(images, plan, report=Report())
     return defense.build(build_model("fast_cnn"), trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 
 
@@ -100,7 +102,7 @@ def test_it_learns_and_falls_to_who_knows_the_ramps() -> None:
     class NoRamps(Thermometer):
         differentiable = True  # gradients go through the steps of the code, which have none
 
-    twin = NoRamps().build(build_model("fast_cnn"), Blank(), Draws(0, torch.arange(1)))
+    twin = NoRamps().build(build_model("fast_cnn"), NoTraining(), Draws(0, torch.arange(1)))
     twin.load_state_dict(model.state_dict())
     leaf = x.clone().requires_grad_()
     with pytest.raises(RuntimeError):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import brentq, minimize
 
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ThreatError
-from robustbench_local.threat import LARGEST, TOLERANCE, Norm, ThreatModel, parse_number
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ThreatError
+from robustbench_local.core.threat import LARGEST, TOLERANCE, Norm, ThreatModel, parse_number
 
 BALLS = ("linf", "l2", "l1", "l0")
 SHAPE = (2, 2, 3)  # C, H, W: 12 coordinates, 6 positions

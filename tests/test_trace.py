@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import robustbench_local as rbl
-from robustbench_local import trace
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.oracle import Oracle
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import ThreatModel
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core import trace
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
 
 THREATS = {"apgd": "linf:0.1", "one_pixel": "l0:1"}
 SETTINGS = {"apgd": {"steps": 30, "loss": "ce"}, "one_pixel": {"population": 8, "generations": 30}}

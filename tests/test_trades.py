@@ -11,12 +11,12 @@ from defenses.adversarial_training import AdversarialTraining
 from defenses.mart import Mart
 from defenses.none import Undefended
 from defenses.trades import Trades
-from robustbench_local import losses
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.models import build_model
-from robustbench_local.threat import ThreatModel
-from robustbench_local.train import Schedule
+from robustbench_local.core import losses
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ThreatError
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.training import Schedule
+from robustbench_local.models.load import build_model
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
 BALL = "linf:0.1"

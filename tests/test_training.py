@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from defenses.adversarial_training import AdversarialTraining, ascend
 from defenses.none import Undefended
-from robustbench_local.data import open_data
-from robustbench_local.defense import Recipe
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ThreatError
-from robustbench_local.models import build_model
-from robustbench_local.progress import Report
-from robustbench_local.threat import ThreatModel
-from robustbench_local.train import Schedule, Trainer
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ThreatError
+from robustbench_local.core.progress import Report
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.training import Recipe, Schedule
+from robustbench_local.data.load import open_data
+from robustbench_local.models.load import build_model
+from robustbench_local.training.trainer import TrainingLoop
 
 TINY = Schedule(epochs=3, batch=32, optimizer="adam", lr=2e-3, weight_decay=0.0, validation=40, watched=16)
 
@@ -41,7 +41,7 @@ def tiny_net():
 def fit(recipe, schedule=TINY, *, images=None, net=None, folder=None, seed=0, report=None):
     images = digits(200) if images is None else images
     net = tiny_net() if net is None else net
-    trainer = Trainer(images, schedule, seed=seed, folder=folder, report=report or Report())
+    trainer = TrainingLoop(images, schedule, seed=seed, folder=folder, report=report or Report())
     return trainer.fit(net, recipe, Draws(seed, images.ids[:1]).stream("train")), trainer
 
 
@@ -325,7 +325,7 @@ def test_too_few_images_are_refused_before_anything_runs():
     for settings, message in (({"validation": 200}, "validation is 200"), ({"validation": 0}, "validation is 0"),
                               ({"batch": 161}, "batch is 161: 160")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
-            Trainer(digits(200), dataclasses.replace(TINY, **settings), report=Report())
+            TrainingLoop(digits(200), dataclasses.replace(TINY, **settings), report=Report())
 
 
 # adversarial training

@@ -17,15 +17,15 @@ from attacks.mim import MIM
 from attacks.transfer import Diversity, Transfer
 from benchmarks._comparisons import figures
 from benchmarks.strength import behind
-from robustbench_local.attack import Attack, State
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, ModelError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, ModelError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 LINF = ThreatModel.parse("linf:0.05")
 COUNT = 24

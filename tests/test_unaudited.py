@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from rows import a_row, stored
 
-from robustbench_local.audit import beside
-from robustbench_local.audit.beside import audits
-from robustbench_local.audit.core import Status
-from robustbench_local.cli import main
-from robustbench_local.errors import ModelError
-from robustbench_local.grid import run_grid
+from robustbench_local.audit import escalation as beside
+from robustbench_local.audit.check import Status
+from robustbench_local.audit.escalation import audits
+from robustbench_local.cli.main import main
+from robustbench_local.core.errors import ModelError
+from robustbench_local.grids.grid import run_grid
 from robustbench_local.report.results import Results
 from robustbench_local.report.statistics import Statistics
 from robustbench_local.report.words import answer
 from robustbench_local.report.write import write_report
-from robustbench_local.store import Store
+from robustbench_local.storage.store import Store
 
 BLACK_BOX = '''
 import torch

@@ -14,16 +14,16 @@ from attacks import patch as patches
 from attacks import universal
 from attacks.patch import Patch
 from attacks.universal import Universal
-from robustbench_local.attack import Attack
-from robustbench_local.data import load_data
-from robustbench_local.draws import Draws
-from robustbench_local.errors import AccessError, ConfigError, ThreatError
-from robustbench_local.evaluate import Tensors, evaluate
-from robustbench_local.judge import Judge
-from robustbench_local.losses import Loss
-from robustbench_local.models import load_model
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.threat import ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError, ThreatError
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
 
 LINF, FREE = ThreatModel.parse("linf:0.05"), ThreatModel.parse("none")
 SMALL: dict[str, Any] = dict(images=20, epochs=10, batch=8)

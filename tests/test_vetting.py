@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_local.cells import read_config
-from robustbench_local.conf import reading
-from robustbench_local.errors import ConfigError, RobustBenchError
+from robustbench_local.config import reading
+from robustbench_local.core.errors import ConfigError, RobustBenchError
+from robustbench_local.grids.plan import read_config
 
 GRID = """# a grid
 data: mnist

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from defenses._wrapper import Wrapper
-from robustbench_local.data import load_data
-from robustbench_local.defense import call, is_stochastic
-from robustbench_local.draws import Draws
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.draws import Draws
+from robustbench_local.data.load import load_data
 
 
 def photos(n: int = 12) -> Tensor:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.attack import Attack
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError, PluginError, RobustBenchError, did_you_mean
-from robustbench_local.metered import SpentError
-from robustbench_local.oracle import Access, Oracle
-from robustbench_local.preflight import kept_random_state
-from robustbench_local.settings import fit, spell
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.settings import fit, spell
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, PluginError, RobustBenchError, did_you_mean
+from robustbench_local.core.metered import SpentError
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.preflight import kept_random_state
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from attacks.adapters._peer import Peer, Traits
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 NORMS = {0: Norm.L0, 1: Norm.L1, 2: Norm.L2, float("inf"): Norm.LINF}
 BLACK_BOX = ("Noise", "Boundary", "HopSkipJump", "Pointwise", "Blur", "Contrast", "Inversion", "Gen", "Binarization")

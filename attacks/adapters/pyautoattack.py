@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from attacks.adapters._peer import Peer, Traits
-from robustbench_local.errors import ConfigError
-from robustbench_local.oracle import Oracle
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 NORM = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 

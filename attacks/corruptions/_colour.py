@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 _LUMA = (0.2125, 0.7154, 0.0721)  # of Rec. 709, as scikit-image takes it
 _LUMA_601 = (0.299, 0.587, 0.114)  # as OpenCV takes it

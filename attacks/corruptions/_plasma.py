@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 SIDE = 32  # of the smallest map, as for CIFAR-10-C: smaller images are cut from it
 

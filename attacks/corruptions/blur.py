@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from attacks.corruptions._sampling import zoomed
-from robustbench_local.corruption import Corruption, rounded, truncated
-from robustbench_local.draws import Draws
-from robustbench_local.linear import Edge, filtering, gaussian, separable
+from robustbench_local.core.corruption import Corruption, rounded, truncated
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.separable import Edge, filtering, gaussian, separable
 
 _FAINT = 1e-4  # a tap of less weight than this is left out: all of them together move no grey level
 _STEP = 1.01 - 1  # of zooms; not quite 0.01, and by that 1.25 of 26 pixels are 33 as in the published set

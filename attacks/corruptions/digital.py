@@ -13,10 +13,10 @@ from torch import Tensor
 
 from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
 from attacks.corruptions._sampling import resized
-from robustbench_local.corruption import Corruption, truncated
-from robustbench_local.draws import Draws
-from robustbench_local.jpeg import compressed
-from robustbench_local.linear import separable
+from robustbench_local.core.corruption import Corruption, truncated
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.jpeg import compressed
+from robustbench_local.ops.separable import separable
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C, MNIST_C, MU_GILMER
 from attacks.corruptions._sampling import about_the_middle, pixels, sample
 from attacks.corruptions.blur import blurred
-from robustbench_local.corruption import Corruption
-from robustbench_local.draws import Draws
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from attacks.corruptions._colour import in_colour
 from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from attacks.corruptions._sampling import pixels
-from robustbench_local.corruption import Corruption
-from robustbench_local.draws import Draws
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from attacks.corruptions.blur import MotionBlur, blurred
 from attacks.corruptions.lighting import Brightness
 from attacks.corruptions.noise import ImpulseNoise, ShotNoise
 from attacks.corruptions.weather import Fog, muddied
-from robustbench_local.corruption import Corruption, truncated
-from robustbench_local.draws import Draws
-from robustbench_local.linear import gaussian
+from robustbench_local.core.corruption import Corruption, truncated
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.separable import gaussian
 
 _SIDE = 28  # pixels, what lengths here are counted in; larger images in proportion
 _FADE = 2.3  # pixels from a line's middle to where its logarithm falls to 1 - infinity

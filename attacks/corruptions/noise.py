@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
-from robustbench_local.corruption import SEVERITIES, Corruption
-from robustbench_local.draws import Draws
-from robustbench_local.noise import Kind, check_noise, gaussian, noisy, salt_pepper, speckle
+from robustbench_local.core.corruption import SEVERITIES, Corruption
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.noise import Kind, check_noise, gaussian, noisy, salt_pepper, speckle
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SensorNoise(Corruption):
 
 @dataclass(frozen=True)
 class PlainNoise(Corruption):
-    """Noise of any kind (see robustbench_local.noise). amplitude: at severity 5; severity s takes s / 5 of it."""
+    """Noise of any kind (see robustbench_local.ops.noise). amplitude: at severity 5; severity s takes s / 5 of it."""
 
     summary: ClassVar[str] = "noise of any kind and amplitude: gaussian, uniform, laplace, salt_pepper, speckle"
     levels: ClassVar[tuple[Any, ...]] = tuple(severity / len(SEVERITIES) for severity in SEVERITIES)

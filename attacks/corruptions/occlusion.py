@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attacks.corruptions._sampling import pixels
-from robustbench_local.corruption import Corruption
-from robustbench_local.draws import Draws
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.draws import Draws
 
 _BARS = 4  # to a side of the image
 

@@ -16,9 +16,9 @@ from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from attacks.corruptions._plasma import SIDE, clouds
 from attacks.corruptions._sampling import zoomed
 from attacks.corruptions.blur import along, blurred
-from robustbench_local.corruption import Corruption, rounded, truncated
-from robustbench_local.draws import Draws
-from robustbench_local.linear import framed, separable
+from robustbench_local.core.corruption import Corruption, rounded, truncated
+from robustbench_local.core.draws import Draws
+from robustbench_local.ops.separable import framed, separable
 
 _MUD, _WATER = (63 / 255, 42 / 255, 20 / 255), (175 / 255, 238 / 255, 238 / 255)
 _ICE = (0.80, 0.91, 1.0)

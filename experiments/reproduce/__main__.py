@@ -20,10 +20,10 @@ from typing import Any
 from experiments.reproduce.page import show
 from experiments.reproduce.published import Reproduction, find, reproductions
 from experiments.reproduce.runner import NotHereError, opened, reproduce
-from robustbench_local.cli import show_preview
-from robustbench_local.conf import reading
-from robustbench_local.errors import ConfigError, RobustBenchError
-from robustbench_local.progress import Terminal
+from robustbench_local.cli.main import show_preview
+from robustbench_local.config import reading
+from robustbench_local.core.errors import ConfigError, RobustBenchError
+from robustbench_local.core.progress import Terminal
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from defenses.randomized_smoothing import RandomizedSmoothing, certified_accuracy, certify
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ConfigError
-from robustbench_local.grid import Grid
-from robustbench_local.models import weights_digest
-from robustbench_local.progress import Report
-from robustbench_local.store import Row, Store, row_key
-from robustbench_local.workshop import Blueprint
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.grids.grid import Grid
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.row import Row, row_key
+from robustbench_local.storage.store import Store
+from robustbench_local.training.builder import Blueprint
 
 BLOCK = 10  # images between two reports of progress
 _MODEL = ("data", "split", "data_digest", "ids", "model", "weights_digest", "defense", "defense_settings", "seed")

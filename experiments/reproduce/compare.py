@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.reproduce.kinds import pooled
 from experiments.reproduce.published import CERTAINTY, Figure
-from robustbench_local.errors import ConfigError
-from robustbench_local.metrics import wilson
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.metrics.rates import wilson
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from experiments.reproduce.compare import Compared
 from experiments.reproduce.published import Reproduction
-from robustbench_local.shown import shown
+from robustbench_local.core.escaping import shown
 
 HEADS = ("figure, %", "published", "certainty", "here", "images", "difference", "95 % interval", "verdict")
 REDUCED = "Sizes are reduced, for about an hour of two CPU cores: n=10000 takes all test images, on a GPU."

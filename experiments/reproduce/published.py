@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from experiments.reproduce.kinds import KINDS
-from robustbench_local.errors import ConfigError, did_you_mean
-from robustbench_local.settings import construct
+from robustbench_local.config.settings import construct
+from robustbench_local.core.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
 CERTAINTY = {

@@ -13,15 +13,15 @@ from experiments.reproduce.compare import Compared, compare
 from experiments.reproduce.overview import overview
 from experiments.reproduce.page import page
 from experiments.reproduce.published import Reproduction
-from robustbench_local.conf import reading
-from robustbench_local.errors import ConfigError
-from robustbench_local.files import whole_file
-from robustbench_local.grid import Grid
-from robustbench_local.models import zoo_names
-from robustbench_local.progress import Report
-from robustbench_local.settings import construct
-from robustbench_local.store import Row
-from robustbench_local.workshop import Blueprint, Workshop, parse_recipe, recipe_file
+from robustbench_local.config import reading
+from robustbench_local.config.settings import construct
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.progress import Report
+from robustbench_local.grids.grid import Grid
+from robustbench_local.models.zoo import zoo_names
+from robustbench_local.storage.files import whole_file
+from robustbench_local.storage.row import Row
+from robustbench_local.training.builder import Blueprint, Workshop, parse_recipe, recipe_file
 
 RESULTS = Path("results/reproductions")
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from robustbench_local.audit.core import Finding, Status
-from robustbench_local.shown import shown
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.core.escaping import shown
 
 WORDS = {
     Status.SOUND: "nothing speaks against the evaluation of this model by gradient attacks",

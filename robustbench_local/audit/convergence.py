@@ -9,21 +9,12 @@ from dataclasses import replace
 
 from scipy.stats import binomtest
 
-from robustbench_local.audit.core import (
-    ALPHA,
-    Result,
-    broken,
-    by_share,
-    check,
-    sound,
-    unchecked,
-    weaker,
-)  # fmt: skip
+from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check, sound, unchecked, weaker  # fmt: skip
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.watched import Search, search
-from robustbench_local.oracle import Access
-from robustbench_local.settings import defaults
-from robustbench_local.threat import Norm
+from robustbench_local.config.settings import defaults
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import Norm
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"

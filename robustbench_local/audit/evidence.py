@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_local import identity
-from robustbench_local.audit.core import Finding, Result
-from robustbench_local.oracle import Access
-from robustbench_local.store import Row
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.audit.check import Finding, Result
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 Arrays = Callable[[Row], Mapping[str, Any]]
 

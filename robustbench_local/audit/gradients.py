@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.audit.core import (
+from robustbench_local.audit.check import (  # fmt: skip
     Result,
     broken,
     by_share,
@@ -18,11 +17,12 @@ from robustbench_local.audit.core import (
     sound,
     unchecked,
     weaker,
-)  # fmt: skip
+)
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.watched import search
-from robustbench_local.defense import Preprocess
-from robustbench_local.plugins import find_attack
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core import losses
+from robustbench_local.core.defense import Preprocess
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"

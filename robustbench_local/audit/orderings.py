@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attack import Attack
-from robustbench_local.audit.core import (
+from robustbench_local.audit.check import (  # fmt: skip
     Result,
     broken,
     by_share,
@@ -19,11 +18,13 @@ from robustbench_local.audit.core import (
     suspicious,
     unchecked,
     weaker,
-)  # fmt: skip
+)
 from robustbench_local.audit.subject import Subject
-from robustbench_local.draws import Draws
-from robustbench_local.oracle import Access, Oracle, lead
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.decision import lead
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420, section 3.1"
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"

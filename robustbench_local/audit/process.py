@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.defense import call
-from robustbench_local.draws import Draws
-from robustbench_local.modes import as_deployed, full_float32
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import as_deployed, full_float32
 
 PATIENCE = 120  # seconds
 

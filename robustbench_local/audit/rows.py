@@ -13,24 +13,14 @@ from typing import Any
 
 import torch
 
-from robustbench_local import identity
-from robustbench_local.audit.core import (
-    MATERIAL,
-    Finding,
-    Result,
-    Status,
-    broken,
-    by_share,
-    sound,
-    suspicious,
-    weaker,
-)
+from robustbench_local.audit.check import MATERIAL, Finding, Result, Status, broken, by_share, sound, suspicious, weaker
 from robustbench_local.audit.evidence import CHECKS, Arrays, Evidence, RowCheck, RowFinding, row_check
-from robustbench_local.audit.reported import MISSING, SET_UP
-from robustbench_local.metrics import wilson
-from robustbench_local.oracle import Access
-from robustbench_local.store import Row
-from robustbench_local.threat import Norm
+from robustbench_local.audit.row_flags import MISSING, SET_UP
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import Norm
+from robustbench_local.metrics.rates import wilson
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"

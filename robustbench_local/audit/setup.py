@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from robustbench_local import losses
-from robustbench_local.audit.core import (
+from robustbench_local.audit.check import (  # fmt: skip
     ALPHA,
     Result,
     broken,
@@ -20,15 +19,16 @@ from robustbench_local.audit.core import (
     sound,
     suspicious,
     unchecked,
-)  # fmt: skip
+)
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
-from robustbench_local.chance import better_range
-from robustbench_local.defense import answer_and_trace, call, noticed_writes
-from robustbench_local.ledger import ROUNDING
-from robustbench_local.oracle import lead
-from robustbench_local.preflight import are_probabilities, kept_random_state
-from robustbench_local.threat import Norm
+from robustbench_local.core import losses
+from robustbench_local.core.decision import lead
+from robustbench_local.core.defense import answer_and_trace, call, noticed_writes
+from robustbench_local.core.ledger import ROUNDING
+from robustbench_local.core.threat import Norm
+from robustbench_local.evaluation.chance import better_range
+from robustbench_local.evaluation.preflight import are_probabilities, kept_random_state
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"

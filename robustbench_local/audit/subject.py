@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local import losses
-from robustbench_local.arguments import Counting
-from robustbench_local.attack import Attack
-from robustbench_local.defense import Rejection, call, is_stochastic, rejection
-from robustbench_local.draws import Draws
-from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import Tensors, named_by_content
-from robustbench_local.judge import Judge, Verdict
-from robustbench_local.oracle import joined, lead
-from robustbench_local.plugins import find_attack
-from robustbench_local.preflight import check_model, kept_random_state
-from robustbench_local.threat import Norm, ThreatModel
+from robustbench_local.config.arguments import Counting
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.decision import joined, lead
+from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.evaluation.evaluate import Tensors, named_by_content
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.evaluation.preflight import check_model, kept_random_state
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Effort:
 
 
 class Subject:
-    """What checks may ask. Everything runs in evaluation mode, see audit(); images are (N, C, H, W) in [0, 1].
+    """What checks may ask. Everything runs in evaluation mode, see audit_model(); images are (N, C, H, W) in [0, 1].
 
     attack: whose evaluation is audited beside the model; None: the audit's own. surrogates: names of models from which
     adversarial images are transferred. classes: how many the data have, where a last logit may mean "reject".

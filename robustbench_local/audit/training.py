@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
 
-from robustbench_local.audit.core import (
+from robustbench_local.audit.check import (  # fmt: skip
     ALPHA,
     MOVE,
     Result,
@@ -16,14 +16,14 @@ from robustbench_local.audit.core import (
     sound,
     suspicious,
     unchecked,
-)  # fmt: skip
+)
 from robustbench_local.audit.subject import Subject
-from robustbench_local.defense import Rejection
-from robustbench_local.errors import ModelError
-from robustbench_local.evaluate import named_by_content
-from robustbench_local.judge import Judge
-from robustbench_local.plugins import find_attack
-from robustbench_local.threat import Norm
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.defense import Rejection
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.threat import Norm
+from robustbench_local.evaluation.evaluate import named_by_content
+from robustbench_local.evaluation.judge import Judge
 
 NO_GRADIENT = "no gradient attack runs on this model"
 FRACTIONS = 8

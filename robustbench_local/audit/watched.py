@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_local import losses
-from robustbench_local.attack import Attack
 from robustbench_local.audit.subject import Subject
-from robustbench_local.errors import ModelError
-from robustbench_local.losses import Loss
-from robustbench_local.oracle import Oracle
+from robustbench_local.core import losses
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.losses import Loss
+from robustbench_local.core.oracle import Oracle
 
 
 class Watched(Oracle):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import SPLITS, Bytes, Labels, Split
 from robustbench_local.data.npy import Npz, read_npy
-from robustbench_local.errors import DataError
 
 _KEYS = {
     "test": [("x_test", "y_test"), ("x", "y"), ("images", "labels")],

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Arrays, Bytes, known
-from robustbench_local.errors import DataError
 
 FOLDER = Path(__file__).parent / "bundled"
 BUNDLED_COUNTS = {"test": 1000, "train": 2000}

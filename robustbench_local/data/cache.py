@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Arrays, DataSet, known
 from robustbench_local.data.progress import download_bar, say
 from robustbench_local.data.sources import DOWNLOADS, from_folder
-from robustbench_local.errors import DataError
-from robustbench_local.paths import CACHE_VARIABLE, cache_folder
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE, cache_folder
 
 SOURCE_VARIABLE = "ROBUSTBENCH_LOCAL_DATA_SOURCE"
 _ABANDONED_AFTER_SECONDS = 3600.0

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.errors import DataError, did_you_mean
+from robustbench_local.core.errors import DataError, did_you_mean
 
 Bytes = npt.NDArray[np.uint8]
 Arrays = dict[str, Bytes]  # "test_images" (N, C, H, W), "test_labels" (N,), and the same for "train"

@@ -13,10 +13,10 @@ from pathlib import Path, PurePath
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.core.errors import DataError
+from robustbench_local.core.escaping import shown
 from robustbench_local.data.catalogue import SPLITS, Bytes, Split
 from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, has_colour, read_picture
-from robustbench_local.errors import DataError
-from robustbench_local.shown import shown
 
 CLASSES_FILE = "classes.txt"
 

@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes
-from robustbench_local.errors import DataError
 
 LARGEST = 1 << 26  # bytes of the largest file of either data set, and a third more
 _pillow_limit = threading.Lock()

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes, Labels, Pixels
-from robustbench_local.errors import DataError
 
 _BLOCK = 4096  # images hashed at a time, so that a memory map is never copied whole
 _DARK = 32  # of 255: a brightest pixel below it is more likely a mistake of range than a set of photographs

@@ -13,7 +13,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
 
 T = TypeVar("T")
 _KINDS = "buifcUS"  # numbers and text; no Python objects, records or dates

@@ -12,8 +12,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes
-from robustbench_local.errors import DataError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
             ".pnm"}  # fmt: skip

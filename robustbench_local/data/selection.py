@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Labels
-from robustbench_local.errors import DataError
 
 Ids = str | slice | Sequence[int]
 

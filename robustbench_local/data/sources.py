@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Arrays, DataSet
 from robustbench_local.data.formats import read_cifar_batch, read_idx, read_json_labels, read_sprite, read_whole
-from robustbench_local.errors import DataError
-from robustbench_local.vision import import_torchvision
+from robustbench_local.data.vision import import_torchvision
 
 Source = Callable[[DataSet, Path], Arrays]  # the data set, and an empty folder to work in
 

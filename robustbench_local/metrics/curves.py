@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.core.threat import TOLERANCE
 from robustbench_local.metrics.rates import Floats
-from robustbench_local.threat import TOLERANCE
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 

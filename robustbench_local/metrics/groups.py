@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
 from robustbench_local.metrics.rates import CONFIDENCE, Floats, Ints, Rate, simultaneous
 
 _NAMED = 5  # of what is unknown, in one message

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from robustbench_local.errors import DataError
+from robustbench_local.core.errors import DataError
 from robustbench_local.metrics.rates import CONFIDENCE, Floats, Rate, cluster_bootstrap, wilson
 
 Alternative = Literal["two-sided", "less", "greater"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustbench_local.errors import ConfigError
+from robustbench_local.core.errors import ConfigError
 from robustbench_local.metrics.rates import Floats, Ints
 
 

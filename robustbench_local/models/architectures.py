@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.arguments import Finite, Positive, checked
-from robustbench_local.errors import ConfigError
+from robustbench_local.config.arguments import Finite, Positive, checked
+from robustbench_local.core.errors import ConfigError
 from robustbench_local.models import defense_gan
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.draws import Draws
+from robustbench_local.core.draws import Draws
 
 
 class Dropout(nn.Module):

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustbench_local.errors import ModelError, did_you_mean
-from robustbench_local.files import Stamp, stamp
-from robustbench_local.models.checkpoints import State, load
+from robustbench_local.core.errors import ModelError, did_you_mean
+from robustbench_local.storage.checkpoints import State, load
+from robustbench_local.storage.files import Stamp, stamp
 
-ZOO = Path(__file__).parent.parent / "zoo"
+ZOO = Path(__file__).parent / "checkpoints"
 
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """One checkpoint: robustbench_local/zoo/<data set>/<defense>.safetensors. ModelError where it is damaged."""
+    """One checkpoint: models/checkpoints/<data set>/<defense>.safetensors. ModelError where it is damaged."""
 
     name: str
 

@@ -1,1 +1,1 @@
-"""What is made of rows, and of rows only."""
+"""What is made of rows, and of rows only: tables, plots, pages, comparisons. May import storage and metrics."""

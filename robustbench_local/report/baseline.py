@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from robustbench_local.files import whole_file
-from robustbench_local.shown import shown
+from robustbench_local.core.escaping import shown
+from robustbench_local.storage.files import whole_file
 
 NAME = "grid.json"
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local import identity
-from robustbench_local.audit.beside import asked
-from robustbench_local.errors import ConfigError, StoreError
+from robustbench_local.audit.escalation import asked
+from robustbench_local.core.errors import ConfigError, StoreError
 from robustbench_local.metrics.paired import Paired, holm
 from robustbench_local.metrics.paired import compare as paired
 from robustbench_local.report.curve import clean_shares, mean_shares
 from robustbench_local.report.matching import Pair, pairs, renamed
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import done
-from robustbench_local.store import Row
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 PARTS = ("attack", "worst case", "clean", "audit")
 LOST = ("only before", "failed after", "other data", "no image in common")

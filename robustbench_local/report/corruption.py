@@ -13,12 +13,12 @@ from typing import Any
 
 from scipy import stats
 
-from robustbench_local import identity
-from robustbench_local.metrics import wilson
+from robustbench_local.core.escaping import visible
+from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.report.table import Rate, Standing, done, met_before, robust_tables
-from robustbench_local.shown import visible
-from robustbench_local.store import Row
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
 

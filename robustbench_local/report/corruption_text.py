@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core.escaping import shown
 from robustbench_local.report.corruption import (
     Correlation,
     CorruptionLine,
@@ -22,8 +23,7 @@ from robustbench_local.report.corruption import (
 from robustbench_local.report.render import WIDTH, plain_texts
 from robustbench_local.report.table import Standing, done
 from robustbench_local.report.text import DASH
-from robustbench_local.shown import shown
-from robustbench_local.store import Row
+from robustbench_local.storage.row import Row
 
 CAPTION = (
     "Errors in %, on the corrupted images, whether or not the model is right on the clean ones. Mean corruption error:"

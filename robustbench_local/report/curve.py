@@ -9,7 +9,8 @@ import numpy as np
 from robustbench_local.metrics.curves import nested, standing_at
 from robustbench_local.metrics.rates import Floats
 from robustbench_local.report.table import Line, Standing, Table, done, worst_case
-from robustbench_local.store import Array, Row
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.row import Row
 
 _BETWEEN = (0.25, 0.5, 0.75, 1.5, 2.0)  # of the widest eps: where minimum-norm attacks carry a curve on
 

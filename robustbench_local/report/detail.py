@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustbench_local.audit.core import Status
-from robustbench_local.metrics import wilson
+from robustbench_local.audit.check import Status
+from robustbench_local.core.escaping import visible
+from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Line, Rate, Table, done, rate, worst_case
 from robustbench_local.report.text import explain, flag_name, percent
 from robustbench_local.report.words import verdict
-from robustbench_local.shown import visible
-from robustbench_local.store import Row
+from robustbench_local.storage.row import Row
 
 _FEWEST = 10  # images a class, to speak of classes
 _SHOWN = {  # the measures that have a place of their own on the page

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import Label
 from robustbench_local.report.table import Line, Rate, Table, done
 from robustbench_local.report.text import slug
-from robustbench_local.shown import visible
 
 _FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within
 

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from robustbench_local import identity
-from robustbench_local.shown import visible
-from robustbench_local.store import Row
+from robustbench_local.core.escaping import visible
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 # anything else is part of an attack's name
 _USUAL = {"count": "all", "precision": "float32", "budget": None}

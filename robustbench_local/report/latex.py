@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from robustbench_local.core.escaping import shown
 from robustbench_local.report.render import last, legend, one_line, rates
 from robustbench_local.report.table import Table
-from robustbench_local.shown import shown
 
 
 def latex(tables: Iterable[Table]) -> str:

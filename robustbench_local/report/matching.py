@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from robustbench_local import identity
-from robustbench_local.errors import ConfigError, did_you_mean
+from robustbench_local.core.errors import ConfigError, did_you_mean
+from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import attack_labels, defense_labels
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import met_before
-from robustbench_local.shown import visible
-from robustbench_local.store import Row
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.
 MADE = ("weights_digest", "behaviour_digest", *identity.VERSIONS, *identity.READ, "attacker_digest")

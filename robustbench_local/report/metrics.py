@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from robustbench_local.audit.beside import audits
-from robustbench_local.errors import DataError, StoreError
-from robustbench_local.files import whole_file
+from robustbench_local.audit.escalation import audits
+from robustbench_local.core.errors import DataError, StoreError
 from robustbench_local.report import sheets
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.statistics import Groups, Statistics
 from robustbench_local.report.table import done
-from robustbench_local.store import Store
+from robustbench_local.storage.files import whole_file
+from robustbench_local.storage.store import Store
 
 
 def write_metrics(folder: Path, groups: Path | None = None, folds: int = 5, *, confusion: bool = False) -> list[Sheet]:

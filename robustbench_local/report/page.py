@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from robustbench_local.plugins import DEFENSES, listing
+from robustbench_local.config.plugins import DEFENSES, listing
+from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import words
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
@@ -24,7 +25,6 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Line, Rate, Table, done
 from robustbench_local.report.text import FLAGS, percent
-from robustbench_local.shown import shown, visible
 
 _UNKNOWN = "other"
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up

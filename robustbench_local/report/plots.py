@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_local import identity
 from robustbench_local.report.detail import detail
 from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture, model_of, name_of
@@ -19,6 +18,7 @@ from robustbench_local.report.svg import LINE, SOFT, svg
 from robustbench_local.report.table import Table, done, identity_of
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import within
+from robustbench_local.storage import identity
 
 _MANY = 40  # lines of a heat map
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from robustbench_local.core.escaping import visible
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, short, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture
@@ -13,7 +14,6 @@ from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Rate
 from robustbench_local.report.text import percent, slug
 from robustbench_local.report.words import defense
-from robustbench_local.shown import visible
 
 _MANY = 40  # lines of a heat map
 

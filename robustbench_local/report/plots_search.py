@@ -26,7 +26,7 @@ from robustbench_local.report.picture import MOST, Picture, model_of, name_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Line, Table, done
-from robustbench_local.store import Row
+from robustbench_local.storage.row import Row
 
 _LONG = 200  # passes, beyond which their axis is logarithmic
 _TITLE = 42  # letters in a line above a panel

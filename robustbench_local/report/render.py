@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core.escaping import shown
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.labels import Label
 from robustbench_local.report.text import DASH, interval, percent
-from robustbench_local.shown import shown
 
 if TYPE_CHECKING:
     from robustbench_local.metrics.paired import Rank

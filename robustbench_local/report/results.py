@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local import identity
-from robustbench_local.audit.beside import Audit
-from robustbench_local.audit.beside import audits as kept_audits
-from robustbench_local.errors import StoreError
-from robustbench_local.packed import NAME
+from robustbench_local.audit.escalation import Audit
+from robustbench_local.audit.escalation import audits as kept_audits
+from robustbench_local.core.errors import StoreError
+from robustbench_local.core.escaping import visible
 from robustbench_local.report import baseline
 from robustbench_local.report.table import Table, robust_tables, standing_in
-from robustbench_local.shown import visible
-from robustbench_local.store import Array, Row, Store
+from robustbench_local.storage import identity
+from robustbench_local.storage.archive import NAME
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core.escaping import shown
 from robustbench_local.report.text import DASH
-from robustbench_local.shown import shown
 
 WIDTH = 120  # columns where there is no terminal to ask
 

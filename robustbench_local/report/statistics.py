@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustbench_local import identity
-from robustbench_local.audit.beside import Audit, lowered
+from robustbench_local.audit.escalation import Audit, lowered
 from robustbench_local.metrics.classification import confusion
 from robustbench_local.metrics.groups import by_class, by_group, check_groups, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
@@ -23,7 +22,9 @@ from robustbench_local.report.curve import clean_shares, curve, mean_shares
 from robustbench_local.report.labels import Label
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.table import Line, Table, done, least, robust_tables, worst_case
-from robustbench_local.store import Array, Row
+from robustbench_local.storage import identity
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.row import Row
 
 Groups = Mapping[str, Sequence[str | int]]
 _INTERVAL = "low and high: 95 % sampling interval of an upper bound"

@@ -10,16 +10,17 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local import identity
-from robustbench_local.audit.beside import Audit, lowered
-from robustbench_local.audit.core import Finding, Status
+from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.escalation import Audit, lowered
+from robustbench_local.core.escaping import visible
+from robustbench_local.core.oracle import Access
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
-from robustbench_local.oracle import Access
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
-from robustbench_local.shown import visible
-from robustbench_local.store import Row, Store
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
 
 Standing = Callable[[Row], npt.NDArray[np.float64]]
 

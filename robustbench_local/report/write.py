@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from robustbench_local.files import whole_file
 from robustbench_local.report import export, render
 from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.corruption_text import corruption_files
@@ -15,6 +14,7 @@ from robustbench_local.report.plots import plots
 from robustbench_local.report.plots_corruption import corruption_plots
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
+from robustbench_local.storage.files import whole_file
 
 
 def write_report(results: Results, folder: Path, title: str | None = None) -> list[Table]:

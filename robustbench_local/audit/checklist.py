@@ -1,0 +1,79 @@
+"""The evaluation checklist, executed: on one model here, on the rows of a grid in audit.rows.
+
+Every check is a file's function with its source, its evidence and its advice, and none knows a model or an attack by
+name. Thresholds are of three kinds: exact tests at a family-wise level (core.ALPHA), half a point of accuracy
+(core.MOVE), and limits of float32.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.audit import convergence, gradients, orderings, setup, training
+from robustbench_local.audit import sample_size as reporting
+from robustbench_local.audit.card import Card
+from robustbench_local.audit.check import Check, Finding, Status
+from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.config.arguments import Count, Seed, Threat, checked
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.containment import guarded
+from robustbench_local.core.errors import RobustBenchError
+from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import home
+from robustbench_local.evaluation.preflight import check_images
+
+CHECKS: tuple[Check, ...] = (
+    *setup.CHECKS, *gradients.CHECKS, *orderings.CHECKS, *convergence.CHECKS, *training.CHECKS, *reporting.CHECKS,
+    setup.afterwards,
+)  # fmt: skip
+
+
+@guarded()
+@checked()
+def audit_model(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat = "linf:8/255", *, attack: Attack | None = None,
+    seed: Seed = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: Count | None = None,
+    train: tuple[Tensor, Tensor] | None = None,
+) -> Card:  # fmt: skip
+    """Run every check on model, with images x (N, C, H, W) in [0, 1] and labels y (N,) -> its report card.
+
+    attack: whose evaluation of the model is audited; None: that of a plain PGD. surrogates: models to transfer from
+    ("zoo:mnist/none"). classes: how many the data have; a model with one more logit may reject. train: images the
+    model was trained on. Raises DataError, ModelError, ThreatError or ConfigError where nothing can be asked at all.
+    """
+    check_images(x, y)
+    started = time.monotonic()
+    device = home(model, x)
+    x, y = x.detach().to(device, torch.float32), y.to(device)
+    with as_deployed(model), full_float32(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a judge warns of is a finding here
+        subject = Subject(
+            model, x, y, ThreatModel.parse(threat), attack=attack, seed=seed, effort=effort, surrogates=surrogates,
+            classes=classes, train=train,
+        )  # fmt: skip
+        findings = tuple(_ask(check, subject) for check in CHECKS)
+        standing = subject.clean[: subject.attacked].clone()
+        for verdict in subject.verdicts:
+            standing[: len(verdict.robust)] &= verdict.robust
+    clean = float(subject.clean.double().mean())
+    return Card(
+        findings, str(subject.threat), subject.attacked, clean, float(standing.double().mean()),
+        time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _ask(check: Check, subject: Subject) -> Finding:
+    """A check that dies tells something about the model, and stops no other."""
+    try:
+        return check(subject)
+    except (torch.OutOfMemoryError, RobustBenchError):
+        raise
+    except Exception as error:  # a stranger's model may die of anything
+        text = f"died of {type(error).__name__}: {error}"
+        return Finding(check.name, Status.SUSPICIOUS, text, source=check.source, advice=check.advice)

@@ -1,0 +1,316 @@
+"""Audits kept beside a grid's rows, one for each model on each selection of images.
+
+A stronger attack takes a look at a few of the images that stand. Where it fells many, or a check suspects the attacks,
+it goes on to more of them, and tables take the lower number. It searches by scores as well; where a row says that no
+gradient led its attack, with three times the queries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.audit.check import ALPHA, MATERIAL, Finding, Paired, Status, by_share
+from robustbench_local.audit.evidence import Arrays, Evidence, RowFinding
+from robustbench_local.audit.rows import audit_rows
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import is_stochastic
+from robustbench_local.core.errors import StoreError
+from robustbench_local.core.escaping import shown
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.source import Source
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.shape import all_of, count, flag, maybe, number, one_of, only, text, whole, wrong
+from robustbench_local.storage.store import Store
+
+RETRIED = "a stronger attack"  # the check that is said of
+STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
+BLIND = "square", {"steps": 1000}  # where that one cannot run, as on a model that gives no gradient
+EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
+# images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
+LOOK = {False: 20, True: 10}
+WHOLE = {False: 100, True: 20}
+MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
+
+
+_FINDING = {
+    "check": text, "status": one_of(*(status.name.lower() for status in Status)), "evidence": text,
+    "figures": all_of(maybe(number)), "source": text, "advice": text,
+}  # fmt: skip
+_SHAPE = {
+    "rows": [text],
+    "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
+    "retries": [only({"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]})],
+}
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A stronger attack on `asked` images that stood within `threat`; fell: ids of those that did not stand again.
+
+    lowers: keys of the rows whose number is lowered by them. asked is 0 where no attack could run: its finding is then
+    UNCHECKED, and says why.
+    """
+
+    threat: str
+    attack: str
+    asked: int
+    fell: tuple[int, ...]
+    lowers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit of one model's rows found. rows: their keys."""
+
+    rows: tuple[str, ...]
+    findings: tuple[RowFinding, ...]
+    retries: tuple[Retry, ...]
+
+    @property
+    def of_rows(self) -> tuple[RowFinding, ...]:
+        """What the rows alone showed: of each retry there is one finding after them."""
+        return self.findings[: len(self.findings) - len(self.retries)]
+
+    def unchecked(self, threat: str) -> list[str]:
+        """Why no stronger attack was tried within a threat, though it should have been."""
+        return [
+            each.finding.evidence
+            for each in self.findings
+            if each.threat == threat and each.finding.check == RETRIED and each.finding.status is Status.UNCHECKED
+        ]
+
+    def faults(self, threat: str) -> list[Finding]:
+        """What is not sound within a threat, the worst first."""
+        bad = [each.finding for each in self.findings if each.threat == threat and each.finding.status > Status.SOUND]
+        return sorted(bad, key=lambda finding: -finding.status)
+
+
+def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
+    """Audit the rows of one model, on images that contain all of theirs, and keep what is found beside them.
+
+    An audit of the same rows with the same findings is read where it is there already, for the attacks it tried again.
+    """
+    kept, before = [], store.audits()
+    for group, findings in audit_rows(rows, arrays_of(store)).items():
+        own = [row for row in rows if row["status"] == "ok" and identity.group(row) == group]
+        keys = tuple(sorted(row["key"] for row in own))
+        name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
+        old = _read(before[name]) if name in before else None
+        if old is None or not _still_holds(old, keys, findings, own, store):
+            old = _with_retries(keys, findings, own, store, model, images)
+            store.keep_audit(name, _plain(old))
+        kept.append(old)
+    return kept
+
+
+def audits(store: Store) -> list[Audit]:
+    """All that are kept; what cannot be read counts as missing."""
+    found = map(_read, store.audits().values())
+    return [audit for audit in found if audit is not None]
+
+
+def arrays_of(store: Store) -> Arrays:
+    """What an audit of rows reads of their arrays."""
+    return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won", "forwards", "backwards")
+
+
+def lowered(
+    standing: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Iterable[Audit]
+) -> npt.NDArray[np.float64]:
+    """standing (N,) of the row of that key, 0 where a stronger attack felled the image of that id (N,)."""
+    fell = [np.isin(ids, retry.fell) for audit in found for retry in audit.retries if key in retry.lowers]
+    lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
+    return lower
+
+
+def asked(
+    retry: Retry, audit: Audit, rows: Mapping[str, Row], robust: Callable[[Row], npt.NDArray[Any]],
+    ids: Callable[[Row], npt.NDArray[Any]],
+) -> npt.NDArray[Any] | None:  # fmt: skip
+    """Ids of the images that a retry of an audit asked about: the first that stood all rows of its threat.
+
+    rows by key. None where some of the audit's are not there, and nobody can tell.
+    """
+    if not rows.keys() >= {*audit.rows}:
+        return None
+    own = [rows[key] for key in audit.rows if rows[key]["definition"]["threat"] == retry.threat]
+    stood = np.logical_and.reduce([robust(row) for row in own])
+    found: npt.NDArray[Any] = ids(own[0])[stood][: retry.asked]
+    return found
+
+
+def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:
+    """What was found within which threat; how it is worded depends on the order of the rows."""
+    return {(each.threat, each.finding.check, each.finding.status) for each in findings}
+
+
+def _still_holds(
+    old: Audit, keys: tuple[str, ...], findings: Iterable[RowFinding], rows: list[Row], store: Store
+) -> bool:
+    """Whether it is of these rows and findings, and the stronger attack looked at all that it had to."""
+    tried = {retry.threat for retry in old.retries if retry.asked}
+    looked = all(threat in tried for threat, own in _untried(rows).items() if _standing(own, store).any())
+    return looked and old.rows == keys and _outcomes(old.of_rows) == _outcomes(findings)
+
+
+def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{threat: rows} within which the stronger attack is not among the attacks, and could be."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["definition"]["threat"], []).append(row)
+    return {threat: own for threat, own in sorted(groups.items()) if _could(own[0]) and not any(map(_is_stronger, own))}
+
+
+def _could(row: Row) -> bool:
+    """Whether the stronger attack knows the norm of that row, and its goal: it cannot aim."""
+    norm = ThreatModel.parse(row["definition"]["threat"], allow_large=True).norm
+    return norm in _stronger().norms and row["definition"].get("targets") is None
+
+
+def _is_stronger(row: Row) -> bool:
+    """Whether it is the stronger attack itself, with as much effort, no budget, and knowing of the defense."""
+    about, own = row["definition"], asdict(_stronger())
+    given = {**own, **about["attack_settings"]}
+    whole = about["attack"] == STRONGER and given["effort"] >= EFFORT and {**given, "effort": EFFORT} == own
+    return bool(whole and about.get("budget") is None and about.get("adaptive", True))
+
+
+def _stronger(effort: float = EFFORT) -> Attack:
+    return find_attack(STRONGER, {"effort": effort})
+
+
+def _effort(rows: Iterable[Row], store: Store) -> float:
+    """More where gradients were absent: there it has nothing but its search by scores."""
+    return 1.0 if any(bool(Evidence(row, arrays_of(store)(row)).unled.any()) for row in rows) else EFFORT
+
+
+def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
+    """(N,) which images stood all of these rows."""
+    each = [store.arrays(row["key"], "robust")["robust"] for row in rows]
+    stands: npt.NDArray[np.bool_] = np.logical_and.reduce(each)
+    return stands
+
+
+def _with_retries(
+    keys: tuple[str, ...], findings: list[RowFinding], rows: list[Row], store: Store, model: nn.Module, images: Source
+) -> Audit:  # fmt: skip
+    retries: list[Retry] = []
+    suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
+    for threat, own in _untried(rows).items():
+        stands = _standing(own, store)
+        standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
+        if not len(standing):
+            continue
+        effort, suspect = _effort(own, store), threat in suspects
+        retry, finding = _retried(threat, own, standing, len(stands), model, images, effort=effort, suspect=suspect)
+        retries.append(retry)
+        findings = [*findings, RowFinding(finding, threat)]
+    return Audit(keys, tuple(findings), tuple(retries))
+
+
+def _retried(
+    threat: str, rows: list[Row], standing: npt.NDArray[Any], total: int, model: nn.Module, images: Source,
+    *, effort: float, suspect: bool,
+) -> tuple[Retry, Finding]:  # fmt: skip
+    """A stronger attack on some of the images that stand, of `total`; without gradients where none can be had."""
+    look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
+    faults = []
+    for name, settings in ((STRONGER, {"effort": effort}), BLIND):
+        try:
+            attack = find_attack(name, settings)
+            asked = standing[:look]
+            fell = _felled(attack, rows[0], asked, model, images)
+            if suspect or len(fell) > MANY * len(asked):
+                asked = standing[:whole]
+                fell += _felled(attack, rows[0], asked[look:], model, images)
+        except StoreError:
+            raise
+        except Exception as error:  # a stranger's model may die of anything
+            faults.append(f"{name} failed, {type(error).__name__}: {error}")
+            continue
+        top = max(Access[row["definition"]["access"].upper()] for row in rows)
+        lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
+        retry = Retry(threat, name, len(asked), fell, lowers)
+        said = f"{name} with {settings['steps']:,} queries" if faults else name
+        return retry, _finding(retry, len(standing), total, said, faults)
+    return Retry(threat, STRONGER, 0, (), ()), Finding(
+        RETRIED, Status.UNCHECKED, "; ".join(faults), source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
+        advice="run the grid again, or audit the model by itself",
+    )  # fmt: skip
+
+
+def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
+    """standing: how many of all `total` images stood, of which `retry.asked` were tried again by the attack, as it is
+    said; faults: why by no stronger one.
+
+    As `weaker` has it: broken takes most of what stood, more images than chance (exact McNemar) and two points.
+    """
+    fell = len(retry.fell)
+    lower, cost = fell / total, fell / retry.asked * standing / total
+    status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {attack} succeeds")
+    if status is Status.BROKEN and (cost <= MATERIAL or Paired(fell, 0, total).p >= ALPHA):
+        status = Status.SUSPICIOUS
+    text = f"{text}: {100 * lower:.1f} points off the worst case"
+    if retry.asked < standing:
+        text += f"; on all {standing} it would be about {100 * cost:.0f}"
+    text = "; ".join([text, *faults])
+    return Finding(
+        RETRIED, status, text, {**figures, "lower": lower, "cost": cost},
+        source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
+        advice="the table takes the lower number on these images: run the stronger attack on all",
+    )  # fmt: skip
+
+
+def _felled(
+    attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source
+) -> tuple[int, ...]:  # fmt: skip
+    """Which of the images of these ids fall to the attack, judged as that row was."""
+    if not len(ids):
+        return ()
+    definition = row["definition"]
+    where = torch.isin(images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(images.ids.device)
+    some = Tensors(images[where], images.labels[where], images.ids[where])
+    settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
+    threat = ThreatModel.parse(definition["threat"], allow_large=True)
+    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
+    fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
+    return tuple(int(i) for i in fell.tolist())
+
+
+def _plain(audit: Audit) -> dict[str, Any]:
+    plain = asdict(audit)
+    for each in plain["findings"]:
+        each["finding"]["status"] = each["finding"]["status"].name.lower()
+    return plain
+
+
+def _read(record: Row) -> Audit | None:
+    """None, and a warning, for what is not as audits are."""
+    if fault := wrong(record, _SHAPE, "it"):
+        warnings.warn(shown(f"the audit {record['name']} counts as missing: {fault}", "terminal"), stacklevel=2)
+        return None
+    findings = tuple(
+        RowFinding(
+            Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}), each["threat"],
+            each["attack"],
+        )
+        for each in record["findings"]
+    )  # fmt: skip
+    retries = tuple(
+        Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in record["retries"]
+    )
+    return Audit(tuple(record["rows"]), findings, retries)

@@ -1,1 +1,0 @@
-"""Configuration: the schema of grids and zoo recipes, the YAML files of both, and how they are read."""

@@ -1,0 +1,1 @@
+"""Names, settings and files of settings: plug-ins, grids, recipes, arguments. May import core, ops and storage."""

@@ -1,0 +1,127 @@
+"""What a grid file and a zoo recipe may say. A key that is not here is an error with a suggestion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from robustbench_local.config.arguments import Aim, Count, Counting, Precision, Range, Seed
+
+Severity = Annotated[int, Range(1, 5)]
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Cells = data x models x defenses x attacks x threats x seeds x count x adaptive.
+
+    data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
+    models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
+                data sets a mapping {data: [models]} says which goes where
+    defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
+                within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
+    attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
+                with `n` the attack gets only so many of the grid's images, in a table of their own
+                `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both;
+                an attack with `random_models: false` is not run on those
+    threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
+    severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
+    baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
+    attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
+    seeds       seeds of the attacks' randomness
+    n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
+                folder or arrays n are of all classes alike)
+    device      auto takes CUDA where there is one; cpu, cuda, cuda:1
+    count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
+    adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part
+                without its defense (of what was only trained there is none); or the list of both
+    precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
+    weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
+    allow_large takes an linf eps of 0.5 and more
+    allow_chance attacks models that are at chance on clean images too; by default their cells fail, with the reason
+    results     the folder in which a folder of this grid's name holds the rows and tables
+    save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
+    dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
+    """
+
+    data: str | list[str]
+    models: str | list[Any] | dict[str, Any]
+    attacks: str | list[Any]
+    threats: str | list[str] | dict[str, Any] = field(default_factory=list)
+    defenses: str | list[Any] = "none"
+    severities: Severity | list[Severity] = field(default_factory=list)
+    baseline: str | None = None
+    attack_under: str | None = None
+    seeds: Seed | list[Seed] = 0
+    n: int | None = None
+    ids: str | list[int] | None = None
+    sample: str | None = None
+    split: str = "test"
+    source: str | None = None
+    device: str = "auto"
+    precision: Precision = "float32"
+    adaptive: bool | list[bool] = True
+    count: Counting | list[Counting] = "all"
+    targets: Aim | None = None
+    budget: Count | None = None
+    eot: Count = 20
+    draws: Count = 20
+    batch_size: Count | None = None
+    weights: str | None = None
+    allow_pickle: bool = False
+    allow_large: bool = False
+    allow_chance: bool = False
+    results: str = "results"
+    save: Literal["scores", "x_adv"] | None = None
+    dry_run: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model of a grid. weights: a checkpoint for it; schedule: other than the zoo's, where it must be trained."""
+
+    name: str
+    weights: str | None = None
+    allow_pickle: bool = False
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name if self.weights is None else f"{self.name} ({PurePath(self.weights).stem})"
+
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """How a model of the zoo is made.
+
+    schedule: the fields of train.Schedule. threat: what its robust accuracy is measured within, by default what its
+    defense trains for. verified: somebody ran it, and its figures are measured.
+    """
+
+    data: str
+    architecture: str
+    defense: str | dict[str, Any]
+    schedule: dict[str, Any] = field(default_factory=dict)
+    seed: Seed = 0
+    threat: str | None = None
+    verified: bool = True
+
+
+@dataclass(frozen=True)
+class MakeConfig(ZooConfig):
+    """A zoo recipe and how to carry it out.
+
+    attack: what measures the stored weights, on the first n test images (all by default), with eot draws per query
+    where they are random. source: where images come from (see load_data). folder: where the checkpoint goes, by default
+    the package's own zoo. remeasure: train nothing, only measure the checkpoint that is there, and note the figures.
+    """
+
+    attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
+    n: Count | None = None
+    eot: Count = 20
+    source: str | None = None
+    device: str = "auto"
+    folder: str | None = None
+    remeasure: bool = False

@@ -1,0 +1,1 @@
+"""The contracts: what a plug-in may import, and what every other room is built on. Imports nothing of the package."""

@@ -1,0 +1,198 @@
+"""What is deployed, and how it comes to be: Defended modules, Preprocess with its surrogate, Recipe, Defense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.core.containment import contained
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ModelError
+from robustbench_local.core.training import Trainer
+
+
+class Rejection(StrEnum):
+    """What it means that a model may reject an image: the last of its K + 1 logits wins.
+
+    ABSTENTION: the model has no answer, and that is an error on every image, attacked or not (randomized smoothing).
+    DETECTION: the model says that it is being attacked: an error on an image that is clean or that nature
+    corrupted, right on an adversarial one.
+    """
+
+    NONE = "none"
+    ABSTENTION = "abstention"
+    DETECTION = "detection"
+
+
+class Defended(nn.Module):
+    """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, or (N, K + 1) where it rejects.
+
+    stochastic says that forward draws numbers, which it must take from `draws` (an independent stream per sample).
+    """
+
+    stochastic: bool = False
+    rejects: Rejection = Rejection.NONE
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def undefended(self) -> nn.Module | None:
+        """What an attacker sees who does not know of the defense: a part of this module. None: no part is left out."""
+        return None
+
+
+class Preprocess(nn.Module):
+    """A step before the network. forward is deployed; surrogate is what gradients see, with the same draws.
+
+    The default surrogate is the identity (BPDA, Athalye et al. 2018); a differentiable step sets `surrogate = None`
+    and its own gradients pass.
+    """
+
+    stochastic: bool = False
+    encodes: bool = False  # it hands the network something else than images like x: the network cannot do without
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def surrogate(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return x
+
+
+class Deployed(Defended):
+    """Preprocessing steps before a network; gradients go through each step's surrogate."""
+
+    def __init__(self, net: nn.Module, steps: Sequence[Preprocess] = ()) -> None:
+        super().__init__()
+        self.net = net
+        self.steps = nn.ModuleList(steps)
+        self.stochastic = is_stochastic(net) or any(step.stochastic for step in steps)
+        self.rejects = rejection(net)
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        draws = draws_for(x, draws) if self.stochastic else draws
+        for place, step in enumerate(cast(Sequence[Preprocess], self.steps)):
+            own = draws.stream(f"preprocess:{place}") if draws is not None else None
+            x = through(step, x, own)
+        return call(self.net, x, draws.stream("net") if draws is not None else None)
+
+    def undefended(self) -> nn.Module | None:
+        """The network without the steps; through a step that encodes pass its own gradients, whatever they are."""
+        inner = undefended(self.net)
+        kept = [Bare(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
+        if kept:
+            return Deployed(inner or self.net, kept).eval()
+        return inner or (self.net if len(self.steps) else None)
+
+
+class Bare(Preprocess):
+    """A step as autograd sees it, without its surrogate."""
+
+    surrogate = None  # type: ignore[assignment]
+
+    def __init__(self, step: Preprocess) -> None:
+        super().__init__()
+        self.step, self.stochastic = step, step.stochastic
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        # where autograd cannot follow, the gradient is 0, not none
+        return cast(Tensor, self.step(x, draws)) + 0 * x.mean((1, 2, 3), keepdim=True)
+
+
+def through(step: Preprocess, x: Tensor, draws: Draws | None) -> Tensor:
+    """step(x) in value, the surrogate's in gradient. Both see the same draws, from the same place in the stream."""
+    if not (torch.is_grad_enabled() and x.requires_grad) or step.surrogate is None:
+        return cast(Tensor, step(x, draws))
+    soft = step.surrogate(x.clone(), draws[:] if draws is not None else None)  # either may write into what it is given
+    with torch.no_grad():
+        hard = step(x.detach().clone(), draws)
+    out: Tensor = hard + (soft - soft.detach())  # hard to the last bit
+    return out
+
+
+def draws_for(x: Tensor, draws: Draws | None) -> Draws:
+    """draws, or where somebody calls a random model without any, those of seed 0 and of places in the batch."""
+    return Draws(0, torch.arange(len(x), device=x.device), dtype=x.dtype) if draws is None else draws
+
+
+def is_stochastic(module: nn.Module) -> bool:
+    return bool(getattr(module, "stochastic", False))
+
+
+def rejection(module: nn.Module) -> Rejection:
+    return module.rejects if isinstance(module, Defended) else Rejection.NONE
+
+
+def undefended(module: nn.Module) -> nn.Module | None:
+    """What a static attacker sees of a model; None where no part of it is left out, as in one that was only trained."""
+    return module.undefended() if isinstance(module, Defended) else None
+
+
+def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
+    """module(x), with draws where it is a Defended that takes them.
+
+    The only place where anybody's images meet a model. It is given a copy of its own, and gives one of its answer:
+    neither what it writes into its input nor what it keeps is anybody else's. Gradients pass.
+    """
+    return answer_and_trace(module, x, draws)[0]
+
+
+def answer_and_trace(module: nn.Module, x: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    """(module(x), the images as they are afterwards): `call`, for who asks whether the model wrote into them."""
+    given = x.clone()
+    before = _version(given)
+    with contained(ModelError, "the model"):
+        out = module(given, draws) if isinstance(module, Defended) else module(given)
+    if _version(given) != before and (wrote := _WROTE.get()) is not None:
+        wrote.add(type(module).__name__)
+    return (out.clone() if isinstance(out, Tensor) else out), given
+
+
+_WROTE: ContextVar[set[str] | None] = ContextVar("wrote", default=None)
+
+
+@contextmanager
+def noticed_writes() -> Iterator[set[str]]:
+    """The kinds of all models that write into their input meanwhile."""
+    wrote: set[str] = set()
+    token = _WROTE.set(wrote)
+    try:
+        yield wrote
+    finally:
+        _WROTE.reset(token)
+
+
+def _version(x: Tensor) -> int:
+    """How often x was written to, as autograd counts, which misses what is written to x.data."""
+    return 0 if x.is_inference() else x._version
+
+
+@dataclass(frozen=True)
+class Defense:
+    """A plug-in: its fields are its settings. Recipes train, wrappers wrap, some do both.
+
+    trains: build trains the network. learns: build leaves the network as it is and fits something beside it, such as
+    a detector's threshold, to the trainer's images. Neither: build needs no trainer. summary, paper and family (what
+    the leaderboard groups by, such as "denoising") are what `list defenses` shows.
+    """
+
+    trains: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    family: ClassVar[str] = ""
+
+    def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
+        """base (fresh or already trained) -> what is deployed."""
+        raise NotImplementedError
+
+    def as_trained(self) -> Defense:
+        """This defense with what training does not read at its default: one checkpoint serves all that agree here."""
+        return self

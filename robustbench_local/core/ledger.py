@@ -1,0 +1,119 @@
+"""What the samples of one batch have spent, and the best image that each was asked with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustbench_local.core import losses
+from robustbench_local.core.threat import Norm, ThreatModel
+
+BOX = ThreatModel(Norm.NONE, 0.0)
+# margin past the boundary that ends a search, since float32 kernels differ with batch shape: in the logits' unit, and
+# so much of their size at least; where labels are all that is seen, which know no unit, of their size alone
+CLEARLY, ROUNDING, BY_LABELS = 1e-4, 1e-6, 1e-5
+
+
+class Ledger:
+    """One batch's meter and memory, shared by every view of its oracle. All tensors are (N, ...)."""
+
+    def __init__(
+        self, x: Tensor, threat: ThreatModel, budget: int | None, *, stochastic: bool, minimises: bool,
+        labels_only: bool = False,
+    ) -> None:  # fmt: skip
+        count = (len(x),)
+        self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
+        self.backwards = torch.zeros_like(self.forwards)
+        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # the lead of what is remembered
+        self.distance = torch.zeros_like(self.worth)  # the same's, where the attack minimises
+        self.scale = torch.zeros_like(self.worth)  # the largest size of any logits so far, see losses.size
+        self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
+        self.guided = torch.zeros_like(self.fallen)  # a gradient that led somewhere was seen
+        self.x_adv = x.clone()
+        self.budget = budget
+        self.minimises = minimises
+        self.classes: int | None = None
+        self.notes: dict[str, Tensor] = {}
+        self._threat, self._stochastic, self._labels_only = threat, stochastic, labels_only
+
+    @property
+    def clearly(self) -> Tensor:
+        """(N,) the margin beyond which nobody doubts a success, for logits of the size answered so far."""
+        if self._labels_only:
+            return BY_LABELS * self.scale
+        return torch.maximum(CLEARLY * losses.unit(self.scale), ROUNDING * self.scale)
+
+    def weigh(self, size: Tensor, rows: Tensor | None) -> None:
+        """Logits of these sizes (M * P,) were answered; rows (M,) as in `remember`.
+
+        Of two classes that nearly tie the answer alone tells no scale: all of the sample's answers do.
+        """
+        if not len(size):
+            return
+        size = size.view(len(self.scale) if rows is None else len(rows), -1).amax(1)
+        if rows is None:
+            torch.maximum(self.scale, size, out=self.scale)
+        else:
+            self.scale.scatter_reduce_(0, rows, size, "amax")
+
+    def remember(self, x_adv: Tensor, lead: Tensor, x: Tensor, rows: Tensor | None) -> None:
+        """Keep each sample's best image, of x_adv (M * P, C, H, W) with leads (M * P,), P in a row for each sample.
+
+        x (M, C, H, W): their clean images. rows (M,): which samples they are, where one may come more than once; None:
+        all in turn.
+        """
+        count = len(x)
+        size = len(lead) // max(1, count)
+        mine = slice(None) if rows is None else rows
+        if self._stochastic and not self.minimises:  # a random model's best image need not have won
+            index = (lead.view(count, size) > self.worth[mine][:, None]).flatten().nonzero()[:, 0]
+        else:
+            index = (lead >= 0).nonzero()[:, 0]
+        if not len(index):
+            return
+        clearly = self.clearly[mine]
+        known = self._worth(self.worth[mine], self.distance[mine], clearly)
+        there, far = torch.full_like(lead, -torch.inf), torch.zeros_like(lead)
+        space = BOX if self.minimises else self._threat
+        inside = space.contains(x_adv[index], x[index // size])
+        there[index] = torch.where(inside, lead[index], -torch.inf)
+        if self.minimises:
+            far[index] = self._threat.distance(x_adv[index], x[index // size])
+        worth = self._worth(there, far, clearly.repeat_interleave(size))
+        best = worth.view(count, size).max(1)
+        better = (best.values > known).nonzero()[:, 0]
+        if not len(better):
+            return
+        if rows is not None:  # of several images of one sample its best, the first of equals
+            better = better[best.values[better].argsort(descending=True, stable=True)]
+            order = rows[better].argsort(stable=True)
+            first = rows[better][order].diff(prepend=rows.new_full((1,), -1)) != 0
+            better = better[order[first]]
+        at = better if rows is None else rows[better]
+        chosen = better * size + best.indices[better]
+        self.x_adv[at], self.worth[at], self.distance[at] = x_adv[chosen], there[chosen], far[chosen]
+        if not self._stochastic and not self.minimises:
+            self.fallen[at] |= there[chosen] >= clearly[better]
+
+    def led(self, grad: Tensor, rows: Tensor | None) -> None:
+        """Note whose gradients (M, C, H, W) are of any use; rows as in `remember`. One that was is enough."""
+        new = (~(self.guided if rows is None else self.guided[rows])).nonzero()[:, 0]
+        if len(new):
+            new = new[usable(grad[new])]
+            self.guided[new if rows is None else rows[new]] = True
+
+    def _worth(self, lead: Tensor, distance: Tensor, clearly: Tensor) -> Tensor:
+        """(M,): the lead; for a minimising attack nearness; -inf: worth nothing.
+
+        Nearness at distance d is 1 / d, and of a near-tie -d: any clear success is worth more than any near-tie, and
+        within both the nearer more, to the last digit that d has.
+        """
+        if not self.minimises:
+            return lead
+        return torch.where(lead >= clearly, 1 / distance, -distance).masked_fill(lead == -torch.inf, -torch.inf)
+
+
+def usable(grad: Tensor) -> Tensor:
+    """(M,) bool: the gradient (M, C, H, W) is finite, and not zero all over."""
+    size = grad.abs().amax((1, 2, 3))  # NaN where any is
+    return (size > 0) & (size < torch.inf)

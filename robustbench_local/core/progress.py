@@ -1,0 +1,65 @@
+"""How a long job reports: a bar where there is a terminal, plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from robustbench_local.core import streams
+from robustbench_local.core.escaping import shown
+
+
+class Report:
+    """Silent by default; `with Terminal() as report` shows. Jobs call advance and line, and never print."""
+
+    def line(self, text: str) -> None:
+        """A message that stays."""
+
+    def advance(self, what: str, share: float) -> None:
+        """The job is at share in [0, 1], doing `what`."""
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class Terminal(Report):
+    """On standard error, so that tables on standard output can be piped."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True,
+            disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        try:
+            self.console.print(shown(text, "terminal"), highlight=False, markup=False, soft_wrap=True)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody can be told; the work goes on
+            streams.abandon(sys.stderr)
+
+    def advance(self, what: str, share: float) -> None:
+        what = shown(what, "terminal")
+        if self._task is None:
+            self._task = self._progress.add_task(what, total=1.0)
+        self._progress.update(self._task, description=what, completed=share)

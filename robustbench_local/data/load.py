@@ -1,0 +1,137 @@
+"""MNIST, CIFAR-10, the bundled subset, folders of images and arrays: data, verified, cached, selected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from robustbench_local.config.arguments import Device, Seed, checked
+from robustbench_local.core.errors import DataError
+from robustbench_local.data.arrays import read_arrays
+from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
+from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, open_cached
+from robustbench_local.data.catalogue import KNOWN, Arrays, DataSet, Pixels, check_split, known
+from robustbench_local.data.folders import read_image_folder
+from robustbench_local.data.images import Images, check_levels, hold
+from robustbench_local.data.selection import Ids, select
+from robustbench_local.data.sources import from_folder
+
+_BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
+_OWN_DATA = {"folder": read_image_folder, "arrays": read_arrays}
+
+
+@checked(DataError)
+def open_data(
+    name: str,
+    *,
+    split: str = "test",
+    source: str | Path | None = None,
+    n: int | None = None,
+    ids: Ids | None = None,
+    sample: str | None = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> Images:
+    """Open a data set, or a part of it, as `Images`.
+
+    name    "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg) or "arrays:PATH" (.npz or .npy)
+    split   "test" or "train"
+    source  None: the cache, filled first where it is empty (see `fetch`); "bundled": the first images of
+            each split, which come with the package; a path: that folder, in torchvision's layouts, read where
+            it is and not cached
+    n       mnist, cifar10: the first n images. folder, arrays, which are often sorted by class: as "spread"
+    ids     "1000:10000", a slice, or the ids themselves; with n: n of these, of a list the first n
+    sample  "stratified": n images drawn with equal classes, by `seed`; "spread": the same, but a class that has fewer
+            leaves its share to the others
+
+    Raises DataError where a name, a number or a file is not what it should be.
+    """
+    check_split(split)
+    pixels: Pixels
+    kind, colon, path = str(name).partition(":")
+    own = bool(colon) and kind in _OWN_DATA
+    if own:
+        if source is not None:
+            raise DataError(f'source="{source}" means nothing for {name}, which names its own place')
+        pixels, labels, classes = _OWN_DATA[kind](_own_path(name, path), split)
+        if ids is None or isinstance(ids, str | slice):
+            sample = sample or "spread"
+    else:
+        data_set = known(name)
+        arrays = _arrays(data_set, source, split)
+        pixels, labels, classes = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
+    try:
+        chosen = select(labels, classes, n, ids, sample, seed)
+    except DataError as error:
+        raise DataError(f"{name} {split}: {error}{_BUNDLED_HINT if source == 'bundled' else ''}") from None
+    images = hold(name, split, pixels, labels, chosen, classes, device)
+    if own:
+        check_levels(images)
+    return images
+
+
+@checked(DataError)
+def load_data(
+    name: str,
+    n: int | None = None,
+    *,
+    split: str = "test",
+    source: str | Path | None = None,
+    ids: Ids | None = None,
+    sample: str | None = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; see `open_data`."""
+    data = open_data(name, split=split, source=source, n=n, ids=ids, sample=sample, seed=seed, device=device)
+    return data[:], data.labels
+
+
+def training_images_name(data: str, source: str | None) -> str:
+    """What training images are known by: their digest where they are a user's own, otherwise their name."""
+    own = ":" in data or source == "bundled"
+    return open_data(data, split="train", source=source).digest if own else data
+
+
+def describe() -> list[dict[str, str]]:
+    """One line of words per data set: what it holds, whether it is cached and where, where it comes from."""
+    return [
+        {
+            "name": data_set.name,
+            "classes": str(len(data_set.classes)),
+            "shape": "x".join(map(str, data_set.shape)),
+            "test": str(data_set.counts["test"]),
+            "train": str(data_set.counts["train"]),
+            "bundled": ", ".join(f"{count} {split}" for split, count in BUNDLED_COUNTS.items()),
+            "cached": "no" if cached(data_set) is None else "yes",
+            "path": str(data_folder(data_set)),
+            "sources": f"folder ({SOURCE_VARIABLE}), torchvision, npm {data_set.npm_package}",
+            "provenance": data_set.provenance,
+        }
+        for data_set in KNOWN.values()
+    ]
+
+
+def _own_path(name: str, path: str) -> Path:
+    try:
+        name.encode()  # it goes into rows and tables
+        found = Path(path).expanduser()
+    except (UnicodeEncodeError, RuntimeError) as error:
+        raise DataError(f"{name!r} names no place: {error}") from None
+    if not path or "\0" in path:
+        raise DataError(f"{name!r} names no place: write folder:PATH or arrays:PATH")
+    return found
+
+
+def _arrays(data_set: DataSet, source: str | Path | None, split: str) -> Arrays:
+    if source is None:
+        return open_cached(data_set, split)
+    if source == "bundled":
+        return read_bundled(data_set.name)
+    try:
+        return data_set.verify(from_folder(data_set, Path(source).expanduser()))
+    except DataError:
+        raise
+    except Exception as error:  # gzip, tar and pickle die of many things that a damaged file may hold
+        raise DataError(f"{source} cannot be read as {data_set.name}: {error or type(error).__name__}") from error

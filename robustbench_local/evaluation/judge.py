@@ -1,0 +1,285 @@
+"""Crafted examples in, verdicts out: the only place that says "robust", and it takes nobody's word."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.config.arguments import Aim, Count, Counting, Goals, Precision, Seed
+from robustbench_local.config.settings import fit_fields
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.decision import leads, rounds_of
+from robustbench_local.core.defense import Rejection, is_stochastic, noticed_writes, rejection
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
+from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.core.progress import Report
+from robustbench_local.core.source import Source
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.verdict import Verdict as Verdict
+from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.attacker_data import own_images
+from robustbench_local.evaluation.corrupted_images import Corrupted, Under
+from robustbench_local.evaluation.eight_bit import to_8bit
+from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
+from robustbench_local.evaluation.search import Found, Search
+from robustbench_local.evaluation.snapshot import restored
+
+DRAWS = 20  # fresh draws that judge a random model
+JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
+EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
+BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a verdict is reached. Judge(...)(model, images, attack, threat) -> Verdict.
+
+    targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
+    then reach that class, and robust means it did not. budget: forward passes per sample, of attack and checks
+    together (see `checks`). batch_size: None finds itself. precision: "float32"; "fast" searches in bfloat16 first and
+    attacks what stands again in float32; "float64" is for checks. count: "all" counts every in-ball iterate, "last"
+    only where each restart ends, as papers did. eot and draws: search draws per query and fresh draws per verdict of a
+    random model. attack_under: a corruption by name and severity ("fog:3") that images meet first; clean then means
+    under that corruption. allow_chance: whether a model at chance on clean images is attacked all the same, and
+    flagged; None: nobody looks.
+
+    adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
+    one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
+    attack: on the undefended part alone, to its end, as one who knows of no defense would.
+    """
+
+    seed: Seed = 0
+    targets: Aim | Goals | None = None
+    budget: Count | None = None
+    batch_size: Count | None = None
+    precision: Precision = "float32"
+    count: Counting = "all"
+    eot: Count = EOT
+    draws: Count = DRAWS
+    adaptive: bool = True
+    attack_under: str | None = None
+    allow_chance: bool | None = None
+
+    def __post_init__(self) -> None:
+        fit_fields(self)
+        if self.attack_under is not None:
+            Under.parse(self.attack_under)
+        if self.budget is not None and self.precision == "fast":
+            raise ConfigError("a budget is one search's, and fast may search twice: give it with precision=float32")
+
+    def sees(self, images: Source) -> Source:
+        """The images as they arrive."""
+        if self.attack_under is None:
+            return images
+        return Corrupted(images, Under.parse(self.attack_under))
+
+    def __call__(
+        self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
+        attacker: Source | None = None, known: Known | None = None,
+    ) -> Verdict:  # fmt: skip
+        """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
+
+        known: what verdicts on this model asked before of clean images; what is new is added.
+        """
+        if threat.norm not in attack.norms:
+            norms = ", ".join(sorted(attack.norms))
+            raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {norms}")
+        if self.targets is not None and isinstance(attack, Corruption):
+            raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
+        if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
+            raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
+        started = time.monotonic()
+        as_given, images = images, self.sees(images)
+        report, known = report or Report(), known or Known()
+        dtype = torch.float64 if self.precision == "float64" else torch.float32
+        with as_deployed(model), full_float32(), noticed_writes() as wrote, restored(model) as before:
+            first = images[:64].to(dtype)
+            check_images(first, images.labels[:64])
+            draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
+            own = own_images(attack, attacker, first, self.seed)
+            size = self.batch_size or BATCH.get(first.device.type, 250)
+            asked, judged = Tally(), Tally()
+            checked = self._check(model, images, draws, size, known, asked, judged)
+            flags = list(checked.flags) if self.checks else [*checked.flags, "unchecked"]
+            if self.allow_chance is not None:
+                flags += self._look(checked, as_given, known, asked)
+                before.restore()
+            given, model = model, checked.model
+            name = type(attack).__name__
+            search, spent = self._search(attack, threat, judged).prepare(model, *own)
+            parts: list[_Part] = []
+            done = 0
+            while done < len(images):
+                rows = slice(done, min(done + size, len(images)))
+                part: _Part | None = None
+                try:
+                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, known)
+                except RuntimeError as error:
+                    if not _out_of_memory(error) or size == 1:
+                        raise
+                if part is None:  # only here has the error let go of the batch's tensors
+                    size = max(1, min(size, len(images)) // 2)
+                    if first.device.type == "cuda":
+                        torch.cuda.empty_cache()
+                    report.line(f"out of memory: going on with batches of {size}")
+                    continue
+                parts.append(part)
+                done = rows.stop
+                report.advance(f"{name.lower()} {threat}", done / len(images))
+            if self.checks and checked.changed(asked):
+                flags.append("changed")
+                known.forget(given, model)
+            if names := before.foreign(lambda: checked.ask_every_way(parts[-1].tensors["x_adv"], asked)):
+                raise AccessError(
+                    f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
+                    " asks its oracle and touches nothing. The model is again what it was"
+                )
+        if wrote and "writes_input" not in flags:
+            flags.append("writes_input")
+        for fault in parts[0].count:
+            if total := sum(part.count[fault] for part in parts):
+                flags.append(f"{fault}:{total}")
+        tensors = {key: torch.cat([part.tensors[key] for part in parts]) for key in parts[0].tensors}
+        noted = sorted(set().union(*(part.notes for part in parts)))
+        notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
+        return Verdict(
+            labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
+            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes,
+            checked_forwards=asked.forwards, judged_forwards=judged.forwards,
+            detects=rejection(model) is Rejection.DETECTION, **tensors,
+        )  # fmt: skip
+
+    def _search(self, attack: Attack, threat: ThreatModel, judged: Tally) -> Search:
+        budget = None if self.budget is None else self.budget - self.checks
+        return Search(
+            attack, threat, self.targets is not None, self.precision, self.count, budget, self.eot, self.adaptive,
+            own=judged,
+        )  # fmt: skip
+
+    @property
+    def checks(self) -> int:
+        """How often, at most, an image is asked about for the sake of checks alone: an eighth of a budget, or less."""
+        return REPEATS if self.budget is None else min(REPEATS, self.budget // 8)
+
+    def _check(
+        self, model: nn.Module, images: Source, draws: Draws, size: int, known: Known, asked: Tally, judged: Tally
+    ) -> Checked:  # fmt: skip
+        """Once for all verdicts that share what is known, unless the model changes."""
+        about = self.seed, self.attack_under, draws.dtype
+        return known.once(
+            lambda: check_model(
+                model, images, draws, draws.dtype, size=size, repeats=max(0, self.checks - 1), known=known,
+                about=about, asked=asked, judged=judged,
+            ), model, "checked", *about, size, tuple(images.ids.tolist()),
+        )  # fmt: skip
+
+    def _look(self, checked: Checked, images: Source, known: Known, asked: Tally) -> list[str]:
+        """The caution on a model's numbers, if any. ModelError where it is at chance and that is not allowed."""
+        about = "look", self.seed, checked.x.dtype, tuple(images.ids.tolist())
+        seen = known.once(lambda: checked.look(images, self.budget, asked), checked.model, *about)
+        if seen.stop and not self.allow_chance:
+            raise ModelError(f"{seen.text}. No attack says anything of such a model; allow_chance=true goes on")
+        return [] if seen.flag is None else [seen.flag]
+
+    def _batch(
+        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype,
+        known: Known,
+    ) -> _Part:  # fmt: skip
+        x, y = images[rows].to(dtype), images.labels[rows]
+        check_images(x, y)
+        x = x.contiguous(memory_format=torch.channels_last)
+        random, threat = is_stochastic(model), search.threat
+        about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist())
+        streams = [draws.stream("clean").stream(k) for k in range(rounds_of(model, self.draws))]
+        asks = [partial(search.answer, model, x, stream) for stream in streams]
+        clean_answers = torch.stack([known.once(ask, model, *about, k) for k, ask in enumerate(asks)], 1)
+        rights = leads(clean_answers, y) < 0
+        clean = rights.double().mean(1) > 0.5
+        classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
+        means = clean_answers.mean(1)[:, :classes]
+        goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
+        natural = isinstance(search.attack, Corruption)
+        worth = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
+        found = Found.nothing(x)
+        if worth.any():
+            found.put(worth, search(model, x[worth], goal[worth], draws[worth]))
+        x_adv = found.x_adv
+        nan = x_adv.isnan().flatten(1).any(1)
+        inside = threat.contains(x_adv, x)
+        x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
+        inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
+        reached = search.answers(model, x_adv, draws.stream("verdict"), self.draws)
+        moved = (rounded != x_adv).flatten(1).any(1)  # no corruption's: they have 256 levels already
+        reached_8bit = reached.clone()
+        if moved.any():
+            reached_8bit[moved] = search.answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
+        attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
+        stands = search.leads(model, attacked, goal, seen, x) < 0
+        attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
+        stands_8bit = search.leads(model, attacked_8bit, goal, seen_8bit, x) < 0
+        tensors = dict(
+            clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
+            distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),
+        )  # fmt: skip
+        for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
+            tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
+        if natural:
+            tensors["corrupted"] = stands.double().mean(1) > 0.5
+        if search.attack.minimises:
+            tensors["won"] = 1 - (search.leads(model, reached, goal, x_adv, x) < 0).float().mean(1)
+        if random:
+            tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
+        count = dict(
+            nan_pixels=int(nan.sum()),
+            outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
+            near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
+            no_gradient=int((found.blind & tensors["robust"]).sum()),
+        )
+        return _Part(tensors, count, found.notes)
+
+    def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
+        """The class each image is to become."""
+        classes = logits.shape[1]
+        if self.targets == "least_likely":
+            return logits.scatter(1, y[:, None], torch.inf).argmin(1)
+        if isinstance(self.targets, Tensor):
+            goal = self.targets.to(y)[rows]
+            if bool((goal == y).any()) or int(goal.min()) < 0 or int(goal.max()) >= classes:
+                raise ConfigError(f"targets must be classes in 0 .. {classes - 1} other than the true one")
+            return goal
+        return (y + 1 + draws.integers(classes - 1)) % classes
+
+
+@dataclass
+class _Part:
+    """One batch's share of a verdict."""
+
+    tensors: dict[str, Tensor]
+    count: dict[str, int]
+    notes: dict[str, Tensor]
+
+    def note(self, name: str) -> Tensor:
+        """(n,), NaN where this batch has no such note."""
+        return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
+
+
+def _allowed(attacked: Tensor, inside: Tensor, clean: Tensor) -> Tensor:
+    """(N, ...): what is outside the ball does not count, and the clean image's stands in its place."""
+    return torch.where(inside.view(-1, *[1] * (attacked.ndim - 1)), attacked, clean)
+
+
+def _scores(answers: Tensor) -> Tensor:
+    """(N, K) log-probabilities of answers (N, R, K): of a random model the log of their mean over its draws."""
+    mean: Tensor = answers.log_softmax(2).logsumexp(1)
+    return mean - math.log(answers.shape[1])
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

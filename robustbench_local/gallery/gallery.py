@@ -1,0 +1,235 @@
+"""The images behind the numbers: what fell first, last and never, and what it took."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import RobustBenchError, StoreError
+from robustbench_local.core.escaping import visible
+from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.images import Images
+from robustbench_local.evaluation.corrupted_images import Corrupted
+from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
+from robustbench_local.report.drawing import TEAL
+from robustbench_local.report.page import environment, policy
+from robustbench_local.report.results import Results
+from robustbench_local.report.table import done, robust_tables
+from robustbench_local.report.text import percent
+from robustbench_local.report.words import named, norm_name, within
+from robustbench_local.storage import identity
+from robustbench_local.storage.files import whole_file
+from robustbench_local.storage.row import Row
+from robustbench_local.training.builder import Workshop
+
+EACH = 3  # images of each fate
+DRAWS = 20  # over which a random model's answer is averaged
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture with the words below it."""
+
+    title: str
+    uri: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what became of it."""
+
+    id: int
+    label: str
+    fate: str
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Room:
+    """The samples of one model within one threat. note: what could not be shown."""
+
+    title: str
+    attack: str
+    samples: tuple[Sample, ...]
+    note: str
+
+
+def write_gallery(
+    results: Results, folder: Path, workshop: Workshop, *, each: int = EACH, weights: str | None = None,
+    allow_pickle: bool = False, trust: bool = False,
+) -> Path:  # fmt: skip
+    """Write gallery.html into a folder and return its path.
+
+    Shown is, per model and threat, the strongest attack whose images were kept. StoreError where no row kept any
+    (save=x_adv); ModelError or DataError where no model or no images can be had that are those of the rows. trust:
+    whether functions that rows name may be imported and called, and paths read; without it that is a ConfigError.
+    """
+    check_trust((row for row in results.rows if _kept(row)), trust)
+    rooms: list[Room] = []
+    faults: list[RobustBenchError] = []
+    for table in robust_tables(results.rows, results.standing):
+        for line in table.lines:
+            kept = [row for row in line.rows if row is not None and _kept(row)]
+            if kept:
+                row = min(kept, key=lambda row: row["results"]["robust_accuracy"])
+                title = f"{table.data}, {within(table.threat)}: {named(line)}"
+                try:
+                    model = model_of(row, workshop, weights, allow_pickle, trust=trust)
+                    images = images_of(row, workshop, trust=trust)
+                except RobustBenchError as error:  # the others can still be shown
+                    faults.append(error)
+                    rooms.append(Room(title, visible(row["definition"]["attack"]), (), visible(error)))
+                    continue
+                with as_deployed(model), full_float32():
+                    rooms.append(_room(title, row, model, images, results, each))
+    if not rooms:
+        raise StoreError(f"no row in {folder.absolute()} kept its images: run the grid with save=x_adv")
+    if len(faults) == len(rooms):
+        raise faults[0]
+    text = environment().get_template("gallery.html.j2").render(
+        title=visible(folder.resolve().name), rooms=rooms, policy=policy("'none'")
+    )  # fmt: skip
+    path = folder / "gallery.html"
+    with whole_file(path) as file:
+        file.write(text.encode())
+    return path
+
+
+def _kept(row: Row) -> bool:
+    return done(row) and "x_adv" in row.get("arrays", {})
+
+
+def _room(
+    title: str, row: Row, model: nn.Module, images: Images | Corrupted, results: Results, each: int
+) -> Room:  # fmt: skip
+    threat = ThreatModel.parse(row["definition"]["threat"], allow_large=True)
+    arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
+    places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
+    rows = torch.tensor([place for place, _ in places], device=images.ids.device)
+    x, y, draws = images[rows], images.labels[rows], Draws(0, images.ids[rows])
+    x_adv = torch.from_numpy(arrays["x_adv"])[rows.cpu()].to(x)
+    nearest, found = _nearest(row, model, x, y, rows, threat, draws, results)
+    before, after, least = (_answers(model, z, draws) for z in (x, x_adv, nearest))
+    maps, note = _saliency(model, (x, before), (x_adv, after), draws)
+    samples = []
+    for k, (place, fate) in enumerate(places):
+        change = x_adv[k] - x[k]
+        largest = float(change.abs().max())
+        scale = 0.5 / largest if largest else 0.0
+        views = [
+            View("clean", _picture(x[k]), _said(before[k], images)),
+            View("attacked", _picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
+            View("change", _picture(0.5 + scale * change), (f"amplified ×{scale:.3g}" if scale else "no change",)),
+        ]
+        if maps:
+            views += [
+                View("saliency, clean", _heat(maps[0][k]), ("for its answer",)),
+                View("saliency, attacked", _heat(maps[1][k]), ("for its answer",)),
+            ]
+        if found[k]:
+            said = (*_said(least[k], images), _length(threat, nearest[k], x[k]))
+            views.append(View("nearest error found", _picture(nearest[k]), said))
+        own = int(images.ids[place])
+        samples.append(Sample(own, visible(images.classes[int(y[k])]), fate, tuple(views)))
+    return Room(title, visible(row["definition"]["attack"]), tuple(samples), note)
+
+
+def _chosen(
+    clean: npt.NDArray[Any], robust: npt.NDArray[Any], forwards: npt.NDArray[Any], each: int
+) -> Iterator[tuple[int, str]]:  # fmt: skip
+    """(place, fate): of what was right, the first to fall, the last to fall, and some that never did."""
+    fell = np.flatnonzero(clean & ~robust)
+    fell = fell[np.argsort(forwards[fell], kind="stable")]
+    first, last = fell[:each], fell[max(each, len(fell) - each) :]
+    for fate, places in (("fell first", first), ("fell last", last), ("stood", np.flatnonzero(clean & robust)[:each])):
+        for place in places.tolist():
+            passes = f", after {int(forwards[place])} forward passes" if fate != "stood" else ""
+            yield place, f"{fate}{passes}"
+
+
+def _nearest(
+    row: Row, model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, threat: ThreatModel, draws: Draws, results: Results
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(images, found (n,)): over all rows of this model that kept images, the nearest that it gets wrong."""
+    best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
+    for other in results.rows:
+        if _kept(other) and identity.group(other) == identity.group(row):
+            tried = torch.from_numpy(results.arrays(other, "x_adv")["x_adv"])[rows.cpu()].to(x)
+            length = threat.distance(tried, x)
+            nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)
+            best[nearer], distance[nearer] = tried[nearer], length[nearer]
+    return best, distance.isfinite()
+
+
+def _answers(model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
+    """(n, K) probabilities; of a random model, their mean over draws."""
+    rounds = DRAWS if is_stochastic(model) else 1
+    with torch.no_grad():
+        each = [call(model, x, draws.stream(f"gallery:{k}")).softmax(1) for k in range(rounds)]
+    return torch.stack(each).mean(0)
+
+
+def _saliency(
+    model: nn.Module, clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], draws: Draws
+) -> tuple[tuple[Tensor, Tensor] | None, str]:  # fmt: skip
+    """((n, H, W) in [0, 1] before and after: how much each pixel moves the model's answer there, and a note."""
+    if importlib.util.find_spec("captum") is None:
+        return None, "No saliency: it needs captum (pip install 'robustbench_local[explain]')."
+    from captum.attr import Saliency
+
+    def forward(x: Tensor) -> Tensor:
+        return call(model, x, draws.stream("saliency"))
+
+    maps = []
+    for x, answers in (clean, attacked):
+        try:
+            grad = Saliency(forward).attribute(x.clone().requires_grad_(), target=answers.argmax(1) % answers.shape[1])
+        except (RuntimeError, AssertionError) as error:  # a model through which no gradient passes
+            return None, f"No saliency: the model gives no gradient ({visible(str(error).splitlines()[0])})."
+        size = grad.detach().abs().amax(1)
+        bright = size.flatten(1).quantile(0.99, 1).clamp(min=torch.finfo(size.dtype).tiny)
+        maps.append((size / bright[:, None, None]).clamp(0, 1))
+    return (maps[0], maps[1]), ""
+
+
+def _said(answer: Tensor, images: Images | Corrupted) -> tuple[str, ...]:
+    """ "cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
+    best = int(answer.argmax())
+    name = images.classes[best] if best < len(images.classes) else "rejected"
+    return (f"{visible(name)}, {percent(float(answer[best]))}\u00a0%",)
+
+
+def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:
+    return f"{norm_name(threat.norm)} distance {float(threat.distance(x_adv[None], x[None])[0]):.4g}"
+
+
+def _picture(x: Tensor) -> str:
+    """One image (C, H, W) in [0, 1]."""
+    pixels = (x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return _png(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
+
+
+def _heat(values: Tensor) -> str:
+    """One map (H, W) in [0, 1]."""
+    return _png((TEAL(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

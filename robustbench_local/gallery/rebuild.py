@@ -1,0 +1,103 @@
+"""The model and the images of a row, made again: a row tells how, and its digests tell whether it worked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from robustbench_local.config.schema import ModelConfig
+from robustbench_local.core.errors import ConfigError, DataError, ModelError
+from robustbench_local.data.images import Images
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.corrupted_images import Corrupted, Under, find_corruption
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.row import Row
+from robustbench_local.training.builder import Workshop
+
+_NAMED = 5  # of what rows name, in one message
+
+
+def foreign(row: Row) -> list[str]:
+    """What making model and images again would import and call, or read, because the row says so.
+
+    Architectures, the zoo, known data sets and installed plug-ins are this machine's own; a function or a path that a
+    stranger's row names may be anything.
+    """
+    about = row["definition"]
+    model, data = str(about["model"]).partition(" (")[0], str(about["data"])
+    calls = [f"import and call {model}"] if ":" in model and not model.startswith("zoo:") else []
+    return calls + ([f"read {data}"] if ":" in data else [])
+
+
+def check_trust(rows: Iterable[Row], trust: bool) -> None:
+    """ConfigError that names what rows would have run or read, unless they are trusted."""
+    found = list(dict.fromkeys(each for row in rows for each in foreign(row)))
+    if found and not trust:
+        listed = "; ".join(found[:_NAMED]) + (f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        raise ConfigError(
+            f"these rows say what to run here: {listed}. Whoever wrote them decides what that does: give trust"
+            " (--trust) if it is your own or you know it"
+        )
+
+
+def model_of(
+    row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False, *, trust: bool = False
+) -> nn.Module:  # fmt: skip
+    """The deployed model in evaluation mode; ModelError where it would have to be trained or is another one.
+
+    weights: the checkpoint, where the row's model came from one. trust: whether a function that the row names may be
+    imported and called; ConfigError where it would have to be, and may not.
+    """
+    check_trust([row], trust)
+    about = row["definition"]
+    name, _, stem = about["model"].partition(" (")
+    if stem and weights is None:
+        raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
+    config = ModelConfig(name, weights if stem else None, allow_pickle)
+    plan = workshop.blueprint(about["data"], config, entry(about["defense"], about["defense_settings"]))
+    what = f"{about['model']} with {about['defense']}"
+    if workshop.must_train(plan):
+        raise ModelError(f"{what} is neither in the zoo nor in this machine's cache: run its grid here first")
+    model = workshop.make(plan)
+    if workshop.behaviour(plan) != about.get("behaviour_digest"):
+        raise ModelError(f"{what} has other code here than row {row['key']} was measured with: run its grid again")
+    if weights_digest(model) != about["weights_digest"]:
+        raise ModelError(f"{what} has other weights here than row {row['key']} was measured with: run its grid again")
+    return model
+
+
+def images_of(row: Row, workshop: Workshop, *, trust: bool = False) -> Images | Corrupted:
+    """The judged images as they arrived; DataError where they are others. trust: whether a path of the row may be read,
+    as in model_of.
+    """
+    check_trust([row], trust)
+    about = row["definition"]
+    images = open_data(
+        about["data"], split=about["split"], source=workshop.source, ids=about["ids"], device=workshop.device
+    )
+    if images.digest != about["data_digest"]:
+        raise DataError(
+            f"the images {about['ids']} of {about['data']} {about['split']} are not those of row {row['key']}:"
+            " name the source its grid used (source=bundled, or a folder)"
+        )
+    met = about.get("attack_under")
+    if not met:
+        return images
+    under = Under(met["name"], find_corruption(met["name"], met["settings"]))
+    if under.definition() != met:
+        raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
+    return Corrupted(images, under)
+
+
+def entry(label: str, settings: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    """A defense as a grid writes it, from its label and settings: of "jpeg + trades" they read "jpeg.quality"."""
+    names = label.split(" + ")
+    if len(names) == 1:
+        return [{label: dict(settings)}]
+    own = [name if names.count(name) == 1 else f"{name}#{place}" for place, name in enumerate(names, 1)]
+    return [
+        {name: {key.removeprefix(f"{each}."): value for key, value in settings.items() if key.startswith(f"{each}.")}}
+        for name, each in zip(names, own, strict=True)
+    ]

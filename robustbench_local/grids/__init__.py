@@ -1,0 +1,1 @@
+"""A grid: cells -> rows -> report. May import all but the command line."""

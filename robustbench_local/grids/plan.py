@@ -1,0 +1,280 @@
+"""What a grid file means, cell by cell: every name, setting and threat is resolved before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from robustbench_local.config import reading
+from robustbench_local.config.arguments import Counting
+from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.config.schema import GridConfig, ModelConfig
+from robustbench_local.config.settings import construct, defaults
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.errors import ConfigError, did_you_mean
+from robustbench_local.core.oracle import Access
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.catalogue import known
+from robustbench_local.data.images import Images
+from robustbench_local.evaluation.corrupted_images import Under
+from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
+from robustbench_local.training.builder import Blueprint, Workshop
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one deployed model, within one threat model, from one seed."""
+
+    model: Blueprint
+    attack_name: str
+    attack: Attack
+    threat: ThreatModel
+    seed: int
+    count: Counting
+    adaptive: bool = True
+    n: int | None = None  # images, where its attack is given fewer than the grid has
+    eot: int = EOT  # of a random model: the draws per query
+    draws: int = DRAWS  # and per verdict
+    random_models: bool = True  # whether it is run on those as well
+
+    def __str__(self) -> str:
+        model = self.model
+        settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
+        attack = f"{self.attack_name}({settings})" if settings else self.attack_name
+        rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
+        rest += f" n {self.n}" if self.n else ""
+        return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
+
+    def definition(
+        self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None,
+        behaviour_digest: str | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """All that decides the result, as the row records it and its key is made from."""
+        behaves = {} if behaviour_digest is None else {"behaviour_digest": behaviour_digest}
+        learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
+        natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
+        under = {} if config.attack_under is None else {"attack_under": Under.parse(config.attack_under).definition()}
+        read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
+        return {
+            "data": images.name,
+            "split": images.split,
+            "data_digest": images.digest,
+            "ids": _compact(images.ids),
+            "model": self.model.model.label,
+            "weights_digest": weights_digest,
+            "defense": self.model.label,
+            "defense_settings": self.model.settings,
+            "defense_version": self.model.version,
+            "attack": self.attack_name,
+            "attack_settings": asdict(self.attack),
+            "attack_version": self.attack.version,
+            "access": self.attack.access.name.lower(),
+            "threat": str(self.threat),
+            "eps": self.threat.eps,
+            "seed": self.seed,
+            "count": self.count,
+            "precision": config.precision,
+            "targets": config.targets,
+            "budget": config.budget,
+            "eot": self.eot,
+            "draws": self.draws,
+            **behaves,
+            **({} if self.adaptive else {"adaptive": False}),
+            **learnt,
+            **read,
+            **natural,
+            **under,
+        }
+
+    def judge(self, config: GridConfig) -> Judge:
+        return Judge(
+            seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
+            budget=config.budget, eot=self.eot, draws=self.draws, batch_size=config.batch_size,
+            adaptive=self.adaptive, attack_under=config.attack_under, allow_chance=config.allow_chance,
+        )  # fmt: skip
+
+
+def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
+    """The grid of that name, or in the YAML file of that path; an override replaces what it says."""
+    path = reading.find("grid", name)
+    values = reading.read(path, overrides)
+    if isinstance(values.get("ids"), int):
+        raise ConfigError(f'ids is {values["ids"]}: YAML reads 10:50 as a number of base 60, so write it ids: "10:50"')
+    if isinstance(values.get("weights"), str) and not isinstance(values.get("models"), Mapping):
+        values["models"] = [_entry(model) for model in as_list(values.get("models"))]
+        if len(values["models"]) == 1:
+            values["models"][0]["weights"] = values["weights"]
+        else:
+            raise ConfigError(f"weights is for one model, and the grid has {len(values['models'])}")
+    return construct(GridConfig, values, f'grid "{path.stem}"')
+
+
+def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
+    """The cells in the order in which they run; ConfigError, PluginError, ThreatError or ModelError on any mistake."""
+    data_sets = [str(data) for data in as_list(config.data)]
+    for data in data_sets:
+        if ":" not in data:
+            known(data)
+    attacks = [each for entry in as_list(config.attacks) for each in _severities(entry, config)]
+    seeds = as_list(config.seeds)
+    counts = as_list(config.count)
+    knowing = as_list(config.adaptive)
+    models = _per_data(config.models, data_sets, "models")
+    threats = {
+        data: [ThreatModel.parse(str(text), config.allow_large) for text in listed]
+        for data, listed in _per_data(config.threats, data_sets, "threats").items()
+    }
+    cells = []
+    for data in data_sets:
+        common = threats[data]
+        for model in models[data]:
+            for entry in as_list(config.defenses):
+                defense, eot, draws = _defense(entry)
+                plan = workshop.blueprint(data, _model(model, config), defense)
+                cells += [
+                    Cell(
+                        plan, each.name, each.attack, threat, seed, count, adaptive, each.n,
+                        each.eot or eot or config.eot, each.draws or draws or config.draws, each.random_models,
+                    )
+                    for each in attacks
+                    for threat in each.threats or _within(each.name, each.attack, common)
+                    for seed in seeds
+                    for count in counts
+                    for adaptive in knowing
+                    if adaptive or each.attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
+                ]  # fmt: skip
+    if not cells:
+        raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
+    for cell in cells:
+        cell.judge(config)
+    defenses = {cell.model.label for cell in cells}
+    if config.baseline is not None and config.baseline not in defenses:
+        raise ConfigError(
+            f'baseline "{config.baseline}" is none of the grid\'s defenses{did_you_mean(config.baseline, defenses)}:'
+            f" {', '.join(sorted(defenses))}"
+        )
+    return cells
+
+
+def as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An attack of the list, and what it says of its own."""
+
+    name: str
+    attack: Attack
+    threats: list[ThreatModel]
+    n: int | None
+    eot: int | None
+    draws: int | None
+    random_models: bool
+
+
+def _severities(entry: Any, config: GridConfig) -> list[_Entry]:
+    """The attack of an entry; of a corruption that does not say how severe, one for each of the grid's severities."""
+    found = _attack(entry, config)
+    severities = as_list(config.severities)
+    if not severities or not isinstance(found.attack, Corruption) or "severity" in named(entry, "attack")[1]:
+        return [found]
+    return [replace(found, attack=replace(found.attack, severity=severity)) for severity in severities]
+
+
+def _attack(entry: Any, config: GridConfig) -> _Entry:
+    """What `pgd` or `{pgd: {steps: 40, threat: "l2:0.5", n: 40}}` means."""
+    name, settings = named(entry, "attack")
+    n, eot, draws = (_count(settings, of, name) for of in ("n", "eot", "draws"))
+    if n is not None and config.n is not None and n >= config.n:
+        n = None  # all of the grid's
+    random_models = settings.pop("random_models", True)
+    if not isinstance(random_models, bool):
+        raise ConfigError(f"random_models of {name} is {random_models!r}: it must be true or false")
+    texts = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
+    attack = find_attack(name, settings)
+    own = [ThreatModel.parse(str(text), config.allow_large) for text in texts]
+    for threat in own:
+        if threat.norm not in attack.norms:
+            raise ConfigError(f"{name} does not know the norm of {threat}: it knows {', '.join(sorted(attack.norms))}")
+    return _Entry(name, attack, own, n, eot, draws, random_models)
+
+
+def _defense(entry: Any) -> tuple[Any, int | None, int | None]:
+    """(defense, its own eot, its own draws) of `jpeg` or `{randomized_smoothing: {samples: 32, eot: 2, draws: 2}}`."""
+    if not isinstance(entry, Mapping):
+        return entry, None, None
+    name, settings = named(entry, "defense")
+    eot, draws = _count(settings, "eot", name), _count(settings, "draws", name)
+    return {name: settings}, eot, draws
+
+
+def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
+    """Take one of the grid's own settings out of those of a plug-in; None where it is not there."""
+    count = settings.pop(of, None)
+    if count is not None and (type(count) is not int or count < 1):
+        raise ConfigError(f"{of} of {name} is {count!r}: it must be a whole number, at least 1")
+    return count
+
+
+def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
+    """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
+
+    A corruption is bound by no norm and takes none of them.
+    """
+    if isinstance(attack, Corruption):
+        return [ThreatModel.parse("none")]
+    within = [threat for threat in threats if threat.norm in attack.norms]
+    if not within:
+        listed = ", ".join(str(threat) for threat in threats) or "none"
+        raise ConfigError(
+            f"{name} has no threat to attack within: it knows {', '.join(sorted(attack.norms))}, given are {listed}"
+        )
+    return within
+
+
+def _per_data(value: Any, data_sets: list[str], what: str) -> dict[str, list[Any]]:
+    """{data: list}, of a mapping that says it for every data set, or of one list for all."""
+    if not isinstance(value, Mapping):
+        return {data: as_list(value) for data in data_sets}
+    for key in value:
+        if key not in data_sets:
+            raise ConfigError(
+                f'{what} names the data set "{key}"{did_you_mean(key, data_sets)}: data is {", ".join(data_sets)}'
+            )
+    missing = [data for data in data_sets if data not in value]
+    if missing:
+        raise ConfigError(f"{what} says nothing for {', '.join(missing)}")
+    return {data: as_list(value[data]) for data in data_sets}
+
+
+def _entry(model: Any) -> dict[str, Any]:
+    if isinstance(model, str):
+        return {"name": model}
+    if isinstance(model, Mapping):
+        return dict(model)
+    raise ConfigError(f"model {model!r}: write a name, or {{name: NAME, weights: PATH}}")
+
+
+def _model(model: Any, config: GridConfig) -> ModelConfig:
+    values = _entry(model)
+    values.setdefault("allow_pickle", config.allow_pickle)
+    return construct(ModelConfig, values, f"model {values.get('name', model)}")
+
+
+def _compact(ids: torch.Tensor) -> str | list[int]:
+    """ "0:1000" for a contiguous run, the list otherwise."""
+    first, count = int(ids[0]), len(ids)
+    if torch.equal(ids, torch.arange(first, first + count, device=ids.device)):
+        return f"{first}:{first + count}"
+    return [int(i) for i in ids.tolist()]
+
+
+def _changed(attack: Attack) -> dict[str, Any]:
+    """The settings that are not the attack's defaults."""
+    usual = defaults(type(attack))
+    return {name: value for name, value in asdict(attack).items() if value != usual[name]}

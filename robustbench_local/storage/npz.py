@@ -1,0 +1,85 @@
+"""The per-sample arrays of a row in a file: verified without being held in memory, then read."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_local.core.errors import StoreError
+
+Array = npt.NDArray[Any]
+
+MOST_BYTES = 4 * 2**30  # of a row's arrays together, unpacked
+_BLOCK = 2**20
+_FIRST = b"PK\x03\x04"  # which numpy asks for, and zipfile does not
+
+# Kinds as numpy has them, and dimensions; of other names any numbers, an image in the first dimension.
+_KNOWN = {
+    name: (kind, dimensions)
+    for kind, dimensions, names in (
+        ("b", 1, ("clean", "robust", "robust_8bit", "corrupted")),
+        ("b", 2, ("clean_bits", "bits", "bits_8bit")),
+        ("iu", 1, ("labels", "ids", "forwards", "backwards", "clean_predicted", "predicted", "fingerprint")),
+        ("f", 1, ("distance", "won", "radius")),
+        ("f", 2, ("clean_scores", "scores")),
+        ("f", 4, ("x_adv",)),
+    )
+    for name in names
+}
+
+def checksums(archive: BinaryIO) -> dict[str, str]:
+    """The CRC-32 of each array, as the archive's own directory lists them: nothing is decompressed."""
+    with zipfile.ZipFile(archive) as file:
+        return {entry.filename.removesuffix(".npy"): f"{entry.CRC:08x}" for entry in file.infolist()}
+
+
+def verify(archive: BinaryIO, sums: Mapping[str, str], n: int) -> str | None:
+    """Why these are not the arrays that a row of n images lists, or None. StoreError where they cannot be read at all.
+
+    All of it is decompressed once, piece by piece.
+    """
+    try:
+        if archive.read(4) != _FIRST:
+            raise StoreError("it does not begin as an archive does")
+        with zipfile.ZipFile(archive) as file:
+            entries = file.infolist()
+            if sum(entry.file_size for entry in entries) > MOST_BYTES:
+                return f"its arrays unpack to more than {MOST_BYTES / 2**30:.0f} GiB"
+            for entry in entries:
+                fault = _verify(file, entry, n)
+                if fault:
+                    return f"{entry.filename!r:.60} in it {fault}"
+            found = {entry.filename.removesuffix(".npy"): f"{entry.CRC:08x}" for entry in entries}
+    except Exception as error:  # zipfile, zlib and numpy have a dozen kinds for it
+        raise StoreError(f"it is damaged ({error})") from error
+    return None if found == dict(sums) and len(entries) == len(sums) else "its arrays are of another run"
+
+
+def load(archive: BinaryIO, names: tuple[str, ...] = ()) -> dict[str, Array]:
+    """The arrays, or those of the names that are there. StoreError where they are damaged."""
+    try:
+        with np.load(archive, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if not names or name in names}
+    except Exception as error:  # as above
+        raise StoreError(f"it is damaged ({error})") from error
+
+
+def _verify(file: zipfile.ZipFile, entry: zipfile.ZipInfo, n: int) -> str | None:
+    with file.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            return f"has version {version} of its format, not (1, 0)"
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        header = stream.tell()
+        while stream.read(_BLOCK):  # to its end, where its checksum is compared
+            pass
+    kind, dimensions = _KNOWN.get(entry.filename.removesuffix(".npy"), ("biuf", len(shape)))
+    if dtype.kind not in kind or len(shape) != dimensions or not shape or shape[0] != n:
+        return f"has {dtype} of shape {shape}, for {n} images"
+    size = header + dtype.itemsize * math.prod(shape)
+    return None if size == entry.file_size else f"has {entry.file_size} bytes, not {size}"

@@ -1,0 +1,212 @@
+"""The rows of a grid on disk: one JSON per cell, with its per-sample arrays beside it.
+
+    FOLDER/rows/KEY.json    the row, sealed by a checksum (record.py); KEY is the hash of what defines the cell
+    FOLDER/rows/KEY.npz     its arrays, (N, ...); the row lists their checksums, so that they stay a pair
+    FOLDER/audits/*.json    what audits of its rows found (audit/beside.py), sealed as well
+    FOLDER/rows.tar.xz      files of all kinds in one, where `robustbench-local pack` was called
+
+A file is whole or absent, arrays come before their row, and nothing is locked: any number of processes may
+write, and any of them may be killed at any instant. What is read is verified: a damaged file counts as missing, a
+warning names it, and it is set aside as NAME.damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from robustbench_local.core.errors import StoreError
+from robustbench_local.core.escaping import shown
+from robustbench_local.storage import npz
+from robustbench_local.storage.archive import AUDITS, NAME, ROWS, Packed
+from robustbench_local.storage.files import Stamp, set_aside, stamp, sweep, whole_file
+from robustbench_local.storage.npz import Array as Array
+from robustbench_local.storage.row import SCHEMA as SCHEMA
+from robustbench_local.storage.row import OutdatedError, is_cell, plain, row_of, sealed, unsealed, written
+from robustbench_local.storage.row import Row as Row
+from robustbench_local.storage.row import row_key as row_key
+
+MOST_BYTES = 64 * 2**20  # of one JSON file
+
+
+class Store:
+    """Rows in a folder, which is made when first written to.
+
+    own: whether what is damaged may be set aside; it is named in any case.
+    """
+
+    def __init__(self, folder: str | Path, own: bool = True) -> None:
+        self.folder, self.own = Path(folder), own
+        self._rows = self.folder / ROWS
+        self._packed = Packed(self.folder / NAME)
+        self._verified: dict[str, tuple[object, ...]] = {}
+
+    def check_writable(self) -> None:
+        """StoreError now where rows could not be written later; clears what killed writers left behind."""
+        probe = self._rows / ".probe"
+        with whole_file(probe) as file:
+            file.write(bytes(65536))
+        probe.unlink(missing_ok=True)
+        sweep(self._rows)
+
+    def write(self, key: str, row: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> Row:
+        """Store a row and its arrays (N, ...), losslessly compressed -> the row as it can be read back.
+
+        Adds schema, key, created and checksums. row["status"] is "ok" or "error". A row of the same key is replaced,
+        except that an error never replaces a good row. NaN and infinities become null. StoreError for a full disk or a
+        read-only folder, and for what is no row.
+        """
+        if row["status"] == "error" and (there := self.read(key)) is not None and there["status"] == "ok":
+            return there
+        record, checksums = plain(row), {}
+        if arrays:
+            with whole_file(self._rows / f"{key}.npz") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for allow_pickle
+                checksums = npz.checksums(file)  # now: once it is in place, another writer may replace it
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        record = sealed({"schema": SCHEMA, "key": key, "created": created, **record, "arrays": checksums})
+        try:
+            row_of(content := written(record), key)
+        except StoreError as error:
+            raise StoreError(f"row {key} could not be read again: {error}") from None
+        with whole_file(self._rows / f"{key}.json") as file:
+            file.write(content)
+        return record
+
+    def read(self, key: str) -> Row | None:
+        """The row, or None where there is none that is whole, of this version and with its arrays."""
+        found = self._record(f"{key}.json", _row_of)
+        if found is not None and found["status"] == "ok" and (fault := self._apart(found)) is not None:
+            if not self._packed.damaged:  # which was named, and may have held thousands
+                self._missing(self._place(f"{key}.json"), fault)
+            return None
+        return found
+
+    def done(self, key: str) -> bool:
+        """Whether a good row is there; no row, a damaged one and an error are all to be done (again)."""
+        row = self.read(key)
+        return row is not None and row["status"] == "ok"
+
+    def take(self, row: Row, other: Store, **changes: Any) -> Row:
+        """Copy a row that another store has, with changes, and its arrays."""
+        return self.write(row["key"], {**row, **changes}, other.arrays(row["key"]))
+
+    def neighbours(self) -> list[Store]:
+        """The stores of the other grids in the same results folder."""
+        folders = {path.parent for name in (ROWS, NAME) for path in self.folder.parent.glob(f"*/{name}")}
+        return [Store(folder, own=False) for folder in sorted(folders - {self.folder})]
+
+    def rows(self) -> list[Row]:
+        """Every readable row of a cell, errors included, in the order of their keys."""
+        names = {path.name for path in self._rows.glob("[!.]*.json")}  # first: they may be packed meanwhile
+        names |= {name for name in self._packed.files if "/" not in name}
+        keys = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return [row for row in map(self.read, keys) if row is not None and is_cell(row)]
+
+    def arrays(self, key: str, *names: str) -> dict[str, Array]:
+        """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
+        path = self._place(f"{key}.npz")
+        file, _ = self._open(path.name)
+        if file is None:
+            raise StoreError(f"{path.absolute()} is not there, the arrays of a row: run its grid again")
+        try:
+            with file:
+                return npz.load(file, names)
+        except StoreError as error:
+            raise StoreError(f"cannot read {path.absolute()}: {error}; run its grid again") from error
+
+    def keep_audit(self, name: str, record: Mapping[str, Any]) -> None:
+        """Keep what an audit found beside the rows; one of the same name is replaced."""
+        with whole_file(self.folder / AUDITS / name) as file:
+            file.write(written(sealed({"schema": SCHEMA, "name": name, **record})))
+
+    def audits(self) -> dict[str, Row]:
+        """{name: record} of the audits kept, sorted; one that was packed before and kept again counts as kept last."""
+        names = {f"{AUDITS}/{path.name}" for path in (self.folder / AUDITS).glob("[!.]*.json")}
+        names |= {name for name in self._packed.files if name.startswith(f"{AUDITS}/")}
+        found = {Path(name).name: self._record(name, _audit_of) for name in sorted(names)}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def _place(self, name: str) -> Path:
+        """Where a file is that an archive calls so."""
+        return self.folder / name if "/" in name else self._rows / name
+
+    def _open(self, name: str) -> tuple[BinaryIO | None, Stamp | None]:
+        """A file, and its stamp where it is a loose one; one that was packed before and written again counts as
+        written last.
+        """
+        path = self._place(name)
+        try:
+            if (seen := stamp(path)) is not None:
+                return path.open("rb"), seen
+        except FileNotFoundError:
+            pass  # packed meanwhile
+        except OSError as error:
+            self._missing(path, str(error.strerror))
+        content = self._packed.files.get(name)
+        return None if content is None else io.BytesIO(content), None
+
+    def _record(self, name: str, read: Callable[[bytes, str], Row]) -> Row | None:
+        """What `read` makes of a file; a damaged one is set aside, and may have hidden one that was packed before."""
+        while True:
+            file, seen = self._open(name)
+            if file is None:
+                return None
+            with file:
+                content = file.read(MOST_BYTES + 1)
+            try:
+                if len(content) > MOST_BYTES:
+                    raise StoreError(f"it has more than {MOST_BYTES / 2**20:.0f} MiB")
+                return read(content, name)
+            except StoreError as fault:
+                path = self._place(name) if seen else self._packed.path / name
+                if not self._set_aside(path, str(fault), None if isinstance(fault, OutdatedError) else seen):
+                    return None
+
+    def _apart(self, row: Row) -> str | None:
+        """Why the arrays are not those that a good row lists; decompressed once, and again when the file changes."""
+        name = f"{row['key']}.npz"
+        while row["arrays"]:
+            file, seen = self._open(name)
+            if file is None:
+                return f"{name} beside it is absent"
+            with file:
+                known = (seen or self._packed.seen, row["checksum"])
+                if self._verified.get(name) == known:
+                    return None
+                try:
+                    fault = npz.verify(file, row["arrays"], row["results"]["n"])
+                except StoreError as error:
+                    if self._set_aside(self._place(name), str(error), seen):
+                        continue
+                    fault = str(error)
+            if fault is None:
+                self._verified[name] = known
+            return fault and f"{name} beside it: {fault}"
+        return None
+
+    def _set_aside(self, path: Path, fault: str, seen: Stamp | None) -> bool:
+        """Name a damaged file -> whether it is out of the way; seen: of what may be set aside."""
+        aside = set_aside(path, seen) if self.own and seen else None
+        self._missing(path, fault + (f"; it is {aside.name} now" if aside else ""))
+        return aside is not None
+
+    def _missing(self, path: Path, fault: str) -> None:
+        warnings.warn(shown(f"{path.absolute()} counts as missing: {fault}", "terminal"), stacklevel=4)
+
+
+def _row_of(content: bytes, name: str) -> Row:
+    return row_of(content, name.removesuffix(".json"))
+
+
+def _audit_of(content: bytes, name: str) -> Row:
+    record = unsealed(content)
+    if record.get("name") != Path(name).name:
+        raise StoreError(f"it is the audit {record.get('name')!r:.60}")
+    return record

@@ -1,0 +1,81 @@
+"""Defenses around a network that stays as it is. What one of them learns from training images is kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustbench_local.core.defense import Defense
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.progress import Report
+from robustbench_local.core.training import NoTraining, Schedule
+from robustbench_local.data.load import open_data, training_images_name
+from robustbench_local.storage import checkpoints
+from robustbench_local.storage.cache_folder import cache_folder
+from robustbench_local.storage.row import row_key
+from robustbench_local.training.trainer import TrainingLoop
+
+Parts = Sequence[tuple[str, Defense]]  # by name, from the outermost, which meets an image first, inwards
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """Puts wrappers around networks for one data set.
+
+    source: where its training images come from. behaviour: of a user's own network, what it does besides its weights.
+    """
+
+    data: str
+    source: str | None
+    device: torch.device
+    report: Report
+    behaviour: str | None = None
+
+    def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
+        """The deployed model. A part that is not in the cache yet learns now."""
+        kept = self._files(parts, net)
+        for place, (name, defense) in reversed(list(enumerate(parts))):
+            file = kept[place]
+            state = None if file is None else checkpoints.cached(file)
+            if file is None or state is not None:
+                net = defense.build(net, NoTraining(), self._draws())
+                if file is not None and state is not None:
+                    checkpoints.restore(net, state, file)
+            else:
+                self.report.line(f"fitting {name} to training images of {self.data}")
+                images = open_data(self.data, split="train", source=self.source, device=self.device)
+                trainer = TrainingLoop(images, Schedule(validation=1, batch=1), report=self.report)
+                net = defense.build(net, trainer, self._draws())
+                checkpoints.save(file, net, {}, half=False)
+        return net.to(self.device).eval()
+
+    def sketch(self, parts: Parts, net: nn.Module) -> nn.Module:
+        """The same without what is learnt: as fast, and good for nothing else."""
+        for _, defense in reversed(parts):
+            net = defense.build(net, NoTraining(), self._draws())
+        return net.to(self.device).eval()
+
+    def learnt(self, parts: Parts, net: nn.Module) -> bool:
+        """Whether nothing is left to learn."""
+        return all(file is None or checkpoints.cached(file) is not None for file in self._files(parts, net))
+
+    def _files(self, parts: Parts, net: nn.Module) -> list[Path | None]:
+        """Where each part keeps what it learns, named by all that decides it; None for one that learns nothing."""
+        if not any(defense.learns for _, defense in parts):
+            return [None] * len(parts)
+        digest, images = checkpoints.weights_digest(net), training_images_name(self.data, self.source)
+        behaves = {} if self.behaviour is None else {"behaviour": self.behaviour}
+        described = [{name: asdict(defense), "version": defense.version} for name, defense in parts]
+        files: list[Path | None] = []
+        for place, (name, defense) in enumerate(parts):
+            key = row_key({"images": images, "weights": digest, "parts": described[place:], **behaves})
+            stem = f"{self.data}-{name}-{key}".replace(":", "-").replace("/", "-")
+            files.append(cache_folder() / "fitted" / f"{stem}.safetensors" if defense.learns else None)
+        return files
+
+    def _draws(self) -> Draws:
+        return Draws(0, torch.zeros(1, dtype=torch.int64, device=self.device)).stream("build")
