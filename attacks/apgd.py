@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks._targets import ranked
+from robustbench_local.attacks._targets import ranked
 from robustbench_local.core import losses
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from attacks.apgd import APGD
-from attacks.fab import FAB
-from attacks.square import Square
+from robustbench_local.attacks.apgd import APGD
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.square import Square
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.suite import Suite

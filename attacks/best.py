@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._random_search import settled
-from attacks.fab import FAB
-from attacks.square import Square, moved, recoloured
+from robustbench_local.attacks._random_search import settled
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.core import losses
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attacks.pgd import PGD
+from robustbench_local.attacks.pgd import PGD
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._decision import DecisionAttack, bisect, halvings, length, wins
+from robustbench_local.attacks._decision import DecisionAttack, bisect, halvings, length, wins
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._penalty import PenaltyAttack
+from robustbench_local.attacks._penalty import PenaltyAttack
 from robustbench_local.core.attack import State
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm

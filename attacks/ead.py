@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attacks._penalty import PenaltyAttack
+from robustbench_local.attacks._penalty import PenaltyAttack
 from robustbench_local.core.attack import State
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle

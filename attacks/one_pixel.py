@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks._random_search import settled
+from robustbench_local.attacks._random_search import settled
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, did_you_mean

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._learning import check_counts, minibatches
-from attacks.universal import check_goal, raised
+from robustbench_local.attacks._learning import check_counts, minibatches
+from robustbench_local.attacks.universal import check_goal, raised
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._estimated import slope
+from robustbench_local.attacks._estimated import slope
 from robustbench_local.core import losses
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws

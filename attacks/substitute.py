@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks._learning import check_counts, check_fit, minibatches
+from robustbench_local.attacks._learning import check_counts, check_fit, minibatches
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import lead

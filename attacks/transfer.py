@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks._learning import check_fit
-from attacks.mim import MIM
+from robustbench_local.attacks._learning import check_fit
+from robustbench_local.attacks.mim import MIM
 from robustbench_local.core.decision import lead
 from robustbench_local.core.defense import Deployed, Preprocess, call
 from robustbench_local.core.draws import Draws

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks._learning import check_counts, minibatches
+from robustbench_local.attacks._learning import check_counts, minibatches
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws

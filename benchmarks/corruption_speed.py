@@ -27,8 +27,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from attacks.corruptions._papers import CIFAR_10_C
 from benchmarks._timing import surroundings
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws

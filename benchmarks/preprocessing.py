@@ -24,15 +24,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks._timing import pairs, surroundings
-from defenses._wrapper import Step, Wrapper
-from defenses.bilateral import Bilateral
-from defenses.gaussian_blur import GaussianBlur
-from defenses.jpeg import JPEG
-from defenses.median import Median
-from defenses.non_local_means import NonLocalMeans
-from defenses.total_variation import TotalVariation
 from robustbench_local.core.defense import Deployed
 from robustbench_local.data.load import load_data
+from robustbench_local.defenses._wrapper import Step, Wrapper
+from robustbench_local.defenses.bilateral import Bilateral
+from robustbench_local.defenses.gaussian_blur import GaussianBlur
+from robustbench_local.defenses.jpeg import JPEG
+from robustbench_local.defenses.median import Median
+from robustbench_local.defenses.non_local_means import NonLocalMeans
+from robustbench_local.defenses.total_variation import TotalVariation
 
 CPU = torch.device("cpu")
 Change = Callable[[Tensor], Any]

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from defenses._wrapper import check
 from robustbench_local.core.defense import Defended, Defense, Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Trainer
+from robustbench_local.defenses._wrapper import check
 
 HELD_OUT = 2000  # training images by which a threshold is set: those that a Schedule, too, holds out
 BLOCK = 250

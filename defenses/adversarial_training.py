@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from defenses._adversarial import Adversarial, ascend
 from robustbench_local.core.defense import call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._adversarial import Adversarial, ascend
 
 METHODS = ("pgd", "fgsm_rs", "free")
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from defenses._neighbours import weighted_mean
-from defenses._wrapper import Wrapper, check, check_odd
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._neighbours import weighted_mean
+from robustbench_local.defenses._wrapper import Wrapper, check, check_odd
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._adversarial import ascend
-from defenses._detector import Detecting, Detector, answer
-from defenses._wrapper import check
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.model_state import seeded
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.training import Recipe, Schedule, Trainer
+from robustbench_local.defenses._adversarial import ascend
+from robustbench_local.defenses._detector import Detecting, Detector, answer
+from robustbench_local.defenses._wrapper import check
 
 
 class Watched(Detector):

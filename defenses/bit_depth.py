@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from defenses._wrapper import Wrapper, check
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper, check
 from robustbench_local.ops.soft_rounding import smooth_round
 
 BLUR = 0.2  # of a level: see smooth_round; on MNIST in L2 the attacker's best of 0.1 to 0.3

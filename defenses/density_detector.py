@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from defenses._detector import BLOCK, Detecting, Detector, answer
-from defenses._wrapper import check
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Trainer
+from robustbench_local.defenses._detector import BLOCK, Detecting, Detector, answer
+from robustbench_local.defenses._wrapper import check
 
 Density = Literal["mahalanobis", "kernel"]
 

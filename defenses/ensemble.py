@@ -11,12 +11,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._passes import log_probabilities, mean_probability
 from robustbench_local.core.defense import Defended, Defense, call, draws_for, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.model_state import seeded
 from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.defenses._passes import log_probabilities, mean_probability
 
 
 class Together(Defended):

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from defenses._wrapper import Wrapper, check
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper, check
 from robustbench_local.ops.separable import mirrored, separable
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from defenses._wrapper import Wrapper
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper
 from robustbench_local.ops import jpeg
 
 

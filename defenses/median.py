@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from defenses._wrapper import Wrapper, check
 from robustbench_local.core.blocks import blocks
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper, check
 from robustbench_local.ops.separable import framed
 
 Network = Sequence[tuple[tuple[int, int], frozenset[int]]]  # comparators, and the wires that are felt behind each

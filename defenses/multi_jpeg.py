@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._wrapper import Step, Wrapper
-from defenses.jpeg import JPEG
 from robustbench_local.core.defense import Defended, Deployed, call, is_stochastic, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Trainer
+from robustbench_local.defenses._wrapper import Step, Wrapper
+from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.ops import jpeg
 
 Compress = Callable[[Tensor, int, jpeg.Subsampling], Tensor]

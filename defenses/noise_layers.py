@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._adversarial import ascend
-from defenses._passes import log_probabilities, mean_probability
-from defenses._wrapper import check
 from robustbench_local.core.defense import Defended, Defense, call, draws_for
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.defenses._adversarial import ascend
+from robustbench_local.defenses._passes import log_probabilities, mean_probability
+from robustbench_local.defenses._wrapper import check
 from robustbench_local.ops.noise import LOUDEST
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from defenses._lab import from_lab, to_lab
-from defenses._neighbours import weighted_mean
-from defenses._wrapper import Wrapper, check, check_odd
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._lab import from_lab, to_lab
+from robustbench_local.defenses._neighbours import weighted_mean
+from robustbench_local.defenses._wrapper import Wrapper, check, check_odd
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._passes import log_probabilities, mean_probability
 from robustbench_local.config.arguments import Count, Positive, Range, Share, checked
 from robustbench_local.core.defense import Defended, Defense, Rejection, call, draws_for
 from robustbench_local.core.draws import Draws
@@ -21,6 +20,7 @@ from robustbench_local.core.errors import ConfigError, DataError, ModelError, Ro
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.training import Recipe, Trainer
 from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.defenses._passes import log_probabilities, mean_probability
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images, kept_random_state
 from robustbench_local.ops.noise import LOUDEST, gaussian

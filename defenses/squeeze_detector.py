@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from defenses._detector import Detecting, Detector, answer
-from defenses._wrapper import Step, Wrapper, check
-from defenses.bit_depth import BitDepth
-from defenses.median import Median
-from defenses.non_local_means import NonLocalMeans
 from robustbench_local.core.defense import draws_for, through
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._detector import Detecting, Detector, answer
+from robustbench_local.defenses._wrapper import Step, Wrapper, check
+from robustbench_local.defenses.bit_depth import BitDepth
+from robustbench_local.defenses.median import Median
+from robustbench_local.defenses.non_local_means import NonLocalMeans
 
 FLOOR = 1e-6  # of a distance of probabilities, so that its logarithm is finite
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._adversarial import ascend
-from defenses._wrapper import Step, Wrapper, check
 from robustbench_local.core.defense import Deployed, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Trainer
+from robustbench_local.defenses._adversarial import ascend
+from robustbench_local.defenses._wrapper import Step, Wrapper, check
 from robustbench_local.models.architectures import Normalise
 
 

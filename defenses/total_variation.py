@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from defenses._wrapper import Wrapper, check
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper, check
 
 TAU = 0.25  # the longest step that converges in two dimensions
 

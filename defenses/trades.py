@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from defenses._adversarial import Adversarial
 from robustbench_local.core import losses
 from robustbench_local.core.defense import call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._adversarial import Adversarial
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from defenses._wrapper import Wrapper, check
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses._wrapper import Wrapper, check
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.store import Store
 
 FIRST = (
-    "attacks.best", "attacks.fgsm", "attacks.pgd", "defenses.none", "robustbench_local.cli.audit",
+    "robustbench_local.attacks.best", "robustbench_local.attacks.fgsm", "robustbench_local.attacks.pgd",
+    "robustbench_local.defenses.none", "robustbench_local.cli.audit",
     "robustbench_local.grids.grid", "robustbench_local.training.zoo_builder",
     "robustbench_local.report.corruption_text",
     "robustbench_local.report.write",

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.fgsm import FGSM
-from attacks.noise import Noise
-from attacks.pgd import PGD
-from attacks.square import Square
-from defenses.randomized_smoothing import Smoothed
 from robustbench_local import load_model
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.noise import Noise
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.square import Square
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
@@ -29,6 +28,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.training import NoTraining
+from robustbench_local.defenses.randomized_smoothing import Smoothed
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.metrics.summary import summarise

@@ -10,8 +10,8 @@ import torch
 from test_invariances import COUNT, chosen, images, network
 from torch import Tensor, nn
 
-from attacks.apgd import APGD
-from attacks.fab import FAB
+from robustbench_local.attacks.apgd import APGD
+from robustbench_local.attacks.fab import FAB
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Access, Oracle

@@ -12,8 +12,8 @@ import torch
 from test_closed_forms import distances, two_classes
 from torch import Tensor, nn
 
-from attacks.adapters._peer import Peer, Traits
-from attacks.fgsm import FGSM
+from robustbench_local.attacks.adapters._peer import Peer, Traits
+from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
 from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws

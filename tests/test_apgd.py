@@ -12,7 +12,7 @@ from test_closed_forms import GAP, SHAPE, THREATS, distances, linear, two_classe
 from test_invariances import COUNT, Jittered, chosen, images, network
 from torch import Tensor, nn
 
-from attacks.apgd import APGD, _checkpoints, _halve, _settle, _sparse
+from robustbench_local.attacks.apgd import APGD, _checkpoints, _halve, _settle, _sparse
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.pgd import PGD
 from robustbench_local import load_data
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import ALPHA, Finding, Status, by_share, check, correlation, paired, sound, weaker
 from robustbench_local.audit.checklist import CHECKS, audit_model

@@ -13,11 +13,11 @@ from test_closed_forms import linear
 from test_invariances import COUNT, LINF, Jittered, chosen, images, network
 from torch import Tensor, nn
 
-from attacks.apgd import APGD
-from attacks.autoattack import AutoAttack
-from attacks.fab import FAB
-from attacks.noise import Noise
-from attacks.square import Square
+from robustbench_local.attacks.apgd import APGD
+from robustbench_local.attacks.autoattack import AutoAttack
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.noise import Noise
+from robustbench_local.attacks.square import Square
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError

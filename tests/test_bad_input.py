@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.pgd import PGD
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws

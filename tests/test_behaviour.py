@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from defenses.squeeze_detector import SqueezeDetector
 from robustbench_local.core.errors import ModelError
 from robustbench_local.core.progress import Report
+from robustbench_local.defenses.squeeze_detector import SqueezeDetector
 from robustbench_local.grids.grid import run_grid
 from robustbench_local.models.behaviour import behaviour
 from robustbench_local.models.load import behaviour_digest, load_model

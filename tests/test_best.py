@@ -14,10 +14,10 @@ from test_closed_forms import THREATS, two_classes
 from test_invariances import images, network
 from torch import Tensor, nn
 
-from attacks import best
-from attacks.autoattack import AutoAttack
-from attacks.best import TRIED, WALKS, Best
-from attacks.square import Square
+from robustbench_local.attacks import best
+from robustbench_local.attacks.autoattack import AutoAttack
+from robustbench_local.attacks.best import TRIED, WALKS, Best
+from robustbench_local.attacks.square import Square
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.losses import margin

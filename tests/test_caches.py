@@ -15,13 +15,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from defenses.none import Undefended
 from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError, StoreError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data
+from robustbench_local.defenses.none import Undefended
 from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model, load_model
 from robustbench_local.storage import checkpoints

@@ -11,8 +11,8 @@ from test_smoothing import SIGMA, Side, at
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from defenses.randomized_smoothing import Smoothed, _votes, certify
 from robustbench_local.core.draws import Draws
+from robustbench_local.defenses.randomized_smoothing import Smoothed, _votes, certify
 
 ALPHA = 0.001  # the chance that a certificate is wrong, and that a vote is
 MANY = 100_000

@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from defenses.randomized_smoothing import certified_accuracy, certify
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
+from robustbench_local.defenses.randomized_smoothing import certified_accuracy, certify
 
 SIGMA = 0.25
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.bim import BIM
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
-from attacks.sparse_l1 import SparseL1
+from robustbench_local.attacks.bim import BIM
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.sparse_l1 import SparseL1
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.losses import Loss

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from defenses.bit_depth import BitDepth
-from defenses.jpeg import JPEG
 from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError
 from robustbench_local.data.load import load_data
+from robustbench_local.defenses.bit_depth import BitDepth
+from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.grids.grid import run_grid
 from robustbench_local.models.load import load_model
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE

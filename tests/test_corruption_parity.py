@@ -19,10 +19,10 @@ from skimage import feature
 from torch import Tensor
 from wrapping import digits, photos
 
-from attacks.corruptions._edges import canny
-from attacks.corruptions._plasma import clouds, plasma
-from attacks.corruptions.blur import along
 from benchmarks._published import RENDERINGS
+from robustbench_local.attacks.corruptions._edges import canny
+from robustbench_local.attacks.corruptions._plasma import clouds, plasma
+from robustbench_local.attacks.corruptions.blur import along
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws

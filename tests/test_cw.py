@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.cw import CW
-from attacks.deepfool import DeepFool
-from attacks.ead import EAD
+from robustbench_local.attacks.cw import CW
+from robustbench_local.attacks.deepfool import DeepFool
+from robustbench_local.attacks.ead import EAD
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.losses import margin

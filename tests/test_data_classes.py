@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attacks.pgd import PGD
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data import folders

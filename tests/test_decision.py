@@ -11,9 +11,9 @@ import torch
 from test_closed_forms import distances, two_classes
 from torch import Tensor, nn
 
-from attacks._decision import DecisionAttack, bisect, mosaic, nearest
-from attacks.boundary import Boundary
-from attacks.hopskipjump import HopSkipJump
+from robustbench_local.attacks._decision import DecisionAttack, bisect, mosaic, nearest
+from robustbench_local.attacks.boundary import Boundary
+from robustbench_local.attacks.hopskipjump import HopSkipJump
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError

@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from wrapping import deployed, differentiates, digits, draws, gradient, keeps_the_rules, photos, some_weights
 
-from defenses._lab import from_lab, to_lab
-from defenses._neighbours import weighted_mean
-from defenses._wrapper import Wrapper
-from defenses.bilateral import Bilateral
-from defenses.bit_depth import BLUR, BitDepth
-from defenses.gaussian_blur import GaussianBlur
-from defenses.median import Median, median_of_sorted_columns, sorting
-from defenses.non_local_means import NonLocalMeans
-from defenses.total_variation import TotalVariation
-from defenses.wavelet import Wavelet
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._lab import from_lab, to_lab
+from robustbench_local.defenses._neighbours import weighted_mean
+from robustbench_local.defenses._wrapper import Wrapper
+from robustbench_local.defenses.bilateral import Bilateral
+from robustbench_local.defenses.bit_depth import BLUR, BitDepth
+from robustbench_local.defenses.gaussian_blur import GaussianBlur
+from robustbench_local.defenses.median import Median, median_of_sorted_columns, sorting
+from robustbench_local.defenses.non_local_means import NonLocalMeans
+from robustbench_local.defenses.total_variation import TotalVariation
+from robustbench_local.defenses.wavelet import Wavelet
 
 DENOISERS: list[Wrapper] = [
     Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3),

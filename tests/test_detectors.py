@@ -14,9 +14,6 @@ from sklearn.neighbors import KernelDensity
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from defenses._detector import Detector, scores
-from defenses.density_detector import Dense, Distant, likeliest_bandwidth
-from defenses.squeeze_detector import log_odds
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import Defense, rejection
 from robustbench_local.core.draws import Draws
@@ -25,6 +22,9 @@ from robustbench_local.core.progress import Report
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import open_data
+from robustbench_local.defenses._detector import Detector, scores
+from robustbench_local.defenses.density_detector import Dense, Distant, likeliest_bandwidth
+from robustbench_local.defenses.squeeze_detector import log_odds
 from robustbench_local.metrics.detection import suspicion
 from robustbench_local.metrics.summary import summarise
 from robustbench_local.training.trainer import TrainingLoop

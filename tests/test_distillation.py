@@ -5,13 +5,13 @@ import torch
 from test_training import Killed, Lines, digits, fit
 from torch.nn import functional as F
 
-from defenses.distillation import Distillation, Student, Tempered
-from defenses.none import Undefended
 from robustbench_local.core import losses
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.training import Schedule
+from robustbench_local.defenses.distillation import Distillation, Student, Tempered
+from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
 from robustbench_local.training.trainer import TrainingLoop
 

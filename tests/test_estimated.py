@@ -11,10 +11,10 @@ import torch
 from test_closed_forms import linear, two_classes
 from torch import Tensor, nn
 
-from attacks import _estimated
-from attacks._estimated import slope
-from attacks.nes import NES
-from attacks.spsa import SPSA
+from robustbench_local.attacks import _estimated
+from robustbench_local.attacks._estimated import slope
+from robustbench_local.attacks.nes import NES
+from robustbench_local.attacks.spsa import SPSA
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
@@ -123,7 +123,7 @@ def test_broken_twins_are_caught(
         return factor * slope(*given)
 
     for module in ("spsa", "nes"):
-        monkeypatch.setattr(f"attacks.{module}.slope", broken)
+        monkeypatch.setattr(f"robustbench_local.attacks.{module}.slope", broken)
     assert not nearly_all_near_fall(attack, threat)
 
 

@@ -14,7 +14,7 @@ from test_closed_forms import SHAPE, THREATS, distances, linear, two_classes
 from test_invariances import COUNT, Jittered, chosen, images, network
 from torch import Tensor, nn
 
-from attacks.fab import FAB, onto_boundary
+from robustbench_local.attacks.fab import FAB, onto_boundary
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Access, Oracle

@@ -31,10 +31,10 @@ from rows import a_row, stored
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from defenses.randomized_smoothing import certify
 from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.core.threat import parse_number
 from robustbench_local.data.load import open_data
+from robustbench_local.defenses.randomized_smoothing import certify
 from robustbench_local.grids.plan import Cell, read_config, resolve
 from robustbench_local.models.load import build_model
 from robustbench_local.storage.archive import NAME

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
-from attacks.square import Square
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.square import Square
 from robustbench_local.audit import setup
 from robustbench_local.audit.check import Status
 from robustbench_local.audit.subject import Subject

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.bim import BIM
-from attacks.fgsm import FGSM
-from attacks.noise import Noise
-from attacks.pgd import PGD
-from attacks.sparse_l1 import SparseL1
+from robustbench_local.attacks.bim import BIM
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.noise import Noise
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.sparse_l1 import SparseL1
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack, IterativeAttack, State
 from robustbench_local.core.defense import Defended

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from wrapping import deployed, digits, draws, gradient, keeps_the_rules, photos, some_weights
 
-from defenses.jpeg import JPEG
-from defenses.multi_jpeg import MultiJPEG
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses.jpeg import JPEG
+from robustbench_local.defenses.multi_jpeg import MultiJPEG
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.ops import jpeg
 

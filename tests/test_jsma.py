@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.jsma import JSMA, best_pair
+from robustbench_local.attacks.jsma import JSMA, best_pair
 from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.data.load import load_data

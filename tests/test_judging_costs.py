@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.corruptions.lighting import Brightness
-from attacks.fgsm import FGSM
+from robustbench_local.attacks.corruptions.lighting import Brightness
+from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_invariances import images, network
 
-from attacks.square import Square
+from robustbench_local.attacks.square import Square
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.ddn import DDN
+from robustbench_local.attacks.ddn import DDN
 from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.cw import CW
-from attacks.ddn import DDN
-from attacks.deepfool import DeepFool
-from attacks.ead import EAD
-from attacks.fab import FAB
-from attacks.fmn import FMN, _project
-from attacks.jsma import JSMA
+from robustbench_local.attacks.cw import CW
+from robustbench_local.attacks.ddn import DDN
+from robustbench_local.attacks.deepfool import DeepFool
+from robustbench_local.attacks.ead import EAD
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.fmn import FMN, _project
+from robustbench_local.attacks.jsma import JSMA
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError

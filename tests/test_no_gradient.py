@@ -12,9 +12,9 @@ from test_invariances import Jittered, images, network
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from attacks.best import Best
-from attacks.pgd import PGD
-from attacks.square import Square
+from robustbench_local.attacks.best import Best
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.square import Square
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.oracle import Access

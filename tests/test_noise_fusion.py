@@ -7,13 +7,13 @@ import torch
 from test_training import TINY, digits, fit
 from torch import nn
 
-from defenses.noise_fusion import InputNoise, NoiseFusion
 from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.defense import Deployed, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.training import Schedule
+from robustbench_local.defenses.noise_fusion import InputNoise, NoiseFusion
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model
 from robustbench_local.training.builder import Workshop

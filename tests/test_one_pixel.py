@@ -22,7 +22,7 @@ from score_based import (
 )
 from torch import Tensor, nn
 
-from attacks.one_pixel import Evolution, OnePixel, _latin_hypercube, _three_others, log_odds, painted
+from robustbench_local.attacks.one_pixel import Evolution, OnePixel, _latin_hypercube, _three_others, log_odds, painted
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws

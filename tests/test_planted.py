@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.noise import Noise
-from attacks.pgd import PGD
+from robustbench_local.attacks.noise import Noise
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.threat import ThreatModel

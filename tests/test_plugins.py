@@ -16,7 +16,7 @@ from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
 
 STRANGER = """
 from dataclasses import dataclass
-from robustbench_local.attack import Attack
+from robustbench_local.core.attack import Attack
 
 @dataclass(frozen=True)
 class Nothing(Attack):
@@ -94,7 +94,7 @@ def test_a_strangers_attack_is_found_as_ours_are() -> None:
 
 @pytest.mark.usefixtures("stranger")
 def test_a_stranger_cannot_take_our_name() -> None:
-    assert type(find_attack("pgd")).__module__ == "attacks.pgd"
+    assert type(find_attack("pgd")).__module__ == "robustbench_local.attacks.pgd"
 
 
 @pytest.mark.usefixtures("stranger")
@@ -108,7 +108,7 @@ def test_a_broken_plugin_is_named_and_the_others_work() -> None:
 
 @pytest.mark.usefixtures("stranger")
 def test_what_is_no_attack_is_refused() -> None:
-    with pytest.raises(PluginError, match=r"must be a subclass of robustbench_local\.attack\.Attack"):
+    with pytest.raises(PluginError, match=r"must be a subclass of robustbench_local\.core\.attack\.Attack"):
         find_attack("number")
 
 

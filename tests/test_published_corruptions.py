@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from wrapping import digits, photos
 
-from attacks.corruptions import _edges
-from attacks.corruptions.weather import _relief, chamfer
 from benchmarks._kept import kept
 from benchmarks._published import CODEC, EXACT, RENDERINGS, published, relief
 from benchmarks.corruptions import away
+from robustbench_local.attacks.corruptions import _edges
+from robustbench_local.attacks.corruptions.weather import _relief, chamfer
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.pgd import PGD
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core import losses
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.defense import Defended, call

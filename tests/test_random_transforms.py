@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional as F
 from wrapping import deployed, differentiates, digits, draws, keeps_the_rules, photos
 
-from attacks.pgd import PGD
-from defenses._wrapper import Wrapper
-from defenses.crop_rescale import CropRescale
-from defenses.resize_pad import ResizePad
+from robustbench_local.attacks.pgd import PGD
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._wrapper import Wrapper
+from robustbench_local.defenses.crop_rescale import CropRescale
+from robustbench_local.defenses.resize_pad import ResizePad
 from robustbench_local.evaluation.evaluate import evaluate
 
 RANDOM: list[Wrapper] = [ResizePad(), ResizePad(0.5, 1.0), CropRescale(), CropRescale(0.5)]

@@ -11,18 +11,6 @@ from test_training import TINY, Killed, Lines, accuracy, assert_equal_weights, d
 from torch import nn
 from torch.nn import functional as F
 
-from defenses.adversarial_training import AdversarialTraining
-from defenses.autoencoder import Autoencoder, Denoiser
-from defenses.distillation import Distillation
-from defenses.ensemble import Ensemble
-from defenses.gradient_regularisation import GradientRegularisation
-from defenses.label_smoothing import LabelSmoothing
-from defenses.mart import Mart
-from defenses.noise_fusion import NoiseFusion
-from defenses.noise_layers import NoiseLayers, Noisy, NoisyNet
-from defenses.none import Undefended
-from defenses.randomized_smoothing import RandomizedSmoothing
-from defenses.trades import Trades
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import call, is_stochastic
@@ -31,6 +19,18 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data
+from robustbench_local.defenses.adversarial_training import AdversarialTraining
+from robustbench_local.defenses.autoencoder import Autoencoder, Denoiser
+from robustbench_local.defenses.distillation import Distillation
+from robustbench_local.defenses.ensemble import Ensemble
+from robustbench_local.defenses.gradient_regularisation import GradientRegularisation
+from robustbench_local.defenses.label_smoothing import LabelSmoothing
+from robustbench_local.defenses.mart import Mart
+from robustbench_local.defenses.noise_fusion import NoiseFusion
+from robustbench_local.defenses.noise_layers import NoiseLayers, Noisy, NoisyNet
+from robustbench_local.defenses.none import Undefended
+from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing
+from robustbench_local.defenses.trades import Trades
 from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model, load_model, rebuild
 from robustbench_local.storage import checkpoints

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from defenses.jpeg import JPEG
-from defenses.multi_jpeg import MultiJPEG
 from robustbench_local.core import oracle as oracles
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
@@ -21,6 +19,8 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
+from robustbench_local.defenses.jpeg import JPEG
+from robustbench_local.defenses.multi_jpeg import MultiJPEG
 from robustbench_local.evaluation import search
 from robustbench_local.evaluation.preflight import Stranger
 from robustbench_local.metrics.detection import roc_auc

@@ -11,7 +11,7 @@ import torch
 from rows import a_row, stored
 from torch import Tensor, nn
 
-from attacks.replay import Kept, Replay
+from robustbench_local.attacks.replay import Kept, Replay
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
@@ -128,7 +128,8 @@ def test_broken_twins_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(ThreatModel, "project", lambda self, x_adv, x: x_adv)
         assert evaluate(Bright(), data.x, data.labels, attack, small).robust.all()
-    monkeypatch.setattr("attacks.replay.fingerprint", lambda x: fingerprint(images().x[:1]).expand(len(x)))
+    same = fingerprint(images().x[:1])
+    monkeypatch.setattr("robustbench_local.attacks.replay.fingerprint", lambda x: same.expand(len(x)))
     assert evaluate(Bright(), data.x, data.labels, attack, small).robust_accuracy == 0.0
 
 

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from scipy import stats
 
-from defenses.randomized_smoothing import certify
 from experiments.reproduce import __main__ as command
 from experiments.reproduce import certified
 from experiments.reproduce.__main__ import main
@@ -27,6 +26,7 @@ from experiments.reproduce.runner import NotHereError, opened, reproduce, write_
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
+from robustbench_local.defenses.randomized_smoothing import certify
 from robustbench_local.grids.grid import Grid
 from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model

@@ -11,15 +11,15 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from defenses.bilateral import Bilateral
-from defenses.median import Median
-from defenses.non_local_means import NonLocalMeans
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.core.corruption import SEVERITIES, Corruption
 from robustbench_local.core.defense import call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError
 from robustbench_local.core.training import NoTraining
+from robustbench_local.defenses.bilateral import Bilateral
+from robustbench_local.defenses.median import Median
+from robustbench_local.defenses.non_local_means import NonLocalMeans
 from robustbench_local.evaluation.evaluate import evaluate
 
 SMALL = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 6)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from wrapping import deployed
 
-from defenses.bit_depth import BitDepth
+from robustbench_local.defenses.bit_depth import BitDepth
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.ops.soft_rounding import smooth_round
 

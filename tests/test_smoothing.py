@@ -8,12 +8,12 @@ from scipy import stats
 from test_training import accuracy, digits, fit
 from torch import nn
 
-from defenses._passes import log_probabilities, mean_probability
-from defenses.none import Undefended
-from defenses.randomized_smoothing import RandomizedSmoothing, Smoothed, certified_accuracy, certify
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Schedule
+from robustbench_local.defenses._passes import log_probabilities, mean_probability
+from robustbench_local.defenses.none import Undefended
+from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing, Smoothed, certified_accuracy, certify
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model
 from robustbench_local.ops.noise import gaussian

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.sparse_l1 import SparseL1
+from robustbench_local.attacks.sparse_l1 import SparseL1
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError

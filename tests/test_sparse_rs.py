@@ -15,7 +15,7 @@ from score_based import (
 )
 from torch import Tensor
 
-from attacks.sparse_rs import SparseRS
+from robustbench_local.attacks.sparse_rs import SparseRS
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError

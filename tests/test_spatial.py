@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.spatial import Spatial, moved
+from robustbench_local.attacks.spatial import Spatial, moved
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.threat import ThreatModel

@@ -12,7 +12,7 @@ from score_based import company_changes_nothing, costs_what_it_says, reaches_tar
 from test_closed_forms import distances, linear, two_classes
 from torch import Tensor, nn
 
-from attacks.square import Square, peaks
+from robustbench_local.attacks.square import Square, peaks
 from robustbench_local.core import losses
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws

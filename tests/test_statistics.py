@@ -29,7 +29,7 @@ MODELS = '''
 import torch
 from torch import nn
 from robustbench_local import load_data
-from robustbench_local.defense import Defended
+from robustbench_local.core.defense import Defended
 
 class Means(Defended):
     """The class whose mean image is nearest, of `count` images."""

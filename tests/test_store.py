@@ -28,7 +28,8 @@ ARRAYS = {
 
 WRITER = """
 import sys, numpy as np
-from robustbench_local.store import Store, row_key
+from robustbench_local.storage.row import row_key
+from robustbench_local.storage.store import Store
 store, (who, count, keys) = Store(sys.argv[1]), map(int, sys.argv[2:])
 for i in range(count):
     value = who * 1000 + i
@@ -305,8 +306,9 @@ def test_abandoned_files_are_swept_and_fresh_ones_left(tmp_path: Path) -> None:
 MOUNTED = """
 import subprocess, sys, numpy as np
 from pathlib import Path
-from robustbench_local.errors import StoreError
-from robustbench_local.store import Store, row_key
+from robustbench_local.core.errors import StoreError
+from robustbench_local.storage.row import row_key
+from robustbench_local.storage.store import Store
 folder, what = Path(sys.argv[1]), sys.argv[2]
 before, after = ({"status": "ok", "definition": {"of": each}, "results": {"n": 3}} for each in ("before", "after"))
 one, two = (row_key(row["definition"]) for row in (before, after))

@@ -34,7 +34,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 from robustbench_local import Access, Attack, Defense
-from attacks.fgsm import FGSM
+from robustbench_local.attacks.fgsm import FGSM
 
 def end(how):
     exec(how)

@@ -11,9 +11,9 @@ import torch
 from test_prepare import JUDGED, LINF, POOL, Learner, network
 from torch import Tensor
 
-from attacks.fgsm import FGSM
-from attacks.substitute import Substitute
-from attacks.universal import Universal
+from robustbench_local.attacks.fgsm import FGSM
+from robustbench_local.attacks.substitute import Substitute
+from robustbench_local.attacks.universal import Universal
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError

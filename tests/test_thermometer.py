@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from wrapping import digits, photos
 
-from defenses.none import Undefended
-from defenses.thermometer import Thermometer, widened
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import Deployed
 from robustbench_local.core.draws import Draws
@@ -18,6 +16,8 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.data.load import load_data, open_data
+from robustbench_local.defenses.none import Undefended
+from robustbench_local.defenses.thermometer import Thermometer, widened
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model, rebuild
 from robustbench_local.storage.checkpoints import weights_digest

@@ -6,16 +6,16 @@ from test_training import accuracy, digits, fit, tiny_net
 from torch import nn
 from torch.nn import functional as F
 
-from defenses._adversarial import Adversarial, ascend
-from defenses.adversarial_training import AdversarialTraining
-from defenses.mart import Mart
-from defenses.none import Undefended
-from defenses.trades import Trades
 from robustbench_local.core import losses
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Schedule
+from robustbench_local.defenses._adversarial import Adversarial, ascend
+from robustbench_local.defenses.adversarial_training import AdversarialTraining
+from robustbench_local.defenses.mart import Mart
+from robustbench_local.defenses.none import Undefended
+from robustbench_local.defenses.trades import Trades
 from robustbench_local.models.load import build_model
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from defenses.adversarial_training import AdversarialTraining, ascend
-from defenses.none import Undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError
 from robustbench_local.core.progress import Report
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Schedule
 from robustbench_local.data.load import open_data
+from robustbench_local.defenses.adversarial_training import AdversarialTraining, ascend
+from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
 from robustbench_local.training.trainer import TrainingLoop
 

@@ -12,11 +12,11 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks import transfer
-from attacks.mim import MIM
-from attacks.transfer import Diversity, Transfer
 from benchmarks._comparisons import figures
 from benchmarks.strength import behind
+from robustbench_local.attacks import transfer
+from robustbench_local.attacks.mim import MIM
+from robustbench_local.attacks.transfer import Diversity, Transfer
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ModelError

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks import patch as patches
-from attacks import universal
-from attacks.patch import Patch
-from attacks.universal import Universal
+from robustbench_local.attacks import patch as patches
+from robustbench_local.attacks import universal
+from robustbench_local.attacks.patch import Patch
+from robustbench_local.attacks.universal import Universal
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ThreatError

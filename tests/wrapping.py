@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defenses._wrapper import Wrapper
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.data.load import load_data
+from robustbench_local.defenses._wrapper import Wrapper
 
 
 def photos(n: int = 12) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from attacks.adapters._peer import Peer, Traits
+from robustbench_local.attacks.adapters._peer import Peer, Traits
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel

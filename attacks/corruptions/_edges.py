@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.corruptions._sampling import pixels, sample
+from robustbench_local.attacks.corruptions._sampling import pixels, sample
 
 _EIGHTH = 13573 / 2**15  # tan(pi / 8) as OpenCV has it: a gradient less steep counts as level
 

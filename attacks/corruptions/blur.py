@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
-from attacks.corruptions._sampling import zoomed
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._sampling import zoomed
 from robustbench_local.core.corruption import Corruption, rounded, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.separable import Edge, filtering, gaussian, separable

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
-from attacks.corruptions._sampling import resized
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
+from robustbench_local.attacks.corruptions._sampling import resized
 from robustbench_local.core.corruption import Corruption, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.jpeg import compressed

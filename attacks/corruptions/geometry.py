@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C, MNIST_C, MU_GILMER
-from attacks.corruptions._sampling import about_the_middle, pixels, sample
-from attacks.corruptions.blur import blurred
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C, MNIST_C, MU_GILMER
+from robustbench_local.attacks.corruptions._sampling import about_the_middle, pixels, sample
+from robustbench_local.attacks.corruptions.blur import blurred
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 

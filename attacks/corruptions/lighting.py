@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.corruptions._colour import in_colour
-from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
-from attacks.corruptions._sampling import pixels
+from robustbench_local.attacks.corruptions._colour import in_colour
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._sampling import pixels
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 

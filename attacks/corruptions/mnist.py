@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.corruptions._colour import luma
-from attacks.corruptions._edges import canny
-from attacks.corruptions._papers import MNIST_C, MU_GILMER
-from attacks.corruptions._sampling import pixels
-from attacks.corruptions.blur import MotionBlur, blurred
-from attacks.corruptions.lighting import Brightness
-from attacks.corruptions.noise import ImpulseNoise, ShotNoise
-from attacks.corruptions.weather import Fog, muddied
+from robustbench_local.attacks.corruptions._colour import luma
+from robustbench_local.attacks.corruptions._edges import canny
+from robustbench_local.attacks.corruptions._papers import MNIST_C, MU_GILMER
+from robustbench_local.attacks.corruptions._sampling import pixels
+from robustbench_local.attacks.corruptions.blur import MotionBlur, blurred
+from robustbench_local.attacks.corruptions.lighting import Brightness
+from robustbench_local.attacks.corruptions.noise import ImpulseNoise, ShotNoise
+from robustbench_local.attacks.corruptions.weather import Fog, muddied
 from robustbench_local.core.corruption import Corruption, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.separable import gaussian

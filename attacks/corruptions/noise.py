@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
 from robustbench_local.core.corruption import SEVERITIES, Corruption
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.noise import Kind, check_noise, gaussian, noisy, salt_pepper, speckle

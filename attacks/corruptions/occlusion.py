@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attacks.corruptions._sampling import pixels
+from robustbench_local.attacks.corruptions._sampling import pixels
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.corruptions._colour import luma
-from attacks.corruptions._edges import canny_8_bit
-from attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
-from attacks.corruptions._plasma import SIDE, clouds
-from attacks.corruptions._sampling import zoomed
-from attacks.corruptions.blur import along, blurred
+from robustbench_local.attacks.corruptions._colour import luma
+from robustbench_local.attacks.corruptions._edges import canny_8_bit
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._plasma import SIDE, clouds
+from robustbench_local.attacks.corruptions._sampling import zoomed
+from robustbench_local.attacks.corruptions.blur import along, blurred
 from robustbench_local.core.corruption import Corruption, rounded, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.separable import framed, separable

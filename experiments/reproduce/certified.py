@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from defenses.randomized_smoothing import RandomizedSmoothing, certified_accuracy, certify
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Report
+from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing, certified_accuracy, certify
 from robustbench_local.grids.grid import Grid
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -19,7 +17,6 @@ from robustbench_local.core.errors import ConfigError, PluginError, did_you_mean
 T = TypeVar("T")
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _HANDED_ON = ("name", "settings")  # fields of a family, which says in its summary how to name its members
-_HOME = Path(__file__).resolve().parents[2]  # where our own packages lie side by side
 
 
 @dataclass(frozen=True)
@@ -142,23 +139,7 @@ def _load(group: Group, name: str, base: type[T]) -> type[T]:
         with contained(PluginError, "it"):
             kind = point.load()
     except Exception as error:  # a stranger's import may die of anything
-        _refuse_shadow(point, origin)
         raise PluginError(f"{origin} cannot be imported: {type(error).__name__}: {error}") from error
-    _refuse_shadow(point, origin)
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise PluginError(f"{origin} is {kind!r}: it must be a subclass of {base.__module__}.{base.__name__}")
     return kind
-
-
-def _refuse_shadow(point: EntryPoint, origin: str) -> None:
-    """A package of the user's own called attacks or defenses, where they run, is found before ours."""
-    package = point.module.partition(".")[0]
-    if not _ours(point) or package not in sys.modules:
-        return
-    module = sys.modules[package]
-    places = [module.__file__] if module.__file__ else list(module.__path__)
-    if not any(Path(place).resolve().is_relative_to(_HOME / package) for place in places):
-        raise PluginError(
-            f"{origin} is hidden by {places[0]}, which has the same package name `{package}` and comes first on"
-            " Python's path: rename that, or run from another folder"
-        )

@@ -36,8 +36,7 @@ from robustbench_local.core.errors import ModelError
 
 DECLARED = "rbl_identity"  # an attribute of the model, or of the function that makes it, that is taken instead
 
-_OURS = ("robustbench_local", "attacks", "defenses", "experiments", "torch")
-_HOME = Path(__file__).resolve().parents[2]
+_OURS = __name__.partition(".")[0]
 _STDLIB = Path(sysconfig.get_path("stdlib")).resolve()
 _STATE = {"_parameters", "_buffers", "_modules", "training"}  # weights, children, and what a judge sets
 _DERIVED = {"__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__", "__annotations__"}
@@ -158,7 +157,7 @@ class _Walk:
 
     def kind(self, value: type) -> None:
         """A class: of a stranger's all that it defines, and its bases."""
-        self.say("class", value.__module__, value.__qualname__, _release(value.__module__))
+        self.say("class", _home(value.__module__), value.__qualname__, _release(value.__module__))
         if _theirs(value.__module__):
             for name, item in sorted(vars(value).items()):
                 if name not in _DERIVED:
@@ -167,7 +166,7 @@ class _Walk:
             self.every("bases", value.__bases__)
 
     def function(self, value: types.FunctionType) -> None:
-        self.say("function", value.__module__, value.__qualname__, _release(value.__module__))
+        self.say("function", _home(value.__module__), value.__qualname__, _release(value.__module__))
         if not _theirs(value.__module__):
             return
         self.add(value.__code__)
@@ -265,23 +264,26 @@ def _imports(code: types.CodeType, package: str) -> set[str]:
 def _theirs(module: str) -> bool:
     """Whether code of that module is a user's own: neither Python's, nor torch's, nor ours, nor installed."""
     top = module.partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__":
+    if top in (_OURS, "torch") or (top in sys.stdlib_module_names and top != "__main__"):
         return False
     loaded = sys.modules.get(module) or sys.modules.get(top)
     file = getattr(loaded, "__file__", None)
     if file is None:
-        return top not in _OURS
+        return True
     place = Path(file).resolve()
-    if top in _OURS and (top == "torch" or place.is_relative_to(_HOME / top)):
-        return False
     return not {"site-packages", "dist-packages"} & set(place.parts) and not place.is_relative_to(_STDLIB)
+
+
+def _home(module: str) -> str:
+    """Where code is said to be: of this package just that, whose files may be moved about."""
+    return _OURS if module.partition(".")[0] == _OURS else module
 
 
 @functools.cache
 def _release(module: str) -> str:
     """The version of the installed package that a module is of; "" of all others."""
     top = module.partition(".")[0]
-    if top in _OURS or top in sys.stdlib_module_names or _theirs(module):
+    if top in (_OURS, "torch") or top in sys.stdlib_module_names or _theirs(module):
         return ""
     own = getattr(sys.modules.get(top), "__version__", None)
     if isinstance(own, str):
