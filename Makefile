@@ -42,6 +42,7 @@ faults: .venv/.installed-dev
 
 check: .venv/.installed-dev
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 install: .venv/.installed

@@ -14,9 +14,14 @@ CHUNK = 25  # directions per query: bounds memory, the same in any batch
 
 
 def slope(
-    oracle: Oracle, x: Tensor, y: Tensor, loss: losses.Loss, directions: Callable[[int], Tensor], count: int,
+    oracle: Oracle,
+    x: Tensor,
+    y: Tensor,
+    loss: losses.Loss,
+    directions: Callable[[int], Tensor],
+    count: int,
     size: float,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Mean over directions v of (loss(x + size v) - loss(x - size v)) / (2 size) v, (N, C, H, W); 0 where frozen.
 
     directions(k) gives the next k of them, (N, k, C, H, W). 2 count forwards.

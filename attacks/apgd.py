@@ -123,9 +123,7 @@ class APGD(IterativeAttack):
         if not self.larger_eps:
             return (Phase(0, self.steps - 1, 1.0),)
         third = math.ceil(0.3 * self.steps)
-        return (
-            Phase(0, third - 1, 3.0), Phase(third, 2 * third - 1, 2.0), Phase(2 * third, self.steps - 1, 1.0)
-        )  # fmt: skip
+        return (Phase(0, third - 1, 3.0), Phase(third, 2 * third - 1, 2.0), Phase(2 * third, self.steps - 1, 1.0))
 
     def _loss(self, oracle: Oracle, state: State) -> losses.Loss:
         if self.targets:
@@ -146,9 +144,13 @@ class APGD(IterativeAttack):
             everywhere = torch.full_like(moved, x[0].numel())
             return state | {"size": size, "moved": everywhere, "density": torch.full_like(moved, L1_START)}
         return state | {
-            "before": x_adv, "size": x.new_full((len(x), 1, 1, 1), 2 * ball.eps), "last": -none,
-            "rises": torch.zeros_like(none), "halved": torch.ones_like(none, dtype=torch.bool), "checked": none,
-        }  # fmt: skip
+            "before": x_adv,
+            "size": x.new_full((len(x), 1, 1, 1), 2 * ball.eps),
+            "last": -none,
+            "rises": torch.zeros_like(none),
+            "halved": torch.ones_like(none, dtype=torch.bool),
+            "checked": none,
+        }
 
 
 def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:

@@ -149,9 +149,16 @@ class Best(IterativeAttack):
         return search(oracle.narrowed(Access.SCORES), x, y, threat, draws.stream("unled"))
 
     def _ascend(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, share: float, aimed: bool,
+        self,
+        state: State,
+        oracle: Oracle,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        share: float,
+        aimed: bool,
         ball: ThreatModel,
-    ) -> State:  # fmt: skip
+    ) -> State:
         """A step of `share` times the ball's eps, in the ball."""
         loss = losses.named("margin", targeted=oracle.targeted)
         loss = partial(losses.margin_to, target=state["target"]) if aimed else loss
@@ -162,9 +169,11 @@ class Best(IterativeAttack):
         state = _met(state, x_adv, logits, oracle, y, inside)
         began = torch.where(inside & (state["began"] == torch.inf), state["last"], state["began"])
         return state | {
-            "x_adv": climbed, "began": began, "rose": state["rose"] | (state["last"] > began),
+            "x_adv": climbed,
+            "began": began,
+            "rose": state["rose"] | (state["last"] > began),
             "flat": state["flat"] | (inside & ~usable(grad)),
-        }  # fmt: skip
+        }
 
     def _wider(self, threat: ThreatModel, j: int) -> ThreatModel:
         """The ball of a climb that begins outside, at its step j."""
@@ -183,9 +192,7 @@ class Best(IterativeAttack):
         return total - total // POLISH, total // POLISH
 
 
-def _met(
-    state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor, inside: Tensor | None = None
-) -> State:
+def _met(state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor, inside: Tensor | None = None) -> State:
     """What is known after the answer to x_adv, where it is inside: the best point so far, how near each class came."""
     worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y), oracle.unit)
     gaps = settled(logits - logits.gather(1, y[:, None]), oracle.unit[:, None]).scatter(1, y[:, None], -torch.inf)

@@ -94,8 +94,9 @@ class FAB(IterativeAttack):
         further = torch.where(won.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
         return state | {
             "x_adv": found if i + 1 == self.steps else further,
-            "found": found, "distance": torch.where(nearer, distance, state["distance"]),
-        }  # fmt: skip
+            "found": found,
+            "distance": torch.where(nearer, distance, state["distance"]),
+        }
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         rounds = self._rounds(classes)

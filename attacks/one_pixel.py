@@ -68,10 +68,12 @@ class Evolution:
         return torch.where((child < 0) | (child > 1), draws.uniform(*size).to(genes), child)
 
 
-PRESETS: Mapping[str, Evolution] = MappingProxyType({
-    "su2019": Evolution(400, 100, 0.5, 1.0, "rand1", "normal"),
-    "best1bin": Evolution(400, 75, (0.5, 1.0), 1.0, "best1", "latin_hypercube"),
-})  # fmt: skip
+PRESETS: Mapping[str, Evolution] = MappingProxyType(
+    {
+        "su2019": Evolution(400, 100, 0.5, 1.0, "rand1", "normal"),
+        "best1bin": Evolution(400, 75, (0.5, 1.0), 1.0, "best1", "latin_hypercube"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,12 @@ class OnePixel(IterativeAttack):
 
     def _fitness(self, genes: Tensor, oracle: Oracle, x: Tensor, y: Tensor) -> Tensor:
         """(N, P). A chunk of the samples at a time, for the images of all populations may not fit memory."""
-        logits = torch.cat([
-            oracle[rows].logits(painted(x[rows], genes[rows]))
-            for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // genes.shape[1]))
-        ])  # fmt: skip
+        logits = torch.cat(
+            [
+                oracle[rows].logits(painted(x[rows], genes[rows]))
+                for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // genes.shape[1]))
+            ]
+        )
         odds = log_odds(logits.flatten(0, 1), y.repeat_interleave(genes.shape[1])).view(genes.shape[:2])
         odds = settled(odds, oracle.unit[:, None])
         return odds if oracle.targeted else -odds

@@ -62,85 +62,222 @@ def entries(eps: float) -> list[Entry]:
     step = 2.5 * eps / 40
     rate = 0.1 if eps >= 0.1 else 0.01  # of Adam in CW: with 0.1 torchattacks gives up on CIFAR-10 after six steps
     return [
-        Entry("fgsm", Norm.LINF, {}, {
-            "torchattacks:FGSM": {}, "foolbox:LinfFastGradientAttack": {}, "art:FastGradientMethod": {},
-        }, (100, 100)),
-        Entry("bim", Norm.LINF, {"steps": 10, "step_size": eps / 10}, {
-            "torchattacks:BIM": {"steps": 10, "alpha": eps / 10},
-            "foolbox:LinfBasicIterativeAttack": {"steps": 10, "abs_stepsize": eps / 10},
-            "art:BasicIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
-        }, (100, 100)),
-        Entry("mim", Norm.LINF, {"steps": 10, "step_size": eps / 10}, {
-            "torchattacks:MIFGSM": {"steps": 10, "alpha": eps / 10},
-            "foolbox:MIFGSM": {"steps": 10, "abs_stepsize": eps / 10},
-            "art:MomentumIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
-        }, (100, 100)),
-        Entry("pgd", Norm.LINF, {"steps": 40, "step_size": step}, {
-            "torchattacks:PGD": {"steps": 40, "alpha": step},
-            "foolbox:LinfPGD": {"steps": 40, "abs_stepsize": step},
-            "art:ProjectedGradientDescentPyTorch": {"max_iter": 40, "eps_step": step, "num_random_init": 1},
-        }, (300, 100)),
-        Entry("apgd", Norm.LINF, {"steps": 50, "loss": "ce"}, {
-            "torchattacks:APGD": {"steps": 50, "loss": "ce"},
-            "art:AutoProjectedGradientDescent": {
-                "max_iter": 50, "loss_type": "cross_entropy", "nb_random_init": 1, "eps_step": 2 * eps,
+        Entry(
+            "fgsm",
+            Norm.LINF,
+            {},
+            {"torchattacks:FGSM": {}, "foolbox:LinfFastGradientAttack": {}, "art:FastGradientMethod": {}},
+            (100, 100),
+        ),
+        Entry(
+            "bim",
+            Norm.LINF,
+            {"steps": 10, "step_size": eps / 10},
+            {
+                "torchattacks:BIM": {"steps": 10, "alpha": eps / 10},
+                "foolbox:LinfBasicIterativeAttack": {"steps": 10, "abs_stepsize": eps / 10},
+                "art:BasicIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
             },
-        }, (300, 100)),
-        Entry("apgd", Norm.LINF, {"steps": 50, "loss": "dlr"}, {
-            "torchattacks:APGD": {"steps": 50, "loss": "dlr"},
-            "art:AutoProjectedGradientDescent": {
-                "max_iter": 50, "loss_type": "difference_logits_ratio", "nb_random_init": 1, "eps_step": 2 * eps,
+            (100, 100),
+        ),
+        Entry(
+            "mim",
+            Norm.LINF,
+            {"steps": 10, "step_size": eps / 10},
+            {
+                "torchattacks:MIFGSM": {"steps": 10, "alpha": eps / 10},
+                "foolbox:MIFGSM": {"steps": 10, "abs_stepsize": eps / 10},
+                "art:MomentumIterativeMethod": {"max_iter": 10, "eps_step": eps / 10},
             },
-        }, (300, 100)),
-        Entry("cw", Norm.L2, {"steps": 50, "searches": 1, "constant": 1.0, "step_size": rate}, {
-            "torchattacks:CW": {"steps": 50, "c": 1, "lr": rate},
-        }, (300, 100), minimises=True),
+            (100, 100),
+        ),
+        Entry(
+            "pgd",
+            Norm.LINF,
+            {"steps": 40, "step_size": step},
+            {
+                "torchattacks:PGD": {"steps": 40, "alpha": step},
+                "foolbox:LinfPGD": {"steps": 40, "abs_stepsize": step},
+                "art:ProjectedGradientDescentPyTorch": {"max_iter": 40, "eps_step": step, "num_random_init": 1},
+            },
+            (300, 100),
+        ),
+        Entry(
+            "apgd",
+            Norm.LINF,
+            {"steps": 50, "loss": "ce"},
+            {
+                "torchattacks:APGD": {"steps": 50, "loss": "ce"},
+                "art:AutoProjectedGradientDescent": {
+                    "max_iter": 50,
+                    "loss_type": "cross_entropy",
+                    "nb_random_init": 1,
+                    "eps_step": 2 * eps,
+                },
+            },
+            (300, 100),
+        ),
+        Entry(
+            "apgd",
+            Norm.LINF,
+            {"steps": 50, "loss": "dlr"},
+            {
+                "torchattacks:APGD": {"steps": 50, "loss": "dlr"},
+                "art:AutoProjectedGradientDescent": {
+                    "max_iter": 50,
+                    "loss_type": "difference_logits_ratio",
+                    "nb_random_init": 1,
+                    "eps_step": 2 * eps,
+                },
+            },
+            (300, 100),
+        ),
+        Entry(
+            "cw",
+            Norm.L2,
+            {"steps": 50, "searches": 1, "constant": 1.0, "step_size": rate},
+            {"torchattacks:CW": {"steps": 50, "c": 1, "lr": rate}},
+            (300, 100),
+            minimises=True,
+        ),
         Entry("fab", Norm.LINF, {"steps": 20}, {"torchattacks:FAB": {"steps": 20}}, (100, 100), minimises=True),
-        Entry("deepfool", Norm.L2, {"steps": 50}, {
-            "torchattacks:DeepFool": {"steps": 50}, "foolbox:L2DeepFoolAttack": {"steps": 50},
-            "art:DeepFool": {"max_iter": 50, "epsilon": 0.02},
-        }, (100, 100), minimises=True),
+        Entry(
+            "deepfool",
+            Norm.L2,
+            {"steps": 50},
+            {
+                "torchattacks:DeepFool": {"steps": 50},
+                "foolbox:L2DeepFoolAttack": {"steps": 50},
+                "art:DeepFool": {"max_iter": 50, "epsilon": 0.02},
+            },
+            (100, 100),
+            minimises=True,
+        ),
         Entry("ddn", Norm.L2, {"steps": 50}, {"foolbox:DDNAttack": {"steps": 50}}, (100, 50), minimises=True),
         Entry("fmn", Norm.LINF, {"steps": 50}, {"foolbox:LInfFMNAttack": {"steps": 50}}, (100, 50), minimises=True),
-        Entry("ead", Norm.L1, {"steps": 50, "searches": 4, "step_size": 0.05, "beta": 0.01, "rule": "l1"}, {
-            "foolbox:EADAttack": {
-                "steps": 50, "binary_search_steps": 4, "initial_stepsize": 0.05, "regularization": 0.01,
-                "decision_rule": "L1",
+        Entry(
+            "ead",
+            Norm.L1,
+            {"steps": 50, "searches": 4, "step_size": 0.05, "beta": 0.01, "rule": "l1"},
+            {
+                "foolbox:EADAttack": {
+                    "steps": 50,
+                    "binary_search_steps": 4,
+                    "initial_stepsize": 0.05,
+                    "regularization": 0.01,
+                    "decision_rule": "L1",
+                }
             },
-        }, (100, 0), minimises=True, eps=15),
-        Entry("hopskipjump", Norm.L2, {"steps": 8}, {"foolbox:HopSkipJumpAttack": {"steps": 8}}, (100, 10),
-              minimises=True, scale=2),
-        Entry("hopskipjump", Norm.L2, {"steps": 4}, {"art:HopSkipJump": {"max_iter": 4}}, (100, 10),
-              minimises=True, scale=2),
-        Entry("boundary", Norm.L2, {"steps": 500}, {"foolbox:BoundaryAttack": {"steps": 500}}, (100, 10),
-              minimises=True, scale=2),
-        Entry("square", Norm.LINF, {"steps": 500}, {
-            "torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500},
-        }, (100, 40)),
+            (100, 0),
+            minimises=True,
+            eps=15,
+        ),
+        Entry(
+            "hopskipjump",
+            Norm.L2,
+            {"steps": 8},
+            {"foolbox:HopSkipJumpAttack": {"steps": 8}},
+            (100, 10),
+            minimises=True,
+            scale=2,
+        ),
+        Entry(
+            "hopskipjump",
+            Norm.L2,
+            {"steps": 4},
+            {"art:HopSkipJump": {"max_iter": 4}},
+            (100, 10),
+            minimises=True,
+            scale=2,
+        ),
+        Entry(
+            "boundary",
+            Norm.L2,
+            {"steps": 500},
+            {"foolbox:BoundaryAttack": {"steps": 500}},
+            (100, 10),
+            minimises=True,
+            scale=2,
+        ),
+        Entry(
+            "square",
+            Norm.LINF,
+            {"steps": 500},
+            {"torchattacks:Square": {"n_queries": 500}, "art:SquareAttack": {"max_iter": 500}},
+            (100, 40),
+        ),
         # where no pair is left the paper ends; torchattacks goes on with a corner, ART asks for no pair at all
-        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1}, {"torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}},
-              (100, 0), minimises=True, targeted=True, eps=784),
-        Entry("jsma", Norm.L0, {"theta": 1.0, "gamma": 0.1, "saliency": "slope"}, {
-            "art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1},
-        }, (100, 0), minimises=True, targeted=True, eps=784),
-        Entry("spsa", Norm.LINF, {"steps": 20, "samples": 128, "learning_rate": eps / 8}, {
-            "torchattacks:SPSA": {"nb_iter": 20, "nb_sample": 64, "lr": eps / 8},  # pairs
-        }, (100, 20)),
-        Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 90, "generations": 20}, {
-            "torchattacks:OnePixel": {"popsize": 90, "steps": 20, "inf_batch": 1024},
-        }, (100, 20), eps=1),
-        Entry("one_pixel", Norm.L0, {"preset": "best1bin", "population": 399, "generations": 10}, {
-            "art:PixelAttack": {"max_iter": 10},  # always 400 members, rounded down to a multiple of the genes
-        }, (100, 20), eps=1),
-        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {
-            "foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": rate},
-        }, (300, 100), minimises=True),
-        Entry("cw", Norm.L2, {"steps": 50, "searches": 4, "step_size": rate}, {  # it tries many step sizes besides
-            "art:CarliniL2Method": {
-                "max_iter": 50, "binary_search_steps": 4, "initial_const": 1e-3, "learning_rate": rate,
+        Entry(
+            "jsma",
+            Norm.L0,
+            {"theta": 1.0, "gamma": 0.1},
+            {"torchattacks:JSMA": {"theta": 1.0, "gamma": 0.1}},
+            (100, 0),
+            minimises=True,
+            targeted=True,
+            eps=784,
+        ),
+        Entry(
+            "jsma",
+            Norm.L0,
+            {"theta": 1.0, "gamma": 0.1, "saliency": "slope"},
+            {"art:SaliencyMapMethod": {"theta": 1.0, "gamma": 0.1}},
+            (100, 0),
+            minimises=True,
+            targeted=True,
+            eps=784,
+        ),
+        Entry(
+            "spsa",
+            Norm.LINF,
+            {"steps": 20, "samples": 128, "learning_rate": eps / 8},
+            {
+                "torchattacks:SPSA": {"nb_iter": 20, "nb_sample": 64, "lr": eps / 8}  # pairs
             },
-        }, (100, 10), minimises=True),
-    ]  # fmt: skip
+            (100, 20),
+        ),
+        Entry(
+            "one_pixel",
+            Norm.L0,
+            {"preset": "best1bin", "population": 90, "generations": 20},
+            {"torchattacks:OnePixel": {"popsize": 90, "steps": 20, "inf_batch": 1024}},
+            (100, 20),
+            eps=1,
+        ),
+        Entry(
+            "one_pixel",
+            Norm.L0,
+            {"preset": "best1bin", "population": 399, "generations": 10},
+            {
+                "art:PixelAttack": {"max_iter": 10}  # always 400 members, rounded down to a multiple of the genes
+            },
+            (100, 20),
+            eps=1,
+        ),
+        Entry(
+            "cw",
+            Norm.L2,
+            {"steps": 50, "searches": 4, "step_size": rate},
+            {"foolbox:L2CarliniWagnerAttack": {"steps": 50, "binary_search_steps": 4, "stepsize": rate}},
+            (300, 100),
+            minimises=True,
+        ),
+        Entry(
+            "cw",
+            Norm.L2,
+            {"steps": 50, "searches": 4, "step_size": rate},
+            {  # it tries many step sizes besides
+                "art:CarliniL2Method": {
+                    "max_iter": 50,
+                    "binary_search_steps": 4,
+                    "initial_const": 1e-3,
+                    "learning_rate": rate,
+                }
+            },
+            (100, 10),
+            minimises=True,
+        ),
+    ]
 
 
 AUTOATTACK = Entry("autoattack", Norm.LINF, {}, {"pyautoattack:AutoAttack": {}}, (0, 0))
@@ -166,12 +303,17 @@ class Comparison:
     def what(self) -> Row:
         """All that decides the figures, but luck and machine."""
         return {
-            "attack": self.entry.attack, "version": find_attack(self.entry.attack, self.entry.ours).version,
-            "settings": self.entry.ours, "peer": self.theirs, "release": release(self.theirs.partition(":")[0]),
-            "peer_settings": self.entry.theirs[self.theirs], "subject": self.subject.name,
-            "weights": weights_digest(model_of(self.subject, "cpu")), "threat": str(self.threat),
+            "attack": self.entry.attack,
+            "version": find_attack(self.entry.attack, self.entry.ours).version,
+            "settings": self.entry.ours,
+            "peer": self.theirs,
+            "release": release(self.theirs.partition(":")[0]),
+            "peer_settings": self.entry.theirs[self.theirs],
+            "subject": self.subject.name,
+            "weights": weights_digest(model_of(self.subject, "cpu")),
+            "threat": str(self.threat),
             "images": self.images,
-        }  # fmt: skip
+        }
 
     def run(self, at_most: int, seconds: float, device: str, parts: Path) -> Row:
         """Pairs of runs, until there are so many or so many seconds are spent; the first image warms both up.
@@ -192,7 +334,7 @@ class Comparison:
             lambda: self._ours(model, x, y, aim, next(seeds[0])),
             lambda: self.after_theirs(model, x, aim, next(seeds[1])),
             torch.device(device),
-        ):  # fmt: skip
+        ):
             for (standing, taken), bits, times in zip(both, stood, spent, strict=True):
                 bits.append(standing)
                 times.append(taken)
@@ -217,10 +359,13 @@ class Comparison:
         """Who stood, (2, n) of 0 and 1, and the seconds of both, on the images from the first on."""
         model = model_of(self.subject, device)
         x, y = (part[first : first + PART] for part in images_of(self.subject.data, self.images, device))
-        ours, theirs = next(pairs(
-            lambda: self._ours(model, x, y, y, first), lambda: self.after_theirs(model, x, y, first),
-            torch.device(device),
-        ))  # fmt: skip
+        ours, theirs = next(
+            pairs(
+                lambda: self._ours(model, x, y, y, first),
+                lambda: self.after_theirs(model, x, y, first),
+                torch.device(device),
+            )
+        )
         return {"stood": [side[0].int().tolist() for side in (ours, theirs)], "seconds": [ours[1], theirs[1]]}
 
     def _ours(self, model: nn.Module, x: Tensor, y: Tensor, aim: Tensor, seed: int) -> Tensor:

@@ -54,9 +54,14 @@ def _torchattacks(
     kind: str, settings: Mapping[str, Any], model: nn.Module, threat: ThreatModel, targeted: bool, seed: int
 ) -> Craft:
     attack = _made(
-        getattr(importlib.import_module("torchattacks"), kind), model, settings=settings,
-        eps=threat.eps, pixels=int(threat.eps), norm=NAMES.get(threat.norm), seed=seed,
-    )  # fmt: skip
+        getattr(importlib.import_module("torchattacks"), kind),
+        model,
+        settings=settings,
+        eps=threat.eps,
+        pixels=int(threat.eps),
+        norm=NAMES.get(threat.norm),
+        seed=seed,
+    )
     if targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     return attack  # type: ignore[no-any-return]
@@ -100,13 +105,24 @@ def _art(
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         classifier = wrapper(
-            _Single(model).eval(), nn.CrossEntropyLoss(), tuple(x.shape[1:]), classes, clip_values=(0.0, 1.0),
+            _Single(model).eval(),
+            nn.CrossEntropyLoss(),
+            tuple(x.shape[1:]),
+            classes,
+            clip_values=(0.0, 1.0),
             device_type="gpu" if x.is_cuda else "cpu",
-        )  # fmt: skip
+        )
         attack = _made(
-            getattr(attacks, kind), classifier, settings=settings, eps=threat.eps, th=int(threat.eps), verbose=False,
-            norm={Norm.LINF: np.inf, Norm.L2: 2}.get(threat.norm), targeted=targeted, batch_size=len(x),
-        )  # fmt: skip
+            getattr(attacks, kind),
+            classifier,
+            settings=settings,
+            eps=threat.eps,
+            th=int(threat.eps),
+            verbose=False,
+            norm={Norm.LINF: np.inf, Norm.L2: 2}.get(threat.norm),
+            targeted=targeted,
+            batch_size=len(x),
+        )
         return torch.from_numpy(attack.generate(x=x.cpu().numpy(), y=y.cpu().numpy())).to(x)
 
     return craft

@@ -161,9 +161,12 @@ def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 def snow(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
     mean, deviation, zoom, threshold, radius, sigma, kept = _of(
-        (0.1, 0.2, 1, 0.6, 8, 3, 0.95), (0.1, 0.2, 1, 0.5, 10, 4, 0.9), (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85), (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-    )(severity)  # fmt: skip
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    )(severity)
     flakes = zoomed(rng.normal(mean, deviation, x.shape[:2]), zoom)
     flakes = np.floor(_255(np.where(flakes < threshold, 0, flakes)))
     flakes = moved(flakes, radius, sigma, rng.uniform(-135, -45)) / 255
@@ -341,10 +344,15 @@ RENDERINGS: dict[str, Rendering] = {
     "jpeg_compression": jpeg,
     "speckle_noise": additive(_of(0.06, 0.1, 0.12, 0.16, 0.2), in_proportion=True),
     "gaussian_blur": lambda x, severity, rng: _255(blurred(x, _of(0.4, 0.6, 0.7, 0.8, 1)(severity))),
-    "spatter": spatter(_of(
-        (0.62, 0.1, 0.7, 0.7, 0.5, False), (0.65, 0.1, 0.8, 0.7, 0.5, False), (0.65, 0.3, 1, 0.69, 0.5, False),
-        (0.65, 0.1, 0.7, 0.69, 0.6, True), (0.65, 0.1, 0.5, 0.68, 0.6, True),
-    )),
+    "spatter": spatter(
+        _of(
+            (0.62, 0.1, 0.7, 0.7, 0.5, False),
+            (0.65, 0.1, 0.8, 0.7, 0.5, False),
+            (0.65, 0.3, 1, 0.69, 0.5, False),
+            (0.65, 0.1, 0.7, 0.69, 0.6, True),
+            (0.65, 0.1, 0.5, 0.68, 0.6, True),
+        )
+    ),
     "saturate": hsv(1, _of((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))),
     "mnist_shot_noise": shot(_of(60, 25, 12, 5, 3)),
     "mnist_impulse_noise": impulse(_of(0.03, 0.06, 0.09, 0.17, 0.27)),
@@ -357,18 +365,32 @@ RENDERINGS: dict[str, Rendering] = {
     "translate": warped(_translate),
     "stripe": stripe,
     "mnist_fog": fog(256, _of((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    "mnist_spatter": spatter(_of(
-        (0.65, 0.3, 4, 0.69, 0.6, True), (0.65, 0.3, 3, 0.68, 0.6, True), (0.65, 0.3, 2, 0.68, 0.5, True),
-        (0.65, 0.3, 1, 0.65, 1.5, True), (0.67, 0.4, 1, 0.65, 1.5, True),
-    )),
+    "mnist_spatter": spatter(
+        _of(
+            (0.65, 0.3, 4, 0.69, 0.6, True),
+            (0.65, 0.3, 3, 0.68, 0.6, True),
+            (0.65, 0.3, 2, 0.68, 0.5, True),
+            (0.65, 0.3, 1, 0.65, 1.5, True),
+            (0.67, 0.4, 1, 0.65, 1.5, True),
+        )
+    ),
     "dotted_line": dotted_line,
     "zigzag": zigzag,
     "canny_edges": canny_edges,
-}  # fmt: skip
+}
 
 CODEC = {"jpeg_compression"}  # nothing is drawn, but another make rounds another coefficient now and then
 # nothing is drawn: equal to a grey level, which rounding errors of the published code decide here and there
 EXACT = {
-    "defocus_blur", "gaussian_blur", "zoom_blur", "brightness", "contrast", "saturate", "pixelate", "scale", "stripe",
-    "mnist_brightness", "canny_edges",
-}  # fmt: skip
+    "defocus_blur",
+    "gaussian_blur",
+    "zoom_blur",
+    "brightness",
+    "contrast",
+    "saturate",
+    "pixelate",
+    "scale",
+    "stripe",
+    "mnist_brightness",
+    "canny_edges",
+}

@@ -50,6 +50,8 @@ def hardware(device: torch.device) -> str:
 def surroundings(device: torch.device) -> dict[str, Any]:
     """The machine and the versions that a figure belongs to."""
     return {
-        "hardware": hardware(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "hardware": hardware(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
         "python": platform.python_version(),
-    }  # fmt: skip
+    }

@@ -52,9 +52,14 @@ def measure(name: str, causes: tuple[str, ...], ask: Any) -> Row:
     named = [[each.check, each.status.name.lower(), each.evidence] for each in findings if each.status > Status.SOUND]
     checked = [each.check for each in findings if each.status > Status.UNCHECKED]
     return {
-        "case": name, "liar": bool(causes), "causes": causes, "named": named, "checked": len(checked), **figures,
+        "case": name,
+        "liar": bool(causes),
+        "causes": causes,
+        "named": named,
+        "checked": len(checked),
+        **figures,
         "seconds": round(time.monotonic() - started, 1),
-    }  # fmt: skip
+    }
 
 
 def right(row: Row) -> bool:

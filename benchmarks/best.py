@@ -93,9 +93,15 @@ def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
     percent = [f"{100 * stood / count:.1f}" if there else "-" for stood, there in known]
     points = f"{100 * (left - theirs) / count:+.1f}" if both else "-"
     return [
-        what["same"]["subject"], what["same"]["threat"], settings, str(count),
-        f"{100 * left / count:.1f}", *percent, points, *passes,
-    ]  # fmt: skip
+        what["same"]["subject"],
+        what["same"]["threat"],
+        settings,
+        str(count),
+        f"{100 * left / count:.1f}",
+        *percent,
+        points,
+        *passes,
+    ]
 
 
 def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:

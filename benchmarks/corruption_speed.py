@@ -43,9 +43,10 @@ def fifteen(severity: int) -> dict[str, Corruption]:
     names = [row.name for row in listing(ATTACKS) if row.norms == ("none",) and "severity" in row.settings]
     found = {name: find_attack(name, {"severity": severity}) for name in names}
     return {
-        name: attack for name, attack in found.items() if isinstance(attack, Corruption)
-        and attack.benchmark == CIFAR_10_C
-    }  # fmt: skip
+        name: attack
+        for name, attack in found.items()
+        if isinstance(attack, Corruption) and attack.benchmark == CIFAR_10_C
+    }
 
 
 def peer() -> Any:

@@ -77,9 +77,10 @@ def measure(name: str, severity: int, images: int) -> Row:
     change = [(seen - x).mul(255).double().mean((1, 2, 3)).numpy() for seen in both]
     length = [(seen - x).double().flatten(1).norm(dim=1).numpy() for seen in both]
     row: Row = {
-        "change": compare(*change), "l2": compare(*length),
+        "change": compare(*change),
+        "l2": compare(*length),
         "wrong": compare(*(errors(model, seen, y) for seen in both)),
-    }  # fmt: skip
+    }
     if name in EXACT | CODEC:
         apart = (both[0] - both[1]).abs().mul(255).round()
         row["apart"] = {"most": float(apart.max()), "mean": float(apart.mean())}
@@ -93,9 +94,19 @@ def away(found: dict[str, float]) -> float:
 
 
 HEADS = (
-    "corruption", "severity", "change, ours", "theirs", "s.e.", "L2, ours", "theirs", "s.e.", "error %, ours", "theirs",
-    "difference, 95 %", "largest / mean levels apart",
-)  # fmt: skip
+    "corruption",
+    "severity",
+    "change, ours",
+    "theirs",
+    "s.e.",
+    "L2, ours",
+    "theirs",
+    "s.e.",
+    "error %, ours",
+    "theirs",
+    "difference, 95 %",
+    "largest / mean levels apart",
+)
 
 
 def line(row: Row) -> list[str]:
@@ -104,11 +115,19 @@ def line(row: Row) -> list[str]:
     exact = row.get("apart")
     drawn = [f"{away(each):+.1f}" if exact is None else "" for each in (change, l2)]
     return [
-        what["name"], str(what["severity"]), f"{change['ours']:.2f}", f"{change['theirs']:.2f}", drawn[0],
-        f"{l2['ours']:.2f}", f"{l2['theirs']:.2f}", drawn[1],
-        f"{100 * wrong['ours']:.1f}", f"{100 * wrong['theirs']:.1f}",
-        f"{points:+.1f} ± {reach:.1f}", f"{exact['most']:.0f} / {exact['mean']:.3f}" if exact else "",
-    ]  # fmt: skip
+        what["name"],
+        str(what["severity"]),
+        f"{change['ours']:.2f}",
+        f"{change['theirs']:.2f}",
+        drawn[0],
+        f"{l2['ours']:.2f}",
+        f"{l2['theirs']:.2f}",
+        drawn[1],
+        f"{100 * wrong['ours']:.1f}",
+        f"{100 * wrong['theirs']:.1f}",
+        f"{points:+.1f} ± {reach:.1f}",
+        f"{exact['most']:.0f} / {exact['mean']:.3f}" if exact else "",
+    ]
 
 
 def markdown(rows: Sequence[Row], images: int) -> str:
@@ -118,21 +137,28 @@ def markdown(rows: Sequence[Row], images: int) -> str:
     some = sum(far > 2 for _, far in found)
     beyond = ", ".join(sorted({name for name, far in found if far > FAR})) or "none"
     about = {
-        **surroundings(torch.device("cpu")), "opencv": cv2.__version__, "scikit-image": skimage.__version__,
-        "scipy": scipy.__version__, "pillow": PIL.__version__,
-    }  # fmt: skip
+        **surroundings(torch.device("cpu")),
+        "opencv": cv2.__version__,
+        "scikit-image": skimage.__version__,
+        "scipy": scipy.__version__,
+        "pillow": PIL.__version__,
+    }
     most, mean = (max((each[key] for each in exact), default=0) for key in ("most", "mean"))
     beside = "[_published.py](../../../benchmarks/_published.py)"
     text = [
-        "# Published corruptions beside renderings of their formulas", "",
+        "# Published corruptions beside renderings of their formulas",
+        "",
         f"{images} test images each. change: of the mean, in grey levels; s.e.: ours less theirs, in standard errors",
         f"of that; error: of the zoo's undefended network; theirs: {beside}, drawn anew. frost: theirs are the",
-        "published photographs, ours are generated.", "",
+        "published photographs, ours are generated.",
+        "",
         f"Of {len(found)} comparisons of what is drawn (without frost), {some} are beyond 2",
         f"standard errors; beyond {FAR}: {beyond}. Where nothing is drawn, no level is more than {most:.0f} away, and",
-        f"{mean:.3f} on average at most; but for JPEG, whose codec is of another make.", "",
-        f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|",
-    ]  # fmt: skip
+        f"{mean:.3f} on average at most; but for JPEG, whose codec is of another make.",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        "|---" * len(HEADS) + "|",
+    ]
     text += [f"| {' | '.join(line(row))} |" for row in rows]
     return "\n".join([*text, "", ", ".join(f"{key}: {value}" for key, value in about.items())]) + "\n"
 

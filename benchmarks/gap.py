@@ -56,9 +56,15 @@ def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
     before, after, of = PUBLISHED.get(what["subject"].partition("=")[0], (None, None, ""))
     published = ["-"] * 3 if before is None or after is None else [str(before), str(after), f"{before - after:.1f}"]
     return [
-        what["subject"], what["threat"], str(count), f"{100 * pgd / count:.1f}", f"{100 * autoattack / count:.1f}",
-        f"{100 * (pgd - autoattack) / count:.1f}", *published, of,
-    ]  # fmt: skip
+        what["subject"],
+        what["threat"],
+        str(count),
+        f"{100 * pgd / count:.1f}",
+        f"{100 * autoattack / count:.1f}",
+        f"{100 * (pgd - autoattack) / count:.1f}",
+        *published,
+        of,
+    ]
 
 
 def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:

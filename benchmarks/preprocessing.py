@@ -88,25 +88,37 @@ def cases() -> Iterator[tuple[Wrapper, list[Peer]]]:
     from PIL.ImageFilter import MedianFilter
 
     yield JPEG(75), [pillow(through_a_file), *kornia_jpeg()]
-    yield Median(3), [
-        pillow(lambda image: image.filter(MedianFilter(3))),
-        *scikit_image("filters", "median", np.ones((3, 3, 1))), *kornia("median_blur", 3),
-    ]  # fmt: skip
-    yield GaussianBlur(0.7), [
-        pillow(lambda image: image.filter(PillowBlur(0.7))),
-        *scikit_image("filters", "gaussian", 0.7, mode="mirror", channel_axis=2),
-        *kornia("gaussian_blur2d", 7, (0.7, 0.7)),
-    ]  # fmt: skip
-    yield Bilateral(5, 1.0, 0.1), [
-        *scikit_image("restoration", "denoise_bilateral", 5, 0.1, 1.0, mode="reflect", channel_axis=2),
-        *kornia("bilateral_blur", 5, 0.1, (1.0, 1.0), color_distance_type="l2"),
-    ]  # fmt: skip
-    yield TotalVariation(0.1, 30), [
-        *scikit_image("restoration", "denoise_tv_chambolle", 0.1, eps=0, max_num_iter=31, channel_axis=2)
-    ]  # fmt: skip
-    yield NonLocalMeans(11, 3, 0.1), [
-        *scikit_image("restoration", "denoise_nl_means", 3, 5, 0.1, fast_mode=True, channel_axis=2)
-    ]  # fmt: skip
+    yield (
+        Median(3),
+        [
+            pillow(lambda image: image.filter(MedianFilter(3))),
+            *scikit_image("filters", "median", np.ones((3, 3, 1))),
+            *kornia("median_blur", 3),
+        ],
+    )
+    yield (
+        GaussianBlur(0.7),
+        [
+            pillow(lambda image: image.filter(PillowBlur(0.7))),
+            *scikit_image("filters", "gaussian", 0.7, mode="mirror", channel_axis=2),
+            *kornia("gaussian_blur2d", 7, (0.7, 0.7)),
+        ],
+    )
+    yield (
+        Bilateral(5, 1.0, 0.1),
+        [
+            *scikit_image("restoration", "denoise_bilateral", 5, 0.1, 1.0, mode="reflect", channel_axis=2),
+            *kornia("bilateral_blur", 5, 0.1, (1.0, 1.0), color_distance_type="l2"),
+        ],
+    )
+    yield (
+        TotalVariation(0.1, 30),
+        [*scikit_image("restoration", "denoise_tv_chambolle", 0.1, eps=0, max_num_iter=31, channel_axis=2)],
+    )
+    yield (
+        NonLocalMeans(11, 3, 0.1),
+        [*scikit_image("restoration", "denoise_nl_means", 3, 5, 0.1, fast_mode=True, channel_axis=2)],
+    )
 
 
 def gradient(change: Change) -> Change:

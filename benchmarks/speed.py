@@ -155,18 +155,23 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(given.threads)
     device, console = torch.device(given.device), Console()
     about: dict[str, Any] = surroundings(device) | {
-        "images": given.images, "runs": given.runs, "attack": f"PGD-{STEPS}",
-    }  # fmt: skip
+        "images": given.images,
+        "runs": given.runs,
+        "attack": f"PGD-{STEPS}",
+    }
     console.print(", ".join(f"{name}: {value}" for name, value in about.items()), highlight=False)
     table = Table("ours / theirs", "median", "spread", "target", "ours, s", "theirs, s")
     ratios = []
     for ratio in comparisons(given.images, given.runs, device, lambda text: console.print(text, highlight=False)):
         ratios.append(ratio)
         table.add_row(
-            ratio.name, f"{ratio.median:.2f}", f"{min(ratio.each):.2f} to {max(ratio.each):.2f}",
+            ratio.name,
+            f"{ratio.median:.2f}",
+            f"{min(ratio.each):.2f} to {max(ratio.each):.2f}",
             "" if ratio.target is None else f"at most {ratio.target:g}",
-            f"{statistics.median(ratio.ours):.2f}", f"{statistics.median(ratio.theirs):.2f}",
-        )  # fmt: skip
+            f"{statistics.median(ratio.ours):.2f}",
+            f"{statistics.median(ratio.theirs):.2f}",
+        )
     console.print(table)
     if given.json is not None:
         rows = [asdict(ratio) | {"median": ratio.median} for ratio in ratios]

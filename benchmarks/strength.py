@@ -73,9 +73,19 @@ def comparisons(given: argparse.Namespace, say: Callable[[str], None]) -> Iterat
 
 
 HEADS = (
-    "attack", "model", "ball", "beside", "images", "standing, ours", "theirs", "points", "2 sd", "time, ours / theirs",
-    "spread", "",
-)  # fmt: skip
+    "attack",
+    "model",
+    "ball",
+    "beside",
+    "images",
+    "standing, ours",
+    "theirs",
+    "points",
+    "2 sd",
+    "time, ours / theirs",
+    "spread",
+    "",
+)
 
 
 def cells(row: Row) -> list[str]:
@@ -83,11 +93,18 @@ def cells(row: Row) -> list[str]:
     ratios = [ours / theirs for ours, theirs in zip(*row["seconds"], strict=True)]
     settings = ", ".join(f"{name} {spelt(value)}" for name, value in what["settings"].items())
     return [
-        what["attack"] + (f" ({settings})" if settings else ""), what["subject"], what["threat"], what["peer"],
-        str(what["images"]), *(f"{share:.1f}" for share in row["standing"]), f"{row['difference']:+.1f}",
-        f"{2 * row['luck']:.1f}", f"{statistics.median(ratios):.2f}",
-        f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "one pair", "behind" if behind(row) else "",
-    ]  # fmt: skip
+        what["attack"] + (f" ({settings})" if settings else ""),
+        what["subject"],
+        what["threat"],
+        what["peer"],
+        str(what["images"]),
+        *(f"{share:.1f}" for share in row["standing"]),
+        f"{row['difference']:+.1f}",
+        f"{2 * row['luck']:.1f}",
+        f"{statistics.median(ratios):.2f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "one pair",
+        "behind" if behind(row) else "",
+    ]
 
 
 def spelt(value: object) -> str:
@@ -118,12 +135,18 @@ def markdown(rows: Sequence[Row]) -> str:
     lines += ["", "Images that AutoAttack and pyautoattack disagree on:", ""]
     lines += [f"- {disagreements(row)}" for row in full]
     if not any(row["what"]["images"] == WHOLE for row in full):
-        lines += ["", "AutoAttack on all 10,000 test images: not run, so unverified. The command is",
-                  "`python -m benchmarks.strength --full --weights trades_cnn=PATH --weights fast_cnn=PATH`;",
-                  "published: 92.81 and 82.93 (allowed: 0.2 and 0.3 points)."]  # fmt: skip
+        lines += [
+            "",
+            "AutoAttack on all 10,000 test images: not run, so unverified. The command is",
+            "`python -m benchmarks.strength --full --weights trades_cnn=PATH --weights fast_cnn=PATH`;",
+            "published: 92.81 and 82.93 (allowed: 0.2 and 0.3 points).",
+        ]
     if not any(row["what"]["attack"] == "one_pixel" and "NVIDIA" in row["hardware"] for row in rows):
-        lines += ["", "One-pixel at 0.02 of torchattacks' time on a GPU: not run, so unverified. The command is",
-                  "`python -m benchmarks.strength --only one_pixel --autoattack 0 --device cuda --out FOLDER`."]
+        lines += [
+            "",
+            "One-pixel at 0.02 of torchattacks' time on a GPU: not run, so unverified. The command is",
+            "`python -m benchmarks.strength --only one_pixel --autoattack 0 --device cuda --out FOLDER`.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -134,9 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=100, help="at most so many per comparison (AutoAttack apart)")
     parser.add_argument("--autoattack", type=int, default=100, metavar="N", help="images for AutoAttack; 0: without")
     parser.add_argument(
-        "--weights", action="append", default=[], metavar="ARCHITECTURE=PATH",
+        "--weights",
+        action="append",
+        default=[],
+        metavar="ARCHITECTURE=PATH",
         help="MNIST weights for AutoAttack at linf:0.3 (a pickle of tensors or safetensors)",
-    )  # fmt: skip
+    )
     parser.add_argument("--full", action="store_true", help="AutoAttack of the --weights on all 10,000 images, only")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of runs, at most")
     parser.add_argument("--seconds", type=float, default=60, help="no further pair once so many are spent")

@@ -19,9 +19,17 @@ from robustbench_local.core.training import Recipe, Trainer
 
 
 def ascend(
-    net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, steps: int, size: float, *,
-    loss: Loss | None = None, start: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    draws: Draws,
+    steps: int,
+    size: float,
+    *,
+    loss: Loss | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
     """The inner maximisation, in whatever mode net is in: steps of `size` up the loss (cross-entropy), from `start`.
 
     The loss takes (logits, y) and returns a number per sample; the default start is random in the ball.

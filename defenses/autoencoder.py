@@ -29,11 +29,14 @@ class Denoiser(Preprocess):
         super().__init__()
         self.detail = nn.Conv2d(channels, channels, 5, padding=2)
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(channels, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+            nn.ReLU(),
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
-        )  # fmt: skip
+        )
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         return self.logits(x).sigmoid()

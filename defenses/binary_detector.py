@@ -26,11 +26,16 @@ class Watched(Detector):
         super().__init__(net)
         with seeded(0):
             self.watch = nn.Sequential(
-                nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(),
-                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU(),
-                nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU(),
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 1),
-            )  # fmt: skip
+                nn.Conv2d(3, width, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(2 * width, 1),
+            )
 
     def measure(self, x: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
         return answer(self.net, x, draws, "net"), self.odds(x)
@@ -73,9 +78,13 @@ class BinaryDetector(Detecting):
     def fit(self, detector: Detector, trainer: Trainer, rows: Tensor, draws: Draws) -> None:
         count = min(self.images, len(rows))
         plan = Schedule(
-            epochs=self.epochs, batch=min(128, count // 2), optimizer="adam", lr=2e-3, weight_decay=0,
+            epochs=self.epochs,
+            batch=min(128, count // 2),
+            optimizer="adam",
+            lr=2e-3,
+            weight_decay=0,
             validation=max(1, count // 10),
-        )  # fmt: skip
+        )
         wanted = [parameter.requires_grad for parameter in detector.net.parameters()]
         detector.net.requires_grad_(False)
         recipe = Telling(ThreatModel.parse(self.threat), self.steps)

@@ -52,8 +52,10 @@ class Featured(Detector):
         finally:
             hook.remove()
         if len(read) != 1:
-            raise ConfigError(f"the network asks its last linear layer {len(read)} times per image: density_detector"
-                              " reads the features of a single pass")  # fmt: skip
+            raise ConfigError(
+                f"the network asks its last linear layer {len(read)} times per image: density_detector"
+                " reads the features of a single pass"
+            )
         return logits, read[0].to(x.dtype)
 
 

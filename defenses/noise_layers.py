@@ -60,8 +60,10 @@ class NoisyNet(Defended):
         super().__init__()
         places = [
             (parent, name)
-            for parent in net.modules() for name, child in parent.named_children() if isinstance(child, nn.Conv2d)
-        ]  # fmt: skip
+            for parent in net.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, nn.Conv2d)
+        ]
         for place, (parent, name) in enumerate(places):
             setattr(parent, name, Noisy(getattr(parent, name), inner if place else first, learnt))
         self.net, self.passes = net, passes

@@ -105,9 +105,17 @@ class RandomizedSmoothing(Defense, Recipe):
 
 @checked()
 def certify(
-    model: nn.Module, x: Tensor, y: Tensor, sigma: Positive, n0: Count = 100, n: Count = 100_000,
-    alpha: Share = 0.001, *, draws: Draws | None = None, batch: Count = 1000,
-) -> Tensor:  # fmt: skip
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    sigma: Positive,
+    n0: Count = 100,
+    n: Count = 100_000,
+    alpha: Share = 0.001,
+    *,
+    draws: Draws | None = None,
+    batch: Count = 1000,
+) -> Tensor:
     """CERTIFY of Cohen et al. 2019: (N,) L2 radii within which the smoothed model's answer y holds, each with
     probability 1 - alpha over the draws. NaN where it abstains or the answer is not y.
 

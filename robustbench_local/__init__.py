@@ -25,10 +25,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Access", "Attack", "Corruption", "Defended", "Defense", "Deployed", "Draws", "IterativeAttack", "Judge", "Norm",
-    "Oracle", "Preprocess", "Recipe", "RobustBenchError", "ThreatModel", "Trainer", "Verdict", "audit_model",
-    "evaluate", "load_data", "load_model", "normalised", "run_grid",
-]  # fmt: skip
+    "Access",
+    "Attack",
+    "Corruption",
+    "Defended",
+    "Defense",
+    "Deployed",
+    "Draws",
+    "IterativeAttack",
+    "Judge",
+    "Norm",
+    "Oracle",
+    "Preprocess",
+    "Recipe",
+    "RobustBenchError",
+    "ThreatModel",
+    "Trainer",
+    "Verdict",
+    "audit_model",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "normalised",
+    "run_grid",
+]
 
 _PLACES = {
     "audit.checklist": ("audit_model",),

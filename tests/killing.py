@@ -34,12 +34,16 @@ from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.store import Store
 
 FIRST = (
-    "robustbench_local.attacks.best", "robustbench_local.attacks.fgsm", "robustbench_local.attacks.pgd",
-    "robustbench_local.defenses.none", "robustbench_local.cli.audit",
-    "robustbench_local.grids.grid", "robustbench_local.training.zoo_builder",
+    "robustbench_local.attacks.best",
+    "robustbench_local.attacks.fgsm",
+    "robustbench_local.attacks.pgd",
+    "robustbench_local.defenses.none",
+    "robustbench_local.cli.audit",
+    "robustbench_local.grids.grid",
+    "robustbench_local.training.zoo_builder",
     "robustbench_local.report.corruption_text",
     "robustbench_local.report.write",
-)  # fmt: skip
+)
 TOYS = """
 import torch
 from torch import nn
@@ -107,18 +111,30 @@ def fetched() -> object:
 
 COMMANDS = {
     "run": Command(
-        ["run", "grid=toy.yaml"], lambda: removed("results/toy") if random.random() < 0.7 else None,
+        ["run", "grid=toy.yaml"],
+        lambda: removed("results/toy") if random.random() < 0.7 else None,
         lambda: [Path("results/toy/table.md").read_text(), rows("results/toy")],
     ),
     "train": Command(
         [
-            "train", "zoo=mnist/none", "source=bundled", "folder=out", "n=16", "device=cpu", "attack=fgsm",
-            "schedule.epochs=2", "schedule.batch=25", "schedule.validation=1950", "schedule.watched=4",
+            "train",
+            "zoo=mnist/none",
+            "source=bundled",
+            "folder=out",
+            "n=16",
+            "device=cpu",
+            "attack=fgsm",
+            "schedule.epochs=2",
+            "schedule.batch=25",
+            "schedule.validation=1950",
+            "schedule.watched=4",
         ],
-        lambda: removed("out", *(["cache/training"] if random.random() < 0.7 else [])), trained,
+        lambda: removed("out", *(["cache/training"] if random.random() < 0.7 else [])),
+        trained,
     ),
     "report": Command(
-        ["report", "results/whole"], lambda: removed("results/whole/table.md", "results/whole/index.html"),
+        ["report", "results/whole"],
+        lambda: removed("results/whole/table.md", "results/whole/index.html"),
         lambda: [Path("results/whole/table.md").read_text(), len(Path("results/whole/index.html").read_text())],
     ),
     "pack": Command(
@@ -128,15 +144,22 @@ COMMANDS = {
     ),
     "audit": Command(
         [
-            "audit", "toys:linear", "data=mnist", "source=bundled", "threat=linf:0.1", "n=6", "effort=0.1",
-            "surrogates=toys:other", "device=cpu", "out=card.json",
+            "audit",
+            "toys:linear",
+            "data=mnist",
+            "source=bundled",
+            "threat=linf:0.1",
+            "n=6",
+            "effort=0.1",
+            "surrogates=toys:other",
+            "device=cpu",
+            "out=card.json",
         ],
-        lambda: removed("card.json"), card,
+        lambda: removed("card.json"),
+        card,
     ),
-    "fetch": Command(
-        ["data", "fetch", "mnist", "--folder", "raw"], lambda: removed("cache/data/mnist"), fetched,
-    ),
-}  # fmt: skip
+    "fetch": Command(["data", "fetch", "mnist", "--folder", "raw"], lambda: removed("cache/data/mnist"), fetched),
+}
 
 
 def begun(words: list[str]) -> int:

@@ -580,10 +580,7 @@ LIARS: dict[str, Liar] = {
     "gradient detached in one branch": around(HalfDetached, "gradients are true"),
     "backward hook that flips signs": around(FlippedHook, "gradients are true"),
     "backward hook that sends noise": around(TinyNoiseHook, "gradients are true"),
-    "surrogate that misleads": Liar(
-        lambda x, y: Case(Deployed(zoo("none"), [WrongSurrogate()])),
-        ("surrogates help",),
-    ),
+    "surrogate that misleads": Liar(lambda x, y: Case(Deployed(zoo("none"), [WrongSurrogate()])), ("surrogates help",)),
     "memorises the test set by hash": Liar(
         lambda x, y: Case(Memoriser(zoo("none"), x, y)), ("clean images are like others",)
     ),
@@ -669,17 +666,31 @@ def evaluated(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: st
     verdict = judge(model, Tensors(x, y, ids), attack, ThreatModel.parse(threat))
     settings = {name: getattr(judge, name) for name in ("seed", "count", "precision", "budget", "eot", "draws")}
     definition = settings | {
-        "data": "mnist", "split": "test", "data_digest": "-", "ids": f"0:{len(x)}", "model": type(model).__name__,
-        "weights_digest": "-", "defense": "none", "defense_settings": {}, "defense_version": 1,
-        "attack": type(attack).__name__.lower(), "attack_settings": asdict(attack), "attack_version": 1,
-        "access": attack.access.name.lower(), "threat": threat, "eps": ThreatModel.parse(threat).eps, "targets": None,
+        "data": "mnist",
+        "split": "test",
+        "data_digest": "-",
+        "ids": f"0:{len(x)}",
+        "model": type(model).__name__,
+        "weights_digest": "-",
+        "defense": "none",
+        "defense_settings": {},
+        "defense_version": 1,
+        "attack": type(attack).__name__.lower(),
+        "attack_settings": asdict(attack),
+        "attack_version": 1,
+        "access": attack.access.name.lower(),
+        "threat": threat,
+        "eps": ThreatModel.parse(threat).eps,
+        "targets": None,
         **({} if judge.adaptive else {"adaptive": False}),
-    }  # fmt: skip
+    }
     row = {
-        "status": "ok", "key": secrets.token_hex(12), "definition": definition,
+        "status": "ok",
+        "key": secrets.token_hex(12),
+        "definition": definition,
         "results": summarise(verdict, [str(k) for k in range(10)]),
         "environment": {"robustbench_local": "-", "torch": torch.__version__, "device": "cpu"},
-    }  # fmt: skip
+    }
     arrays = {name: getattr(verdict, name).numpy() for name in ("robust", "clean", "distance", "ids")}
     return row, arrays
 
@@ -706,10 +717,12 @@ def shrinking(x: Tensor, y: Tensor) -> list[tuple[Any, Any]]:
 
 ROW_LIARS: dict[str, tuple[Rows, str]] = {
     "rows: judged on the last iterate": (
-        rows_of(lambda: zoo("adversarial_training"), (PGD(steps=10), {"count": "last"})), "nothing found is lost"
+        rows_of(lambda: zoo("adversarial_training"), (PGD(steps=10), {"count": "last"})),
+        "nothing found is lost",
     ),
     "rows: one draw of a random model": (
-        rows_of(lambda: zoo("noise_fusion"), (PGD(steps=3), {"draws": 1, "eot": 1})), "single draws are not counted"
+        rows_of(lambda: zoo("noise_fusion"), (PGD(steps=3), {"draws": 1, "eot": 1})),
+        "single draws are not counted",
     ),
     "rows: only a static attack": (
         rows_of(lambda: Deployed(zoo("none"), [BitSqueeze()]), (PGD(steps=5), {"adaptive": False})),
@@ -722,12 +735,16 @@ ROW_LIARS: dict[str, tuple[Rows, str]] = {
     "rows: probabilities": (rows_of(lambda: Softmax(zoo("none")), (PGD(steps=5), {})), "set-up"),
     "rows: undeclared randomness": (rows_of(lambda: NoisyLayer(zoo("none")), (FGSM(), {})), "set-up"),
     "rows: an eps in the wrong unit": (
-        rows_of(lambda: zoo("adversarial_training"), (WrongUnit(), {})), "the budget is used"
+        rows_of(lambda: zoo("adversarial_training"), (WrongUnit(), {})),
+        "the budget is used",
     ),
     "rows: out of the ball": (rows_of(lambda: zoo("adversarial_training"), (TooFar(), {})), "set-up"),
     "rows: too few steps": (
-        rows_of(lambda: zoo("none"), (PGD(steps=2, step_size=0.02, random_start=False), {}),
-                (PGD(steps=20, step_size=0.02, random_start=False), {})),
+        rows_of(
+            lambda: zoo("none"),
+            (PGD(steps=2, step_size=0.02, random_start=False), {}),
+            (PGD(steps=20, step_size=0.02, random_start=False), {}),
+        ),
         "steps and restarts suffice",
     ),
     "rows: iterating helps nothing": (
@@ -736,21 +753,26 @@ ROW_LIARS: dict[str, tuple[Rows, str]] = {
     ),
     "rows: fails in the larger ball": (shrinking, "success grows with eps"),
     "rows: settings left out": (without_settings, "settings are recorded"),
-}  # fmt: skip
+}
 
 ROW_CONTROLS: dict[str, Rows] = {
     "rows: undefended": rows_of(
         lambda: zoo("none"), (Noise(), {}), (FGSM(), {}), (PGD(steps=10), {}), threat="linf:0.1"
     ),
     "rows: adversarially trained": rows_of(
-        lambda: zoo("adversarial_training"), (Noise(), {}), (FGSM(), {}), (PGD(steps=10), {}), (PGD(steps=20), {}),
-        (Square(steps=100), {}), (PGD(steps=20), {"count": "all"}),
+        lambda: zoo("adversarial_training"),
+        (Noise(), {}),
+        (FGSM(), {}),
+        (PGD(steps=10), {}),
+        (PGD(steps=20), {}),
+        (Square(steps=100), {}),
+        (PGD(steps=20), {"count": "all"}),
     ),
     "rows: noise at run time": rows_of(lambda: zoo("noise_fusion"), (FGSM(), {}), (PGD(steps=5), {})),
     "rows: bit depth with BPDA": rows_of(
         lambda: Deployed(zoo("none"), [BitSqueeze()]), (PGD(steps=10), {}), (PGD(steps=10), {"adaptive": False})
     ),
-}  # fmt: skip
+}
 
 
 # for the command line, as module:function

@@ -13,28 +13,71 @@ from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store
 
 SOMETIMES = (
-    "adaptive", "attack_under", "attack_sources", "attacker_digest", "corruption", "behaviour_digest", "a_new_key",
-)  # fmt: skip
+    "adaptive",
+    "attack_under",
+    "attack_sources",
+    "attacker_digest",
+    "corruption",
+    "behaviour_digest",
+    "a_new_key",
+)
 FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
 # for every key of a definition another value than a_row gives it; access and eps follow from these
 OTHER: dict[str, Any] = {
-    "data": "mnist", "split": "train", "data_digest": "e" * 64, "ids": "4:8", "model": "resnet",
-    "weights_digest": "v" * 64, "defense": "jpeg", "defense_settings": {"quality": 50}, "defense_version": 2,
-    "attack": "apgd", "attack_settings": {"steps": 40}, "attack_version": 2, "threat": "linf:4/255", "seed": 1,
-    "count": "last", "precision": "fast", "targets": "random", "budget": 100, "eot": 1, "draws": 5, "adaptive": False,
-    "attack_under": FOG, "attack_sources": {"zoo:mnist/none": "f" * 64}, "attacker_digest": "a" * 64,
-    "behaviour_digest": "b" * 64, "a_new_key": "of a later version",
-}  # fmt: skip
+    "data": "mnist",
+    "split": "train",
+    "data_digest": "e" * 64,
+    "ids": "4:8",
+    "model": "resnet",
+    "weights_digest": "v" * 64,
+    "defense": "jpeg",
+    "defense_settings": {"quality": 50},
+    "defense_version": 2,
+    "attack": "apgd",
+    "attack_settings": {"steps": 40},
+    "attack_version": 2,
+    "threat": "linf:4/255",
+    "seed": 1,
+    "count": "last",
+    "precision": "fast",
+    "targets": "random",
+    "budget": 100,
+    "eot": 1,
+    "draws": 5,
+    "adaptive": False,
+    "attack_under": FOG,
+    "attack_sources": {"zoo:mnist/none": "f" * 64},
+    "attacker_digest": "a" * 64,
+    "behaviour_digest": "b" * 64,
+    "a_new_key": "of a later version",
+}
 
 
 def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     """A row as a grid makes it, and its bits: (N,), or (N, R) of a random model; robust=None is a cell that failed."""
     definition = {
-        "data": "cifar10", "split": "test", "data_digest": "d" * 64, "ids": "0:4", "model": "preact_small",
-        "weights_digest": "w" * 64, "defense": "none", "defense_settings": {}, "defense_version": 1,
-        "attack": "pgd", "attack_settings": {}, "attack_version": 1, "access": "gradients", "threat": "linf:8/255",
-        "seed": 0, "count": "all", "precision": "float32", "targets": None, "budget": None, "eot": 20, "draws": 20,
-    }  # fmt: skip
+        "data": "cifar10",
+        "split": "test",
+        "data_digest": "d" * 64,
+        "ids": "0:4",
+        "model": "preact_small",
+        "weights_digest": "w" * 64,
+        "defense": "none",
+        "defense_settings": {},
+        "defense_version": 1,
+        "attack": "pgd",
+        "attack_settings": {},
+        "attack_version": 1,
+        "access": "gradients",
+        "threat": "linf:8/255",
+        "seed": 0,
+        "count": "all",
+        "precision": "float32",
+        "targets": None,
+        "budget": None,
+        "eot": 20,
+        "draws": 20,
+    }
     flags = about.pop("flags", [])
     assert about.keys() <= {*definition, *SOMETIMES}
     definition |= about
@@ -46,10 +89,20 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     mean = float(bits.mean())
     interval = list(wilson(mean * len(bits), len(bits)))
     results = {
-        "n": len(bits), "stochastic": bits.ndim == 2, "clean_accuracy": 1.0, "clean_interval": list(wilson(4, 4)),
-        "robust_accuracy": mean, "robust_interval": interval, "robust_accuracy_8bit": mean, "forwards_mean": 11.0,
-        "backwards_mean": 10.0, "distance_median": None, "seconds": 1.5, "flags": flags, "per_class": [],
-    }  # fmt: skip
+        "n": len(bits),
+        "stochastic": bits.ndim == 2,
+        "clean_accuracy": 1.0,
+        "clean_interval": list(wilson(4, 4)),
+        "robust_accuracy": mean,
+        "robust_interval": interval,
+        "robust_accuracy_8bit": mean,
+        "forwards_mean": 11.0,
+        "backwards_mean": 10.0,
+        "distance_median": None,
+        "seconds": 1.5,
+        "flags": flags,
+        "per_class": [],
+    }
     if "corruption" in about:
         results |= {"corruption_accuracy": mean, "corruption_interval": interval}
     return row | {"status": "ok", "results": results}, bits

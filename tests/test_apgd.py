@@ -118,11 +118,15 @@ def test_the_checkpoints_are_the_published_ones() -> None:
 def test_steps_are_halved_where_progress_stalls() -> None:
     """Four samples: rising; rising too seldom; nothing new since the last checkpoint; the same, but just halved."""
     state = {
-        "x_adv": torch.full((4, 1, 1, 1), 0.5), "best": torch.full((4, 1, 1, 1), 0.7),
-        "best_grad": torch.full((4, 1, 1, 1), 7.0), "best_loss": torch.tensor([2.0, 2.0, 1.0, 1.0]),
-        "size": torch.full((4, 1, 1, 1), 0.2), "rises": torch.tensor([17.0, 16.0, 17.0, 17.0]),
-        "halved": torch.tensor([False, False, False, True]), "checked": torch.ones(4),
-    }  # fmt: skip
+        "x_adv": torch.full((4, 1, 1, 1), 0.5),
+        "best": torch.full((4, 1, 1, 1), 0.7),
+        "best_grad": torch.full((4, 1, 1, 1), 7.0),
+        "best_loss": torch.tensor([2.0, 2.0, 1.0, 1.0]),
+        "size": torch.full((4, 1, 1, 1), 0.2),
+        "rises": torch.tensor([17.0, 16.0, 17.0, 17.0]),
+        "halved": torch.tensor([False, False, False, True]),
+        "checked": torch.ones(4),
+    }
     new, grad = _halve(state, torch.ones(4, 1, 1, 1), 0.75 * 22)
     stalled = torch.tensor([False, True, True, False])
     assert torch.equal(new["halved"], stalled)
@@ -138,9 +142,13 @@ def test_in_l1_the_sparsity_follows_the_best_point() -> None:
     best = torch.full_like(x, 0.1)
     best[0, :, 0] = 0
     state = {
-        "x_adv": x, "best": best, "best_grad": x, "moved": torch.tensor([12.0, 12.0]),
-        "density": torch.full((2,), 0.2), "size": torch.full((2, 1, 1, 1), 0.6),
-    }  # fmt: skip
+        "x_adv": x,
+        "best": best,
+        "best_grad": x,
+        "moved": torch.tensor([12.0, 12.0]),
+        "density": torch.full((2,), 0.2),
+        "size": torch.full((2, 1, 1, 1), 0.6),
+    }
     new, _ = _settle(state, x, x, ThreatModel(Norm.L1, 1.2))
     assert torch.allclose(new["size"].flatten(), torch.tensor([1.2, 0.4]))
     assert torch.allclose(new["density"], torch.tensor([6 / 18, 12 / 18]))
@@ -161,9 +169,12 @@ def pair(data: Tensors) -> tuple[Tensor, Tensor]:
 
 
 CASES: list[tuple[Attack, str]] = [
-    (APGD(steps=12, restarts=2), "linf:0.03"), (APGD(steps=12), "l2:0.2"), (APGD(steps=12), "l1:1.5"),
-    (APGD(steps=8, loss="dlr", targets=3), "linf:0.03"), (APGD(steps=10, larger_eps=True), "l1:1.5"),
-]  # fmt: skip
+    (APGD(steps=12, restarts=2), "linf:0.03"),
+    (APGD(steps=12), "l2:0.2"),
+    (APGD(steps=12), "l1:1.5"),
+    (APGD(steps=8, loss="dlr", targets=3), "linf:0.03"),
+    (APGD(steps=10, larger_eps=True), "l1:1.5"),
+]
 
 
 @pytest.mark.parametrize("random", [False, True])
@@ -219,11 +230,12 @@ def test_it_never_leaves_ball_and_box(
 @pytest.mark.parametrize(
     ("attack", "threat"),
     [
-        (APGD(), "linf:1e-5"), (APGD(steps=10, restarts=3), "l2:1e-5"),
+        (APGD(), "linf:1e-5"),
+        (APGD(steps=10, restarts=3), "l2:1e-5"),
         (APGD(steps=7, loss="dlr", targets=9), "linf:0"),
         (APGD(steps=20, larger_eps=True, loss="dlr", targets=2), "l1:1e-5"),
     ],
-)  # fmt: skip
+)
 def test_the_cost_is_as_predicted(attack: APGD, threat: str) -> None:
     net = network()
     verdict = evaluate(net, *pair(images(net)), attack, threat)
@@ -254,12 +266,14 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, float]) -> N
 @pytest.mark.parametrize(
     ("norm", "eps", "kind"),
     [
-        ("linf", 0.3, "ce"), ("l2", 2.0, "dlr"), ("l1", 12.0, "ce"),
+        ("linf", 0.3, "ce"),
+        ("l2", 2.0, "dlr"),
+        ("l1", 12.0, "ce"),
         pytest.param("linf", 0.3, "targeted", marks=pytest.mark.slow),
         pytest.param("l2", 2.0, "targeted", marks=pytest.mark.slow),
         pytest.param("l1", 12.0, "larger", marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_from_the_same_start_it_is_as_strong_as_its_authors_own(
     norm: str, eps: float, kind: str, record_property: Callable[[str, object], None]
 ) -> None:

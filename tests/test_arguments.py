@@ -43,7 +43,7 @@ Odd = Annotated[int, Range(1, 5)]
         (Callable[[int], int], [abs, lambda x: x], [3]),
         (nn.Module | None, [None, nn.ReLU()], [nn.ReLU, "relu"]),
     ],
-)  # fmt: skip
+)
 def test_what_fits(hint: Any, takes: list[Any], refuses: list[Any]) -> None:
     for value in takes:
         fit(value, hint)
@@ -153,7 +153,10 @@ WRONG: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], type[Robu
     (rbl.audit_model, (NET, X, Y), {"classes": 0}, ConfigError, "classes is 0"),
     (rbl.audit_model, (NET, X, Y), {"seed": 0.5}, ConfigError, "seed is 0.5"),
     (
-        rbl.audit_model, (NET, X, Y), {"surrogates": "zoo:mnist/none"}, ConfigError,
+        rbl.audit_model,
+        (NET, X, Y),
+        {"surrogates": "zoo:mnist/none"},
+        ConfigError,
         "surrogates is 'zoo:mnist/none': .* a list",
     ),
     (rbl.audit_model, (NET, X, Y), {"train": X}, DataError, "train is a tensor"),
@@ -165,7 +168,7 @@ WRONG: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], type[Robu
     (rbl.run_grid, ("quickstart",), {"precision": "half"}, ConfigError, "it must be float32 or fast or float64"),
     (rbl.run_grid, ("quickstart",), {"budget": float("nan")}, ConfigError, "budget of grid .* is nan"),
     (rbl.run_grid, ("quickstart",), {"severities": 6}, ConfigError, r"severities .* is 6: .* in \[1, 5\]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("function", "args", "kwargs", "error", "says"), WRONG)

@@ -57,9 +57,18 @@ def made_up(*cells: tuple[str, dict[str, Any], list[int], dict[str, Any]], n: in
         robust = np.ones(n, bool)
         robust[fell] = False
         definition = {
-            "data": "d", "model": "m", "attack": attack, "attack_settings": settings, "access": "gradients",
-            "threat": "linf:0.1", "eps": 0.1, "count": "all", "draws": 20, "eot": 20, **more,
-        }  # fmt: skip
+            "data": "d",
+            "model": "m",
+            "attack": attack,
+            "attack_settings": settings,
+            "access": "gradients",
+            "threat": "linf:0.1",
+            "eps": 0.1,
+            "count": "all",
+            "draws": 20,
+            "eot": 20,
+            **more,
+        }
         results = {"flags": more.get("flags", []), "stochastic": False}
         row = {"key": str(place), "status": "ok", "definition": definition, "results": results, "environment": {}}
         rows.append((row, {"robust": robust, "clean": np.ones(n, bool), "distance": np.full(n, 0.1)}))

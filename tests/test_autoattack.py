@@ -43,17 +43,24 @@ def fab(restarts: int = 1, targets: int = 0) -> dict[str, Any]:
 
 SQUARE = dict(steps=5000, restarts=1, p=0.8, stretch=False, lookahead=4, loss="margin", targeted_loss="ce")
 STANDARD = [
-    ("apgd-ce", APGD, apgd("ce")), ("apgd-t", APGD, apgd("dlr", targets=9)), ("fab-t", FAB, fab(targets=9)),
+    ("apgd-ce", APGD, apgd("ce")),
+    ("apgd-t", APGD, apgd("dlr", targets=9)),
+    ("fab-t", FAB, fab(targets=9)),
     ("square", Square, SQUARE),
-]  # fmt: skip
+]
 STANDARD_L1 = [
     ("apgd-ce", APGD, apgd("ce", restarts=5, larger_eps=True)),
-    ("apgd-t", APGD, apgd("dlr", targets=5, larger_eps=True)), *STANDARD[2:],
-]  # fmt: skip
+    ("apgd-t", APGD, apgd("dlr", targets=5, larger_eps=True)),
+    *STANDARD[2:],
+]
 PLUS = [
-    ("apgd-ce", APGD, apgd("ce", restarts=5)), ("apgd-dlr", APGD, apgd("dlr", restarts=5)), ("fab", FAB, fab(5)),
-    ("square", Square, SQUARE), ("apgd-t", APGD, apgd("dlr", targets=9)), ("fab-t", FAB, fab(targets=9)),
-]  # fmt: skip
+    ("apgd-ce", APGD, apgd("ce", restarts=5)),
+    ("apgd-dlr", APGD, apgd("dlr", restarts=5)),
+    ("fab", FAB, fab(5)),
+    ("square", Square, SQUARE),
+    ("apgd-t", APGD, apgd("dlr", targets=9)),
+    ("fab-t", FAB, fab(targets=9)),
+]
 RAND = [("apgd-ce", APGD, apgd("ce")), ("apgd-dlr", APGD, apgd("dlr"))]
 
 
@@ -105,9 +112,11 @@ class Short(Suite):
 
     def members(self, norm: Norm) -> Mapping[str, Attack]:
         return {
-            "apgd-ce": APGD(steps=3), "apgd-t": APGD(steps=3, loss="dlr", targets=2), "fab-t": FAB(steps=3, targets=2),
+            "apgd-ce": APGD(steps=3),
+            "apgd-t": APGD(steps=3, loss="dlr", targets=2),
+            "fab-t": FAB(steps=3, targets=2),
             "square": Square(steps=10),
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Net(Base):
 def make():
     return Net().eval()
 '''
-HELPER = '''
+HELPER = """
 OFFSET = 0.75
 def shift(x):
     return x - OFFSET
@@ -74,7 +74,7 @@ def lift(x):
     return twice(x) * 1.25
 def twice(x):
     return x + x
-'''
+"""
 LATE = "def last():\n    return 0.0625\n"
 _numbers = itertools.count()
 
@@ -85,9 +85,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         number = next(_numbers)
         self.folder, self.net, self.helper, self.late = folder, f"net_{number}", f"help_{number}", f"late_{number}"
-        self.texts = {
-            self.net: NET.format(helper=self.helper, late=self.late), self.helper: HELPER, self.late: LATE,
-        }  # fmt: skip
+        self.texts = {self.net: NET.format(helper=self.helper, late=self.late), self.helper: HELPER, self.late: LATE}
         self.write()
 
     def write(self) -> None:
@@ -121,19 +119,32 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
 
 OTHER = "net = Net().eval()\n    net.forward = lambda x: x.flatten(1)[:, :3]\n    return net"
 EDITS = [
-    ("net", "0.25 - low", "0.26 - low"), ("net", "torch.stack", "torch.column_stack"),
-    ("net", "SCALE = 3.0", "SCALE = 3.5"), ("net", "return factor * x", "return factor + x"),
-    ("net", "outer(4.0)", "outer(5.0)"), ("net", "top = 1.5", "top = 1.25"), ("net", "x + self.top", "x - self.top"),
-    ("net", "Dropout(0.25)", "Dropout(0.5)"), ("net", "eps=1e-5", "eps=1e-4"),
-    ("net", "self.power = 2", "self.power = 3"), ("net", "[1.0, 2.0]", "[1.0, 3.0]"),
-    ("net", '"x": (1, 2)', '"x": (1, 3)'), ("net", "tensor([0.5])", "tensor([0.6])"),
-    ("net", "math.pow, 2.0", "math.pow, 3.0"), ("net", "math.pow, 2.0", "math.log, 2.0"),
-    ("net", "1.0 * out", "2.0 * out"), ("net", "return 0.5", "return 0.25"), ("net", '"sieve"', '"sieves"'),
-    ("net", "class Net(Base)", "class Net(Base, object)"), ("net", "return Net().eval()", OTHER),
-    ("helper", "OFFSET = 0.75", "OFFSET = 0.5"), ("helper", "x - OFFSET", "x + OFFSET"),
-    ("helper", "twice(x) * 1.25", "twice(x) * 1.5"), ("helper", "return x + x", "return 2.5 * x"),
+    ("net", "0.25 - low", "0.26 - low"),
+    ("net", "torch.stack", "torch.column_stack"),
+    ("net", "SCALE = 3.0", "SCALE = 3.5"),
+    ("net", "return factor * x", "return factor + x"),
+    ("net", "outer(4.0)", "outer(5.0)"),
+    ("net", "top = 1.5", "top = 1.25"),
+    ("net", "x + self.top", "x - self.top"),
+    ("net", "Dropout(0.25)", "Dropout(0.5)"),
+    ("net", "eps=1e-5", "eps=1e-4"),
+    ("net", "self.power = 2", "self.power = 3"),
+    ("net", "[1.0, 2.0]", "[1.0, 3.0]"),
+    ("net", '"x": (1, 2)', '"x": (1, 3)'),
+    ("net", "tensor([0.5])", "tensor([0.6])"),
+    ("net", "math.pow, 2.0", "math.pow, 3.0"),
+    ("net", "math.pow, 2.0", "math.log, 2.0"),
+    ("net", "1.0 * out", "2.0 * out"),
+    ("net", "return 0.5", "return 0.25"),
+    ("net", '"sieve"', '"sieves"'),
+    ("net", "class Net(Base)", "class Net(Base, object)"),
+    ("net", "return Net().eval()", OTHER),
+    ("helper", "OFFSET = 0.75", "OFFSET = 0.5"),
+    ("helper", "x - OFFSET", "x + OFFSET"),
+    ("helper", "twice(x) * 1.25", "twice(x) * 1.5"),
+    ("helper", "return x + x", "return 2.5 * x"),
     ("late", "0.0625", "0.125"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("of", "old", "new"), EDITS)
@@ -294,8 +305,16 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
     files.edit("net", "1.0 * x", "0.9 * x")
     other = key()
     assert other[0] != first[0] and not other[1]
-    house = run_grid("quickstart", data="mnist", models="zoo:mnist/none", defenses="none", attacks="noise", n=4,
-                     threats="linf:0.1", results=str(tmp_path / "results"))  # fmt: skip
+    house = run_grid(
+        "quickstart",
+        data="mnist",
+        models="zoo:mnist/none",
+        defenses="none",
+        attacks="noise",
+        n=4,
+        threats="linf:0.1",
+        results=str(tmp_path / "results"),
+    )
     assert "behaviour_digest" not in house[0]["definition"]
 
 

@@ -34,6 +34,8 @@ from robustbench_local.training.zoo_builder import make
 
 SMALL = {"epochs": 1, "batch": 50, "validation": 1900, "watched": 4}
 MODEL = ModelConfig("fast_cnn", schedule=SMALL)
+
+
 class Record(Report):
     def __init__(self, at: str = "", do: Callable[[], object] = lambda: None) -> None:
         self.lines: list[str] = []
@@ -124,9 +126,7 @@ def test_a_checkpoint_of_before_digests_gets_one_when_it_is_opened(tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", [zeroed, lambda whole: whole[:-9]])
-def test_a_damaged_checkpoint_is_refused_wherever_it_is_from(
-    tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_checkpoint_is_refused_wherever_it_is_from(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     net = build_model("fast_cnn", seed=3)
     mine, ours = tmp_path / "mine.safetensors", tmp_path / "zoo" / "mnist" / "none.safetensors"
     for path in (mine, ours):
@@ -196,10 +196,14 @@ def test_two_may_train_one_model_at_once(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("work", [
-    lambda folder: trained(folder / "training"),
-    lambda folder: checkpoints.save(folder / "a.safetensors", build_model("fast_cnn"), {}),
-], ids=["training", "a checkpoint"])  # fmt: skip
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda folder: trained(folder / "training"),
+        lambda folder: checkpoints.save(folder / "a.safetensors", build_model("fast_cnn"), {}),
+    ],
+    ids=["training", "a checkpoint"],
+)
 def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, work: Callable[[Path], object]) -> None:
     """No file of this process may grow beyond a few KiB: what is written then fails as on a full disk."""
     child = os.fork()

@@ -157,7 +157,7 @@ WRONG: list[tuple[dict[str, Any], type[RobustBenchError], str]] = [
     ({"model": Answers(1.0)}, ModelError, r"returned \(1000, 1\) for 1000 images"),
     ({"model": nn.Linear(5, 2)}, ModelError, r"cannot read images of shape \(3, 4, 4\): RuntimeError"),
     ({"model": nn.Identity()}, ModelError, r"returned \(1000, 3, 4, 4\)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "error", "says"), WRONG)

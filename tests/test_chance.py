@@ -31,9 +31,11 @@ class Behind(nn.Module):
     """A good network behind a change of its pixels, or of its answers."""
 
     def __init__(
-        self, pixels: Callable[[Tensor], Tensor] = lambda x: x, answers: Callable[[Tensor], Tensor] = lambda z: z,
+        self,
+        pixels: Callable[[Tensor], Tensor] = lambda x: x,
+        answers: Callable[[Tensor], Tensor] = lambda z: z,
         net: nn.Module = NET,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.net, self.pixels, self.answers = net, pixels, answers
 
@@ -55,7 +57,7 @@ REASONS: dict[str, tuple[nn.Module, str]] = {
     "shuffled": (Behind(answers=lambda z: z[:, [5, 3, 8, 0, 9, 1, 2, 4, 7, 6]]), "its classes in another order"),
     "constant": (Behind(answers=lambda z: 0 * z + torch.arange(10.0)), "as fresh weights would be"),
     "fresh": (build_model("fast_cnn", seed=3).eval(), "as fresh weights would be: no other range"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -112,9 +114,19 @@ def test_under_a_corruption_the_images_before_it_decide() -> None:
 
 @pytest.mark.parametrize(
     ("right", "n", "chance", "lost"),
-    [(0, 15, 0.1, False), (0, 16, 0.1, True), (1, 16, 0.1, True), (5, 16, 0.1, False), (12, 64, 0.1, False),
-     (10, 64, 0.1, True), (12, 64, 0.19, True), (64, 64, 1.0, False), (50, 100, 0.5, True), (65, 100, 0.5, False)],
-)  # fmt: skip
+    [
+        (0, 15, 0.1, False),
+        (0, 16, 0.1, True),
+        (1, 16, 0.1, True),
+        (5, 16, 0.1, False),
+        (12, 64, 0.1, False),
+        (10, 64, 0.1, True),
+        (12, 64, 0.19, True),
+        (64, 64, 1.0, False),
+        (50, 100, 0.5, True),
+        (65, 100, 0.5, False),
+    ],
+)
 def test_chance_is_told_by_its_interval(right: int, n: int, chance: float, lost: bool) -> None:
     assert Standing(right, n, chance).lost is lost
 
@@ -156,8 +168,17 @@ def test_in_a_grid_its_cells_fail_and_the_others_go_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("robustbench_local.report.write.write_report", lambda *_: None)
-    run = ["run", "grid=quickstart", "data=mnist", "n=32", "models=[chancers:Bytes,zoo:mnist/none]", "defenses=none",
-           "threats=[linf:0.1]", "attacks=[fgsm,noise]", "device=cpu"]  # fmt: skip
+    run = [
+        "run",
+        "grid=quickstart",
+        "data=mnist",
+        "n=32",
+        "models=[chancers:Bytes,zoo:mnist/none]",
+        "defenses=none",
+        "threats=[linf:0.1]",
+        "attacks=[fgsm,noise]",
+        "device=cpu",
+    ]
     assert main(run) == 1
     said = capsys.readouterr().err
     assert "2 of 4 cells failed" in said and "with pixels in [0, 255] it would be 100.0 %" in said

@@ -27,8 +27,17 @@ class Broken(nn.Module):
         raise OSError("out of order")
 """
 ROOT = Path(__file__).parent.parent
-RUN = ["run", "grid=quickstart", "data=mnist", "n=8", "models=[clitoys:linear]", "defenses=none", "threats=[linf:0.1]",
-       "attacks=[fgsm]", "device=cpu"]  # fmt: skip
+RUN = [
+    "run",
+    "grid=quickstart",
+    "data=mnist",
+    "n=8",
+    "models=[clitoys:linear]",
+    "defenses=none",
+    "threats=[linf:0.1]",
+    "attacks=[fgsm]",
+    "device=cpu",
+]
 
 
 @pytest.fixture(autouse=True)

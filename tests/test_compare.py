@@ -90,12 +90,16 @@ def test_other_data_is_not_compared(tmp_path: Path) -> None:
 
 def test_a_cell_that_failed_or_is_gone_is_lost_and_a_new_one_is_not(tmp_path: Path) -> None:
     found = changes(
-        tmp_path, [cell(30), cell(30, attack="fgsm"), cell(30, attack="bim")],
+        tmp_path,
+        [cell(30), cell(30, attack="fgsm"), cell(30, attack="bim")],
         [cell(30), a_row(None, attack="fgsm", ids=f"0:{N}"), cell(30, attack="apgd")],
-    )  # fmt: skip
+    )
     assert {name: change.what for name, change in found.items()} == {
-        "pgd": "same", "fgsm": "failed after", "bim": "only before", "apgd": "only after",
-    }  # fmt: skip
+        "pgd": "same",
+        "fgsm": "failed after",
+        "bim": "only before",
+        "apgd": "only after",
+    }
     assert {name for name, change in found.items() if change.lost} == {"fgsm", "bim"}
     assert not any(change.worse for change in found.values())
 
@@ -107,8 +111,10 @@ def test_other_settings_of_a_defense_meet_by_name_and_other_steps_of_an_attack_d
         [cell(30, defense="jpeg", defense_settings={"quality": 50}), cell(30, attack_settings={"steps": 40})],
     )
     assert {name: change.what for name, change in found.items()} == {
-        "pgd": "same", "pgd (steps=10)": "only before", "pgd (steps=40)": "only after",
-    }  # fmt: skip
+        "pgd": "same",
+        "pgd (steps=10)": "only before",
+        "pgd (steps=40)": "only after",
+    }
 
 
 def test_folders_with_nothing_in_common_are_an_error(tmp_path: Path) -> None:
@@ -172,8 +178,10 @@ def test_rows_that_are_the_same_are_the_same_whatever_their_audits_found(tmp_pat
     assert Results.read([tmp_path / "b"]).standing(made[0]).sum() == 18
     found = compare(Results.read([tmp_path / "a"]), Results.read([tmp_path / "b"]))
     assert {change.part: change.what for change in found} == {
-        "attack": "same", "clean": "same", "audit": "audited only after",
-    }  # fmt: skip
+        "attack": "same",
+        "clean": "same",
+        "audit": "audited only after",
+    }
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
 
 
@@ -192,6 +200,7 @@ def test_audits_are_compared_on_the_images_that_both_asked_about(tmp_path: Path)
 
 def test_the_worst_case_is_per_image_over_the_attacks_that_both_have(tmp_path: Path) -> None:
     """Each attack alone loses too few to notice; together they lose 20, of images that both have."""
+
     def some(attack: str, fell: Sequence[int], **about: Any) -> Made:
         return a_row([int(i not in fell) for i in range(N)], attack=attack, ids=f"0:{N}", **about)
 
@@ -253,13 +262,15 @@ def test_what_is_lost_or_smaller_is_said_by_name(tmp_path: Path, capsys: pytest.
 
 def test_the_power_is_that_of_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By brute force over all that may come: how often a true drop of d is called worse."""
+
     def chance(n: int, alpha: float, churn: float, drop: float) -> float:
         share = max(churn, drop)
         return sum(
             stats.binom.pmf(k, n, share) * stats.binom.pmf(lost, k, (1 + drop / share) / 2)
-            for k in range(n + 1) for lost in range(k + 1)
+            for k in range(n + 1)
+            for lost in range(k + 1)
             if 2 * lost > k and mcnemar(lost, k - lost) < alpha
-        )  # fmt: skip
+        )
 
     for n, alpha, churn in ((40, 0.05, 0.0), (30, 0.01, 0.3), (25, 0.0625, 0.1)):
         drop = noticeable(n, alpha, churn)

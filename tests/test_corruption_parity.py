@@ -73,9 +73,11 @@ def test_cifar_10_cs_deterministic_ones_are_the_published_formulas(name: str, se
 def test_grey_and_black_have_the_hue_and_saturation_that_colorsys_gives_them() -> None:
     x = torch.tensor([[0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 1], [0.2, 0, 0]]).T.view(1, 3, 2, 2).contiguous()
     for name, channel, severity, factor, offset in (
-        ("brightness", 2, 1, 1, 0.05), ("brightness", 2, 5, 1, 0.3),
-        ("saturate", 1, 1, 0.3, 0), ("saturate", 1, 5, 2.5, 0.2),
-    ):  # fmt: skip
+        ("brightness", 2, 1, 1, 0.05),
+        ("brightness", 2, 5, 1, 0.3),
+        ("saturate", 1, 1, 0.3, 0),
+        ("saturate", 1, 5, 2.5, 0.2),
+    ):
         seen = pictures(exactly(name, severity, x))[0]
         for place in np.ndindex(2, 2):
             hsv = list(colorsys.rgb_to_hsv(*pictures(x)[0][place]))
@@ -226,8 +228,9 @@ def test_mnist_cs_maps_are_scipys(name: str, severity: int) -> None:
             matrix = {  # over (row, column), where scikit-image has (column, row)
                 "shear": np.array([[math.cos(angle), 0], [-math.sin(angle), 1]]),
                 "rotate": np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]),
-                "scale": np.eye(2) / level, "translate": np.eye(2),
-            }[name]  # fmt: skip
+                "scale": np.eye(2) / level,
+                "translate": np.eye(2),
+            }[name]
             middle = np.array([13.5, 13.5])
             offsets = [(sign * severity, other * severity) for other in (-1, 1)] if name == "translate" else [offset]
             for by in offsets:
@@ -294,10 +297,12 @@ def test_shot_noise_is_poisson(rate: float) -> None:
 
 
 MOMENTS: list[tuple[str, int, Callable[[float], float]]] = [
-    ("gaussian_noise", 3, lambda v: 0.08**2), ("speckle_noise", 3, lambda v: (0.12 * v) ** 2),
-    ("shot_noise", 3, lambda v: v / 100), ("sensor_noise", 3, lambda v: v / 150 + (6 / 150) ** 2),
+    ("gaussian_noise", 3, lambda v: 0.08**2),
+    ("speckle_noise", 3, lambda v: (0.12 * v) ** 2),
+    ("shot_noise", 3, lambda v: v / 100),
+    ("sensor_noise", 3, lambda v: v / 150 + (6 / 150) ** 2),
     ("mnist_shot_noise", 1, lambda v: v / 60),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "severity", "variance"), MOMENTS)

@@ -24,46 +24,84 @@ from robustbench_local.report.table import robust_tables
 from robustbench_local.storage.row import Row, row_key
 
 ABOUT = {
-    "data": "cifar10", "split": "test", "data_digest": "d", "ids": "0:100", "model": "small", "weights_digest": "w",
-    "defense_settings": {}, "defense_version": 1, "attack_version": 1, "seed": 0, "count": "all", "targets": None,
-    "precision": "float32", "budget": None, "eot": 20, "draws": 20,
-}  # fmt: skip
+    "data": "cifar10",
+    "split": "test",
+    "data_digest": "d",
+    "ids": "0:100",
+    "model": "small",
+    "weights_digest": "w",
+    "defense_settings": {},
+    "defense_version": 1,
+    "attack_version": 1,
+    "seed": 0,
+    "count": "all",
+    "targets": None,
+    "precision": "float32",
+    "budget": None,
+    "eot": 20,
+    "draws": 20,
+}
 
 
 def corrupted(defense: str, attack: str, severity: int, error: float | None, **about: Any) -> Row:
     """100 images; error None is a cell that failed."""
-    definition = ABOUT | {
-        "defense": defense, "attack": attack, "attack_settings": {"severity": severity} | about.pop("settings", {}),
-        "access": "none", "threat": "none", "corruption": "CIFAR-10-C",
-    } | about  # fmt: skip
+    definition = (
+        ABOUT
+        | {
+            "defense": defense,
+            "attack": attack,
+            "attack_settings": {"severity": severity} | about.pop("settings", {}),
+            "access": "none",
+            "threat": "none",
+            "corruption": "CIFAR-10-C",
+        }
+        | about
+    )
     row: Row = {"key": row_key(definition), "definition": definition}
     if error is None:
         return row | {"status": "error", "error": {"type": "DataError", "message": "no\nimage"}}
     accuracy = 1 - error
     results = {
-        "n": 100, "clean_accuracy": 0.9, "corruption_accuracy": accuracy, "robust_accuracy": min(accuracy, 0.9),
-        "corruption_interval": list(wilson(100 * accuracy, 100)), "stochastic": False,
-    }  # fmt: skip
+        "n": 100,
+        "clean_accuracy": 0.9,
+        "corruption_accuracy": accuracy,
+        "robust_accuracy": min(accuracy, 0.9),
+        "corruption_interval": list(wilson(100 * accuracy, 100)),
+        "stochastic": False,
+    }
     return row | {"status": "ok", "results": results}
 
 
 def attacked(defense: str, robust: float) -> Row:
     definition = ABOUT | {
-        "defense": defense, "attack": "pgd", "attack_settings": {}, "access": "gradients", "threat": "linf:8/255",
-    }  # fmt: skip
+        "defense": defense,
+        "attack": "pgd",
+        "attack_settings": {},
+        "access": "gradients",
+        "threat": "linf:8/255",
+    }
     results = {
-        "n": 100, "stochastic": False, "clean_accuracy": 0.9, "clean_interval": [0.8, 0.95], "robust_accuracy": robust,
-        "robust_interval": [0, 1], "flags": [],
-    }  # fmt: skip
+        "n": 100,
+        "stochastic": False,
+        "clean_accuracy": 0.9,
+        "clean_interval": [0.8, 0.95],
+        "robust_accuracy": robust,
+        "robust_interval": [0, 1],
+        "flags": [],
+    }
     return {"key": row_key(definition), "definition": definition, "status": "ok", "results": results}
 
 
 ROWS = [
-    corrupted("none", "fog", 1, 0.2), corrupted("none", "fog", 5, 0.6),
-    corrupted("none", "snow", 1, 0.1), corrupted("none", "snow", 5, 0.3),
-    corrupted("better", "fog", 1, 0.1), corrupted("better", "fog", 5, 0.3),
-    corrupted("better", "snow", 1, 0.2), corrupted("better", "snow", 5, 0.4),
-]  # fmt: skip
+    corrupted("none", "fog", 1, 0.2),
+    corrupted("none", "fog", 5, 0.6),
+    corrupted("none", "snow", 1, 0.1),
+    corrupted("none", "snow", 5, 0.3),
+    corrupted("better", "fog", 1, 0.1),
+    corrupted("better", "fog", 5, 0.3),
+    corrupted("better", "snow", 1, 0.2),
+    corrupted("better", "snow", 5, 0.4),
+]
 
 
 def table(rows: list[Row], baseline: str | None = None) -> CorruptionTable:
@@ -125,8 +163,9 @@ def test_the_correlation_of_both_robustnesses_is_scipys() -> None:
 def test_text_holds_every_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = list(csv.DictReader(csv_text([table(ROWS)]).splitlines()))
     assert len(lines) == 8 and {(line["defense"], line["corruption"], line["severity"]) for line in lines} >= {
-        ("none", "fog", "5"), ("better", "snow", "1")
-    }  # fmt: skip
+        ("none", "fog", "5"),
+        ("better", "snow", "1"),
+    }
     assert float(next(line for line in lines if line["severity"] == "5")["accuracy"]) in (0.4, 0.7, 0.6)
     text = corruption_files(ROWS, lambda row: np.ones(100), baseline="none")["corruption.md"]
     low, high = (100 * (1 - end) for end in reversed(wilson(75, 100)))
@@ -137,10 +176,7 @@ def test_text_holds_every_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert corruption_files([], lambda row: np.ones(100)) == {}
 
 
-GRID = {
-    "data": "mnist", "source": "bundled", "n": 10, "models": ["mnist_small"], "defenses": ["none"],
-    "device": "cpu",
-}  # fmt: skip
+GRID = {"data": "mnist", "source": "bundled", "n": 10, "models": ["mnist_small"], "defenses": ["none"], "device": "cpu"}
 
 
 def grid_file(folder: Path) -> str:
@@ -186,7 +222,7 @@ def test_a_grid_of_corruptions_needs_no_threat_and_takes_its_severities(tmp_path
         ({"attack_under": "fog:0"}, "severity is 0"),
         ({"severities": "all"}, "severities"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named_before_anything_runs(tmp_path: Path, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         run_grid(grid_file(tmp_path), **GRID, results=str(tmp_path / "results"), **overrides)

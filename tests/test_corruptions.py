@@ -53,9 +53,22 @@ def test_the_published_sets_are_whole() -> None:
     for name, attack in CORRUPTIONS.items():
         sets.setdefault(attack.benchmark, set()).add(name)
     assert sets["CIFAR-10-C"] == {
-        "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
-        "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
-    }  # fmt: skip
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "defocus_blur",
+        "glass_blur",
+        "motion_blur",
+        "zoom_blur",
+        "snow",
+        "frost",
+        "fog",
+        "brightness",
+        "contrast",
+        "elastic_transform",
+        "pixelate",
+        "jpeg_compression",
+    }
     assert sets["CIFAR-10-C extra"] == {"speckle_noise", "gaussian_blur", "saturate", "spatter"}
     assert len(sets["MNIST-C"]) == 15 and len(sets[""]) >= 12
     assert RENDERINGS.keys() == CORRUPTIONS.keys() - sets[""]  # each is compared with its published formula
@@ -133,9 +146,11 @@ def test_what_nobody_can_mean_is_refused() -> None:
     with pytest.raises(ConfigError, match="aims at no class"):
         evaluate(model, x, y, "fog", "none", targets="random")
     for text, error, words in (
-        ("fgo:3", PluginError, 'did you mean "fog"'), ("fog:x", ConfigError, "fog:3"),
-        ("fog:9", ConfigError, "severity is 9"), ("pgd", (ConfigError, PluginError), "pgd"),
-    ):  # fmt: skip
+        ("fgo:3", PluginError, 'did you mean "fog"'),
+        ("fog:x", ConfigError, "fog:3"),
+        ("fog:9", ConfigError, "severity is 9"),
+        ("pgd", (ConfigError, PluginError), "pgd"),
+    ):
         with pytest.raises(error, match=words):  # type: ignore[call-overload]
             evaluate(model, x, y, "fgsm", "linf:0.1", attack_under=text)
 

@@ -33,10 +33,7 @@ def mnist(count: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     "attack",
-    [
-        CW(steps=60, searches=2, constant=10, step_size=0.1, abort_early=False),
-        EAD(steps=60, searches=2, constant=10),
-    ],
+    [CW(steps=60, searches=2, constant=10, step_size=0.1, abort_early=False), EAD(steps=60, searches=2, constant=10)],
 )
 def test_confidence_is_a_margin_and_costs_distance(attack: Attack) -> None:
     model, x, y = mnist(4)
@@ -117,18 +114,25 @@ NEAR = 1.01  # a search of a thousand steps amplifies rounding: half a per cent 
         ("cifar10/none", 20, CW(steps=50, searches=1, constant=1), "torchattacks:CW", dict(c=1, steps=50)),
         ("mnist/none", 50, CW(steps=50, searches=1, constant=1), "torchattacks:CW", dict(c=1, steps=50)),
         (
-            "cifar10/none", 8, CW(steps=200, searches=5), "foolbox:L2CarliniWagnerAttack",
+            "cifar10/none",
+            8,
+            CW(steps=200, searches=5),
+            "foolbox:L2CarliniWagnerAttack",
             dict(steps=200, binary_search_steps=5),
         ),
         ("mnist/none", 50, DeepFool(), "foolbox:L2DeepFoolAttack", {}),
         ("cifar10/none", 20, DeepFool(), "foolbox:L2DeepFoolAttack", {}),
         ("cifar10/none", 10, DeepFool(), "torchattacks:DeepFool", {}),
     ],
-)  # fmt: skip
+)
 def test_no_farther_and_no_slower_than_peers(
-    source: str, count: int, attack: Attack, kind: str, settings: dict[str, Any],
+    source: str,
+    count: int,
+    attack: Attack,
+    kind: str,
+    settings: dict[str, Any],
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """One after the other, twice, in one process; CPU time, which other work on the machine leaves as it is."""
     model = load_model(f"zoo:{source}")
     x, y = load_data(source.split("/")[0], n=count, source="bundled")

@@ -41,9 +41,7 @@ def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set):
 
 def test_the_bundle_opens_like_the_full_set():
     images = open_data("cifar10", source="bundled", split="train")
-    assert (
-        len(images) == 2000 and images.pixels.shape == (2000, 3, 32, 32) and images.classes == CIFAR10.classes
-    )
+    assert len(images) == 2000 and images.pixels.shape == (2000, 3, 32, 32) and images.classes == CIFAR10.classes
     x, y = load_data("mnist", 8, source="bundled")
     assert x.shape == (8, *MNIST.shape) and x.min() == 0 and x.max() == 1
     assert y.dtype == torch.int64 and y.tolist() == [7, 2, 1, 0, 4, 1, 4, 9]

@@ -94,9 +94,7 @@ def test_arrays_of_any_layout_become_the_same_bytes(tmp_path, stored, expected):
 
 def test_a_npz_may_hold_both_splits_and_name_its_classes(tmp_path):
     path = tmp_path / "d.npz"
-    np.savez(
-        path, x_train=GREY, y_train=LABELS, x_test=GREY[:2], y_test=LABELS[:2], classes=["cat", "dog", "emu"]
-    )
+    np.savez(path, x_train=GREY, y_train=LABELS, x_test=GREY[:2], y_test=LABELS[:2], classes=["cat", "dog", "emu"])
     assert len(open_data(f"arrays:{path}")) == 2
     train = open_data(f"arrays:{path}", split="train")
     assert len(train) == 6 and train.classes == ("cat", "dog", "emu")

@@ -57,8 +57,13 @@ def saved(pixels, form, **options):
 
 
 LOSSLESS = {
-    ".png": {}, ".bmp": {}, ".ppm": {}, ".tif": {}, ".tiff": {"compression": "tiff_lzw"}, ".webp": {"lossless": True},
-}  # fmt: skip
+    ".png": {},
+    ".bmp": {},
+    ".ppm": {},
+    ".tif": {},
+    ".tiff": {"compression": "tiff_lzw"},
+    ".webp": {"lossless": True},
+}
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)

@@ -74,9 +74,7 @@ def write_mnist(folder, arrays, zipped=False):
     folder.mkdir(parents=True)
     for key, name in IDX.items():
         array = arrays[key].reshape(len(arrays[key]), *arrays[key].shape[2:])
-        content = (
-            bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-        )
+        content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
         (folder / f"{name}{'.gz' * zipped}").write_bytes(gzip.compress(content) if zipped else content)
 
 
@@ -84,9 +82,7 @@ def cifar_batches(arrays, dump):
     contents = {}
     for split, names in BATCHES.items():
         for i, name in enumerate(names):
-            images, labels = (
-                np.array_split(arrays[f"{split}_{what}"], len(names))[i] for what in ("images", "labels")
-            )
+            images, labels = (np.array_split(arrays[f"{split}_{what}"], len(names))[i] for what in ("images", "labels"))
             contents[name] = dump({b"data": images.reshape(len(images), -1), b"labels": labels.tolist()})
     return contents
 
@@ -192,9 +188,7 @@ def test_the_npm_route_reads_both_packages(tmp_path, monkeypatch):
     write_tar(tmp_path / f"{mnist.npm_package}.tgz", files, "package")
     files = {}
     for split, names in BATCHES.items():
-        for name, images in zip(
-            names, np.array_split(cifar10_arrays[f"{split}_images"], len(names)), strict=True
-        ):
+        for name, images in zip(names, np.array_split(cifar10_arrays[f"{split}_images"], len(names)), strict=True):
             rows = images.transpose(0, 2, 3, 1).reshape(len(images), 1024, 3)
             buffer = io.BytesIO()
             Image.fromarray(rows).convert("RGBA").save(buffer, format="PNG")
@@ -227,9 +221,7 @@ def test_fetch_decodes_once_into_a_memory_map(tmp_path, monkeypatch, capsys):
     found = cached(small)
     assert_same(found, arrays)
     assert all(isinstance(array, np.memmap) for array in found.values())
-    assert sorted(path.name for path in data_folder(small).iterdir()) == sorted(
-        f"{key}.npy" for key in arrays
-    )
+    assert sorted(path.name for path in data_folder(small).iterdir()) == sorted(f"{key}.npy" for key in arrays)
     assert [path.name for path in (cache_folder() / "data").iterdir()] == ["mnist"]
     np.testing.assert_array_equal(open_data("mnist", split="train").pixels, arrays["train_images"])
     row = next(row for row in describe() if row["name"] == "mnist")
@@ -272,9 +264,7 @@ def test_a_wrong_digest_fails_its_source_and_the_next_one_is_tried(tmp_path, mon
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "altered", arrays | {"test_labels": arrays["test_labels"] ^ 1})
     write_mnist(tmp_path / "real", arrays)
-    monkeypatch.setitem(
-        cache.DOWNLOADS, "torchvision", lambda small, _: from_folder(small, tmp_path / "real")
-    )
+    monkeypatch.setitem(cache.DOWNLOADS, "torchvision", lambda small, _: from_folder(small, tmp_path / "real"))
     fetch(["mnist"], folder=tmp_path / "altered")
     assert_same(cached(KNOWN["mnist"]), arrays)
     assert "test_labels have sha256" in capsys.readouterr().err

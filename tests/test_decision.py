@@ -28,11 +28,15 @@ from robustbench_local.models.load import load_model
 L2, LINF = ThreatModel.parse("l2:0.2"), ThreatModel.parse("linf:0.1")
 CLOSE = 1.1  # how far beyond the exact distance an attack may end, as a median
 CASES: list[tuple[DecisionAttack, ThreatModel]] = [
-    (HopSkipJump(steps=10), L2), (HopSkipJump(steps=15), LINF), (Boundary(steps=700), L2)
-]  # fmt: skip
+    (HopSkipJump(steps=10), L2),
+    (HopSkipJump(steps=15), LINF),
+    (Boundary(steps=700), L2),
+]
 QUICK: list[tuple[DecisionAttack, ThreatModel]] = [
-    (HopSkipJump(steps=2, evaluations=30), L2), (HopSkipJump(steps=2, evaluations=30), LINF), (Boundary(steps=30), L2)
-]  # fmt: skip
+    (HopSkipJump(steps=2, evaluations=30), L2),
+    (HopSkipJump(steps=2, evaluations=30), LINF),
+    (Boundary(steps=30), L2),
+]
 
 
 class Labels(nn.Module):
@@ -268,9 +272,11 @@ def test_settings_of_boundary_are_checked(settings: dict[str, Any]) -> None:
     ],
 )
 def test_for_no_more_queries_no_farther_than_theirs(
-    ours: tuple[str, dict[str, Any]], theirs: tuple[str, dict[str, Any]], threat: str,
+    ours: tuple[str, dict[str, Any]],
+    theirs: tuple[str, dict[str, Any]],
+    threat: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     pytest.importorskip(theirs[0].partition(":")[0])
     model = load_model("zoo:mnist/none")
     x, y = load_data("mnist", n=20, source="bundled")

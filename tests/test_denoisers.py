@@ -27,9 +27,15 @@ from robustbench_local.defenses.total_variation import TotalVariation
 from robustbench_local.defenses.wavelet import Wavelet
 
 DENOISERS: list[Wrapper] = [
-    Median(), Median(3), GaussianBlur(), Bilateral(), TotalVariation(steps=8), NonLocalMeans(5, 3),
-    NonLocalMeans(5, 3, space="lab"), Wavelet(),
-]  # fmt: skip
+    Median(),
+    Median(3),
+    GaussianBlur(),
+    Bilateral(),
+    TotalVariation(steps=8),
+    NonLocalMeans(5, 3),
+    NonLocalMeans(5, 3, space="lab"),
+    Wavelet(),
+]
 SMOOTH = [each for each in DENOISERS if each.differentiable]
 
 
@@ -202,8 +208,7 @@ def test_total_variation_is_scikit_images() -> None:
     restoration = pytest.importorskip("skimage.restoration")
     for images in (photos(4), digits(4)):
         expected = per_image(  # its first iteration only looks
-            images,
-            lambda image: restoration.denoise_tv_chambolle(image, 0.1, eps=0, max_num_iter=21, channel_axis=2),
+            images, lambda image: restoration.denoise_tv_chambolle(image, 0.1, eps=0, max_num_iter=21, channel_axis=2)
         )
         torch.testing.assert_close(apply(TotalVariation(0.1, 20), images), expected.clamp(0, 1), atol=1e-5, rtol=0)
 

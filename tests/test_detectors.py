@@ -255,8 +255,7 @@ def attacked(name: str, adaptive: bool) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    "name, naive, adaptive",
-    [("squeeze_detector", 0.7, 0.25), ("density_detector", 0.2, 0.05), ("kernel", 0.2, 0.05)],
+    "name, naive, adaptive", [("squeeze_detector", 0.7, 0.25), ("density_detector", 0.2, 0.05), ("kernel", 0.2, 0.05)]
 )
 def test_who_knows_of_the_detector_breaks_it(name: str, naive: float, adaptive: float) -> None:
     unaware, aware = (attacked(name, knows) for knows in (False, True))
@@ -339,10 +338,18 @@ def test_a_grid_makes_detectors_and_keeps_what_they_learnt(tmp_path: Path, monke
 
     def grid(**more: Any) -> list[dict[str, Any]]:
         return rbl.run_grid(
-            "quickstart", n=12, results=str(tmp_path), data="mnist", source="bundled", models=["zoo:mnist/none"],
-            threats=["linf:0.2"], defenses=["none", "density_detector", ["jpeg", "density_detector"]],
-            attacks=[{"pgd": {"steps": 3}}], adaptive=[False, True], **more,
-        )  # fmt: skip
+            "quickstart",
+            n=12,
+            results=str(tmp_path),
+            data="mnist",
+            source="bundled",
+            models=["zoo:mnist/none"],
+            threats=["linf:0.2"],
+            defenses=["none", "density_detector", ["jpeg", "density_detector"]],
+            attacks=[{"pgd": {"steps": 3}}],
+            adaptive=[False, True],
+            **more,
+        )
 
     assert [row["status"] for row in grid(dry_run=True)] == ["to do"] + 4 * ["must train"]
     rows = grid()

@@ -82,8 +82,9 @@ def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path):
     report = Lines()
     resumed, trainer = built(10.0, images, plan, folder=tmp_path, report=report)
     assert [line for line in report.lines if "resumed" in line] == [
-        "resumed after epoch 2 of 2", "resumed after epoch 1 of 2",
-    ]  # fmt: skip
+        "resumed after epoch 2 of 2",
+        "resumed after epoch 1 of 2",
+    ]
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     assert trainer.minutes > 0

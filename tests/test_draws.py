@@ -153,10 +153,12 @@ def test_one_call_or_several_give_the_same_numbers():
 def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
     ids, numbers = torch.tensor([5, 2, 900, 7]), torch.tensor([3, 0, 1, 1])
     kinds = {
-        "plain": lambda: Draws(3, ids), "numbered": lambda: Draws(3, ids).numbered(numbers),
-        "fan": lambda: Draws(3, ids).fan(range(3)), "ahead": lambda: Draws(3, ids).ahead(range(3))[1],
+        "plain": lambda: Draws(3, ids),
+        "numbered": lambda: Draws(3, ids).numbered(numbers),
+        "fan": lambda: Draws(3, ids).fan(range(3)),
+        "ahead": lambda: Draws(3, ids).ahead(range(3))[1],
         "float64": lambda: Draws(3, ids, dtype=torch.float64),
-    }  # fmt: skip
+    }
     for begin in kinds.values():
         whole, parts = begin(), begin()
         for ask in ("normal", "uniform", "normal"):
@@ -243,8 +245,12 @@ def test_neighbouring_addresses_are_independent():
 
 def test_addresses_do_not_collide():
     draws = Draws(0, ids(2000))
-    parts = [draws[:]._bits((100,)), draws.stream("a")._bits((100,)), Draws(1, ids(2000))._bits((100,)),
-             *(draws.numbered(torch.full((2000,), k))._bits((100,)) for k in range(3))]  # fmt: skip
+    parts = [
+        draws[:]._bits((100,)),
+        draws.stream("a")._bits((100,)),
+        Draws(1, ids(2000))._bits((100,)),
+        *(draws.numbered(torch.full((2000,), k))._bits((100,)) for k in range(3)),
+    ]
     bits = torch.cat(parts).flatten()
     assert len(bits.unique()) == len(bits)
 

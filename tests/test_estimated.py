@@ -29,8 +29,10 @@ from robustbench_local.models.load import load_model
 
 LINF, L2 = ThreatModel.parse("linf:0.1"), ThreatModel.parse("l2:0.2")
 CASES: list[tuple[Attack, ThreatModel]] = [
-    (SPSA(steps=25, samples=64, learning_rate=0.02), LINF), (NES(steps=25), LINF), (NES(steps=25, samples=80), L2)
-]  # fmt: skip
+    (SPSA(steps=25, samples=64, learning_rate=0.02), LINF),
+    (NES(steps=25), LINF),
+    (NES(steps=25, samples=80), L2),
+]
 
 
 class NoGradients(nn.Module):
@@ -190,11 +192,19 @@ def test_chunks_of_directions_are_the_same_directions(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: SPSA(steps=0), lambda: SPSA(samples=3), lambda: SPSA(delta=0.0), lambda: SPSA(learning_rate=-1.0),
-        lambda: SPSA(loss="entropy"), lambda: NES(steps=0), lambda: NES(samples=1), lambda: NES(sigma=0.0),
-        lambda: NES(momentum=1.0), lambda: NES(step_size="0"), lambda: NES(loss="entropy"),
+        lambda: SPSA(steps=0),
+        lambda: SPSA(samples=3),
+        lambda: SPSA(delta=0.0),
+        lambda: SPSA(learning_rate=-1.0),
+        lambda: SPSA(loss="entropy"),
+        lambda: NES(steps=0),
+        lambda: NES(samples=1),
+        lambda: NES(sigma=0.0),
+        lambda: NES(momentum=1.0),
+        lambda: NES(step_size="0"),
+        lambda: NES(loss="entropy"),
     ],
-)  # fmt: skip
+)
 def test_settings_are_checked(make: Callable[[], Attack]) -> None:
     with pytest.raises(ConfigError):
         make()

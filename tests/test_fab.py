@@ -38,18 +38,26 @@ def shortest(point: np.ndarray, gap: float, slope: np.ndarray, norm: Norm) -> fl
         return None
     if norm is Norm.L2:
         found = minimize(
-            lambda move: move @ move, feasible.x, jac=lambda move: 2 * move, bounds=limits, method="SLSQP",
+            lambda move: move @ move,
+            feasible.x,
+            jac=lambda move: 2 * move,
+            bounds=limits,
+            method="SLSQP",
             constraints={"type": "eq", "fun": lambda move: gap + slope @ move, "jac": lambda move: slope},
             options={"ftol": 1e-14, "maxiter": 500},
-        )  # fmt: skip
+        )
         return float(np.linalg.norm(found.x))
     eye = np.eye(size)
     extra = np.ones((size, 1)) if norm is Norm.LINF else eye
     count = extra.shape[1]
     found = linprog(
-        np.r_[np.zeros(size), np.ones(count)], A_ub=np.block([[eye, -extra], [-eye, -extra]]), b_ub=np.zeros(2 * size),
-        A_eq=[np.r_[slope, np.zeros(count)]], b_eq=[-gap], bounds=limits + count * [(0, None)],
-    )  # fmt: skip
+        np.r_[np.zeros(size), np.ones(count)],
+        A_ub=np.block([[eye, -extra], [-eye, -extra]]),
+        b_ub=np.zeros(2 * size),
+        A_eq=[np.r_[slope, np.zeros(count)]],
+        b_eq=[-gap],
+        bounds=limits + count * [(0, None)],
+    )
     return float(found.fun)
 
 
@@ -160,8 +168,10 @@ def test_in_a_suite_it_stops_inside_the_ball(threat: ThreatModel) -> None:
 
 
 CASES: list[tuple[FAB, str]] = [
-    (FAB(steps=8), "linf:0.03"), (FAB(steps=8, restarts=2), "l2:0.2"), (FAB(steps=8, targets=3), "l1:1.5"),
-]  # fmt: skip
+    (FAB(steps=8), "linf:0.03"),
+    (FAB(steps=8, restarts=2), "l2:0.2"),
+    (FAB(steps=8, targets=3), "l1:1.5"),
+]
 
 
 @pytest.mark.parametrize("random", [False, True])

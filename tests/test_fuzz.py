@@ -47,17 +47,89 @@ from robustbench_local.training.builder import Workshop
 TIMES = int(os.environ.get("ROBUSTBENCH_LOCAL_FUZZ", "1"))
 SECONDS, MEBIBYTES = 10.0, 1024  # of the processor, for one case; of memory, for all of one test
 HOSTILE: list[Any] = [
-    None, True, False, 0, -1, 1, 2, 3, 2**31, 2**63, -(2**63) - 1, 10**400, 0.0, -0.0, 0.5, 1.5, -0.1, 1e-320, 1e308,
-    math.nan, math.inf, -math.inf, 3j, "", " ", "none", "abc", "1", "1/0", "nan", "inf", "1e999", "../..", "a:b:c", ":",
-    "\x00", "\x1b[31m", "é" * 50, "a" * 5000, b"pgd", [], [None], [0], [1.5], ["pgd"], (), (1, 2), {}, {"a": 1}, {1},
-    object(), int, len, Path("nowhere"), np.int64(3), np.float32(0.5), np.nan, np.arange(3), np.ones((2, 2)),
-    np.array(["a"]), torch.tensor(1), torch.zeros(0), torch.ones(4), torch.ones(4, dtype=torch.bool), slice(None),
-    slice("a"), slice(0, 2, -1), range(3), Ellipsis, torch.float32, torch.device("cpu"), nn.Identity(), nn.Linear(2, 2),
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3,
+    2**31,
+    2**63,
+    -(2**63) - 1,
+    10**400,
+    0.0,
+    -0.0,
+    0.5,
+    1.5,
+    -0.1,
+    1e-320,
+    1e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+    3j,
+    "",
+    " ",
+    "none",
+    "abc",
+    "1",
+    "1/0",
+    "nan",
+    "inf",
+    "1e999",
+    "../..",
+    "a:b:c",
+    ":",
+    "\x00",
+    "\x1b[31m",
+    "é" * 50,
+    "a" * 5000,
+    b"pgd",
+    [],
+    [None],
+    [0],
+    [1.5],
+    ["pgd"],
+    (),
+    (1, 2),
+    {},
+    {"a": 1},
+    {1},
+    object(),
+    int,
+    len,
+    Path("nowhere"),
+    np.int64(3),
+    np.float32(0.5),
+    np.nan,
+    np.arange(3),
+    np.ones((2, 2)),
+    np.array(["a"]),
+    torch.tensor(1),
+    torch.zeros(0),
+    torch.ones(4),
+    torch.ones(4, dtype=torch.bool),
+    slice(None),
+    slice("a"),
+    slice(0, 2, -1),
+    range(3),
+    Ellipsis,
+    torch.float32,
+    torch.device("cpu"),
+    nn.Identity(),
+    nn.Linear(2, 2),
+]
 hostile = st.one_of(
-    st.sampled_from(HOSTILE), st.integers(-3, 4), st.floats(), st.text(max_size=8), st.binary(max_size=4),
-    st.lists(st.integers(-2, 5), max_size=5), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)  # fmt: skip
+    st.sampled_from(HOSTILE),
+    st.integers(-3, 4),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=4),
+    st.lists(st.integers(-2, 5), max_size=5),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
 Fuzzed = Callable[[Callable[..., Any]], Callable[..., Any]]
 TOTAL, WANTED = Counter[str](), Counter[str]()
 
@@ -68,9 +140,13 @@ def cases(what: str, count: int, **strategies: st.SearchStrategy[Any]) -> Fuzzed
 
     def wrap(test: Callable[..., Any]) -> Callable[..., Any]:
         whole = settings(
-            max_examples=count * TIMES, derandomize=TIMES == 1, database=None, deadline=None, print_blob=True,
+            max_examples=count * TIMES,
+            derandomize=TIMES == 1,
+            database=None,
+            deadline=None,
+            print_blob=True,
             suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        )
         return whole(given(**strategies)(test))
 
     return wrap
@@ -140,12 +216,24 @@ with torch.random.fork_rng():
     X = torch.rand(4, 3, 2, 2)
 Y = NET(X).argmax(1)
 GOOD: dict[str, list[Any]] = {
-    "model": [NET], "x": [X, X.double(), X.half(), X.mT.contiguous().mT, X.clone().requires_grad_()], "y": [Y],
-    "attack": ["pgd", "apgd", "square"], "threat": ["linf:0.1", "l2:0.2"],
-    "seed": [0, 7], "steps": [1, 2], "budget": [None, 5], "targets": [None, None, "random", (Y + 1) % 3],
-    "precision": ["float32"], "count": ["all", "last"], "eot": [1, 2], "draws": [1, 3],
-    "batch_size": [None, 1, 3], "adaptive": [True], "attacker": [None, (1 - X, Y)], "restarts": [1],
-}  # fmt: skip
+    "model": [NET],
+    "x": [X, X.double(), X.half(), X.mT.contiguous().mT, X.clone().requires_grad_()],
+    "y": [Y],
+    "attack": ["pgd", "apgd", "square"],
+    "threat": ["linf:0.1", "l2:0.2"],
+    "seed": [0, 7],
+    "steps": [1, 2],
+    "budget": [None, 5],
+    "targets": [None, None, "random", (Y + 1) % 3],
+    "precision": ["float32"],
+    "count": ["all", "last"],
+    "eot": [1, 2],
+    "draws": [1, 3],
+    "batch_size": [None, 1, 3],
+    "adaptive": [True],
+    "attacker": [None, (1 - X, Y)],
+    "restarts": [1],
+}
 
 
 @cases("evaluate", 300, given_=nearly(GOOD))
@@ -170,9 +258,15 @@ def test_evaluate(given_: dict[str, Any]) -> None:
 
 WHOLE = open_data("mnist", source="bundled")
 DATA: dict[str, list[Any]] = {
-    "name": ["mnist"], "n": [None, 1, 5], "split": ["test"], "source": ["bundled"], "sample": [None, "stratified"],
-    "ids": [None, "10:30", [5, 3], range(4), slice(2, 9), np.array([1, 2])], "seed": [0, 3], "device": ["cpu"],
-}  # fmt: skip
+    "name": ["mnist"],
+    "n": [None, 1, 5],
+    "split": ["test"],
+    "source": ["bundled"],
+    "sample": [None, "stratified"],
+    "ids": [None, "10:30", [5, 3], range(4), slice(2, 9), np.array([1, 2])],
+    "seed": [0, 3],
+    "device": ["cpu"],
+}
 
 
 @cases("load_data", 300, given_=nearly(DATA))
@@ -190,9 +284,10 @@ def test_load_data(given_: dict[str, Any]) -> None:
 
 MODELS: dict[str, list[Any]] = {
     "spec": ["zoo:mnist/none", "mnist_small", "zoo:mnist/nnoe", "test_fuzz:NET", "test_fuzz:X", "nowhere:net"],
-    "weights": [None, None, Path("nowhere.safetensors"), Path(__file__)], "allow_pickle": [False, True],
+    "weights": [None, None, Path("nowhere.safetensors"), Path(__file__)],
+    "allow_pickle": [False, True],
     "device": ["cpu"],
-}  # fmt: skip
+}
 
 
 @cases("load_model", 150, given_=nearly(MODELS))
@@ -204,9 +299,15 @@ def test_load_model(given_: dict[str, Any]) -> None:
 
 
 CERTIFY: dict[str, list[Any]] = {
-    "model": [NET], "x": [X, X.double(), X.half()], "y": [Y], "sigma": [0.25, "1/4", 1], "n0": [1, 10], "n": [20, 50],
-    "alpha": [0.001, 0.1], "batch": [1, 1000],
-}  # fmt: skip
+    "model": [NET],
+    "x": [X, X.double(), X.half()],
+    "y": [Y],
+    "sigma": [0.25, "1/4", 1],
+    "n0": [1, 10],
+    "n": [20, 50],
+    "alpha": [0.001, 0.1],
+    "batch": [1, 1000],
+}
 
 
 @cases("certify", 200, given_=nearly(CERTIFY))
@@ -223,14 +324,25 @@ def test_certify(given_: dict[str, Any]) -> None:
 
 
 GRID: dict[str, list[Any]] = {
-    "data": ["mnist", ["mnist"]], "source": ["bundled"], "n": [4], "models": ["zoo:mnist/none", ["zoo:mnist/none"]],
+    "data": ["mnist", ["mnist"]],
+    "source": ["bundled"],
+    "n": [4],
+    "models": ["zoo:mnist/none", ["zoo:mnist/none"]],
     "defenses": ["none", ["none", "jpeg"], [{"jpeg": {"quality": 50}}], [["jpeg", "none"]]],
     "attacks": ["fgsm", ["fgsm", {"pgd": {"steps": 2, "threat": "l2:1"}}], {"pgd": {"steps": 3}}],
-    "threats": ["linf:0.1", ["linf:8/255", "l2:0.5"]], "seeds": [0, [0, 1]], "count": ["all", ["all", "last"]],
-    "adaptive": [True, [True, False]], "precision": ["float32"], "budget": [None, 9], "eot": [2],
-    "targets": [None, "random"], "attack_under": [None, "fog:3"], "baseline": [None, "none"], "severities": [3],
+    "threats": ["linf:0.1", ["linf:8/255", "l2:0.5"]],
+    "seeds": [0, [0, 1]],
+    "count": ["all", ["all", "last"]],
+    "adaptive": [True, [True, False]],
+    "precision": ["float32"],
+    "budget": [None, 9],
+    "eot": [2],
+    "targets": [None, "random"],
+    "attack_under": [None, "fog:3"],
+    "baseline": [None, "none"],
+    "severities": [3],
     "batch_size": [None, 8],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,16 @@ pytest.importorskip("captum")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("results")
     rbl.run_grid(
-        "mnist_pgd", n=24, source="bundled", results=str(home), save="x_adv", threats=["linf:0.15"],
-        models=["mnist_small"], defenses=["none", ["jpeg", "adversarial_training"]],
+        "mnist_pgd",
+        n=24,
+        source="bundled",
+        results=str(home),
+        save="x_adv",
+        threats=["linf:0.15"],
+        models=["mnist_small"],
+        defenses=["none", ["jpeg", "adversarial_training"]],
         attacks=["fgsm", {"pgd": {"steps": 5}}, {"fmn": {"steps": 10}}],
-    )  # fmt: skip
+    )
     return home / "mnist_pgd"
 
 

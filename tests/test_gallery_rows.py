@@ -35,9 +35,17 @@ def workshop() -> Workshop:
 def test_what_an_attacker_changed_is_told_from_what_the_weather_did(tmp_path: Path) -> None:
     """Under a corruption an attack starts from corrupted images: these are the clean ones of the page."""
     rbl.run_grid(
-        "mnist_pgd", n=8, source="bundled", results=str(tmp_path), save="x_adv", threats=["linf:0.05"],
-        models=["mnist_small"], defenses=["none"], attacks=["fgsm"], attack_under="mnist_fog:3",
-    )  # fmt: skip
+        "mnist_pgd",
+        n=8,
+        source="bundled",
+        results=str(tmp_path),
+        save="x_adv",
+        threats=["linf:0.05"],
+        models=["mnist_small"],
+        defenses=["none"],
+        attacks=["fgsm"],
+        attack_under="mnist_fog:3",
+    )
     results = Results.read([tmp_path / "mnist_pgd"])
     (row,) = results.rows
     images = images_of(row, workshop())
@@ -51,7 +59,7 @@ def test_what_an_attacker_changed_is_told_from_what_the_weather_did(tmp_path: Pa
         images_of(other, workshop())
 
 
-BOOBY_TRAP = '''
+BOOBY_TRAP = """
 from pathlib import Path
 import torch
 from robustbench_local import load_model
@@ -59,7 +67,7 @@ from robustbench_local import load_model
 def model():
     Path("called").touch()
     return load_model("zoo:mnist/none")
-'''
+"""
 
 
 @pytest.fixture
@@ -68,9 +76,16 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("booby_trap.py").write_text(BOOBY_TRAP)
     rbl.run_grid(
-        "mnist_pgd", n=6, source="bundled", results=str(tmp_path), save="x_adv", threats=["linf:0.1"],
-        models=["booby_trap:model"], defenses=["none"], attacks=["fgsm"],
-    )  # fmt: skip
+        "mnist_pgd",
+        n=6,
+        source="bundled",
+        results=str(tmp_path),
+        save="x_adv",
+        threats=["linf:0.1"],
+        models=["booby_trap:model"],
+        defenses=["none"],
+        attacks=["fgsm"],
+    )
     Path("called").unlink()
     return tmp_path / "mnist_pgd"
 
@@ -96,11 +111,15 @@ def test_what_strangers_rows_name_is_not_called_unless_they_are_trusted(
 @pytest.mark.parametrize(
     ("about", "named"),
     [
-        ({"model": "os:abort"}, "import and call os:abort"), ({"model": "os:abort (mine)"}, "import and call os:abort"),
-        ({"data": "folder:/etc"}, "read folder:/etc"), ({"data": "arrays:x.npz"}, "read arrays:x.npz"),
-        ({"model": "zoo:mnist/none"}, ""), ({"model": "mnist_small"}, ""), ({"model": "mnist_small (mine)"}, ""),
+        ({"model": "os:abort"}, "import and call os:abort"),
+        ({"model": "os:abort (mine)"}, "import and call os:abort"),
+        ({"data": "folder:/etc"}, "read folder:/etc"),
+        ({"data": "arrays:x.npz"}, "read arrays:x.npz"),
+        ({"model": "zoo:mnist/none"}, ""),
+        ({"model": "mnist_small"}, ""),
+        ({"model": "mnist_small (mine)"}, ""),
     ],
-)  # fmt: skip
+)
 def test_functions_and_paths_need_trust_and_what_is_this_machines_own_needs_none(
     about: dict[str, str], named: str
 ) -> None:

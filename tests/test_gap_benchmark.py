@@ -28,5 +28,8 @@ def test_only_images_that_both_attacked_count() -> None:
 def test_weights_of_which_nothing_is_published() -> None:
     same = SAME | {"subject": "mnist/adversarial_training"}
     assert line([part(0, 50, same=same)], [{"what": same, "first": 0, "stood": [[1] * 50 + [0] * 50] * 2}])[6:] == [
-        "-", "-", "-", "",
-    ]  # fmt: skip
+        "-",
+        "-",
+        "-",
+        "",
+    ]

@@ -175,10 +175,17 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"n": 15}, {"ids": "1:17"}, {"seeds": 1}, {"threats": ["linf:0.2"]}, {"precision": "float64"},
-        {"count": "last"}, {"models": ["toys:moody"]}, {"attacks": ["fgsm", {"pgd": {"steps": 3}}]}, {"budget": 50},
+        {"n": 15},
+        {"ids": "1:17"},
+        {"seeds": 1},
+        {"threats": ["linf:0.2"]},
+        {"precision": "float64"},
+        {"count": "last"},
+        {"models": ["toys:moody"]},
+        {"attacks": ["fgsm", {"pgd": {"steps": 3}}]},
+        {"budget": 50},
     ],
-)  # fmt: skip
+)
 def test_what_defines_a_cell_is_in_its_key(change: dict[str, Any]) -> None:
     before = {row["key"] for row in run_grid("toy.yaml")}
     after = {row["key"] for row in run_grid("toy.yaml", **change)}
@@ -325,10 +332,12 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_before_anything_runs(fol
 
 def test_threats_stand_per_data_set_or_per_attack() -> None:
     listed = cells(
-        "toy.yaml", data=["mnist", "cifar10"], models={"mnist": ["mnist_small"], "cifar10": ["preact_small"]},
+        "toy.yaml",
+        data=["mnist", "cifar10"],
+        models={"mnist": ["mnist_small"], "cifar10": ["preact_small"]},
         threats={"mnist": ["linf:0.3"], "cifar10": ["linf:8/255", "l0:1"]},
         attacks=["noise", "fgsm", {"pgd": {"threat": "l2:0.5"}}],
-    )  # fmt: skip
+    )
     assert listed == [
         "mnist mnist_small none | noise linf:0.3 seed 0",
         "mnist mnist_small none | fgsm linf:0.3 seed 0",
@@ -383,9 +392,10 @@ def test_a_bare_defense_takes_the_settings_of_the_zoo() -> None:
 
 def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
     overrides: dict[str, Any] = {
-        "models": [{"name": "fast_cnn", "schedule": SMALL}], "defenses": ["none", "adversarial_training"],
+        "models": [{"name": "fast_cnn", "schedule": SMALL}],
+        "defenses": ["none", "adversarial_training"],
         "attacks": ["fgsm"],
-    }  # fmt: skip
+    }
     assert [row["status"] for row in run_grid("toy.yaml", dry_run=True, **overrides)] == ["must train"] * 2
     report = Record()
     first = run_grid("toy.yaml", report=report, **overrides)
@@ -413,9 +423,14 @@ def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> N
     report = Record()
     model = {"name": entry.architecture, "schedule": schedule}
     rows = run_grid(
-        "toy.yaml", models=[model], attacks=["fgsm"], n=32, threats=[figures["threat"]], allow_chance=True,
+        "toy.yaml",
+        models=[model],
+        attacks=["fgsm"],
+        n=32,
+        threats=[figures["threat"]],
+        allow_chance=True,
         report=report,
-    )  # fmt: skip
+    )
     assert not any(line.startswith("training") for line in report.lines)
     assert rows[0]["results"]["clean_accuracy"] == figures["clean_accuracy"]
     assert rows[0]["results"]["robust_accuracy"] == figures["robust_accuracy"]
@@ -440,8 +455,11 @@ def test_making_a_zoo_model_refuses_a_mistake_before_it_trains() -> None:
 
 def test_overrides_are_parsed_as_hydra_does() -> None:
     assert reading.parse(["n=100", "ids=1000:10000", "attacks=[fgsm,{pgd:{steps:10}}]", "threats=[linf:4/255]"]) == {
-        "n": 100, "ids": "1000:10000", "attacks": ["fgsm", {"pgd": {"steps": 10}}], "threats": ["linf:4/255"],
-    }  # fmt: skip
+        "n": 100,
+        "ids": "1000:10000",
+        "attacks": ["fgsm", {"pgd": {"steps": 10}}],
+        "threats": ["linf:4/255"],
+    }
     for wrong in ("n", "attacks=fgsm,pgd", "~n", "attacks=[fgsm"):
         with pytest.raises(ConfigError, match=r"list|key=value"):
             reading.parse([wrong])

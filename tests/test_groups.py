@@ -28,9 +28,11 @@ def made(n: int, classes: tuple[str, str], **about: Any) -> tuple[Row, np.ndarra
 def folder(tmp_path: Path) -> Path:
     """Cats and dogs on 40 images and, by another attack, on 20 of them; and digits, which are neither."""
     stored(
-        tmp_path / "rows_of", made(40, ("cat", "dog")), made(20, ("cat", "dog"), attack="one_pixel"),
+        tmp_path / "rows_of",
+        made(40, ("cat", "dog")),
+        made(20, ("cat", "dog"), attack="one_pixel"),
         made(30, ("one", "two"), data="mnist"),
-    )  # fmt: skip
+    )
     return tmp_path / "rows_of"
 
 
@@ -44,11 +46,12 @@ def given(folder: Path, groups: dict[str, list[str | int]]) -> Path:
     ("listed", "words"),
     [
         ([17, 40], 'group "mine" names the images 40, which are not there: known are 40 in 0 .. 39'),
-        ([-1], "names the images -1"), ([10**30], f"names the images {10**30}"),
+        ([-1], "names the images -1"),
+        ([10**30], f"names the images {10**30}"),
         (["cat", "kat"], "names the classes kat, which are not there: known are cat, dog, one, two"),
         ([*range(40, 60)], "names the images 40, 41, 42, 43, 44 and 15 more"),
     ],
-)  # fmt: skip
+)
 def test_what_is_nowhere_is_named(
     folder: Path, listed: list[str | int], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,5 +69,8 @@ def test_what_some_tables_lack_is_no_mistake(folder: Path) -> None:
     frame = next(sheet.frame for sheet in sheets if sheet.title == "Classes and groups")
     groups = frame[frame["of"] == "groups"]
     assert sorted(zip(groups["data"], groups["name"], groups["n"], strict=True)) == [
-        ("cifar10", "animals", 10), ("cifar10", "animals", 20), ("cifar10", "late", 2), ("mnist", "digits", 15),
-    ]  # fmt: skip
+        ("cifar10", "animals", 10),
+        ("cifar10", "animals", 20),
+        ("cifar10", "late", 2),
+        ("mnist", "digits", 15),
+    ]

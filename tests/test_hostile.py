@@ -102,7 +102,7 @@ DEEDS: dict[str, Callable[[Net], object]] = {
     "all modules.global_forward_hooks": lambda model: nn.modules.module.register_module_forward_hook(lambda *_: None),
     "Net.forward": other_method,
     "the class of the model": other_class,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("deed", DEEDS)

@@ -100,7 +100,5 @@ def test_long_values_are_shortened_unless_that_makes_them_alike() -> None:
 def test_an_audit_is_named_as_before() -> None:
     """The name of an audit's file is made of this text: another one would orphan what is kept."""
     row, _ = a_row(BITS)
-    expected = (
-        f'["preact_small", "{"w" * 64}", "none", {{}}, 1, "cifar10", "test", "0:4", "{"d" * 64}", null, null]'
-    )  # fmt: skip
+    expected = f'["preact_small", "{"w" * 64}", "none", {{}}, 1, "cifar10", "test", "0:4", "{"d" * 64}", null, null]'
     assert identity.group(row) == expected and row["key"] == row_key(row["definition"])

@@ -64,9 +64,13 @@ WRITES: dict[str, Write] = {
     "clamp_": lambda x: x.clamp_(0.2, 0.8),
     "mul_ sub_": lambda x: x.mul_(2).sub_(1),
     "relu": lambda x: nn.functional.relu(x.sub_(0.3), inplace=True),
-    "slice": zeroed_slice, "out": out_argument, "no_grad": under_no_grad, "view": through_a_view, "data": by_data,
+    "slice": zeroed_slice,
+    "out": out_argument,
+    "no_grad": under_no_grad,
+    "view": through_a_view,
+    "data": by_data,
     "numpy": by_numpy,
-}  # fmt: skip
+}
 
 
 class Linear(nn.Module):
@@ -173,7 +177,7 @@ def test_verdicts_are_those_of_the_model_that_copies_first(shape: str, channels:
         verdicts = [
             evaluate(SHAPES[shape](WRITES[write], channels, not writes), *given, attack, "linf:0.1", draws=2, **more)
             for writes in (False, True)
-        ]  # fmt: skip
+        ]
         same(*verdicts)
         assert torch.equal(given[0], x) and torch.equal(given[1], y)
         flags = [set(verdict.flags) for verdict in verdicts]

@@ -39,7 +39,7 @@ def network(seed: int = 0) -> nn.Sequential:
         torch.manual_seed(seed)
         return nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 4)
-        ).eval()  # fmt: skip
+        ).eval()
 
 
 class Jittered(Defended):
@@ -72,10 +72,15 @@ def chosen(data: Tensors, rows: Tensor) -> Tensors:
 
 
 ATTACKS: list[tuple[Attack, ThreatModel]] = [
-    (Noise(), LINF), (FGSM(), LINF), (PGD(steps=4, restarts=2), LINF), (PGD(steps=5, loss="margin"), L2),
-    (PGD(steps=2, loss="multi_targeted"), LINF), (PGD(steps=4), ThreatModel.parse("l1:1.5")),
-    (BIM(steps=4), LINF), (SparseL1(steps=4, restarts=2), ThreatModel.parse("l1:1.5")),
-]  # fmt: skip
+    (Noise(), LINF),
+    (FGSM(), LINF),
+    (PGD(steps=4, restarts=2), LINF),
+    (PGD(steps=5, loss="margin"), L2),
+    (PGD(steps=2, loss="multi_targeted"), LINF),
+    (PGD(steps=4), ThreatModel.parse("l1:1.5")),
+    (BIM(steps=4), LINF),
+    (SparseL1(steps=4, restarts=2), ThreatModel.parse("l1:1.5")),
+]
 MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {"deterministic": lambda net: net, "random": Jittered}
 
 
@@ -417,10 +422,13 @@ def test_the_meter_counts_what_was_asked() -> None:
 @pytest.mark.parametrize(
     ("attack", "threat"),
     [
-        (FGSM(), "linf:1e-5"), (BIM(), "l2:1e-5"), (PGD(steps=7, restarts=3, loss="multi_targeted"), "linf:1e-5"),
-        (SparseL1(steps=3, restarts=2), "l1:0.02"), (Noise(), "l2:1e-5"),
+        (FGSM(), "linf:1e-5"),
+        (BIM(), "l2:1e-5"),
+        (PGD(steps=7, restarts=3, loss="multi_targeted"), "linf:1e-5"),
+        (SparseL1(steps=3, restarts=2), "l1:0.02"),
+        (Noise(), "l2:1e-5"),
     ],
-)  # fmt: skip
+)
 def test_what_never_falls_costs_what_is_predicted(attack: Attack, threat: str) -> None:
     net = network()
     verdict = Judge()(net, images(net), attack, ThreatModel.parse(threat))

@@ -40,9 +40,7 @@ class Noisy(Defended):
         return logits
 
 
-def judged(
-    judge: Judge, attack: Attack, known: Known | None = None, model: Noisy | None = None
-) -> tuple[Verdict, int]:  # fmt: skip
+def judged(judge: Judge, attack: Attack, known: Known | None = None, model: Noisy | None = None) -> tuple[Verdict, int]:
     """The verdict and how many images the model was asked about."""
     model = model or Noisy()
     model.asked = 0

@@ -22,25 +22,40 @@ from robustbench_local.evaluation.judge import Judge
 DISTANCE = 0.188
 SCALES = (1e-6, 1e-3, 1e6)
 NEAREST: list[tuple[str, dict[str, Any], str, float]] = [  # attack, settings, ball, how many times the true distance
-    ("deepfool", {}, "l2:0.5", 1.03), ("deepfool", {}, "linf:0.3", 1.03), ("ddn", {}, "l2:0.5", 1.03),
-    ("fmn", {}, "l2:0.5", 1.02), ("fmn", {}, "linf:0.3", 1.03), ("fmn", {}, "l1:4", 1.05), ("fab", {}, "l2:0.5", 1.01),
-    ("fab", {}, "linf:0.3", 1.01), ("fab", {}, "l1:4", 1.01),
+    ("deepfool", {}, "l2:0.5", 1.03),
+    ("deepfool", {}, "linf:0.3", 1.03),
+    ("ddn", {}, "l2:0.5", 1.03),
+    ("fmn", {}, "l2:0.5", 1.02),
+    ("fmn", {}, "linf:0.3", 1.03),
+    ("fmn", {}, "l1:4", 1.05),
+    ("fab", {}, "l2:0.5", 1.01),
+    ("fab", {}, "linf:0.3", 1.01),
+    ("fab", {}, "l1:4", 1.01),
     ("cw", {"steps": 60, "searches": 8, "step_size": 0.03}, "l2:0.5", 1.03),
     ("ead", {"steps": 100, "searches": 7, "rule": "l1", "beta": 0.01}, "l1:4", 1.15),
-    ("boundary", {"steps": 250}, "l2:0.9", 5), ("hopskipjump", {"steps": 10}, "l2:0.5", 1.1),
-]  # fmt: skip
+    ("boundary", {"steps": 250}, "l2:0.9", 5),
+    ("hopskipjump", {"steps": 10}, "l2:0.5", 1.1),
+]
 LABELS: list[tuple[str, dict[str, Any], str]] = [
-    ("boundary", {"steps": 30}, "l2:0.2"), ("hopskipjump", {"steps": 3}, "l2:0.2"),
-    ("hopskipjump", {"steps": 3}, "linf:0.03"), ("spatial", {"search": "random"}, "none"),
-]  # fmt: skip
+    ("boundary", {"steps": 30}, "l2:0.2"),
+    ("hopskipjump", {"steps": 3}, "l2:0.2"),
+    ("hopskipjump", {"steps": 3}, "linf:0.03"),
+    ("spatial", {"search": "random"}, "none"),
+]
 MARGINS: list[tuple[str, dict[str, Any], str]] = [
-    ("pgd", {"loss": "margin", "steps": 5}, "linf:0.02"), ("apgd", {"loss": "dlr", "steps": 10}, "l2:0.1"),
-    ("apgd", {"loss": "dlr", "targets": 3, "steps": 10}, "linf:0.02"), ("fab", {"steps": 10}, "l2:0.2"),
-    ("fmn", {"steps": 10}, "linf:0.02"), ("deepfool", {"steps": 5}, "l2:0.2"), ("jsma", {}, "l0:3"),
-    ("square", {"steps": 60}, "linf:0.02"), ("sparse_rs", {"steps": 60}, "l0:2"),
-    ("best", {"steps": 60, "climb": 3}, "linf:0.02"), ("nes", {"steps": 5, "samples": 10}, "linf:0.02"),
+    ("pgd", {"loss": "margin", "steps": 5}, "linf:0.02"),
+    ("apgd", {"loss": "dlr", "steps": 10}, "l2:0.1"),
+    ("apgd", {"loss": "dlr", "targets": 3, "steps": 10}, "linf:0.02"),
+    ("fab", {"steps": 10}, "l2:0.2"),
+    ("fmn", {"steps": 10}, "linf:0.02"),
+    ("deepfool", {"steps": 5}, "l2:0.2"),
+    ("jsma", {}, "l0:3"),
+    ("square", {"steps": 60}, "linf:0.02"),
+    ("sparse_rs", {"steps": 60}, "l0:2"),
+    ("best", {"steps": 60, "climb": 3}, "linf:0.02"),
+    ("nes", {"steps": 5, "samples": 10}, "linf:0.02"),
     ("spsa", {"steps": 5, "samples": 10}, "linf:0.02"),
-]  # fmt: skip
+]
 
 
 class Times(nn.Module):

@@ -143,8 +143,9 @@ def test_the_largest_gap_is_named() -> None:
 def test_groups_are_of_classes_or_of_images() -> None:
     found = by_group(LABELS, IDS, CLASSES, {"animals": ["bird", "cat"], "odd": [15, 99], "none": ["truck"]})
     assert {name: own.tolist() for name, own in found.items()} == {
-        "animals": [True, True, True, True, False, False], "odd": [False] * 5 + [True],
-    }  # fmt: skip
+        "animals": [True, True, True, True, False, False],
+        "odd": [False] * 5 + [True],
+    }
 
 
 @pytest.mark.parametrize(

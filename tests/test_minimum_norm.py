@@ -29,13 +29,19 @@ from robustbench_local.models.load import load_model
 
 HUGE = {Norm.LINF: 0.49, Norm.L2: 100.0, Norm.L1: 10_000.0, Norm.L0: 784.0}
 SHORT: list[tuple[Attack, Norm]] = [
-    (DeepFool(), Norm.L2), (DeepFool(), Norm.LINF),
+    (DeepFool(), Norm.L2),
+    (DeepFool(), Norm.LINF),
     (CW(steps=25, searches=2, constant=5, step_size=0.1), Norm.L2),
     (DDN(steps=30), Norm.L2),
-    (FMN(steps=30), Norm.L2), (FMN(steps=30), Norm.LINF), (FMN(steps=30), Norm.L1), (FMN(steps=30), Norm.L0),
-    (EAD(steps=20, searches=2, constant=20, rule="l1"), Norm.L1), (EAD(steps=20, searches=2, constant=20), Norm.L1),
-    (JSMA(), Norm.L0), (JSMA(saliency="slope"), Norm.L0),
-]  # fmt: skip
+    (FMN(steps=30), Norm.L2),
+    (FMN(steps=30), Norm.LINF),
+    (FMN(steps=30), Norm.L1),
+    (FMN(steps=30), Norm.L0),
+    (EAD(steps=20, searches=2, constant=20, rule="l1"), Norm.L1),
+    (EAD(steps=20, searches=2, constant=20), Norm.L1),
+    (JSMA(), Norm.L0),
+    (JSMA(saliency="slope"), Norm.L0),
+]
 EVERY = pytest.mark.parametrize(("attack", "norm"), SHORT, ids=[f"{type(a).__name__}-{n}" for a, n in SHORT])
 
 
@@ -52,12 +58,15 @@ def threat(norm: Norm, eps: float | None = None) -> ThreatModel:
 SIZE = (1, 6, 6)
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}
 EXACT: list[tuple[Attack, Norm, float]] = [  # how many times the true distance may be found
-    (DeepFool(), Norm.L2, 1.03), (DeepFool(), Norm.LINF, 1.03),
+    (DeepFool(), Norm.L2, 1.03),
+    (DeepFool(), Norm.LINF, 1.03),
     (CW(steps=200, searches=7), Norm.L2, 1.03),
     (DDN(), Norm.L2, 1.03),
-    (FMN(), Norm.L2, 1.01), (FMN(), Norm.LINF, 1.02), (FMN(), Norm.L1, 1.05),
+    (FMN(), Norm.L2, 1.01),
+    (FMN(), Norm.LINF, 1.02),
+    (FMN(), Norm.L1, 1.05),
     (EAD(steps=100, searches=7, rule="l1", beta=0.01), Norm.L1, 1.15),
-]  # fmt: skip
+]
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Sequential:
@@ -204,7 +213,7 @@ def network() -> nn.Sequential:
         torch.manual_seed(1)
         return nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 16), nn.Tanh(), nn.Linear(16, 4)
-        ).eval()  # fmt: skip
+        ).eval()
 
 
 def images(model: nn.Module, count: int = 10) -> Tensors:
@@ -333,10 +342,14 @@ class Firm(nn.Module):
 
 
 LONG: list[tuple[Attack, Norm]] = [
-    (DeepFool(steps=7), Norm.L2), (CW(steps=30, searches=3, abort_early=False), Norm.L2), (DDN(steps=9), Norm.L2),
-    (FMN(steps=9), Norm.L0), (EAD(steps=30, searches=2, abort_early=False), Norm.L1), (JSMA(), Norm.L0),
+    (DeepFool(steps=7), Norm.L2),
+    (CW(steps=30, searches=3, abort_early=False), Norm.L2),
+    (DDN(steps=9), Norm.L2),
+    (FMN(steps=9), Norm.L0),
+    (EAD(steps=30, searches=2, abort_early=False), Norm.L1),
+    (JSMA(), Norm.L0),
     (JSMA(saliency="slope"), Norm.L0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("attack", "norm"), LONG, ids=name)
@@ -351,13 +364,27 @@ def test_the_cost_is_what_was_announced(attack: Attack, norm: Norm) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (DeepFool, {"steps": 0}), (DeepFool, {"overshoot": -0.1}), (CW, {"steps": 0}), (CW, {"searches": 0}),
-        (CW, {"constant": 0}), (CW, {"confidence": -1}), (CW, {"step_size": 0}), (EAD, {"beta": -1}),
-        (EAD, {"rule": "l2"}), (DDN, {"gamma": 1}), (DDN, {"start": 0}), (DDN, {"steps": 0}), (FMN, {"gamma": 0}),
-        (FMN, {"step_size": 0}), (FMN, {"steps": 0}), (JSMA, {"theta": 0}), (JSMA, {"theta": 2}), (JSMA, {"gamma": 0}),
+        (DeepFool, {"steps": 0}),
+        (DeepFool, {"overshoot": -0.1}),
+        (CW, {"steps": 0}),
+        (CW, {"searches": 0}),
+        (CW, {"constant": 0}),
+        (CW, {"confidence": -1}),
+        (CW, {"step_size": 0}),
+        (EAD, {"beta": -1}),
+        (EAD, {"rule": "l2"}),
+        (DDN, {"gamma": 1}),
+        (DDN, {"start": 0}),
+        (DDN, {"steps": 0}),
+        (FMN, {"gamma": 0}),
+        (FMN, {"step_size": 0}),
+        (FMN, {"steps": 0}),
+        (JSMA, {"theta": 0}),
+        (JSMA, {"theta": 2}),
+        (JSMA, {"gamma": 0}),
         (JSMA, {"saliency": "map"}),
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range_are_refused(kind: type[Attack], settings: dict[str, float | str]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         kind(**settings)
@@ -383,10 +410,14 @@ def _kept_random_state() -> Iterator[None]:
 
 
 PEERS = [
-    (DeepFool(), Norm.L2, "L2DeepFoolAttack"), (DeepFool(), Norm.LINF, "LinfDeepFoolAttack"),
-    (DDN(), Norm.L2, "DDNAttack"), (FMN(), Norm.LINF, "LInfFMNAttack"), (FMN(), Norm.L1, "L1FMNAttack"),
-    (FMN(), Norm.L2, "L2FMNAttack"), (FMN(), Norm.L0, "L0FMNAttack"),
-]  # fmt: skip
+    (DeepFool(), Norm.L2, "L2DeepFoolAttack"),
+    (DeepFool(), Norm.LINF, "LinfDeepFoolAttack"),
+    (DDN(), Norm.L2, "DDNAttack"),
+    (FMN(), Norm.LINF, "LInfFMNAttack"),
+    (FMN(), Norm.L1, "L1FMNAttack"),
+    (FMN(), Norm.L2, "L2FMNAttack"),
+    (FMN(), Norm.L0, "L0FMNAttack"),
+]
 
 
 @pytest.mark.parametrize("source", ["mnist/none", "mnist/adversarial_training", "cifar10/none"])

@@ -104,10 +104,16 @@ def test_the_part_without_defense_of_every_kind() -> None:
 
 def test_a_grid_shows_naive_beside_adaptive_and_leaves_it_out_of_the_worst_case(tmp_path: Path) -> None:
     rows = rbl.run_grid(
-        "quickstart", n=20, results=str(tmp_path), data="mnist", models=["mnist_small"], threats=["linf:0.3"],
-        defenses=["none", {"bit_depth": {"bits": 1}}], attacks=[{"pgd": {"steps": 5}}, {"square": {"steps": 20}}],
+        "quickstart",
+        n=20,
+        results=str(tmp_path),
+        data="mnist",
+        models=["mnist_small"],
+        threats=["linf:0.3"],
+        defenses=["none", {"bit_depth": {"bits": 1}}],
+        attacks=[{"pgd": {"steps": 5}}, {"square": {"steps": 20}}],
         adaptive=[False, True],
-    )  # fmt: skip
+    )
     assert len(rows) == 5  # square asks what is deployed, and none has nothing to leave out
     folder = next(path.parent for path in tmp_path.rglob("table.md"))
     (table,) = robust_tables(rows, standing_in(Store(folder)))

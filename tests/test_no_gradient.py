@@ -57,10 +57,19 @@ MASKED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "one for all logits": lambda net: Shared(black, net=net),
 }
 GRADED: dict[str, Mapping[str, Any]] = {
-    "fgsm": {}, "pgd": {"steps": 3, "loss": "margin"}, "apgd": {"steps": 3, "loss": "dlr"}, "mim": {"steps": 3},
-    "cw": {"steps": 3, "searches": 2}, "ddn": {"steps": 3}, "deepfool": {"steps": 3}, "fab": {"steps": 3},
-    "fmn": {"steps": 3}, "ead": {"steps": 3, "searches": 2}, "jsma": {}, "best": {"steps": 60, "climb": 2},
-}  # fmt: skip
+    "fgsm": {},
+    "pgd": {"steps": 3, "loss": "margin"},
+    "apgd": {"steps": 3, "loss": "dlr"},
+    "mim": {"steps": 3},
+    "cw": {"steps": 3, "searches": 2},
+    "ddn": {"steps": 3},
+    "deepfool": {"steps": 3},
+    "fab": {"steps": 3},
+    "fmn": {"steps": 3},
+    "ead": {"steps": 3, "searches": 2},
+    "jsma": {},
+    "best": {"steps": 60, "climb": 2},
+}
 BALLS = {Norm.LINF: LINF, Norm.L2: "l2:1.5", Norm.L1: "l1:10", Norm.L0: "l0:5"}
 
 

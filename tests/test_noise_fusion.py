@@ -104,8 +104,9 @@ def test_one_checkpoint_serves_all_that_trained_alike():
         (run_time, training): workshop.blueprint(
             "mnist", model, {"noise_fusion": {"run_time": run_time, "training": training}}
         )
-        for run_time, training in itertools.product((True, False), repeat=2) if run_time or training
-    }  # fmt: skip
+        for run_time, training in itertools.product((True, False), repeat=2)
+        if run_time or training
+    }
     assert plans[True, True].recipe == plans[False, True].recipe
     assert plans[True, True].defense != plans[False, True].defense
     assert plans[True, False].recipe is not None and plans[True, False].recipe.defense_name == "none"

@@ -182,10 +182,22 @@ def scipy_finds(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> bool:
             raise StopIteration
 
     best = differential_evolution(
-        lambda genes: log_odds(answers(genes), y.expand(genes.shape[1])).numpy(), [(0, 1)] * 3, strategy="best1bin",
-        maxiter=75, popsize=133, mutation=(0.5, 1), recombination=1, init="latinhypercube", tol=0, atol=-1,
-        polish=False, updating="deferred", vectorized=True, seed=seed, callback=stop,
-    )  # fmt: skip
+        lambda genes: log_odds(answers(genes), y.expand(genes.shape[1])).numpy(),
+        [(0, 1)] * 3,
+        strategy="best1bin",
+        maxiter=75,
+        popsize=133,
+        mutation=(0.5, 1),
+        recombination=1,
+        init="latinhypercube",
+        tol=0,
+        atol=-1,
+        polish=False,
+        updating="deferred",
+        vectorized=True,
+        seed=seed,
+        callback=stop,
+    )
     return bool(answers(best.x[:, None]).argmax(1) != y)
 
 
@@ -226,10 +238,18 @@ def test_the_presets() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(preset="su2020"), dict(pixels=0), dict(population=3), dict(generations=0), dict(f=0), dict(f=(1.0, 0.5)),
-        dict(crossover=1.5), dict(strategy="best2"), dict(start="sobol"), dict(steps=5),
+        dict(preset="su2020"),
+        dict(pixels=0),
+        dict(population=3),
+        dict(generations=0),
+        dict(f=0),
+        dict(f=(1.0, 0.5)),
+        dict(crossover=1.5),
+        dict(strategy="best2"),
+        dict(start="sobol"),
+        dict(steps=5),
     ],
-)  # fmt: skip
+)
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         find_attack("one_pixel", settings)
@@ -266,9 +286,11 @@ def test_a_child_by_hand() -> None:
         others = (1, 2, 3)
         could = [
             values[base] + 0.5 * (values[b] - values[c])
-            for base in bases for b in others for c in others
+            for base in bases
+            for b in others
+            for c in others
             if b != c and (strategy == "best1" or base not in (b, c))
-        ]  # fmt: skip
+        ]
         near = (child[:, None] - torch.tensor(could)).abs() < 1e-6
         assert near.any(1).all() and near.any(0).all(), strategy
 

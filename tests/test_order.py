@@ -65,10 +65,14 @@ def same(part: Verdict, whole: Verdict, rows: Tensor) -> None:
 @pytest.mark.parametrize(
     ("attack", "settings"),
     [
-        ("noise", {}), ("pgd", {"steps": 3, "restarts": 2}), ("apgd", {"steps": 5}), ("square", {"steps": 20}),
-        ("one_pixel", {"population": 10, "generations": 2}), ("pgd", {"steps": 3, "targets": "random"}),
+        ("noise", {}),
+        ("pgd", {"steps": 3, "restarts": 2}),
+        ("apgd", {"steps": 5}),
+        ("square", {"steps": 20}),
+        ("one_pixel", {"population": 10, "generations": 2}),
+        ("pgd", {"steps": 3, "targets": "random"}),
     ],
-)  # fmt: skip
+)
 def test_order_selection_company_and_duplicates_change_nothing(
     attack: str, settings: dict[str, object], kind: str
 ) -> None:
@@ -79,9 +83,18 @@ def test_order_selection_company_and_duplicates_change_nothing(
 
     def verdict(rows: Tensor, batch: int) -> Verdict:
         return evaluate(
-            model, x[rows], y[rows], attack, threat, seed=1, precision="float64", batch_size=batch, eot=2, draws=3,
+            model,
+            x[rows],
+            y[rows],
+            attack,
+            threat,
+            seed=1,
+            precision="float64",
+            batch_size=batch,
+            eot=2,
+            draws=3,
             **settings,
-        )  # fmt: skip
+        )
 
     whole = verdict(torch.arange(COUNT), COUNT)
     for rows, batch in ((BACK, COUNT), (SHUFFLED, 7), (SHUFFLED[:5], 3), (TWICE, 4), (BACK[:1], 1)):
@@ -152,9 +165,13 @@ def test_what_an_image_is_known_by() -> None:
     known = fingerprint(x)
     assert len(known.unique()) == 5
     for other in (
-        x.double(), x.to(memory_format=torch.channels_last), x.clone().requires_grad_(), torch.where(x == 0, -0.0, x),
-        torch.stack([x, x], 4)[..., 0], x.repeat(2, 1, 1, 1)[:5],
-    ):  # fmt: skip
+        x.double(),
+        x.to(memory_format=torch.channels_last),
+        x.clone().requires_grad_(),
+        torch.where(x == 0, -0.0, x),
+        torch.stack([x, x], 4)[..., 0],
+        x.repeat(2, 1, 1, 1)[:5],
+    ):
         assert torch.equal(fingerprint(other), known)
     assert torch.equal(fingerprint(x[3:4]), known[3:4]) and len(fingerprint(x[:0])) == 0
     changed = x.flatten(1).repeat(72, 1)

@@ -152,9 +152,12 @@ def test_members_that_are_no_files_of_rows_are_ignored_and_named(store: Store, t
     files = Packed(archive).files
     with tarfile.open(archive, "w:xz") as made:
         for name, kind, target in [
-            ("rows", tarfile.DIRTYPE, ""), ("a.json", tarfile.SYMTYPE, "/etc/passwd"), ("b.json", tarfile.LNKTYPE, "c"),
-            ("c.json", tarfile.CHRTYPE, ""), ("d.json", tarfile.FIFOTYPE, ""),
-        ]:  # fmt: skip
+            ("rows", tarfile.DIRTYPE, ""),
+            ("a.json", tarfile.SYMTYPE, "/etc/passwd"),
+            ("b.json", tarfile.LNKTYPE, "c"),
+            ("c.json", tarfile.CHRTYPE, ""),
+            ("d.json", tarfile.FIFOTYPE, ""),
+        ]:
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, target
             made.addfile(member)

@@ -63,10 +63,15 @@ CASES = [
     pytest.param(trained, "mnist", 200, "l2", 1.5, id="trained-l2"),
     pytest.param(lambda: zoo("mnist/adversarial_training"), "mnist", 100, "linf", 0.3, id="zoo-mnist"),
     pytest.param(
-        lambda: zoo("cifar10/adversarial_training"), "cifar10", 200, "linf", 8 / 255, id="zoo-cifar10",
+        lambda: zoo("cifar10/adversarial_training"),
+        "cifar10",
+        200,
+        "linf",
+        8 / 255,
+        id="zoo-cifar10",
         marks=pytest.mark.slow,
     ),
-]  # fmt: skip
+]
 
 
 def torchattacks_pgd(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -> Tensor:
@@ -87,10 +92,14 @@ def foolbox_pgd(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -
 @pytest.mark.parametrize("theirs", [torchattacks_pgd, foolbox_pgd])
 @pytest.mark.parametrize(("make", "data", "count", "norm", "eps"), CASES)
 def test_pgd_leaves_no_more_standing_than_theirs(
-    make: Callable[[], nn.Module], data: str, count: int, norm: str, eps: float,
+    make: Callable[[], nn.Module],
+    data: str,
+    count: int,
+    norm: str,
+    eps: float,
     theirs: Callable[[nn.Module, Tensor, Tensor, str, float], Tensor],
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     model = make()
     x, y = load_data(data, n=count, source="bundled")
     images = theirs(model, x, y, norm, eps)

@@ -113,9 +113,7 @@ def test_what_is_no_attack_is_refused() -> None:
 
 
 @pytest.mark.parametrize("files", [["__init__.py"], ["__init__.py", "pgd.py"], ["notes.py"]])
-def test_a_package_that_hides_ours_is_named(
-    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_that_hides_ours_is_named(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "attacks").mkdir()
     for file in files:
         (tmp_path / "attacks" / file).write_text("class PGD: pass\n")

@@ -56,12 +56,22 @@ def test_crop_rescale_is_an_interpolation_of_a_part(share: float) -> None:
     for image, found in zip(x, out, strict=True):
         nearest = min(
             (
-                float((F.interpolate(image[None, :, top : top + high, left : left + wide], (32, 28), mode="bilinear")[0]
-                       - found).abs().max()),
-                top, left,
+                float(
+                    (
+                        F.interpolate(image[None, :, top : top + high, left : left + wide], (32, 28), mode="bilinear")[
+                            0
+                        ]
+                        - found
+                    )
+                    .abs()
+                    .max()
+                ),
+                top,
+                left,
             )
-            for top in range(32 - high + 1) for left in range(28 - wide + 1)
-        )  # fmt: skip
+            for top in range(32 - high + 1)
+            for left in range(28 - wide + 1)
+        )
         assert nearest[0] < 1e-5
         corners.add(nearest[1:])
     assert len(corners) > 8 if share < 1 else torch.allclose(out, x, atol=1e-6)

@@ -77,8 +77,12 @@ def deployed() -> nn.Module:
 
 MODELS: dict[str, Any] = {"plain": Counting, "noisy": Noisy, "steps": deployed, "stranger": Random}
 ATTACKS: dict[str, dict[str, Any]] = {
-    "fgsm": {}, "pgd": {"steps": 3, "restarts": 2}, "square": {"steps": 10}, "deepfool": {"steps": 3}, "fog": {},
-}  # fmt: skip
+    "fgsm": {},
+    "pgd": {"steps": 3, "restarts": 2},
+    "square": {"steps": 10},
+    "deepfool": {"steps": 3},
+    "fog": {},
+}
 
 
 def told(verdict: Verdict) -> int:

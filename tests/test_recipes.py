@@ -54,11 +54,21 @@ def batch(n=8):
 # what a checkpoint is made into
 
 DEFENSES = [
-    Undefended(), AdversarialTraining(threat="linf:0.1", method="free", steps=2), Trades(threat="linf:0.1", steps=1),
-    Mart(threat="linf:0.1", steps=1), LabelSmoothing(), GradientRegularisation(), Distillation(), NoiseFusion(),
-    NoiseFusion(run_time=False), NoiseLayers(), NoiseLayers(learnt=True, threat="linf:0.1", steps=1, passes=2),
-    RandomizedSmoothing(samples=12), Ensemble(members=2), Autoencoder(),
-]  # fmt: skip
+    Undefended(),
+    AdversarialTraining(threat="linf:0.1", method="free", steps=2),
+    Trades(threat="linf:0.1", steps=1),
+    Mart(threat="linf:0.1", steps=1),
+    LabelSmoothing(),
+    GradientRegularisation(),
+    Distillation(),
+    NoiseFusion(),
+    NoiseFusion(run_time=False),
+    NoiseLayers(),
+    NoiseLayers(learnt=True, threat="linf:0.1", steps=1, passes=2),
+    RandomizedSmoothing(samples=12),
+    Ensemble(members=2),
+    Autoencoder(),
+]
 
 
 @pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: type(defense).__name__)
@@ -68,11 +78,23 @@ def test_a_checkpoint_becomes_again_what_was_deployed(defense, tmp_path, monkeyp
     assert not any(module.training for module in model.modules())
     assert trainer.minutes > 0 and len(trainer.history) == 1
     name = next(
-        name for name in ("none", "adversarial_training", "trades", "mart", "label_smoothing", "distillation",
-                          "gradient_regularisation", "noise_fusion", "noise_layers", "randomized_smoothing",
-                          "ensemble", "autoencoder")
+        name
+        for name in (
+            "none",
+            "adversarial_training",
+            "trades",
+            "mart",
+            "label_smoothing",
+            "distillation",
+            "gradient_regularisation",
+            "noise_fusion",
+            "noise_layers",
+            "randomized_smoothing",
+            "ensemble",
+            "autoencoder",
+        )
         if type(find_defense(name)) is type(defense)
-    )  # fmt: skip
+    )
     recipe = TrainingRecipe("mnist", "fast_cnn", name, defense, ONCE)
     assert parse_recipe(describe(recipe), "it") == recipe
     checkpoints.save(tmp_path / "mnist" / "it.safetensors", model, metadata(recipe, trainer), half=False)
@@ -160,8 +182,9 @@ def test_free_training_moves_weights_and_perturbation_in_every_pass():
 def test_free_training_raises_robust_accuracy():
     found = {}
     for name, recipe in {
-        "none": Undefended(), "free": AdversarialTraining(threat="linf:0.1", method="free", steps=3),
-    }.items():  # fmt: skip
+        "none": Undefended(),
+        "free": AdversarialTraining(threat="linf:0.1", method="free", steps=3),
+    }.items():
         net, _ = fit(recipe, PLAN, images=digits(1000), net=build_model("fast_cnn", seed=0))
         test = digits(200, "test")
         judge = AdversarialTraining(threat="linf:0.1")

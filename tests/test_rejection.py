@@ -132,8 +132,16 @@ def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None
     assert not (abstaining.robust & fell).any() and not torch.equal(abstaining.robust, stands(x))
 
 
-@pytest.mark.parametrize("attack, settings", [("square", {"steps": 300}), ("hopskipjump", {"budget": 1000}),
-                                              ("fmn", {}), ("deepfool", {}), ("ddn", {"steps": 30})])  # fmt: skip
+@pytest.mark.parametrize(
+    "attack, settings",
+    [
+        ("square", {"steps": 300}),
+        ("hopskipjump", {"budget": 1000}),
+        ("fmn", {}),
+        ("deepfool", {}),
+        ("ddn", {"steps": 30}),
+    ],
+)
 def test_no_other_kind_of_attack_takes_a_rejection_for_a_success(attack: str, settings: dict[str, object]) -> None:
     x, y = plane()
     threat = "linf:0.12" if attack in ("square", "fmn", "hopskipjump") else "l2:0.25"

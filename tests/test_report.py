@@ -47,13 +47,16 @@ def usual(folder: Path) -> Results:
     """Two data sets' worth of what occurs: ties, flags, a failed and a missing cell, a random model, hostile names."""
     return results_of(
         folder,
-        a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0], flags=["near_tie:2"]),
-        a_row([1, 1, 1, 0], attack="fgsm", defense="trades"), a_row([1, 1, 1, 0], defense="trades"),
-        a_row([1, 1, 1, 1], attack="fgsm", defense="jpeg"), a_row(None, defense="jpeg"),
+        a_row([1, 1, 0, 0], attack="fgsm"),
+        a_row([0, 1, 1, 0], flags=["near_tie:2"]),
+        a_row([1, 1, 1, 0], attack="fgsm", defense="trades"),
+        a_row([1, 1, 1, 0], defense="trades"),
+        a_row([1, 1, 1, 1], attack="fgsm", defense="jpeg"),
+        a_row(None, defense="jpeg"),
         a_row([1, 1, 1, 1], attack="fgsm", defense="median"),
         a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise", attack="square", access="scores"),
         a_row([1, 0, 0, 0], data="mnist", threat="l2:2", model=HOSTILE, defense=HOSTILE, attack="=cmd|' /C calc'!A0"),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,14 +119,16 @@ def test_model_info_says_what_rows_know_and_claims_no_autoattack(tmp_path: Path)
     standard, rand = ({"variant": variant} for variant in ("standard", "rand"))
     results = results_of(
         tmp_path,
-        a_row([1, 0, 0, 1], attack="autoattack", attack_settings=standard), a_row([1, 0, 0, 0]),
+        a_row([1, 0, 0, 1], attack="autoattack", attack_settings=standard),
+        a_row([1, 0, 0, 0]),
         a_row([1, 0, 0, 1], attack="autoattack", attack_settings=rand, threat="l2:0.5"),
         a_row([1, 0, 0, 1], threat="l1:12"),
-    )  # fmt: skip
+    )
     files = {path: json.loads(text) for path, text in export.model_infos(tables_of(results))}
     assert sorted(files) == [
-        "model_info/cifar10/L2/preact-small-none_0.5.json", "model_info/cifar10/Linf/preact-small-none_8-255.json",
-    ]  # fmt: skip
+        "model_info/cifar10/L2/preact-small-none_0.5.json",
+        "model_info/cifar10/Linf/preact-small-none_8-255.json",
+    ]
     linf = files["model_info/cifar10/Linf/preact-small-none_8-255.json"]
     assert (linf["dataset"], linf["architecture"], linf["eps"]) == ("cifar10", "preact_small", "8/255")
     assert (linf["clean_acc"], linf["autoattack_acc"], linf["reported"]) == ("100.00", "50.00", "25.00")
@@ -134,9 +139,11 @@ def test_model_info_says_what_rows_know_and_claims_no_autoattack(tmp_path: Path)
 def test_model_info_is_of_most_images_and_tells_random_namesakes_apart(tmp_path: Path) -> None:
     results = results_of(
         tmp_path,
-        a_row([1, 0], ids="0:2", attack="cw"), a_row([1, 0, 0, 0]),
-        a_row([[1, 1], [0, 0], [1, 1], [1, 1]], weights_digest="r" * 64), a_row([[1, 0]], ids="0:1", attack="cw"),
-    )  # fmt: skip
+        a_row([1, 0], ids="0:2", attack="cw"),
+        a_row([1, 0, 0, 0]),
+        a_row([[1, 1], [0, 0], [1, 1], [1, 1]], weights_digest="r" * 64),
+        a_row([[1, 0]], ids="0:1", attack="cw"),
+    )
     files = {path: json.loads(text)["reported"] for path, text in export.model_infos(tables_of(results))}
     linf = "model_info/cifar10/Linf/preact-small-none_8-255"
     assert files == {f"{linf}.json": "25.00", f"{linf}_random.json": "75.00"}
@@ -152,7 +159,7 @@ def eps_rows(n: int = 24) -> list[tuple[Row, np.ndarray]]:
         for threat, less in (("linf:4/255", 0), ("linf:8/255", 6))
         for defense, k in (("none", 8), ("trades", 16))
         for attack, access, more in (("pgd", "gradients", 0), ("square", "scores", 3))
-    ]  # fmt: skip
+    ]
 
 
 def test_every_plot_that_rows_allow_is_drawn_and_is_the_same_at_every_run(tmp_path: Path) -> None:
@@ -186,9 +193,15 @@ def test_corruptions_have_a_section_and_a_curve_and_a_missing_cell_leaves_a_gap(
                 bits = [1] * (n - 4 * level) + [0] * 4 * level
                 failed = (defense, attack, level) == ("trades", "snow", 3)
                 row, bits_ = a_row(
-                    None if failed else bits, ids=f"0:{n}", attack=attack, access="none", threat="none",
-                    defense=defense, attack_settings={"severity": level}, corruption="CIFAR-10-C",
-                )  # fmt: skip
+                    None if failed else bits,
+                    ids=f"0:{n}",
+                    attack=attack,
+                    access="none",
+                    threat="none",
+                    defense=defense,
+                    attack_settings={"severity": level},
+                    corruption="CIFAR-10-C",
+                )
                 made.append((row, bits_))
     results = results_of(tmp_path, *made)
     (table,) = corruption_tables(results.rows)
@@ -207,9 +220,14 @@ def test_each_corruption_has_a_column_of_the_heat_map(tmp_path: Path) -> None:
     made = []
     for attack, stands in (("fog", 20), ("snow", 10), ("frost", 4)):
         row, bits = a_row(
-            [1] * stands + [0] * (24 - stands), ids="0:24", attack=attack, access="none", threat="none",
-            attack_settings={"severity": 3}, corruption="CIFAR-10-C",
-        )  # fmt: skip
+            [1] * stands + [0] * (24 - stands),
+            ids="0:24",
+            attack=attack,
+            access="none",
+            threat="none",
+            attack_settings={"severity": 3},
+            corruption="CIFAR-10-C",
+        )
         made.append((row, bits))
     (table,) = corruption_tables(results_of(tmp_path, *made).rows)
     (drawn,) = corruption_plots(table)  # of a single severity no curve
@@ -227,9 +245,12 @@ def test_convergence_is_drawn_of_rows_that_tell_it_and_of_enough_images(tmp_path
         return row, bits
 
     results = results_of(
-        tmp_path, with_trace(20, attack="apgd"), with_trace(4, attack="apgd", defense="few"),
-        with_trace(20, attack="one_pixel", access="scores"), a_row([1] * 24, ids="0:24", attack="pgd"),
-    )  # fmt: skip
+        tmp_path,
+        with_trace(20, attack="apgd"),
+        with_trace(4, attack="apgd", defense="few"),
+        with_trace(20, attack="one_pixel", access="scores"),
+        a_row([1] * 24, ids="0:24", attack="pgd"),
+    )
     (drawn,) = [picture for picture in plots(tables_of(results), results) if picture.name.endswith("convergence")]
     assert "of 2 attacks" in drawn.alt
     for text in ("apgd", "one_pixel", "generations", "steps", "undefended"):

@@ -48,18 +48,29 @@ def test_rates_and_success_among_the_images_that_were_right() -> None:
 
 
 RESULTS = {
-    "n": 200, "clean_accuracy": 0.9, "robust_accuracy": 0.45, "corruption_accuracy": 0.5, "certified_accuracy": 0.3,
+    "n": 200,
+    "clean_accuracy": 0.9,
+    "robust_accuracy": 0.45,
+    "corruption_accuracy": 0.5,
+    "certified_accuracy": 0.3,
     "classification": {"attacked": {"recall_micro": 0.6}},
     "detector": {"adversarial": 50, "detection_rate": 0.8, "roc_auc": 0.95, "false_positive_rate": 0.04},
-}  # fmt: skip
+}
 
 
 def test_what_each_kind_reads_off_a_row() -> None:
     expected = {
-        "clean": (0.9, 200), "robust": (0.45, 200), "standing": (0.5, 180), "success": (0.5, 180),
-        "attacked": (2 / 3, 180), "corrupted": (0.5, 200), "certified": (0.3, 200),
-        "detected": (0.8, 50), "false_positives": (0.04, 200), "roc_auc": (0.95, 50),
-    }  # fmt: skip
+        "clean": (0.9, 200),
+        "robust": (0.45, 200),
+        "standing": (0.5, 180),
+        "success": (0.5, 180),
+        "attacked": (2 / 3, 180),
+        "corrupted": (0.5, 200),
+        "certified": (0.3, 200),
+        "detected": (0.8, 50),
+        "false_positives": (0.04, 200),
+        "roc_auc": (0.95, 50),
+    }
     assert expected.keys() == KINDS.keys()
     for kind, share in expected.items():
         assert pooled(kind, [RESULTS]) == pytest.approx(share), kind
@@ -148,9 +159,7 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
 def test_the_overview_counts_what_agrees_and_names_what_is_farthest_off(tmp_path: Path) -> None:
     item = find("madry_cifar10")
     own = [(80, 0.8), (90, 0.8), (50, 0.8), (None, 0.8)]  # agrees, lower, higher, nothing to compare with
-    figures = [
-        Figure(f"published {value}", {}, value, certainty="-" if value is None else "V") for value, _ in own
-    ]
+    figures = [Figure(f"published {value}", {}, value, certainty="-" if value is None else "V") for value, _ in own]
     found = [compare(figure, [row(1000, 1, here)]) for figure, (_, here) in zip(figures, own, strict=True)]
     found.append(Compared(Figure("not measured", {}, 10), None, 0, None, "not run"))
     (tmp_path / item.name).mkdir()
@@ -229,11 +238,21 @@ def test_certified_accuracy_of_a_smoothed_model(tmp_path: Path, monkeypatch: pyt
     assert [each["definition"]["radius"] for each in rows] == radii
     assert {each["definition"]["defense"] for each in rows} == {"randomized_smoothing"}
     model, images = grid.workshop.make(grid.cells[-1].model), grid.images["mnist", None]
-    found = torch.cat([
-        certify(model, images[part], images.labels[part], 0.5, 20, 200, 0.01,
-                draws=Draws(0, images.ids[part]).stream("certified"))
-        for part in (slice(0, 10), slice(10, 12))
-    ])  # fmt: skip
+    found = torch.cat(
+        [
+            certify(
+                model,
+                images[part],
+                images.labels[part],
+                0.5,
+                20,
+                200,
+                0.01,
+                draws=Draws(0, images.ids[part]).stream("certified"),
+            )
+            for part in (slice(0, 10), slice(10, 12))
+        ]
+    )
     expected = [float((found >= radius).double().mean()) for radius in radii]
     assert [each["results"]["certified_accuracy"] for each in rows] == expected
     assert expected[0] >= 0.75 and expected[0] >= expected[1] > expected[2] == 0  # beyond what 200 draws can certify

@@ -29,10 +29,10 @@ from robustbench_local.core.escaping import Target, shown
 from robustbench_local.core.progress import Terminal
 
 HOSTILE = (
-    '=cmd|A0!\x1b[31m\x1b]8;;http://evil\x07[red]x[/y]\u202e\u200b\x00\x9b|`*_a_*~~b~~'
+    "=cmd|A0!\x1b[31m\x1b]8;;http://evil\x07[red]x[/y]\u202e\u200b\x00\x9b|`*_a_*~~b~~"
     '</script><script>alert(1)</script><img src=x onerror="alert(1)">](http://e.vil)$x$&amp;'
     "\\input{/etc/passwd}%#\n# h\r\t"
-)  # fmt: skip
+)
 TARGETS: tuple[Target, ...] = ("terminal", "markdown", "html", "csv", "tex")
 SEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -85,12 +85,20 @@ def hostile_row(**about: Any) -> tuple[dict[str, Any], np.ndarray]:
     """A row with the hostile text wherever a row has text that is a stranger's."""
     text = HOSTILE
     row, bits = a_row(
-        [1] * 15 + [0] * 15, ids="0:30",
+        [1] * 15 + [0] * 15,
+        ids="0:30",
         **{
-            "data": text, "split": text, "model": text, "defense": text, "defense_settings": {text: text},
-            "attack": text, "attack_settings": {text: text, "severity": 1}, "flags": [text, f"{text}:3"],
-        } | about,
-    )  # fmt: skip
+            "data": text,
+            "split": text,
+            "model": text,
+            "defense": text,
+            "defense_settings": {text: text},
+            "attack": text,
+            "attack_settings": {text: text, "severity": 1},
+            "flags": [text, f"{text}:3"],
+        }
+        | about,
+    )
     row["environment"] = {"robustbench_local": text, "torch": text, "python": text, "device": text}
     results = row["results"]
     classes = [{"class": f"{text}{k}", "n": 15, "clean": 1.0, "robust": 0.5, "robust_interval": [0, 1]} for k in (0, 1)]
@@ -102,8 +110,16 @@ def hostile_row(**about: Any) -> tuple[dict[str, Any], np.ndarray]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "grid"
-    failed = a_row(None, data=HOSTILE, split=HOSTILE, model=HOSTILE, defense=HOSTILE, attack="x", ids="0:30",
-                   defense_settings={HOSTILE: HOSTILE})[0]  # fmt: skip
+    failed = a_row(
+        None,
+        data=HOSTILE,
+        split=HOSTILE,
+        model=HOSTILE,
+        defense=HOSTILE,
+        attack="x",
+        ids="0:30",
+        defense_settings={HOSTILE: HOSTILE},
+    )[0]
     failed["error"] = {"cell": HOSTILE, "type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE, "seconds": 0.0}
     fog = hostile_row(threat="none", access="none", corruption=HOSTILE)
     other = hostile_row(defense="plain")
@@ -111,10 +127,14 @@ def folder(tmp_path: Path) -> Path:
     store = stored(place, hostile_row(), other, fog, (failed, np.zeros(0)), audited=False, **arrays)
     finding = {"check": HOSTILE, "status": "broken", "evidence": HOSTILE, "figures": {}, "source": HOSTILE}
     finding |= {"advice": HOSTILE}
-    store.keep_audit("a.json", {
-        "rows": [hostile_row()[0]["key"]], "retries": [],
-        "findings": [{"finding": finding, "threat": "linf:8/255", "attack": True}],
-    })  # fmt: skip
+    store.keep_audit(
+        "a.json",
+        {
+            "rows": [hostile_row()[0]["key"]],
+            "retries": [],
+            "findings": [{"finding": finding, "threat": "linf:8/255", "attack": True}],
+        },
+    )
     return place
 
 

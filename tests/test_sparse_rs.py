@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from score_based import (
-    company_changes_nothing,
-    costs_what_it_says,
-    pixels_that_matter,
-    reaches_targets,
-    stays_inside,
-)
+from score_based import company_changes_nothing, costs_what_it_says, pixels_that_matter, reaches_targets, stays_inside
 from torch import Tensor
 
 from robustbench_local.attacks.sparse_rs import SparseRS

@@ -174,10 +174,12 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, steps: i
 @pytest.mark.parametrize(
     ("name", "threat", "seeds"),
     [
-        ("mnist/adversarial_training", "linf:0.3", 3), ("mnist/none", "linf:0.1", 3), ("mnist/none", "l2:2", 5),
+        ("mnist/adversarial_training", "linf:0.3", 3),
+        ("mnist/none", "linf:0.1", 3),
+        ("mnist/none", "l2:2", 5),
         ("mnist/none", "l1:10", 3),
     ],
-)  # fmt: skip
+)
 def test_beside_autoattacks_own(
     name: str, threat: str, seeds: int, record_property: Callable[[str, object], None]
 ) -> None:

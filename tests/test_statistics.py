@@ -92,11 +92,19 @@ def records(sheet: Sheet, **where: Any) -> list[dict[Any, Any]]:
 
 def test_every_sheet_has_figures(grid: Statistics) -> None:
     assert [sheet.title for sheet in grid.sheets()] == [
-        "Accuracy of every cell", "Worst case and rank", "Paired comparison of models", "Robust accuracy over eps",
-        "Distance of the nearest adversarial image", "Queries to success", "Precision, recall, F1, ROC-AUC",
-        "Calibration", "Largest gap in worst-case robust accuracy", "Classes and groups", "Repeated seeds",
+        "Accuracy of every cell",
+        "Worst case and rank",
+        "Paired comparison of models",
+        "Robust accuracy over eps",
+        "Distance of the nearest adversarial image",
+        "Queries to success",
+        "Precision, recall, F1, ROC-AUC",
+        "Calibration",
+        "Largest gap in worst-case robust accuracy",
+        "Classes and groups",
+        "Repeated seeds",
         "Folds of the images",
-    ]  # fmt: skip
+    ]
 
 
 def test_curves_meet_the_worst_cases_of_the_tables_and_never_rise(grid: Statistics) -> None:
@@ -121,10 +129,12 @@ def test_curves_meet_the_worst_cases_of_the_tables_and_never_rise(grid: Statisti
 
 def test_deepfools_curve_says_what_the_judge_says_at_that_eps(grid: Statistics) -> None:
     (row,) = [
-        row for row in grid.rows
-        if row["definition"]["attack"] == "deepfool" and row["definition"]["model"] == "metric_toys:one"
+        row
+        for row in grid.rows
+        if row["definition"]["attack"] == "deepfool"
+        and row["definition"]["model"] == "metric_toys:one"
         and row["definition"]["seed"] == 0
-    ]  # fmt: skip
+    ]
     assert at(grid.of(row), 1.0).mean() == pytest.approx(row["results"]["robust_accuracy"])
     assert at(grid.of(row), 0.3).mean() > at(grid.of(row), 1.0).mean()
 
@@ -200,8 +210,11 @@ def test_a_failed_cell_takes_its_point_from_the_curve_and_its_line_from_the_pair
 
 
 def test_what_an_audit_felled_is_felled_everywhere(grid: Statistics) -> None:
-    own = [row for row in grid.rows if (row["definition"]["model"], row["definition"]["threat"]) == (
-        "metric_toys:one", "linf:0.05")]  # fmt: skip
+    own = [
+        row
+        for row in grid.rows
+        if (row["definition"]["model"], row["definition"]["threat"]) == ("metric_toys:one", "linf:0.05")
+    ]
     before = {
         record["name"]: record for record in records(grid.classes(), model="metric_toys:one / none", threat="linf:0.05")
     }
@@ -251,15 +264,21 @@ def test_no_rows_or_no_folds_is_a_mistake(folder: Path, tmp_path: Path) -> None:
 
 
 def test_sheets_show_what_is_unknown_as_a_dash_and_an_interval_behind_its_figure() -> None:
-    frame = pd.DataFrame([
-        {"model": "a|b", "robust": 0.5, "robust low": 0.4, "robust high": 0.61234, "of": 10},
-        {"model": "c", "robust": None, "robust low": None, "robust high": None},
-    ])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {"model": "a|b", "robust": 0.5, "robust low": 0.4, "robust high": 0.61234, "of": 10},
+            {"model": "c", "robust": None, "robust low": None, "robust high": None},
+        ]
+    )
     sheet = Sheet("Title", "Note.", frame)
     assert sheets.markdown([sheet]) == (
         "## Title\n\nNote.\n\n| model | robust | of |\n| --- | ---: | ---: |\n"
         "| a\\|b | 0.5 (0.4-0.612) | 10 |\n| c | – | – |\n"
     )
     assert json.loads(sheets.json_text([sheet]))[0]["rows"][1] == {
-        "model": "c", "robust": None, "robust low": None, "robust high": None, "of": None,
-    }  # fmt: skip
+        "model": "c",
+        "robust": None,
+        "robust low": None,
+        "robust high": None,
+        "of": None,
+    }

@@ -22,9 +22,11 @@ OK = a_row([True, False, True], ids="0:3")[0]
 ERROR = a_row(None, ids="0:3")[0]
 KEY = OK["key"]
 ARRAYS = {
-    "robust": np.array([True, False, True]), "clean": np.ones(3, dtype=bool), "ids": np.arange(3),
+    "robust": np.array([True, False, True]),
+    "clean": np.ones(3, dtype=bool),
+    "ids": np.arange(3),
     "labels": np.zeros(3, dtype=np.int64),
-}  # fmt: skip
+}
 
 WRITER = """
 import sys, numpy as np
@@ -159,13 +161,30 @@ def test_no_digit_or_word_of_a_row_can_be_edited(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[str, object]] = [
-    ("results.robust_accuracy", "0.5"), ("results.robust_accuracy", 1.5), ("results.robust_accuracy", None),
-    ("results.robust_interval", [0.1]), ("results.n", "3"), ("results.n", 4), ("results.flags", "near_tie"),
-    ("results.per_class", [{"class": 3}]), ("results.stochastic", 1), ("results", []), ("definition.ids", "0:x"),
-    ("definition.ids", 7), ("definition.threat", "linf"), ("definition.access", "all"), ("definition.eps", "8/255"),
-    ("definition.attack_settings", None), ("definition.defense_version", "1"), ("definition", 1), ("status", "fine"),
-    ("created", 5), ("arrays", ["robust"]), ("arrays", {}), ("results.clean_accuracy", True),
-]  # fmt: skip
+    ("results.robust_accuracy", "0.5"),
+    ("results.robust_accuracy", 1.5),
+    ("results.robust_accuracy", None),
+    ("results.robust_interval", [0.1]),
+    ("results.n", "3"),
+    ("results.n", 4),
+    ("results.flags", "near_tie"),
+    ("results.per_class", [{"class": 3}]),
+    ("results.stochastic", 1),
+    ("results", []),
+    ("definition.ids", "0:x"),
+    ("definition.ids", 7),
+    ("definition.threat", "linf"),
+    ("definition.access", "all"),
+    ("definition.eps", "8/255"),
+    ("definition.attack_settings", None),
+    ("definition.defense_version", "1"),
+    ("definition", 1),
+    ("status", "fine"),
+    ("created", 5),
+    ("arrays", ["robust"]),
+    ("arrays", {}),
+    ("results.clean_accuracy", True),
+]
 
 
 @pytest.mark.parametrize(("where", "value"), WRONG)

@@ -88,8 +88,17 @@ gone = gone:Attack
 [robustbench_local.defenses]
 builds = leavers:Builds
 """
-RUN = ["run", "grid=quickstart", "data=mnist", "n=8", "models=[leavers:good]", "defenses=none", "threats=[linf:0.1]",
-       "attacks=[fgsm]", "device=cpu"]  # fmt: skip
+RUN = [
+    "run",
+    "grid=quickstart",
+    "data=mnist",
+    "n=8",
+    "models=[leavers:good]",
+    "defenses=none",
+    "threats=[linf:0.1]",
+    "attacks=[fgsm]",
+    "device=cpu",
+]
 
 
 @pytest.fixture

@@ -160,12 +160,15 @@ def test_rising_is_the_logits_gradient() -> None:
 @pytest.mark.parametrize(
     ("changes", "bought"),
     [
-        ({}, 40 * 4), ({"rounds": 1}, 40), ({"rounds": 5}, 40 * 16),
+        ({}, 40 * 4),
+        ({"rounds": 1}, 40),
+        ({"rounds": 5}, 40 * 16),
         ({"rounds": 5, "sigma": 2, "kappa": 80}, 40 * (4 + 2 + 2)),
-        ({"rounds": 5, "sigma": 0, "kappa": 1}, 40 * 5), ({"rounds": 5, "queries": 260}, 40 * 6),
+        ({"rounds": 5, "sigma": 0, "kappa": 1}, 40 * 5),
+        ({"rounds": 5, "queries": 260}, 40 * 6),
         ({"rounds": 5, "queries": 40}, 40),
     ],
-)  # fmt: skip
+)
 def test_what_is_bought(changes: dict[str, int], bought: int) -> None:
     model = LabelsOnly()
     attack = Substitute(**(SMALL | {"epochs": 1} | changes))
@@ -225,10 +228,13 @@ def test_towards_a_target() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     for settings, said in (
-        ({"substitute": "resnet"}, "unknown substitute"), ({"white_box": {"fgsm": {"los": "ce"}}}, "did you mean"),
-        ({"white_box": "substitute"}, "learns from images itself"), ({"queries": 10}, "150 seeds"),
-        ({"lr": 0.0}, "lr is 0"), ({"epochs": 0}, "epochs is 0"),
-    ):  # fmt: skip
+        ({"substitute": "resnet"}, "unknown substitute"),
+        ({"white_box": {"fgsm": {"los": "ce"}}}, "did you mean"),
+        ({"white_box": "substitute"}, "learns from images itself"),
+        ({"queries": 10}, "150 seeds"),
+        ({"lr": 0.0}, "lr is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+    ):
         with pytest.raises(ConfigError, match=said):
             Substitute(**settings)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"substitute madry_cnn cannot read images of \(1, 4, 4\)"):

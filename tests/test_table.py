@@ -75,9 +75,10 @@ def test_there_is_no_headline_where_all_is_broken() -> None:
 @pytest.mark.parametrize("failed", [True, False])
 def test_failed_or_missing_cell_is_a_dash_and_takes_the_worst_case_with_it(failed: bool) -> None:
     made = [
-        a_row([1, 1, 1, 0], attack="fgsm"), a_row([1, 0, 0, 0], attack="pgd"),
+        a_row([1, 1, 1, 0], attack="fgsm"),
+        a_row([1, 0, 0, 0], attack="pgd"),
         a_row([1, 1, 1, 1], attack="fgsm", defense="better"),
-    ]  # fmt: skip
+    ]
     if failed:
         made.append(a_row(None, attack="pgd", defense="better"))
     (table,) = tables(*made)
@@ -109,19 +110,24 @@ def test_ranks_span_what_the_images_cannot_tell_apart() -> None:
 
 def test_a_line_without_worst_case_has_no_rank_and_takes_none() -> None:
     (table,) = tables(
-        a_row([1] * 90 + [0] * 10, defense="a"), a_row([1] * 5 + [0] * 95, defense="b"),
-        a_row([1] * 100, defense="c", attack="fgsm"), a_row([1] * 90 + [0] * 10, defense="a", attack="fgsm"),
+        a_row([1] * 90 + [0] * 10, defense="a"),
+        a_row([1] * 5 + [0] * 95, defense="b"),
+        a_row([1] * 100, defense="c", attack="fgsm"),
+        a_row([1] * 90 + [0] * 10, defense="a", attack="fgsm"),
         a_row([1] * 100, defense="b", attack="fgsm"),
-    )  # fmt: skip
+    )
     assert [(line.defense.name, str(line.rank)) for line in table.lines] == [("a", "1"), ("b", "2"), ("c", "None")]
 
 
 def test_a_union_over_norms_is_a_column_of_its_own_and_a_minimum_per_image() -> None:
     found = tables(
-        a_row([1, 1, 0, 1]), a_row([1, 1, 1, 1], threat="linf:4/255"), a_row([0, 1, 1, 1], threat="l2:0.5"),
+        a_row([1, 1, 0, 1]),
+        a_row([1, 1, 1, 1], threat="linf:4/255"),
+        a_row([0, 1, 1, 1], threat="l2:0.5"),
         a_row([0, 0, 0, 0], threat="none"),
-        a_row([1, 1, 1, 1], defense="half"), a_row([1, 1, 1, 1], defense="half", threat="linf:4/255"),
-    )  # fmt: skip
+        a_row([1, 1, 1, 1], defense="half"),
+        a_row([1, 1, 1, 1], defense="half", threat="linf:4/255"),
+    )
     balls = [table for table in found if table.threat != "none"]
     assert {table.union for table in balls} == {("union of l2:0.5, linf:8/255",)}
     for table in balls:
@@ -145,9 +151,12 @@ def test_one_norm_makes_no_union() -> None:
 
 def test_threats_data_and_image_sets_are_never_mixed() -> None:
     found = tables(
-        a_row([1, 0, 0, 0]), a_row([1, 0, 0, 0], threat="l2:0.5"), a_row([1, 0, 0, 0], data="mnist"),
-        a_row([1, 0, 0, 0], ids="4:8"), a_row([1, 0, 0, 0], targets="random"),
-    )  # fmt: skip
+        a_row([1, 0, 0, 0]),
+        a_row([1, 0, 0, 0], threat="l2:0.5"),
+        a_row([1, 0, 0, 0], data="mnist"),
+        a_row([1, 0, 0, 0], ids="4:8"),
+        a_row([1, 0, 0, 0], targets="random"),
+    )
     assert len(found) == 5
     assert len({table.title for table in found}) == 4  # the two image sets have the same size
 
@@ -207,8 +216,11 @@ def test_labels_name_what_differs_and_what_is_unusual() -> None:
         a_row([1, 1, 1, 1], attack="bim", attack_settings={"steps": 10}),
     )
     assert {str(label) for label in table.attacks} == {
-        "pgd (steps=40, loss=ce)", "pgd (steps=20, loss=margin)", "fgsm (precision=fast)", "bim",
-    }  # fmt: skip
+        "pgd (steps=40, loss=ce)",
+        "pgd (steps=20, loss=margin)",
+        "fgsm (precision=fast)",
+        "bim",
+    }
 
 
 def test_a_defense_without_a_naive_cell_is_named_like_those_that_have_one() -> None:
@@ -222,8 +234,9 @@ def test_a_defense_without_a_naive_cell_is_named_like_those_that_have_one() -> N
 def test_same_names_with_other_weights_stay_apart() -> None:
     (table,) = tables(a_row([1, 1, 0, 0]), a_row([1, 1, 1, 0], weights_digest="v" * 64))
     assert [str(line.defense) for line in table.lines] == [
-        "none (weights_digest=vvvvvvvv)", "none (weights_digest=wwwwwwww)",
-    ]  # fmt: skip
+        "none (weights_digest=vvvvvvvv)",
+        "none (weights_digest=wwwwwwww)",
+    ]
 
 
 def test_other_weights_are_not_shown_where_settings_tell_already() -> None:
@@ -235,9 +248,11 @@ def test_other_weights_are_not_shown_where_settings_tell_already() -> None:
         a_row([0, 1, 1, 1], **made | {"weights_digest": "u" * 64}, defense_settings={"kind": "laplace"}),
     )
     assert {str(line.defense) for line in table.lines} == {
-        "noise_fusion (kind=gaussian)", "noise_fusion (kind=uniform)",
-        "noise_fusion (kind=laplace, weights_digest=uuuuuuuu)", "noise_fusion (kind=laplace, weights_digest=vvvvvvvv)",
-    }  # fmt: skip
+        "noise_fusion (kind=gaussian)",
+        "noise_fusion (kind=uniform)",
+        "noise_fusion (kind=laplace, weights_digest=uuuuuuuu)",
+        "noise_fusion (kind=laplace, weights_digest=vvvvvvvv)",
+    }
 
 
 def test_flags_are_shown() -> None:
@@ -249,10 +264,12 @@ def test_flags_are_shown() -> None:
 
 def test_terminal_table_of_a_usual_grid_fits_a_hundred_columns() -> None:
     attacks: list[dict[str, Any]] = [
-        {"attack": "noise", "access": "none"}, {"attack": "fgsm"}, {"attack": "bim"},
+        {"attack": "noise", "access": "none"},
+        {"attack": "fgsm"},
+        {"attack": "bim"},
         {"attack_settings": {"steps": 40, "restarts": 5, "loss": "ce"}},
         {"attack_settings": {"steps": 20, "restarts": 1, "loss": "multi_targeted"}},
-    ]  # fmt: skip
+    ]
     defenses = ["none", "adversarial_training"]
     shown = text(tables(*(a_row([1, 0, 0, 1], defense=d, **a) for d in defenses for a in attacks)))
     assert max(map(len, shown.splitlines())) <= 100
@@ -274,9 +291,11 @@ def test_a_wide_table_goes_on_in_another_block_and_loses_nothing(attacks: int) -
 
 def test_csv_has_one_line_per_cell_and_worst_case() -> None:
     (table,) = tables(
-        a_row([1, 1, 0, 0], attack="fgsm"), a_row(None, attack="pgd"),
-        a_row([1, 1, 0, 0], attack="fgsm", defense="b"), a_row([1, 0, 0, 0], attack="pgd", defense="b"),
-    )  # fmt: skip
+        a_row([1, 1, 0, 0], attack="fgsm"),
+        a_row(None, attack="pgd"),
+        a_row([1, 1, 0, 0], attack="fgsm", defense="b"),
+        a_row([1, 0, 0, 0], attack="pgd", defense="b"),
+    )
     lines = list(csv.DictReader(io.StringIO(render.csv_text([table]))))
     found = {(line["defense"], line["attack"]): line for line in lines}
     assert len(lines) == len(found) == 6
@@ -291,9 +310,10 @@ def test_csv_has_one_line_per_cell_and_worst_case() -> None:
 
 def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = [
-        a_row([1, 1, 0, 0], attack="fgsm"), a_row([0, 1, 1, 0]),
+        a_row([1, 1, 0, 0], attack="fgsm"),
+        a_row([0, 1, 1, 0]),
         a_row([[1, 0], [1, 1], [0, 0], [0, 1]], defense="noise"),
-    ]  # fmt: skip
+    ]
     store = stored(tmp_path, *made)
     results = Results.of(store.rows(), store)
     found = write_report(results, tmp_path)

@@ -84,9 +84,13 @@ def test_l2_and_l1_projections_agree_with_a_solver_that_knows_no_formula(norm, e
 
         bounds = [(0, 1 - v) for v in b] + [(0, v) for v in b]
         solved = minimize(
-            distance, np.full(10, 1e-3).clip(None, [high for _, high in bounds]), bounds=bounds, method="SLSQP",
-            constraints={"type": "ineq", "fun": room}, options={"ftol": 1e-15, "maxiter": 500},
-        )  # fmt: skip
+            distance,
+            np.full(10, 1e-3).clip(None, [high for _, high in bounds]),
+            bounds=bounds,
+            method="SLSQP",
+            constraints={"type": "ineq", "fun": room},
+            options={"ftol": 1e-15, "maxiter": 500},
+        )
         np.testing.assert_allclose(found[row], b + solved.x[:5] - solved.x[5:], atol=2e-5)
         assert ((found[row] - a) ** 2).sum() <= solved.fun + 1e-7
 
@@ -143,9 +147,12 @@ ANY_SIZE = st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 
 
 @searched
 @given(
-    CLEAN, hnp.arrays(np.float64, (1, *SHAPE), elements=ANY_SIZE | st.sampled_from([np.inf, -np.inf])),
-    st.sampled_from(BALLS), SMALLEST_TO_LARGEST, st.sampled_from([torch.float32, torch.float64]),
-)  # fmt: skip
+    CLEAN,
+    hnp.arrays(np.float64, (1, *SHAPE), elements=ANY_SIZE | st.sampled_from([np.inf, -np.inf])),
+    st.sampled_from(BALLS),
+    SMALLEST_TO_LARGEST,
+    st.sampled_from([torch.float32, torch.float64]),
+)
 def test_no_size_of_ball_or_wish_or_slope_gives_pixels_that_are_no_numbers(x, change, norm, eps, dtype):
     """NaN pixels are no success: with them an attack would find nothing, and the model be called robust."""
     threat = ball(norm, int(eps) if norm == "l0" else eps)
@@ -253,16 +260,17 @@ def test_memory_format_changes_no_number(text):
     )
     torch.testing.assert_close(threat.distance(*last[:2]), threat.distance(x_adv, x), rtol=1e-5, atol=1e-6)
     ids = torch.arange(6)
-    torch.testing.assert_close(
-        threat.start(last[1], Draws(0, ids)), threat.start(x, Draws(0, ids)), rtol=0, atol=2e-7
-    )
+    torch.testing.assert_close(threat.start(last[1], Draws(0, ids)), threat.start(x, Draws(0, ids)), rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("text", [*FULL, "none"])
 def test_no_rows_are_no_trouble(text):
     threat, x = ThreatModel.parse(text), torch.zeros(0, 3, 8, 8)
-    for found in (threat.project(x, x), threat.steepest(x, x, x) if text != "none" else x,
-                  threat.start(x, Draws(0, torch.arange(0)))):  # fmt: skip
+    for found in (
+        threat.project(x, x),
+        threat.steepest(x, x, x) if text != "none" else x,
+        threat.start(x, Draws(0, torch.arange(0))),
+    ):
         assert found.shape == x.shape
     assert threat.contains(x, x).shape == threat.distance(x, x).shape == (0,)
 
@@ -397,8 +405,13 @@ def test_an_empty_ball_starts_and_ends_at_the_image(norm):
 
 @pytest.mark.parametrize(
     "text, norm, eps",
-    [("linf:8/255", "linf", 8 / 255), (" L2:0.5 ", "l2", 0.5), ("l1:12", "l1", 12), ("l0:3", "l0", 3),
-     ("none", "none", 0)],
+    [
+        ("linf:8/255", "linf", 8 / 255),
+        (" L2:0.5 ", "l2", 0.5),
+        ("l1:12", "l1", 12),
+        ("l0:3", "l0", 3),
+        ("none", "none", 0),
+    ],
 )
 def test_parse_reads_what_users_write(text, norm, eps):
     threat = ThreatModel.parse(text)

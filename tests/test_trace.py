@@ -101,9 +101,15 @@ def test_what_climbs_nothing_or_takes_one_step_has_none(setting: Any) -> None:
 
 def test_a_row_keeps_quartiles_of_those_that_stood_and_no_arrays(setting: Any, tmp_path: Any) -> None:
     rows = rbl.run_grid(
-        "mnist_pgd", n=24, source="bundled", results=str(tmp_path), threats=["linf:0.15"], models=["mnist_small"],
-        defenses=["none", "adversarial_training"], attacks=[{"apgd": {"steps": 12}}],
-    )  # fmt: skip
+        "mnist_pgd",
+        n=24,
+        source="bundled",
+        results=str(tmp_path),
+        threats=["linf:0.15"],
+        models=["mnist_small"],
+        defenses=["none", "adversarial_training"],
+        attacks=[{"apgd": {"steps": 12}}],
+    )
     kept = {row["definition"]["defense"]: row["results"] for row in rows}
     found = kept["adversarial_training"]["trace"]
     assert found["images"] == round(24 * kept["adversarial_training"]["robust_accuracy"])

@@ -62,8 +62,9 @@ def test_training_raises_robust_accuracy_and_keeps_most_of_the_clean(trained, na
     x, y = test[:], test.labels
     robust = {
         each: accuracy(net, ascend(net, x, y, threat, Draws(9, test.ids), 20, 0.01), y)
-        for each, (net, _) in trained.items() if each in ("none", name)
-    }  # fmt: skip
+        for each, (net, _) in trained.items()
+        if each in ("none", name)
+    }
     assert accuracy(trained[name][0], x, y) > 0.75
     assert robust[name] > robust["none"] + 0.15
     assert "robust" in trained[name][1].history[-1]

@@ -257,9 +257,10 @@ def run_script(*robust, epochs=6, **more):
     recipe, report = Scripted(tuple(robust)), Lines()
     net, trainer = fit(recipe, dataclasses.replace(TINY, epochs=epochs), report=report, **more)
     kept = [
-        place for place, weights in enumerate(recipe.weights)
+        place
+        for place, weights in enumerate(recipe.weights)
         if all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
-    ]  # fmt: skip
+    ]
     return kept, trainer, report.lines
 
 
@@ -322,8 +323,11 @@ def test_a_schedule_that_means_nothing_is_refused(settings, message):
 
 
 def test_too_few_images_are_refused_before_anything_runs():
-    for settings, message in (({"validation": 200}, "validation is 200"), ({"validation": 0}, "validation is 0"),
-                              ({"batch": 161}, "batch is 161: 160")):  # fmt: skip
+    for settings, message in (
+        ({"validation": 200}, "validation is 200"),
+        ({"validation": 0}, "validation is 0"),
+        ({"batch": 161}, "batch is 161: 160"),
+    ):
         with pytest.raises(ConfigError, match=message):
             TrainingLoop(digits(200), dataclasses.replace(TINY, **settings), report=Report())
 

@@ -34,9 +34,11 @@ COUNT = 24
 def network(seed: int, channels: int = 3) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 4)
-        ).eval().requires_grad_(False)  # fmt: skip
+        return (
+            nn.Sequential(nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 4))
+            .eval()
+            .requires_grad_(False)
+        )
 
 
 def images(channels: int = 3, dtype: torch.dtype = torch.float32, seed: int = 3) -> Tensors:
@@ -193,9 +195,13 @@ def test_an_ensemble_is_the_mean_of_logits() -> None:
     assert same.any() and torch.allclose(both.x_adv[same], mean.x_adv[same], atol=1e-6)
 
 
-SWITCHES: list[dict[str, Any]] = [{}, {"diversity": 0.7}, {"translation": 5}, {"nesterov": True}, {
-    "diversity": 1.0, "translation": 3, "nesterov": True, "loss": "margin", "surrogates": ("net:1", "net:2"),
-}]  # fmt: skip
+SWITCHES: list[dict[str, Any]] = [
+    {},
+    {"diversity": 0.7},
+    {"translation": 5},
+    {"nesterov": True},
+    {"diversity": 1.0, "translation": 3, "nesterov": True, "loss": "margin", "surrogates": ("net:1", "net:2")},
+]
 
 
 @pytest.mark.usefixtures("nets")
@@ -223,8 +229,9 @@ def test_it_stays_in_ball_and_box(threat: str, name: str) -> None:
     data, ball = images(channels), ThreatModel.parse(threat)
     ahead = ball.norm is Norm.LINF
     attacks: list[Attack] = [
-        MIM(nesterov=ahead), Transfer(surrogates=name, diversity=0.5, translation=3, nesterov=ahead)
-    ]  # fmt: skip
+        MIM(nesterov=ahead),
+        Transfer(surrogates=name, diversity=0.5, translation=3, nesterov=ahead),
+    ]
     for attack in attacks:
         verdict = Judge()(network(0, channels), data, attack, ball)
         assert ball.contains(verdict.x_adv, data.x).all() and verdict.flags == ()
@@ -288,12 +295,15 @@ def test_towards_a_target(loss: str) -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     for settings, said in (
-        ({}, "surrogates is empty"), ({"surrogates": "a", "diversity": 1.5}, "diversity is 1.5"),
+        ({}, "surrogates is empty"),
+        ({"surrogates": "a", "diversity": 1.5}, "diversity is 1.5"),
         ({"surrogates": "a", "translation": 4}, "translation is 4"),
         ({"surrogates": "a", "shrink": 0.0}, "shrink is 0"),
-        ({"surrogates": "a", "momentum": -1.0}, "momentum is -1"), ({"surrogates": "a", "steps": 0}, "steps is 0"),
-        ({"surrogates": "a", "step_size": 0.0}, "step_size is 0"), ({"surrogates": "a", "loss": "cee"}, "did you mean"),
-    ):  # fmt: skip
+        ({"surrogates": "a", "momentum": -1.0}, "momentum is -1"),
+        ({"surrogates": "a", "steps": 0}, "steps is 0"),
+        ({"surrogates": "a", "step_size": 0.0}, "step_size is 0"),
+        ({"surrogates": "a", "loss": "cee"}, "did you mean"),
+    ):
         with pytest.raises(ConfigError, match=said):
             Transfer(**settings)  # type: ignore[arg-type]
     data = images()

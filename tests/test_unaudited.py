@@ -22,7 +22,7 @@ from robustbench_local.report.words import answer
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.store import Store
 
-BLACK_BOX = '''
+BLACK_BOX = """
 import torch
 from robustbench_local import load_model
 
@@ -36,7 +36,7 @@ class Box(torch.nn.Module):
 
 def model():
     return Box()
-'''
+"""
 FILES = ("table.md", "table.csv", "table.tex", "table.json", "index.html")
 N = 12
 

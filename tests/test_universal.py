@@ -28,18 +28,22 @@ from robustbench_local.models.load import load_model
 LINF, FREE = ThreatModel.parse("linf:0.05"), ThreatModel.parse("none")
 SMALL: dict[str, Any] = dict(images=20, epochs=10, batch=8)
 ATTACKS: list[tuple[Attack, ThreatModel]] = [
-    (Universal(**SMALL), LINF), (Universal(**SMALL), ThreatModel.parse("l2:0.5")),
-    (Universal(**SMALL, target=1), LINF), (Patch(side=2, **SMALL), FREE),
+    (Universal(**SMALL), LINF),
+    (Universal(**SMALL), ThreatModel.parse("l2:0.5")),
+    (Universal(**SMALL, target=1), LINF),
+    (Patch(side=2, **SMALL), FREE),
     (Patch(side=2, place=(1, 3), **SMALL), ThreatModel.parse("l0:4")),
-]  # fmt: skip
+]
 
 
 def network(channels: int = 3) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 4)
-        ).eval().requires_grad_(False)  # fmt: skip
+        return (
+            nn.Sequential(nn.Conv2d(channels, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, 4))
+            .eval()
+            .requires_grad_(False)
+        )
 
 
 def images(count: int, seed: int, channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensors:
@@ -218,8 +222,9 @@ def test_towards_a_target() -> None:
     data = Tensors(data.x[keep], data.labels[keep], data.ids[keep])
     goal = torch.ones(len(data), dtype=torch.int64)
     for attack, threat in (
-        (Universal(**SMALL, target=1), ThreatModel.parse("linf:0.3")), (Patch(side=5, **SMALL, target=1), FREE),
-    ):  # fmt: skip
+        (Universal(**SMALL, target=1), ThreatModel.parse("linf:0.3")),
+        (Patch(side=5, **SMALL, target=1), FREE),
+    ):
         verdict = Judge(targets=goal)(network(), data, attack, threat, attacker=pool)
         assert verdict.robust_accuracy < 0.5
     with pytest.raises(ConfigError, match="give the one `target`"):
@@ -228,18 +233,22 @@ def test_towards_a_target() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     make: list[tuple[Callable[[], Attack], str]] = [
-        (lambda: Universal(images=0), "images is 0"), (lambda: Universal(clip=0.0), "clip is 0"),
-        (lambda: Universal(step_size=-1.0), "step_size is -1"), (lambda: Patch(side=0), "side is 0"),
-        (lambda: Patch(step_size=0.0), "step_size is 0"), (lambda: Patch(place=(1,)), r"place is \[1\]"),
-    ]  # fmt: skip
+        (lambda: Universal(images=0), "images is 0"),
+        (lambda: Universal(clip=0.0), "clip is 0"),
+        (lambda: Universal(step_size=-1.0), "step_size is -1"),
+        (lambda: Patch(side=0), "side is 0"),
+        (lambda: Patch(step_size=0.0), "step_size is 0"),
+        (lambda: Patch(place=(1,)), r"place is \[1\]"),
+    ]
     for made, said in make:
         with pytest.raises(ConfigError, match=said):
             made()
     data, pool = (images(30, seed, dtype=torch.float32) for seed in (1, 2))
     runs: list[tuple[Attack, str, str]] = [
-        (Patch(side=9, **SMALL), "none", "side 9"), (Patch(side=3, place=(6, 0), **SMALL), "none", r"at \[6, 0\]"),
+        (Patch(side=9, **SMALL), "none", "side 9"),
+        (Patch(side=3, place=(6, 0), **SMALL), "none", r"at \[6, 0\]"),
         (Patch(side=3, **SMALL), "l0:8", "has 9 pixels, and l0:8 allows fewer"),
-    ]  # fmt: skip
+    ]
     for attack, threat, said in runs:
         with pytest.raises(ConfigError, match=said):
             Judge()(network(), data, attack, ThreatModel.parse(threat), attacker=pool)

@@ -34,15 +34,25 @@ def laughs(levels: int, width: int = 9) -> str:
 
 HOSTILE = {
     "billion laughs": (laughs(10), "levels deep"),
-    "laughs in mappings": ("a: &a {k: v, l: w}\n" + "\n".join(
-        f"{b}: &{b} {{k: *{a}, l: *{a}, m: *{a}, n: *{a}}}" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
-    ), "levels deep"),
-    "laughs in merges": ("a: &a {k: v}\n" + "\n".join(
-        f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    ), "levels deep"),
-    "laughs by reference": ("a: xxxxxxxxxx\n" + "\n".join(
-        f"{b}: {f'${{{a}}}' * 10}" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    ), "looks something up"),
+    "laughs in mappings": (
+        "a: &a {k: v, l: w}\n"
+        + "\n".join(
+            f"{b}: &{b} {{k: *{a}, l: *{a}, m: *{a}, n: *{a}}}"
+            for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
+        ),
+        "levels deep",
+    ),
+    "laughs in merges": (
+        "a: &a {k: v}\n"
+        + "\n".join(
+            f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "levels deep",
+    ),
+    "laughs by reference": (
+        "a: xxxxxxxxxx\n" + "\n".join(f"{b}: {f'${{{a}}}' * 10}" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        "looks something up",
+    ),
     "itself": ("data: &a [*a]", "holds itself"),
     "itself in a mapping": ("data: &a {b: *a}", "holds itself"),
     "one alias deeper each": ("x0: &x0 [1]\n" + "\n".join(f"x{k}: &x{k} [*x{k - 1}]" for k in range(1, 60)), "deep"),
@@ -81,7 +91,7 @@ HOSTILE = {
     "extends itself": ("defaults: [hostile, _self_]", "extends itself"),
     "extends a bomb": ("defaults: [bomb, _self_]", "levels deep"),
     "extends who extends it": ("defaults: [back, _self_]", "extends itself"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -151,12 +161,23 @@ def endless() -> list[Any]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"attacks": endless()}, {"attacks": [[[[["fgsm"] * 30] * 30] * 30] * 30]}, {"attacks": {1, 2}}, {"n": object()},
-        {"data": "${oc.env:HOME}"}, {"data": {"${x}": 1}}, {"attacks": [{"pgd": {"loss": "${"}}]}, {"": 1}, {"a..b": 1},
-        {"data.x": 1}, {"n": b"x"}, {"n": 1j}, {"data": "???"}, {"n": np.arange(3)},
+        {"attacks": endless()},
+        {"attacks": [[[[["fgsm"] * 30] * 30] * 30] * 30]},
+        {"attacks": {1, 2}},
+        {"n": object()},
+        {"data": "${oc.env:HOME}"},
+        {"data": {"${x}": 1}},
+        {"attacks": [{"pgd": {"loss": "${"}}]},
+        {"": 1},
+        {"a..b": 1},
+        {"data.x": 1},
+        {"n": b"x"},
+        {"n": 1j},
+        {"data": "???"},
+        {"n": np.arange(3)},
     ],
     ids=range(14),  # not their texts: one has an address, another is long
-)  # fmt: skip
+)
 def test_overrides_from_python_that_are_no_values(tmp_path: Path, overrides: dict[str, Any]) -> None:
     (tmp_path / "mine.yaml").write_text(GRID)
     with pytest.raises(RobustBenchError):

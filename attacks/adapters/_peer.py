@@ -150,9 +150,8 @@ class Peer(Attack):
                 raise ConfigError(f'{self.package} knows no "{name}"{did_you_mean(name, known)}: {listed}')
             self.settings[name] = _fitted(name, value, parameters[name].default)
         missing = [
-            name for name in known
-            if name not in self.settings and parameters[name].default is inspect.Parameter.empty
-        ]  # fmt: skip
+            name for name in known if name not in self.settings and parameters[name].default is inspect.Parameter.empty
+        ]
         if missing:
             raise ConfigError(f"{self.package} needs a value for {', '.join(missing)}")
 

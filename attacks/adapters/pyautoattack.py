@@ -23,9 +23,12 @@ class PyAutoAttack(Peer):
     package: ClassVar[str] = "pyautoattack"
     distribution: ClassVar[str] = "pyautoattack"
     given: ClassVar[Mapping[str, str]] = {
-        "model": "what is attacked", "eps": "the threat's", "norm": "the threat's", "seed": "the judge's",
+        "model": "what is attacked",
+        "eps": "the threat's",
+        "norm": "the threat's",
+        "seed": "the judge's",
         "device": "the model's",
-    }  # fmt: skip
+    }
     norms: ClassVar[frozenset[Norm]] = frozenset(NORM)
     summary: ClassVar[str] = "AutoAttack in its maintained copy"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690"

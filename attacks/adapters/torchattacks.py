@@ -15,9 +15,18 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 NORM = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 NOT_LINF = {
-    "PGDL2": Norm.L2, "PGDRSL2": Norm.L2, "CW": Norm.L2, "DeepFool": Norm.L2, "GN": Norm.L2, "EADL1": Norm.L1,
-    "EADEN": Norm.L1, "JSMA": Norm.L0, "SparseFool": Norm.L0, "OnePixel": Norm.L0, "Pixle": Norm.L0,
-}  # fmt: skip
+    "PGDL2": Norm.L2,
+    "PGDRSL2": Norm.L2,
+    "CW": Norm.L2,
+    "DeepFool": Norm.L2,
+    "GN": Norm.L2,
+    "EADL1": Norm.L1,
+    "EADEN": Norm.L1,
+    "JSMA": Norm.L0,
+    "SparseFool": Norm.L0,
+    "OnePixel": Norm.L0,
+    "Pixle": Norm.L0,
+}
 MINIMISING = {"CW", "DeepFool", "EADL1", "EADEN", "JSMA", "SparseFool"}
 BLACK_BOX = {"GN", "OnePixel", "Pixle", "SPSA", "Square"}
 
@@ -29,9 +38,14 @@ class Torchattacks(Peer):
     package: ClassVar[str] = "torchattacks"
     distribution: ClassVar[str] = "torchattacks"
     given: ClassVar[Mapping[str, str]] = {
-        "model": "what is attacked", "eps": "the threat's", "max_epsilon": "the threat's", "pixels": "the threat's eps",
-        "norm": "the threat's", "n_classes": "the model's", "seed": "the judge's",
-    }  # fmt: skip
+        "model": "what is attacked",
+        "eps": "the threat's",
+        "max_epsilon": "the threat's",
+        "pixels": "the threat's eps",
+        "norm": "the threat's",
+        "n_classes": "the model's",
+        "seed": "the judge's",
+    }
     summary: ClassVar[str] = "the attacks of torchattacks, by the names of their classes: torchattacks:PGD"
     paper: ClassVar[str] = "Kim 2020, arXiv:2010.01950"
 
@@ -49,9 +63,14 @@ class Torchattacks(Peer):
 
     def craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, oracle: Oracle, seed: int) -> Tensor:
         attack = self.build(
-            model=model, eps=threat.eps, max_epsilon=threat.eps, pixels=int(threat.eps), norm=NORM.get(threat.norm),
-            n_classes=oracle.classes, seed=seed,
-        )  # fmt: skip
+            model=model,
+            eps=threat.eps,
+            max_epsilon=threat.eps,
+            pixels=int(threat.eps),
+            norm=NORM.get(threat.norm),
+            n_classes=oracle.classes,
+            seed=seed,
+        )
         if oracle.targeted:
             if "targeted" not in attack.supported_mode:
                 raise ConfigError(f"torchattacks:{self.name} is an untargeted attack: leave out targets")

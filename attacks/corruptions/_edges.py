@@ -49,15 +49,18 @@ def canny_8_bit(x: Tensor, low: float, high: float) -> Tensor:
     upright = down.abs() > (_EIGHTH + 2) * right.abs()
     falling = (down < 0) == (right < 0)  # the gradient points down and right, or up and left
     ridge = torch.where(
-        level, (size > neighbour(0, -1)) & (size >= neighbour(0, 1)),
+        level,
+        (size > neighbour(0, -1)) & (size >= neighbour(0, 1)),
         torch.where(
-            upright, (size > neighbour(-1, 0)) & (size >= neighbour(1, 0)),
+            upright,
+            (size > neighbour(-1, 0)) & (size >= neighbour(1, 0)),
             torch.where(
-                falling, (size > neighbour(-1, -1)) & (size > neighbour(1, 1)),
+                falling,
+                (size > neighbour(-1, -1)) & (size > neighbour(1, 1)),
                 (size > neighbour(-1, 1)) & (size > neighbour(1, -1)),
             ),
         ),
-    )  # fmt: skip
+    )
     faint = ridge & (size > low)
     return _joined(faint, faint & (size > high))
 

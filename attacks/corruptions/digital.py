@@ -21,8 +21,7 @@ from robustbench_local.ops.separable import separable
 
 @dataclass(frozen=True)
 class Pixelate(Corruption):
-    """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger.
-    """
+    """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "fewer and larger pixels"

@@ -28,8 +28,12 @@ class ElasticTransform(Corruption):
     paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
-        (0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96)
-    )  # fmt: skip
+        (0, 0, 2.56),
+        (1.6, 6.4, 2.24),
+        (2.56, 1.92, 1.92),
+        (3.2, 1.28, 1.6),
+        (3.2, 0.96, 0.96),
+    )
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         reach, sigma, corner = (value * min(x.shape[2:]) / 32 for value in self.level)
@@ -143,10 +147,13 @@ class Perspective(Corruption):
         (u, v), (p, q) = moved.unbind(2), corner.unbind(1)  # the corners' places, and what is to be seen there
         zero, one = torch.zeros_like(u), torch.ones_like(u)
         p, q = p.expand_as(u), q.expand_as(u)
-        system = torch.cat([
-            torch.stack([u, v, one, zero, zero, zero, -u * p, -v * p], 2),
-            torch.stack([zero, zero, zero, u, v, one, -u * q, -v * q], 2),
-        ], 1)  # fmt: skip
+        system = torch.cat(
+            [
+                torch.stack([u, v, one, zero, zero, zero, -u * p, -v * p], 2),
+                torch.stack([zero, zero, zero, u, v, one, -u * q, -v * q], 2),
+            ],
+            1,
+        )
         h = torch.linalg.solve(system, torch.cat([p, q], 1))[..., None, None]
         rows, columns = pixels(x)
         half = (x.shape[2] - 1) / 2, (x.shape[3] - 1) / 2

@@ -130,9 +130,12 @@ class MnistSpatter(Corruption):
     paper: ClassVar[str] = MU_GILMER
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
-        (0.65, 0.3, 4, 0.69, 0.6), (0.65, 0.3, 3, 0.68, 0.6), (0.65, 0.3, 2, 0.68, 0.5), (0.65, 0.3, 1, 0.65, 1.5),
+        (0.65, 0.3, 4, 0.69, 0.6),
+        (0.65, 0.3, 3, 0.68, 0.6),
+        (0.65, 0.3, 2, 0.68, 0.5),
+        (0.65, 0.3, 1, 0.65, 1.5),
         (0.67, 0.4, 1, 0.65, 1.5),
-    )  # fmt: skip
+    )
 
     severity: int = 4
 
@@ -225,9 +228,7 @@ def drawn(x: Tensor, points: Tensor) -> Tensor:
     height, width = x.shape[2:]
     total = x.new_zeros(len(x), 1, height, width)
     rows, columns = pixels(x)
-    rows, columns = (
-        place * ((_SIDE - 1) / max(length - 1, 1)) for place, length in ((rows, height), (columns, width))
-    )
+    rows, columns = (place * ((_SIDE - 1) / max(length - 1, 1)) for place, length in ((rows, height), (columns, width)))
     for first, last in zip(points.unbind(1)[:-1], points.unbind(1)[1:], strict=True):
         (c0, r0), (c1, r1) = (point[:, :, None, None].unbind(1) for point in (first, last))
         far = (rows - r0 - (r1 - r0) / (c1 - c0) * (columns - c0)).abs().clamp_max(_FADE - 1e-6)

@@ -26,8 +26,10 @@ _FAR = 20  # pixels, beyond which a distance no longer counts
 _FINE = 2**-16  # in whole multiples of it OpenCV counts distances
 _STEPS = {
     (down, right): {1: 1.0, 2: round(1.4 / _FINE) * _FINE, 5: round(2.1969 / _FINE) * _FINE}[down**2 + right**2]
-    for down in range(-2, 3) for right in range(-2, 3) if down**2 + right**2 in (1, 2, 5)
-}  # fmt: skip
+    for down in range(-2, 3)
+    for right in range(-2, 3)
+    if down**2 + right**2 in (1, 2, 5)
+}
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,16 @@ HEADS = ("reproduction", "published figures", "agree", "lower here", "higher her
 def overview(folder: Path) -> str:
     """Markdown of what published.json in the folders of reproductions say; the others stand with their command."""
     lines = [
-        "# Published figures, measured again", "",
-        f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|",
-        *(f"| {' | '.join(_line(item, folder / item.name))} |" for item in reproductions().values()), "",
+        "# Published figures, measured again",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        "|---" * len(HEADS) + "|",
+        *(f"| {' | '.join(_line(item, folder / item.name))} |" for item in reproductions().values()),
+        "",
         "A figure agrees where the 95 % interval of the difference, for the luck of sampling images, holds zero. Most",
         "networks are small ones, trained here: each page says in which setting its figures were measured.",
         REDUCED,
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -36,9 +39,11 @@ def _line(item: Reproduction, folder: Path) -> list[str]:
     return [
         f"[{item.title}]({item.name}/published.md)",
         f"{published}" if published == len(compared) else f"{published}, {published - len(compared)} not run",
-        f"{len(compared) - lower - higher}", f"{lower}", f"{higher}",
+        f"{len(compared) - lower - higher}",
+        f"{lower}",
+        f"{higher}",
         f"{farthest['difference']:+.1f}: {farthest['figure']['what']}" if farthest else "–",
-    ]  # fmt: skip
+    ]
 
 
 def _beyond(figure: dict[str, Any], sign: int) -> bool:

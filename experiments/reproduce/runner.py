@@ -75,11 +75,13 @@ def opened(
     missing = {key: name for key, plan in plans.items() if (name := untrained(plan, grid.workshop))}
     waiting = [
         {
-            "status": "waits", "waits": f"not run; first: {_train(missing[id(cell.model)])}",
+            "status": "waits",
+            "waits": f"not run; first: {_train(missing[id(cell.model)])}",
             "definition": cell.definition(grid.images[cell.model.data, cell.n], None, grid.config),
         }
-        for cell in grid.cells if id(cell.model) in missing
-    ]  # fmt: skip
+        for cell in grid.cells
+        if id(cell.model) in missing
+    ]
     grid.cells = [cell for cell in grid.cells if id(cell.model) not in missing]
     if not grid.cells:
         first = "; ".join(map(_train, dict.fromkeys(missing.values())))

@@ -19,9 +19,7 @@ WORDS = {
     Status.BROKEN: "the model or the attack does not do what an evaluation takes it to do",
     Status.UNCHECKED: "nothing could be checked",
 }
-COLOURS = {
-    Status.SOUND: "green", Status.SUSPICIOUS: "yellow", Status.BROKEN: "bold red", Status.UNCHECKED: "dim"
-}  # fmt: skip
+COLOURS = {Status.SOUND: "green", Status.SUSPICIOUS: "yellow", Status.BROKEN: "bold red", Status.UNCHECKED: "dim"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,9 @@ class Card:
         console.print(
             f"{self.images} images, {self.threat}: clean {100 * self.clean:.1f} %, robust at most"
             f" {100 * self.robust:.1f} % (the lowest per image of all attacks of this audit), {self.seconds:.0f} s\n",
-            highlight=False, markup=False,
-        )  # fmt: skip
+            highlight=False,
+            markup=False,
+        )
         for finding in self.findings:
             name = finding.status.name.lower()
             line = shown(f"{name:<10} {finding.check}: {finding.evidence}", "terminal")

@@ -29,18 +29,31 @@ from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
 
 CHECKS: tuple[Check, ...] = (
-    *setup.CHECKS, *gradients.CHECKS, *orderings.CHECKS, *convergence.CHECKS, *training.CHECKS, *reporting.CHECKS,
+    *setup.CHECKS,
+    *gradients.CHECKS,
+    *orderings.CHECKS,
+    *convergence.CHECKS,
+    *training.CHECKS,
+    *reporting.CHECKS,
     setup.afterwards,
-)  # fmt: skip
+)
 
 
 @guarded()
 @checked()
 def audit_model(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat = "linf:8/255", *, attack: Attack | None = None,
-    seed: Seed = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: Count | None = None,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat = "linf:8/255",
+    *,
+    attack: Attack | None = None,
+    seed: Seed = 0,
+    effort: Effort | None = None,
+    surrogates: Sequence[str] = (),
+    classes: Count | None = None,
     train: tuple[Tensor, Tensor] | None = None,
-) -> Card:  # fmt: skip
+) -> Card:
     """Run every check on model, with images x (N, C, H, W) in [0, 1] and labels y (N,) -> its report card.
 
     attack: whose evaluation of the model is audited; None: that of a plain PGD. surrogates: models to transfer from
@@ -54,18 +67,30 @@ def audit_model(
     with as_deployed(model), full_float32(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a judge warns of is a finding here
         subject = Subject(
-            model, x, y, ThreatModel.parse(threat), attack=attack, seed=seed, effort=effort, surrogates=surrogates,
-            classes=classes, train=train,
-        )  # fmt: skip
+            model,
+            x,
+            y,
+            ThreatModel.parse(threat),
+            attack=attack,
+            seed=seed,
+            effort=effort,
+            surrogates=surrogates,
+            classes=classes,
+            train=train,
+        )
         findings = tuple(_ask(check, subject) for check in CHECKS)
         standing = subject.clean[: subject.attacked].clone()
         for verdict in subject.verdicts:
             standing[: len(verdict.robust)] &= verdict.robust
     clean = float(subject.clean.double().mean())
     return Card(
-        findings, str(subject.threat), subject.attacked, clean, float(standing.double().mean()),
+        findings,
+        str(subject.threat),
+        subject.attacked,
+        clean,
+        float(standing.double().mean()),
         time.monotonic() - started,
-    )  # fmt: skip
+    )
 
 
 def _ask(check: Check, subject: Subject) -> Finding:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from scipy.stats import binomtest
 
-from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check, sound, unchecked, weaker  # fmt: skip
+from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check, sound, unchecked, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.watched import Search, search
 from robustbench_local.config.settings import defaults
@@ -33,9 +33,10 @@ def _own(subject: Subject) -> Search | None:
 
 
 @check(
-    "steps, restarts and draws suffice", source=CARLINI + ".3 (verify that attacks converge); Tramèr et al. 2020",
+    "steps, restarts and draws suffice",
+    source=CARLINI + ".3 (verify that attacks converge); Tramèr et al. 2020",
     advice="raise what moved the verdict until it moves no more, and report the lower number",
-)  # fmt: skip
+)
 def doubling(subject: Subject) -> Result:
     attack = subject.evaluation
     base = subject.run(attack)
@@ -56,9 +57,10 @@ def doubling(subject: Subject) -> Result:
 
 
 @check(
-    "nothing found is lost", source=f"{PINTOR}, indicator 3 (silent success); {CARLINI}",
+    "nothing found is lost",
+    source=f"{PINTOR}, indicator 3 (silent success); {CARLINI}",
     advice="return the best image met, not the last one",
-)  # fmt: skip
+)
 def last_iterate(subject: Subject) -> Result:
     """In-ball images that had won when the attack asked about them, and that it did not hand back."""
     found = _own(subject)
@@ -74,9 +76,10 @@ def last_iterate(subject: Subject) -> Result:
 
 
 @check(
-    "single draws are not counted", source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; Carlini et al. 2019",
+    "single draws are not counted",
+    source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; Carlini et al. 2019",
     advice="judge a random model by fresh draws, and search by the mean of several (EOT)",
-)  # fmt: skip
+)
 def lucky(subject: Subject) -> Result:
     """What the attack returned for a random model, by the first draw alone against the share of 20 fresh draws."""
     found = _own(subject)
@@ -90,9 +93,10 @@ def lucky(subject: Subject) -> Result:
 
 
 @check(
-    "the attack climbs", source="Athalye et al. 2018, arXiv:1802.00420, section 4.2 (EOT); " + CARLINI,
+    "the attack climbs",
+    source="Athalye et al. 2018, arXiv:1802.00420, section 4.2 (EOT); " + CARLINI,
     advice="look for the sign of the loss or of the gradient, also where draws are averaged",
-)  # fmt: skip
+)
 def climbs(subject: Subject) -> Result:
     """Whether the images that it hands back for those that stand lie nearer to the boundary than the clean ones."""
     attack, found = subject.evaluation, _own(subject)
@@ -111,9 +115,10 @@ def climbs(subject: Subject) -> Result:
 
 
 @check(
-    "the budget is used", source=CARLINI + " (units); Tramèr et al. 2020, arXiv:2002.08347",
+    "the budget is used",
+    source=CARLINI + " (units); Tramèr et al. 2020, arXiv:2002.08347",
     advice="look at units: eps counts pixels in [0, 1], and 8/255 is not 8, 8/128 or 8/255/255",
-)  # fmt: skip
+)
 def budget(subject: Subject) -> Result:
     """Of the images that stand: how far from the clean ones the attack ended, in eps."""
     found = _own(subject)
@@ -132,9 +137,10 @@ def budget(subject: Subject) -> Result:
 
 
 @check(
-    "the loss has settled", source=f"{PINTOR}, indicator 4 (non-converging attack); {CARLINI}.3",
+    "the loss has settled",
+    source=f"{PINTOR}, indicator 4 (non-converging attack); {CARLINI}.3",
     advice="raise the number of steps until the loss moves no more, and report the lower number",
-)  # fmt: skip
+)
 def settled(subject: Subject) -> Result:
     """At the pace of its last tenth, how many of the standing images would as many steps again fell?"""
     found, attack = _own(subject), subject.evaluation
@@ -158,9 +164,10 @@ def settled(subject: Subject) -> Result:
 
 
 @check(
-    "as strong as another", source="Tramèr et al. 2020, arXiv:2002.08347; Croce and Hein 2020, arXiv:2003.01690",
+    "as strong as another",
+    source="Tramèr et al. 2020, arXiv:2002.08347; Croce and Hein 2020, arXiv:2003.01690",
     advice="take the lower number, and find out why this attack misses what a plain one finds",
-)  # fmt: skip
+)
 def strength(subject: Subject) -> Result:
     if subject.attack is None:
         return unchecked("no attack of yours is audited")

@@ -47,9 +47,13 @@ MANY = 0.1  # of those looked at: good attacks leave some that a better one fell
 
 
 _FINDING = {
-    "check": text, "status": one_of(*(status.name.lower() for status in Status)), "evidence": text,
-    "figures": all_of(maybe(number)), "source": text, "advice": text,
-}  # fmt: skip
+    "check": text,
+    "status": one_of(*(status.name.lower() for status in Status)),
+    "evidence": text,
+    "figures": all_of(maybe(number)),
+    "source": text,
+    "advice": text,
+}
 _SHAPE = {
     "rows": [text],
     "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
@@ -138,9 +142,12 @@ def lowered(
 
 
 def asked(
-    retry: Retry, audit: Audit, rows: Mapping[str, Row], robust: Callable[[Row], npt.NDArray[Any]],
+    retry: Retry,
+    audit: Audit,
+    rows: Mapping[str, Row],
+    robust: Callable[[Row], npt.NDArray[Any]],
     ids: Callable[[Row], npt.NDArray[Any]],
-) -> npt.NDArray[Any] | None:  # fmt: skip
+) -> npt.NDArray[Any] | None:
     """Ids of the images that a retry of an audit asked about: the first that stood all rows of its threat.
 
     rows by key. None where some of the audit's are not there, and nobody can tell.
@@ -207,7 +214,7 @@ def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
 
 def _with_retries(
     keys: tuple[str, ...], findings: list[RowFinding], rows: list[Row], store: Store, model: nn.Module, images: Source
-) -> Audit:  # fmt: skip
+) -> Audit:
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
     for threat, own in _untried(rows).items():
@@ -223,9 +230,16 @@ def _with_retries(
 
 
 def _retried(
-    threat: str, rows: list[Row], standing: npt.NDArray[Any], total: int, model: nn.Module, images: Source,
-    *, effort: float, suspect: bool,
-) -> tuple[Retry, Finding]:  # fmt: skip
+    threat: str,
+    rows: list[Row],
+    standing: npt.NDArray[Any],
+    total: int,
+    model: nn.Module,
+    images: Source,
+    *,
+    effort: float,
+    suspect: bool,
+) -> tuple[Retry, Finding]:
     """A stronger attack on some of the images that stand, of `total`; without gradients where none can be had."""
     look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
     faults = []
@@ -248,9 +262,12 @@ def _retried(
         said = f"{name} with {settings['steps']:,} queries" if faults else name
         return retry, _finding(retry, len(standing), total, said, faults)
     return Retry(threat, STRONGER, 0, (), ()), Finding(
-        RETRIED, Status.UNCHECKED, "; ".join(faults), source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
+        RETRIED,
+        Status.UNCHECKED,
+        "; ".join(faults),
+        source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="run the grid again, or audit the model by itself",
-    )  # fmt: skip
+    )
 
 
 def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
@@ -269,15 +286,16 @@ def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Seque
         text += f"; on all {standing} it would be about {100 * cost:.0f}"
     text = "; ".join([text, *faults])
     return Finding(
-        RETRIED, status, text, {**figures, "lower": lower, "cost": cost},
+        RETRIED,
+        status,
+        text,
+        {**figures, "lower": lower, "cost": cost},
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
-    )  # fmt: skip
+    )
 
 
-def _felled(
-    attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source
-) -> tuple[int, ...]:  # fmt: skip
+def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
     """Which of the images of these ids fall to the attack, judged as that row was."""
     if not len(ids):
         return ()
@@ -305,11 +323,12 @@ def _read(record: Row) -> Audit | None:
         return None
     findings = tuple(
         RowFinding(
-            Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}), each["threat"],
+            Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}),
+            each["threat"],
             each["attack"],
         )
         for each in record["findings"]
-    )  # fmt: skip
+    )
     retries = tuple(
         Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in record["retries"]
     )

@@ -8,16 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import (  # fmt: skip
-    Result,
-    broken,
-    by_share,
-    check,
-    correlation,
-    sound,
-    unchecked,
-    weaker,
-)
+from robustbench_local.audit.check import Result, broken, by_share, check, correlation, sound, unchecked, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.watched import search
 from robustbench_local.config.plugins import find_attack
@@ -35,9 +26,10 @@ AGREE = 0.9  # what autograd must then reach; the honest models that the audit i
 
 
 @check(
-    "gradients are there", source=f"{ATHALYE}, section 3; {PINTOR}, indicator 1 (unavailable gradients)",
+    "gradients are there",
+    source=f"{ATHALYE}, section 3; {PINTOR}, indicator 1 (unavailable gradients)",
     advice="state a surrogate for what is not differentiable (BPDA), attack by the margin, by scores and by transfer",
-)  # fmt: skip
+)
 def usable(subject: Subject) -> Result:
     """Zero, NaN or infinite, of cross-entropy and of the margin, on clean, perturbed and attacked images."""
     faults: dict[str, Tensor] = {}
@@ -55,9 +47,10 @@ def usable(subject: Subject) -> Result:
 
 
 @check(
-    "gradients are true", source=f"{ATHALYE}, section 3.1 (finite differences); Carlini et al. 2019, section 5.4",
+    "gradients are true",
+    source=f"{ATHALYE}, section 3.1 (finite differences); Carlini et al. 2019, section 5.4",
     advice="look for detached branches, backward hooks and custom backwards; attack without them, or by scores",
-)  # fmt: skip
+)
 def finite_differences(subject: Subject) -> Result:
     """Central differences of the margin along random signs, over two widths. Where they agree with one another, the
     model is smooth at that scale, and autograd must agree with them; where not, gradients are a surrogate's, and the
@@ -83,8 +76,9 @@ def finite_differences(subject: Subject) -> Result:
     if not places:
         return sound(
             f"the model jumps at this scale (differences over two widths correlate by {steadiest:.2f}): its gradients"
-            " are a surrogate's, which only orderings can judge", steady=steadiest,
-        )  # fmt: skip
+            " are a surrogate's, which only orderings can judge",
+            steady=steadiest,
+        )
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
     return sound(text, **figures) if lowest >= AGREE and 1 / FACTOR < slope < FACTOR else broken(text, **figures)
@@ -116,9 +110,10 @@ def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Ten
 
 
 @check(
-    "surrogates help", source=f"{ATHALYE}, section 4.1 (BPDA)",
+    "surrogates help",
+    source=f"{ATHALYE}, section 4.1 (BPDA)",
     advice="state a surrogate that is nearer to what it stands for; where none helps, rely on scores and transfer",
-)  # fmt: skip
+)
 def surrogates(subject: Subject) -> Result:
     """The declared surrogates against none (the gradient as it is) and against the identity, by PGD alone: a judge
     would try the static attack as well.

@@ -9,16 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import (  # fmt: skip
-    Result,
-    broken,
-    by_share,
-    check,
-    sound,
-    suspicious,
-    unchecked,
-    weaker,
-)
+from robustbench_local.audit.check import Result, broken, by_share, check, sound, suspicious, unchecked, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import lead
@@ -109,9 +100,10 @@ def beats_labels(subject: Subject) -> Result:
 
 
 @check(
-    "success grows with eps", source=CARLINI + ".5 (accuracy against the budget)",
+    "success grows with eps",
+    source=CARLINI + ".5 (accuracy against the budget)",
     advice="a larger ball holds the smaller one: look for a bug in the attack, or for masked gradients",
-)  # fmt: skip
+)
 def grows(subject: Subject) -> Result:
     if subject.threat.norm is Norm.NONE:
         return unchecked("this threat model has no eps")
@@ -127,10 +119,12 @@ def grows(subject: Subject) -> Result:
 
 
 @check(
-    "without a bound everything falls", source=ATHALYE + "; Carlini et al. 2019, section 4.8; " +
-    "Brendel et al. 2018, arXiv:1712.04248 (a start in another class)",
+    "without a bound everything falls",
+    source=ATHALYE
+    + "; Carlini et al. 2019, section 4.8; "
+    + "Brendel et al. 2018, arXiv:1712.04248 (a start in another class)",
     advice="if even this fails the attack, not the model, is what stops it",
-)  # fmt: skip
+)
 def unbounded(subject: Subject) -> Result:
     """PGD without a bound; then, from an image that the model accepts as another class, the way back to the image."""
     if subject.threat.norm is Norm.NONE:
@@ -154,11 +148,14 @@ def _stuck(subject: Subject) -> Tensor:
     """(n,) bool: which right images keep their label when replaced by an image accepted as another class."""
     count = subject.attacked
     accepted = subject.clean.nonzero()[:, 0]
-    start = torch.stack([
-        accepted[(subject.y[accepted] != label).nonzero()[:1, 0]] if bool((subject.y[accepted] != label).any())
-        else torch.tensor([0], device=accepted.device)
-        for label in subject.y[:count]
-    ])[:, 0]  # fmt: skip
+    start = torch.stack(
+        [
+            accepted[(subject.y[accepted] != label).nonzero()[:1, 0]]
+            if bool((subject.y[accepted] != label).any())
+            else torch.tensor([0], device=accepted.device)
+            for label in subject.y[:count]
+        ]
+    )[:, 0]
     seen = subject.ask(subject.x[start], rows=torch.arange(count, device=start.device))
     return (lead(seen, subject.y[:count]) < 0) & subject.clean[:count]
 

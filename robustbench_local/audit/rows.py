@@ -75,10 +75,12 @@ def set_up(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "gradients are there", source=f"{ATHALYE}, section 3; Pintor et al. 2022, arXiv:2106.09947, indicator 1",
+    "gradients are there",
+    source=f"{ATHALYE}, section 3; Pintor et al. 2022, arXiv:2106.09947, indicator 1",
     advice="run an attack that needs no gradient (square, best), state a surrogate (BPDA), raise the margin where the"
-    " softmax saturates", attack=True,
-)  # fmt: skip
+    " softmax saturates",
+    attack=True,
+)
 def unled(rows: list[Evidence]) -> Iterator[Result]:
     """Images that stand since no gradient led anywhere. What other gradients led, or a long search without any, is
     another figure beside it, that may be believed.
@@ -94,9 +96,11 @@ def unled(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "nothing found is lost", source="Pintor et al. 2022, arXiv:2106.09947, indicator 3 (silent success)",
-    advice="count every iterate (count: all)", attack=True,
-)  # fmt: skip
+    "nothing found is lost",
+    source="Pintor et al. 2022, arXiv:2106.09947, indicator 3 (silent success)",
+    advice="count every iterate (count: all)",
+    attack=True,
+)
 def last_iterate(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
         if each.about.get("count", "all") == "all":
@@ -110,9 +114,10 @@ def last_iterate(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "single draws are not counted", source=f"{ATHALYE}, section 4.2 (EOT); {CARLINI}",
+    "single draws are not counted",
+    source=f"{ATHALYE}, section 4.2 (EOT); {CARLINI}",
     advice="judge a random model by 20 fresh draws, and search by the mean of several (draws, eot)",
-)  # fmt: skip
+)
 def single_draws(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
         if not each.row["results"]["stochastic"] or "corruption" in each.about:
@@ -128,7 +133,7 @@ def single_draws(rows: list[Evidence]) -> Iterator[Result]:
 
 @row_check(
     "the budget is used", source=f"{CARLINI} (units)", advice="look at units: eps counts pixels in [0, 1]", attack=True
-)  # fmt: skip
+)
 def budget(rows: list[Evidence]) -> Iterator[Result]:
     for each in rows:
         short = each.unused
@@ -139,9 +144,10 @@ def budget(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "a defense met an adaptive attack", source="Tramèr et al. 2020, arXiv:2002.08347; Carlini and Wagner 2017,"
-    " arXiv:1705.07263", advice="attack the deployed model through its surrogates and its detector (adaptive: true)",
-)  # fmt: skip
+    "a defense met an adaptive attack",
+    source="Tramèr et al. 2020, arXiv:2002.08347; Carlini and Wagner 2017, arXiv:1705.07263",
+    advice="attack the deployed model through its surrogates and its detector (adaptive: true)",
+)
 def adaptive(rows: list[Evidence]) -> Iterator[Result]:
     naive = [each for each in rows if not each.adaptive]
     if naive and not any(each.adaptive and each.access > Access.NONE for each in rows):
@@ -152,7 +158,7 @@ def adaptive(rows: list[Evidence]) -> Iterator[Result]:
 
 @row_check(
     "iterating helps", source=f"{ATHALYE}, section 3.1", advice="look for a bug, or for masked gradients", attack=True
-)  # fmt: skip
+)
 def iterating(rows: list[Evidence]) -> Iterator[Result]:
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.adaptive]
     for single in (each for each in graded if each.length == 1 and not each.unused.double().mean() > 0.5):
@@ -161,9 +167,11 @@ def iterating(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "gradients beat what sees less", source=f"{ATHALYE}, section 3.1; {CARLINI}, section 5",
-    advice="gradients mislead here: report the lower number, add attacks by scores, labels and transfer", attack=True,
-)  # fmt: skip
+    "gradients beat what sees less",
+    source=f"{ATHALYE}, section 3.1; {CARLINI}, section 5",
+    advice="gradients mislead here: report the lower number, add attacks by scores, labels and transfer",
+    attack=True,
+)
 def white_box(rows: list[Evidence]) -> Iterator[Result]:
     graded = [each for each in rows if each.access is Access.GRADIENTS and each.length > 1 and each.adaptive]
     if not graded:
@@ -175,7 +183,7 @@ def white_box(rows: list[Evidence]) -> Iterator[Result]:
 
 @row_check(
     "steps and restarts suffice", source=f"{CARLINI}, section 5.3", advice="raise what moved the verdict", attack=True
-)  # fmt: skip
+)
 def longer(rows: list[Evidence]) -> Iterator[Result]:
     for a, b in combinations(rows, 2):
         short, long = sorted((a, b), key=lambda each: each.length)
@@ -185,9 +193,10 @@ def longer(rows: list[Evidence]) -> Iterator[Result]:
 
 
 @row_check(
-    "no catastrophic overfitting", source="Wong et al. 2020, arXiv:2001.03994",
+    "no catastrophic overfitting",
+    source="Wong et al. 2020, arXiv:2001.03994",
     advice="train with several steps, a random start or gradient alignment; never report FGSM alone",
-)  # fmt: skip
+)
 def catastrophic(rows: list[Evidence]) -> Iterator[Result]:
     """FGSM leaves most of the images that were right, and more steps fell nearly all of these.
 

@@ -9,17 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from robustbench_local.audit.check import (  # fmt: skip
-    ALPHA,
-    Result,
-    broken,
-    by_share,
-    check,
-    paired,
-    sound,
-    suspicious,
-    unchecked,
-)
+from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check, paired, sound, suspicious, unchecked
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
@@ -58,9 +48,10 @@ def evaluation_mode(subject: Subject) -> Result:
 
 
 @check(
-    "randomness", source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; " + AUTOATTACK,
+    "randomness",
+    source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; " + AUTOATTACK,
     advice="declare it (Defended with stochastic=True, numbers from its draws), and attack with EOT",
-)  # fmt: skip
+)
 def randomness(subject: Subject) -> Result:
     if "undeclared_randomness" in subject.flags:
         return broken("five forward passes on the same images gave different answers, which the model did not declare")
@@ -84,9 +75,10 @@ def logits(subject: Subject) -> Result:
 
 
 @check(
-    "logits' scale", source="Carlini and Wagner 2017, arXiv:1608.04644 (distillation); " + CARLINI,
+    "logits' scale",
+    source="Carlini and Wagner 2017, arXiv:1608.04644 (distillation); " + CARLINI,
     advice="divide the logits by a constant, which changes no label, and attack by the margin as well",
-)  # fmt: skip
+)
 def logit_scale(subject: Subject) -> Result:
     margin = -lead(subject.first, subject.few_labels)
     margin = margin[margin > 0]
@@ -96,9 +88,10 @@ def logit_scale(subject: Subject) -> Result:
     if middle < ROUNDING * float(losses.size(subject.first, subject.few_labels).median()):
         return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
     return by_share(
-        margin > UNDERFLOW, f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as",
+        margin > UNDERFLOW,
+        f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as",
         median_margin=middle,
-    )  # fmt: skip
+    )
 
 
 @check("input range", source=AUTOATTACK, advice="give pixels in [0, 1] and let the model normalise")
@@ -114,9 +107,10 @@ def input_range(subject: Subject) -> Result:
 
 
 @check(
-    "batches", source=CROCE_TEST_TIME + "; " + AUTOATTACK,
+    "batches",
+    source=CROCE_TEST_TIME + "; " + AUTOATTACK,
     advice="make the answer to an image depend on this image alone (no batch statistics, no place in the batch)",
-)  # fmt: skip
+)
 def batches(subject: Subject) -> Result:
     if "undeclared_randomness" in subject.flags:
         return unchecked("the model is random and does not say so: nothing can be compared")
@@ -129,18 +123,22 @@ def batches(subject: Subject) -> Result:
     whole = subject.ask(subject.x[:WHOLE])[:count]
     again = subject.ask(x.repeat_interleave(2, 0), rows=rows.repeat_interleave(2))[1::2]
     ways = {
-        "in another order": back, "alone": alone, "among other images": among, "twice in one batch": again,
+        "in another order": back,
+        "alone": alone,
+        "among other images": among,
+        "twice in one batch": again,
         "in a large batch": whole,
-    }  # fmt: skip
+    }
     changed = {name: moved(first, answer) for name, answer in ways.items()}
     worst = max(changed, key=lambda name: int(changed[name].sum()))
     return by_share(changed[worst], f"asked {worst}, the answer differs")
 
 
 @check(
-    "memory", source=CROCE_TEST_TIME + "; Carlini and Wagner 2017, arXiv:1705.07263",
+    "memory",
+    source=CROCE_TEST_TIME + "; Carlini and Wagner 2017, arXiv:1705.07263",
     advice="keep nothing between queries; a defense that counts or caches them is to be attacked with fresh accounts",
-)  # fmt: skip
+)
 def memory(subject: Subject) -> Result:
     if "undeclared_randomness" in subject.flags:
         return unchecked("the model is random and does not say so: nothing can be compared")
@@ -156,9 +154,7 @@ def memory(subject: Subject) -> Result:
     return by_share(changed, f"after {2 * REPEATS} questions the answer differs from a fresh copy's")
 
 
-@check(
-    "a fresh process", source=TRAMER, advice="let no file, cache, clock or hash seed decide an answer",
-)  # fmt: skip
+@check("a fresh process", source=TRAMER, advice="let no file, cache, clock or hash seed decide an answer")
 def fresh_process(subject: Subject) -> Result:
     if not subject.effort.process:
         return unchecked("not asked for")
@@ -173,9 +169,7 @@ def fresh_process(subject: Subject) -> Result:
     return by_share(moved(here, answer.to(here)), "in a fresh process the answer differs")
 
 
-@check(
-    "grad mode", source=CARLINI, advice="let the answer not depend on whether autograd is recording",
-)  # fmt: skip
+@check("grad mode", source=CARLINI, advice="let the answer not depend on whether autograd is recording")
 def grad_mode(subject: Subject) -> Result:
     if "undeclared_randomness" in subject.flags:
         return unchecked("the model is random and does not say so: nothing can be compared")
@@ -198,9 +192,10 @@ def in_place(subject: Subject) -> Result:
 
 
 @check(
-    "optimisation in inference", source=CROCE_TEST_TIME,
+    "optimisation in inference",
+    source=CROCE_TEST_TIME,
     advice="differentiate through all of it, or a surrogate of it, and transfer from the static model",
-)  # fmt: skip
+)
 def inner_optimisation(subject: Subject) -> Result:
     kept = used = 0
 
@@ -222,9 +217,10 @@ def inner_optimisation(subject: Subject) -> Result:
 
 
 @check(
-    "clean images are like others", source=TRAMER + " (an independent test set)",
+    "clean images are like others",
+    source=TRAMER + " (an independent test set)",
     advice="take out what recognises single images, and evaluate on images that the model cannot know",
-)  # fmt: skip
+)
 def recognised(subject: Subject) -> Result:
     """Along a ray from a clean image the first step changes the answer about as much as the second, unless the clean
     image itself is special: under exchange, by a sign test. An honest kink or rounding favours neither.
@@ -251,9 +247,7 @@ def recognised(subject: Subject) -> Result:
     return worst[1]
 
 
-@check(
-    "eps 0", source=CARLINI, advice="find out what the attack or its evaluation changes besides the image",
-)  # fmt: skip
+@check("eps 0", source=CARLINI, advice="find out what the attack or its evaluation changes besides the image")
 def eps_zero(subject: Subject) -> Result:
     if subject.threat.norm is Norm.NONE:
         return unchecked("this threat model has no eps")
@@ -276,7 +270,7 @@ def nan_and_ties(subject: Subject) -> Result:
 
 @check(
     "time", source=CARLINI + " (computational cost)", advice="find out what the model does with perturbed images only"
-)  # fmt: skip
+)
 def timing(subject: Subject) -> Result:
     """Clean and perturbed images in turn, six batches each: were they alike, every perturbed one would take longer than
     every clean one once in 924 times.
@@ -297,9 +291,10 @@ def timing(subject: Subject) -> Result:
 
 
 @check(
-    "same after the audit", source=CROCE_TEST_TIME,
+    "same after the audit",
+    source=CROCE_TEST_TIME,
     advice="keep nothing between queries: the model changed as it was asked",
-)  # fmt: skip
+)
 def afterwards(subject: Subject) -> Result:
     if "undeclared_randomness" in subject.flags:
         return unchecked("the model is random and does not say so: nothing can be compared")
@@ -309,7 +304,19 @@ def afterwards(subject: Subject) -> Result:
 
 
 CHECKS = (
-    evaluation_mode, randomness, logits, logit_scale, input_range, batches, memory, fresh_process, grad_mode,
+    evaluation_mode,
+    randomness,
+    logits,
+    logit_scale,
+    input_range,
+    batches,
+    memory,
+    fresh_process,
+    grad_mode,
     in_place,
-    inner_optimisation, recognised, eps_zero, nan_and_ties, timing,
-)  # fmt: skip
+    inner_optimisation,
+    recognised,
+    eps_zero,
+    nan_and_ties,
+    timing,
+)

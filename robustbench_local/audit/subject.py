@@ -55,10 +55,19 @@ class Subject:
     """
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, attack: Attack | None = None,
-        seed: int = 0, effort: Effort | None = None, surrogates: Sequence[str] = (), classes: int | None = None,
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        *,
+        attack: Attack | None = None,
+        seed: int = 0,
+        effort: Effort | None = None,
+        surrogates: Sequence[str] = (),
+        classes: int | None = None,
         train: tuple[Tensor, Tensor] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.x, self.y, self.threat = model, x, y, threat
         self.attack, self.seed, self.effort = attack, seed, effort or Effort()
         self.surrogates, self.train = tuple(surrogates), train
@@ -147,9 +156,17 @@ class Subject:
     # attacks
 
     def run(
-        self, attack: str | Attack, threat: ThreatModel | None = None, *, model: nn.Module | None = None, tag: str = "",
-        eot: int | None = None, count: Counting = "all", n: int | None = None, **settings: Any,
-    ) -> Verdict | None:  # fmt: skip
+        self,
+        attack: str | Attack,
+        threat: ThreatModel | None = None,
+        *,
+        model: nn.Module | None = None,
+        tag: str = "",
+        eot: int | None = None,
+        count: Counting = "all",
+        n: int | None = None,
+        **settings: Any,
+    ) -> Verdict | None:
         """The verdict on the attacked images (the first n of them), asked for once; None where no attack is possible.
 
         None: the attack knows no such norm, or needs a gradient that is not there. model, with a tag: another than the

@@ -6,17 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
 
-from robustbench_local.audit.check import (  # fmt: skip
-    ALPHA,
-    MOVE,
-    Result,
-    broken,
-    check,
-    paired,
-    sound,
-    suspicious,
-    unchecked,
-)
+from robustbench_local.audit.check import ALPHA, MOVE, Result, broken, check, paired, sound, suspicious, unchecked
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.defense import Rejection
@@ -33,7 +23,7 @@ FRACTIONS = 8
     "no catastrophic overfitting",
     source="Wong et al. 2020, arXiv:2001.03994; Kim, Lee and Lee 2021, arXiv:2010.01799 (the distorted boundary)",
     advice="train with several steps, a random start or gradient alignment; report PGD, never FGSM alone",
-)  # fmt: skip
+)
 def catastrophic(subject: Subject) -> Result:
     """FGSM's full step fells fewer than a part of the same step, and PGD fells most of what FGSM left."""
     single, many = subject.run("fgsm"), subject.pgd()
@@ -41,9 +31,7 @@ def catastrophic(subject: Subject) -> Result:
         return unchecked(NO_GRADIENT)
     n = len(single.robust)
     step = single.x_adv - subject.x[:n]
-    parts = torch.stack([
-        subject.margin(subject.x[:n] + k / FRACTIONS * step) < 0 for k in range(1, FRACTIONS + 1)
-    ])  # fmt: skip
+    parts = torch.stack([subject.margin(subject.x[:n] + k / FRACTIONS * step) < 0 for k in range(1, FRACTIONS + 1)])
     best = int(parts.sum(1).argmin())
     bent, helped = paired(parts[-1], parts[best]), paired(single.robust, many.robust)
     left, most = int(single.robust.sum()), int(many.robust.sum())
@@ -55,9 +43,10 @@ def catastrophic(subject: Subject) -> Result:
 
 
 @check(
-    "no label leaking", source="Kurakin et al. 2017, arXiv:1611.01236, section 4.3",
+    "no label leaking",
+    source="Kurakin et al. 2017, arXiv:1611.01236, section 4.3",
     advice="an attacked image must not be easier than a clean one: look where the label gets into the image",
-)  # fmt: skip
+)
 def leaking(subject: Subject) -> Result:
     """More right under a single step than without, or right by a handful of pixels alone."""
     single = subject.run("fgsm")
@@ -108,9 +97,10 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
 
 
 @check(
-    "no robust overfitting", source="Rice et al. 2020, arXiv:2002.11569",
+    "no robust overfitting",
+    source="Rice et al. 2020, arXiv:2002.11569",
     advice="stop early by robust accuracy on held-out images; report the test set only",
-)  # fmt: skip
+)
 def robust_overfitting(subject: Subject) -> Result:
     """Robust accuracy on training images above that on test images, beyond what is so without an attack."""
     if subject.train is None:
@@ -134,9 +124,10 @@ def robust_overfitting(subject: Subject) -> Result:
 
 
 @check(
-    "rejection is attacked", source="Carlini and Wagner 2017, arXiv:1705.07263; Tramèr et al. 2020, arXiv:2002.08347",
+    "rejection is attacked",
+    source="Carlini and Wagner 2017, arXiv:1705.07263; Tramèr et al. 2020, arXiv:2002.08347",
     advice="declare what the last class means (Defended.rejects), so that attacks go around the detector as well",
-)  # fmt: skip
+)
 def rejection(subject: Subject) -> Result:
     """A logit more than the data have classes: how well it tells PGD's images from clean ones, and at what price."""
     if subject.outputs <= subject.classes:

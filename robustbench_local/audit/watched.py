@@ -50,9 +50,15 @@ def search(subject: Subject, attack: Attack) -> Search | None:
     n = subject.attacked
     x, y, draws = subject.x[:n], subject.y[:n], subject.draws[:n]
     oracle = Watched(
-        subject.deployed, x, y, subject.threat, attack.access, draws.stream("oracle"), eot=subject.effort.eot,
+        subject.deployed,
+        x,
+        y,
+        subject.threat,
+        attack.access,
+        draws.stream("oracle"),
+        eot=subject.effort.eot,
         minimises=attack.minimises,
-    )  # fmt: skip
+    )
     diary = oracle.watch()
     try:
         x_adv = attack(oracle, x.clone(), y, subject.threat, draws.stream("attack"))

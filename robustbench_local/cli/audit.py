@@ -64,15 +64,27 @@ def run(spec: str, overrides: list[str]) -> tuple[Card, int]:
     config = construct(AuditConfig, reading.parse(overrides), "audit")
     device = pick_device(config.device)
     images = open_data(
-        config.data, split=config.split, source=config.source, n=None if config.ids is not None else config.n,
-        ids=config.ids, sample=config.sample, seed=config.seed, device=device,
-    )  # fmt: skip
+        config.data,
+        split=config.split,
+        source=config.source,
+        n=None if config.ids is not None else config.n,
+        ids=config.ids,
+        sample=config.sample,
+        seed=config.seed,
+        device=device,
+    )
     card = audit_model(
-        load_model(spec, device=device, weights=config.weights, allow_pickle=config.allow_pickle), images[:],
-        images.labels, config.threat, attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
-        seed=config.seed, effort=_effort(config.effort), surrogates=_surrogates(spec, config),
-        classes=len(images.classes), train=_training_images(config, device),
-    )  # fmt: skip
+        load_model(spec, device=device, weights=config.weights, allow_pickle=config.allow_pickle),
+        images[:],
+        images.labels,
+        config.threat,
+        attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
+        seed=config.seed,
+        effort=_effort(config.effort),
+        surrogates=_surrogates(spec, config),
+        classes=len(images.classes),
+        train=_training_images(config, device),
+    )
     if config.out is not None:
         with whole_file(Path(config.out)) as file:
             file.write(json.dumps({"model": spec, **card.as_dict()}, indent=1).encode() + b"\n")

@@ -72,15 +72,21 @@ def _zoo(name: str, *, bundled: bool) -> Item:
 
 def _plugins(group: Group) -> list[Item]:
     return [
-        Item(row.name, f"cannot be used: {row.error}") if row.error else Item(row.name, row.summary, {
-            "access": row.access,
-            "norms": ", ".join(row.norms),
-            "family": row.family,
-            "settings": ", ".join(f"{name}={_plain(value)}" for name, value in row.settings.items()),
-            "paper": row.paper,
-        })
+        Item(row.name, f"cannot be used: {row.error}")
+        if row.error
+        else Item(
+            row.name,
+            row.summary,
+            {
+                "access": row.access,
+                "norms": ", ".join(row.norms),
+                "family": row.family,
+                "settings": ", ".join(f"{name}={_plain(value)}" for name, value in row.settings.items()),
+                "paper": row.paper,
+            },
+        )
         for row in listing(group)
-    ]  # fmt: skip
+    ]
 
 
 def _plain(value: Any) -> str:
@@ -89,5 +95,9 @@ def _plain(value: Any) -> str:
 
 
 LISTS: dict[str, Callable[[], list[Item]]] = {
-    "attacks": attacks, "defenses": defenses, "grids": grids, "models": models, "data": data,
-}  # fmt: skip
+    "attacks": attacks,
+    "defenses": defenses,
+    "grids": grids,
+    "models": models,
+    "data": data,
+}

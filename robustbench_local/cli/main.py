@@ -79,12 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser(
-        "run", help="run a grid: run grid=cifar10_pgd n=100", formatter_class=argparse.RawDescriptionHelpFormatter,
+        "run",
+        help="run a grid: run grid=cifar10_pgd n=100",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it goes on.",
         epilog="keys, all of which may stand in the file and on the command line:\n\n"
         f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"
         " 'attacks=[fgsm,{pgd:{steps:10}}]' threats=[linf:4/255]",
-    )  # fmt: skip
+    )
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.set_defaults(do=_run)
     metrics = commands.add_parser("metrics", help="all metrics of a grid that has run: metrics results/quickstart")
@@ -99,11 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--title", help="what the page is called, by default like its folder")
     report.set_defaults(do=_report)
     compare = commands.add_parser(
-        "compare", help="what changed between two results folders; exit code 1: worse",
+        "compare",
+        help="what changed between two results folders; exit code 1: worse",
         description="Compare two results folders, cell by cell and image by image. Exit code 0: nothing is"
         " significantly worse; 1: something is; 5: nothing is, but a cell of the first has no counterpart to compare"
         " with.",
-    )  # fmt: skip
+    )
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     compare.add_argument("--alpha", type=float, default=0.05, help="the risk of calling luck a change, over all cells")
@@ -138,12 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value")
     train.set_defaults(do=_train)
     audit = commands.add_parser(
-        "audit", help="a report card of one model: audit zoo:mnist/none data=mnist threat=linf:0.3",
+        "audit",
+        help="a report card of one model: audit zoo:mnist/none data=mnist threat=linf:0.3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run the evaluation checklist on one model (list models) and print a report card: sound (exit code"
         " 0), suspicious (3) or broken (4).",
         epilog=f"keys:\n\n{inspect.getdoc(AuditConfig)}",
-    )  # fmt: skip
+    )
     audit.add_argument("model")
     audit.add_argument("overrides", nargs="*", metavar="key=value")
     audit.set_defaults(do=_audit)
@@ -248,10 +252,17 @@ def _gallery(options: argparse.Namespace) -> int:
 
     workshop = Workshop(pick_device(options.device), options.source)
     results = Results.read([options.folder])
-    _say(write_gallery(
-        results, options.folder, workshop, each=options.each, weights=options.weights,
-        allow_pickle=options.allow_pickle, trust=options.trust,
-    ))  # fmt: skip
+    _say(
+        write_gallery(
+            results,
+            options.folder,
+            workshop,
+            each=options.each,
+            weights=options.weights,
+            allow_pickle=options.allow_pickle,
+            trust=options.trust,
+        )
+    )
     return OK
 
 
@@ -267,9 +278,15 @@ def show_preview(rows: list[dict[str, Any]]) -> None:
         cells = list(group)
         title = shown(f"{model}: about {sum(row['seconds'] for row in cells):,.0f} s", "terminal")
         table = Table(
-            "attack", "status", "per image", "before", "seconds", box=box.SIMPLE, title_justify="left",
+            "attack",
+            "status",
+            "per image",
+            "before",
+            "seconds",
+            box=box.SIMPLE,
+            title_justify="left",
             title=Text(title, "table.title"),
-        )  # fmt: skip
+        )
         for row in cells:
             before = _passes(row["prepared_forwards"], row["prepared_backwards"])
             attack = Text(shown(row["cell"].partition(" | ")[2], "terminal"))
@@ -326,9 +343,13 @@ def _say(text: object) -> None:
 
 def _wrap(text: str, indent: str) -> str:
     return textwrap.fill(
-        shown(text, "terminal"), shutil.get_terminal_size().columns, initial_indent=indent,
-        subsequent_indent=indent + "    ", break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+        shown(text, "terminal"),
+        shutil.get_terminal_size().columns,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _fetch(options: argparse.Namespace) -> int:

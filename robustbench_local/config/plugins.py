@@ -95,13 +95,15 @@ def listing(group: Group) -> list[Listed]:
             continue
         rows.append(
             Listed(
-                name, kind.summary, kind.paper,
+                name,
+                kind.summary,
+                kind.paper,
                 access=kind.access.name.lower() if issubclass(kind, Attack) else "",
                 norms=tuple(sorted(kind.norms)) if issubclass(kind, Attack) else (),
                 family=kind.family if issubclass(kind, Defense) else "",
                 settings={name: value for name, value in defaults(kind).items() if name not in _HANDED_ON},
             )
-        )  # fmt: skip
+        )
     return rows
 
 

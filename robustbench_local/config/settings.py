@@ -19,10 +19,14 @@ from robustbench_local.core.threat import parse_number
 
 T = TypeVar("T")
 _WORDS = {
-    int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    types.NoneType: "null",
     Tensor: "a torch tensor (torch.from_numpy makes one of an array)",
     nn.Module: "an nn.Module (load_model gives one for a name)",
-}  # fmt: skip
+}
 
 
 def construct(kind: type[T], settings: Mapping[str, Any], what: str, others: Iterable[str] = ()) -> T:
@@ -39,9 +43,10 @@ def construct(kind: type[T], settings: Mapping[str, Any], what: str, others: Ite
             known = f"it has {', '.join(fields)}" if fields else "it has none"
             raise ConfigError(f'{what} has no setting "{name}"{did_you_mean(str(name), [*fields, *others])}: {known}')
     missing = [
-        name for name, field in fields.items()
+        name
+        for name, field in fields.items()
         if name not in settings and field.default is field.default_factory is dataclasses.MISSING
-    ]  # fmt: skip
+    ]
     if missing:
         raise ConfigError(f"{what} needs a value for {', '.join(missing)}")
     values = {name: fitted(value, hints.get(name, Any), f"{name} of {what}") for name, value in settings.items()}

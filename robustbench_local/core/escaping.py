@@ -16,11 +16,17 @@ _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets take
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 _TEX = str.maketrans(
     {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-        ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "–": "--",
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "–": "--",
     }
     | {char: f"\\{char}" for char in "{}$&#_%"}
-)  # fmt: skip
+)
 
 
 def visible(text: object) -> str:

@@ -18,9 +18,15 @@ class Ledger:
     """One batch's meter and memory, shared by every view of its oracle. All tensors are (N, ...)."""
 
     def __init__(
-        self, x: Tensor, threat: ThreatModel, budget: int | None, *, stochastic: bool, minimises: bool,
+        self,
+        x: Tensor,
+        threat: ThreatModel,
+        budget: int | None,
+        *,
+        stochastic: bool,
+        minimises: bool,
         labels_only: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         count = (len(x),)
         self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)

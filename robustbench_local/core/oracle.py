@@ -66,19 +66,43 @@ class Oracle:
     _ones: Tensor  # as many, where there are rows
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, access: Access, draws: Draws, *,
-        targeted: bool = False, eot: int = 1, budget: int | None = None, every_iterate: bool = True,
-        minimises: bool = False, chunk: int = 1024, width: int = 256,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        access: Access,
+        draws: Draws,
+        *,
+        targeted: bool = False,
+        eot: int = 1,
+        budget: int | None = None,
+        every_iterate: bool = True,
+        minimises: bool = False,
+        chunk: int = 1024,
+        width: int = 256,
+    ) -> None:
         random = is_stochastic(model)
         answer, received = _sealed(model)
         alike = dict(stochastic=random, minimises=minimises, labels_only=access <= Access.LABELS)
         self.__dict__.update(
-            _answer=answer, _received=received, _x=x.clone(), _y=y.clone(), threat=copy(threat), _access=access,
-            _draws=draws, targeted=targeted, _chunk=chunk, width=width, stochastic=random, eot=eot if random else 1,
-            _joins=rejection(model) is Rejection.DETECTION and not targeted, _every_iterate=every_iterate,
-            _ledger=Ledger(x, threat, budget, **alike), _rows=None,
-        )  # fmt: skip
+            _answer=answer,
+            _received=received,
+            _x=x.clone(),
+            _y=y.clone(),
+            threat=copy(threat),
+            _access=access,
+            _draws=draws,
+            targeted=targeted,
+            _chunk=chunk,
+            width=width,
+            stochastic=random,
+            eot=eot if random else 1,
+            _joins=rejection(model) is Rejection.DETECTION and not targeted,
+            _every_iterate=every_iterate,
+            _ledger=Ledger(x, threat, budget, **alike),
+            _rows=None,
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AccessError(f"an attack set {name} of its oracle, which it may only ask (narrowed() lowers its access)")
@@ -188,9 +212,17 @@ class Oracle:
         What falls to that model need not fall to the target, so no sample retires before its attack has run its course.
         """
         return Oracle(
-            model, self._x, self._y, self.threat, access, self._draws.stream("beside"), targeted=self.targeted,
-            eot=1, every_iterate=minimises, minimises=minimises,
-        )  # fmt: skip
+            model,
+            self._x,
+            self._y,
+            self.threat,
+            access,
+            self._draws.stream("beside"),
+            targeted=self.targeted,
+            eot=1,
+            every_iterate=minimises,
+            minimises=minimises,
+        )
 
     def note(self, name: str, values: Tensor) -> None:
         """Keep a figure per sample, (N,), for the row; NaN: nothing to say."""

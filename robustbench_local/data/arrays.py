@@ -14,10 +14,7 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import SPLITS, Bytes, Labels, Split
 from robustbench_local.data.npy import Npz, read_npy
 
-_KEYS = {
-    "test": [("x_test", "y_test"), ("x", "y"), ("images", "labels")],
-    "train": [("x_train", "y_train")],
-}
+_KEYS = {"test": [("x_test", "y_test"), ("x", "y"), ("images", "labels")], "train": [("x_train", "y_train")]}
 _MOST_CLASSES = 100_000  # that have no names: a larger label is no class, but an id or a mistake
 
 

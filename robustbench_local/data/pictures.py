@@ -15,13 +15,57 @@ from PIL.TiffImagePlugin import TiffImageFile
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-            ".pnm"}  # fmt: skip
+SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+}
 OTHER_SUFFIXES = {  # images too, but none that is read: of more bits, without a fixed size, or without a signature
-    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dds", ".dib", ".dng", ".eps", ".exr", ".fits", ".hdr", ".heic",
-    ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".mpo", ".nef", ".orf", ".pcx", ".pfm", ".psd", ".qoi", ".raw",
-    ".rw2", ".sgi", ".svg", ".tga", ".xbm", ".xpm",
-}  # fmt: skip
+    ".apng",
+    ".arw",
+    ".avif",
+    ".cr2",
+    ".cr3",
+    ".dcm",
+    ".dds",
+    ".dib",
+    ".dng",
+    ".eps",
+    ".exr",
+    ".fits",
+    ".hdr",
+    ".heic",
+    ".heif",
+    ".ico",
+    ".j2k",
+    ".jp2",
+    ".jxl",
+    ".mpo",
+    ".nef",
+    ".orf",
+    ".pcx",
+    ".pfm",
+    ".psd",
+    ".qoi",
+    ".raw",
+    ".rw2",
+    ".sgi",
+    ".svg",
+    ".tga",
+    ".xbm",
+    ".xpm",
+}
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no other decoder meets a stranger's file
 _CHANNELS = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 _MOST_PIXELS = 4096 * 4096

@@ -25,9 +25,14 @@ def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None
         return
     # The stream as it is now: the block may redirect sys.stderr to silence another library's bar.
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(file=sys.stderr),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     finished = threading.Event()
 
     def watch() -> None:

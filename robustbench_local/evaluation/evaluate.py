@@ -41,9 +41,16 @@ class Tensors:
 @guarded()
 @checked()
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, attack: OneAttack = "pgd", threat: Threat = "linf:8/255",
-    seed: Seed = 0, *, attacker: tuple[Tensor, Tensor] | None = None, **settings: Any,
-) -> Verdict:  # fmt: skip
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: OneAttack = "pgd",
+    threat: Threat = "linf:8/255",
+    seed: Seed = 0,
+    *,
+    attacker: tuple[Tensor, Tensor] | None = None,
+    **settings: Any,
+) -> Verdict:
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
 
     settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws,

@@ -81,9 +81,16 @@ class Judge:
         return Corrupted(images, Under.parse(self.attack_under))
 
     def __call__(
-        self, model: nn.Module, images: Source, attack: Attack, threat: ThreatModel, report: Report | None = None, *,
-        attacker: Source | None = None, known: Known | None = None,
-    ) -> Verdict:  # fmt: skip
+        self,
+        model: nn.Module,
+        images: Source,
+        attack: Attack,
+        threat: ThreatModel,
+        report: Report | None = None,
+        *,
+        attacker: Source | None = None,
+        known: Known | None = None,
+    ) -> Verdict:
         """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
 
         known: what verdicts on this model asked before of clean images; what is new is added.
@@ -150,18 +157,32 @@ class Judge:
         noted = sorted(set().union(*(part.notes for part in parts)))
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(
-            labels=images.labels, ids=images.ids, flags=tuple(flags), seconds=time.monotonic() - started,
-            prepared_forwards=spent[0], prepared_backwards=spent[1], notes=notes,
-            checked_forwards=asked.forwards, judged_forwards=judged.forwards,
-            detects=rejection(model) is Rejection.DETECTION, **tensors,
-        )  # fmt: skip
+            labels=images.labels,
+            ids=images.ids,
+            flags=tuple(flags),
+            seconds=time.monotonic() - started,
+            prepared_forwards=spent[0],
+            prepared_backwards=spent[1],
+            notes=notes,
+            checked_forwards=asked.forwards,
+            judged_forwards=judged.forwards,
+            detects=rejection(model) is Rejection.DETECTION,
+            **tensors,
+        )
 
     def _search(self, attack: Attack, threat: ThreatModel, judged: Tally) -> Search:
         budget = None if self.budget is None else self.budget - self.checks
         return Search(
-            attack, threat, self.targets is not None, self.precision, self.count, budget, self.eot, self.adaptive,
+            attack,
+            threat,
+            self.targets is not None,
+            self.precision,
+            self.count,
+            budget,
+            self.eot,
+            self.adaptive,
             own=judged,
-        )  # fmt: skip
+        )
 
     @property
     def checks(self) -> int:
@@ -170,15 +191,28 @@ class Judge:
 
     def _check(
         self, model: nn.Module, images: Source, draws: Draws, size: int, known: Known, asked: Tally, judged: Tally
-    ) -> Checked:  # fmt: skip
+    ) -> Checked:
         """Once for all verdicts that share what is known, unless the model changes."""
         about = self.seed, self.attack_under, draws.dtype
         return known.once(
             lambda: check_model(
-                model, images, draws, draws.dtype, size=size, repeats=max(0, self.checks - 1), known=known,
-                about=about, asked=asked, judged=judged,
-            ), model, "checked", *about, size, tuple(images.ids.tolist()),
-        )  # fmt: skip
+                model,
+                images,
+                draws,
+                draws.dtype,
+                size=size,
+                repeats=max(0, self.checks - 1),
+                known=known,
+                about=about,
+                asked=asked,
+                judged=judged,
+            ),
+            model,
+            "checked",
+            *about,
+            size,
+            tuple(images.ids.tolist()),
+        )
 
     def _look(self, checked: Checked, images: Source, known: Known, asked: Tally) -> list[str]:
         """The caution on a model's numbers, if any. ModelError where it is at chance and that is not allowed."""
@@ -189,9 +223,15 @@ class Judge:
         return [] if seen.flag is None else [seen.flag]
 
     def _batch(
-        self, model: nn.Module, images: Source, rows: slice, search: Search, draws: Draws, dtype: torch.dtype,
+        self,
+        model: nn.Module,
+        images: Source,
+        rows: slice,
+        search: Search,
+        draws: Draws,
+        dtype: torch.dtype,
         known: Known,
-    ) -> _Part:  # fmt: skip
+    ) -> _Part:
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -225,9 +265,14 @@ class Judge:
         attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
         stands_8bit = search.leads(model, attacked_8bit, goal, seen_8bit, x) < 0
         tensors = dict(
-            clean=clean, x_adv=x_adv, forwards=found.forwards, backwards=found.backwards,
-            distance=threat.distance(x_adv, x), clean_scores=_scores(clean_answers), scores=_scores(attacked),
-        )  # fmt: skip
+            clean=clean,
+            x_adv=x_adv,
+            forwards=found.forwards,
+            backwards=found.backwards,
+            distance=threat.distance(x_adv, x),
+            clean_scores=_scores(clean_answers),
+            scores=_scores(attacked),
+        )
         for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
             tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
         if natural:

@@ -101,10 +101,18 @@ class Checked:
 
 
 def check_model(
-    model: nn.Module, images: Source, draws: Draws, dtype: torch.dtype, *, size: int = SAMPLE,
-    repeats: int = REPEATS - 1, known: Known | None = None, about: tuple[Any, ...] = (), asked: Tally | None = None,
+    model: nn.Module,
+    images: Source,
+    draws: Draws,
+    dtype: torch.dtype,
+    *,
+    size: int = SAMPLE,
+    repeats: int = REPEATS - 1,
+    known: Known | None = None,
+    about: tuple[Any, ...] = (),
+    asked: Tally | None = None,
     judged: Tally | None = None,
-) -> Checked:  # fmt: skip
+) -> Checked:
     """Ask the model about some of the images, spread over all, `size` of them at most.
 
     Randomness is measured, not believed: a module that gives different answers to the same question, though it does

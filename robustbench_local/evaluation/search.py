@@ -199,8 +199,16 @@ class Search:
 
     def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
         return Oracle(
-            model, x, y, self.threat, self.attack.access, draws, targeted=self.targeted, eot=self.eot,
-            budget=self.budget, every_iterate=self.count == "all", minimises=self.attack.minimises, width=self.width,
-        )  # fmt: skip
-
-
+            model,
+            x,
+            y,
+            self.threat,
+            self.attack.access,
+            draws,
+            targeted=self.targeted,
+            eot=self.eot,
+            budget=self.budget,
+            every_iterate=self.count == "all",
+            minimises=self.attack.minimises,
+            width=self.width,
+        )

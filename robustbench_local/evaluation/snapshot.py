@@ -43,9 +43,10 @@ class Snapshot:
         patched = [(kind, key) for kind, key, was in self._classes if vars(kind).get(key, _NOTHING) is not was]
         names |= {f"{kind.__name__}.{key}" for kind, key in patched}
         return names | {
-            name for name, tensor, value, wanted in self._values
+            name
+            for name, tensor, value, wanted in self._values
             if tensor.requires_grad != wanted or not _same(tensor, value)
-        }  # fmt: skip
+        }
 
     def restore(self) -> None:
         """The same objects where they were, with the same values."""
@@ -136,9 +137,10 @@ def _kept(slot: str, held: dict[Any, Any]) -> dict[Any, Any]:
     if slot:
         return dict(held)
     return {
-        key: value for key, value in held.items()
+        key: value
+        for key, value in held.items()
         if key == "training" or key in _SLOTS or isinstance(value, Tensor) or callable(value)
-    }  # fmt: skip
+    }
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -70,9 +70,15 @@ class Room:
 
 
 def write_gallery(
-    results: Results, folder: Path, workshop: Workshop, *, each: int = EACH, weights: str | None = None,
-    allow_pickle: bool = False, trust: bool = False,
-) -> Path:  # fmt: skip
+    results: Results,
+    folder: Path,
+    workshop: Workshop,
+    *,
+    each: int = EACH,
+    weights: str | None = None,
+    allow_pickle: bool = False,
+    trust: bool = False,
+) -> Path:
     """Write gallery.html into a folder and return its path.
 
     Shown is, per model and threat, the strongest attack whose images were kept. StoreError where no row kept any
@@ -101,9 +107,11 @@ def write_gallery(
         raise StoreError(f"no row in {folder.absolute()} kept its images: run the grid with save=x_adv")
     if len(faults) == len(rooms):
         raise faults[0]
-    text = environment().get_template("gallery.html.j2").render(
-        title=visible(folder.resolve().name), rooms=rooms, policy=policy("'none'")
-    )  # fmt: skip
+    text = (
+        environment()
+        .get_template("gallery.html.j2")
+        .render(title=visible(folder.resolve().name), rooms=rooms, policy=policy("'none'"))
+    )
     path = folder / "gallery.html"
     with whole_file(path) as file:
         file.write(text.encode())
@@ -114,9 +122,7 @@ def _kept(row: Row) -> bool:
     return done(row) and "x_adv" in row.get("arrays", {})
 
 
-def _room(
-    title: str, row: Row, model: nn.Module, images: Images | Corrupted, results: Results, each: int
-) -> Room:  # fmt: skip
+def _room(title: str, row: Row, model: nn.Module, images: Images | Corrupted, results: Results, each: int) -> Room:
     threat = ThreatModel.parse(row["definition"]["threat"], allow_large=True)
     arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
     places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
@@ -151,7 +157,7 @@ def _room(
 
 def _chosen(
     clean: npt.NDArray[Any], robust: npt.NDArray[Any], forwards: npt.NDArray[Any], each: int
-) -> Iterator[tuple[int, str]]:  # fmt: skip
+) -> Iterator[tuple[int, str]]:
     """(place, fate): of what was right, the first to fall, the last to fall, and some that never did."""
     fell = np.flatnonzero(clean & ~robust)
     fell = fell[np.argsort(forwards[fell], kind="stable")]
@@ -164,7 +170,7 @@ def _chosen(
 
 def _nearest(
     row: Row, model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, threat: ThreatModel, draws: Draws, results: Results
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """(images, found (n,)): over all rows of this model that kept images, the nearest that it gets wrong."""
     best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     for other in results.rows:
@@ -186,7 +192,7 @@ def _answers(model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
 
 def _saliency(
     model: nn.Module, clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], draws: Draws
-) -> tuple[tuple[Tensor, Tensor] | None, str]:  # fmt: skip
+) -> tuple[tuple[Tensor, Tensor] | None, str]:
     """((n, H, W) in [0, 1] before and after: how much each pixel moves the model's answer there, and a note."""
     if importlib.util.find_spec("captum") is None:
         return None, "No saliency: it needs captum (pip install 'robustbench_local[explain]')."

@@ -44,7 +44,7 @@ def check_trust(rows: Iterable[Row], trust: bool) -> None:
 
 def model_of(
     row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False, *, trust: bool = False
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """The deployed model in evaluation mode; ModelError where it would have to be trained or is another one.
 
     weights: the checkpoint, where the row's model came from one. trust: whether a function that the row names may be

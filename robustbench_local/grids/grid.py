@@ -85,9 +85,15 @@ class Grid:
     def _open(self, data: str, n: int | None) -> Images:
         config = self.config
         return open_data(
-            data, split=config.split, source=config.source, n=n or config.n, ids=config.ids, sample=config.sample,
-            seed=int(as_list(config.seeds)[0]), device=self.device,
-        )  # fmt: skip
+            data,
+            split=config.split,
+            source=config.source,
+            n=n or config.n,
+            ids=config.ids,
+            sample=config.sample,
+            seed=int(as_list(config.seeds)[0]),
+            device=self.device,
+        )
 
     def _open_attacker(self, data: str) -> Images:
         """What an attacker may learn from: the training split, without what is judged."""
@@ -177,12 +183,17 @@ class Grid:
                 n = len(self.images[plan.data, cell.n])
                 before = cell.attack.prepare_cost(classes, cell.threat.norm)
                 passes = n * (forwards + JUDGED * draws) + before[0], n * backwards + before[1]
-                rows.append({
-                    "status": "must train" if training else "done" if done else "to do",
-                    "cell": str(cell), "forwards": forwards, "backwards": backwards,
-                    "prepared_forwards": before[0], "prepared_backwards": before[1],
-                    "seconds": 0.0 if done else passes[0] * forward + passes[1] * backward,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "status": "must train" if training else "done" if done else "to do",
+                        "cell": str(cell),
+                        "forwards": forwards,
+                        "backwards": backwards,
+                        "prepared_forwards": before[0],
+                        "prepared_backwards": before[1],
+                        "seconds": 0.0 if done else passes[0] * forward + passes[1] * backward,
+                    }
+                )
         return rows
 
     def _by_model(self) -> Iterator[tuple[Blueprint, list[Cell]]]:

@@ -50,9 +50,13 @@ class Cell:
         return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
 
     def definition(
-        self, images: Images, weights_digest: str | None, config: GridConfig, attacker: Images | None = None,
+        self,
+        images: Images,
+        weights_digest: str | None,
+        config: GridConfig,
+        attacker: Images | None = None,
         behaviour_digest: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """All that decides the result, as the row records it and its key is made from."""
         behaves = {} if behaviour_digest is None else {"behaviour_digest": behaviour_digest}
         learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
@@ -92,10 +96,18 @@ class Cell:
 
     def judge(self, config: GridConfig) -> Judge:
         return Judge(
-            seed=self.seed, count=self.count, precision=config.precision, targets=config.targets,
-            budget=config.budget, eot=self.eot, draws=self.draws, batch_size=config.batch_size,
-            adaptive=self.adaptive, attack_under=config.attack_under, allow_chance=config.allow_chance,
-        )  # fmt: skip
+            seed=self.seed,
+            count=self.count,
+            precision=config.precision,
+            targets=config.targets,
+            budget=config.budget,
+            eot=self.eot,
+            draws=self.draws,
+            batch_size=config.batch_size,
+            adaptive=self.adaptive,
+            attack_under=config.attack_under,
+            allow_chance=config.allow_chance,
+        )
 
 
 def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
@@ -137,8 +149,17 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
                 plan = workshop.blueprint(data, _model(model, config), defense)
                 cells += [
                     Cell(
-                        plan, each.name, each.attack, threat, seed, count, adaptive, each.n,
-                        each.eot or eot or config.eot, each.draws or draws or config.draws, each.random_models,
+                        plan,
+                        each.name,
+                        each.attack,
+                        threat,
+                        seed,
+                        count,
+                        adaptive,
+                        each.n,
+                        each.eot or eot or config.eot,
+                        each.draws or draws or config.draws,
+                        each.random_models,
                     )
                     for each in attacks
                     for threat in each.threats or _within(each.name, each.attack, common)
@@ -146,7 +167,7 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
                     for count in counts
                     for adaptive in knowing
                     if adaptive or each.attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
-                ]  # fmt: skip
+                ]
     if not cells:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
     for cell in cells:

@@ -33,7 +33,7 @@ def by_class(labels: Ints, classes: Sequence[str]) -> dict[str, Members]:
 
 def check_groups(
     groups: Mapping[str, Sequence[str | int]], classes: Collection[str], ids: Collection[int] | None = None
-) -> None:  # fmt: skip
+) -> None:
     """DataError where a group names classes or images that are nowhere; classes and ids are all there are."""
     for name, listed in groups.items():
         for what, known, kind in (("classes", classes, str), ("images", ids, int)):

@@ -43,9 +43,8 @@ class Paired:
 
 
 def compare(
-    first: npt.ArrayLike, second: npt.ArrayLike, alternative: Alternative = "two-sided",
-    confidence: float = CONFIDENCE,
-) -> Paired:  # fmt: skip
+    first: npt.ArrayLike, second: npt.ArrayLike, alternative: Alternative = "two-sided", confidence: float = CONFIDENCE
+) -> Paired:
     """Compare shares (N,) of two on the same images: bits, or a random model's shares of draws.
 
     Bits: the exact test of McNemar (1947) and the interval of Newcombe (1998). Shares: the sign-flip test, of which
@@ -57,10 +56,14 @@ def compare(
         raise DataError(f"shares of {one.shape} and {two.shape} images: a paired comparison is on the same images")
     apart = one - two
     return Paired(
-        n=len(one), first=float(one.mean()), second=float(two.mean()),
-        only_first=int((apart > 0).sum()), only_second=int((apart < 0).sum()),
-        difference=_difference(one, two, confidence), p=sign_flip(apart, alternative),
-    )  # fmt: skip
+        n=len(one),
+        first=float(one.mean()),
+        second=float(two.mean()),
+        only_first=int((apart > 0).sum()),
+        only_second=int((apart < 0).sum()),
+        difference=_difference(one, two, confidence),
+        p=sign_flip(apart, alternative),
+    )
 
 
 def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-sided") -> float:
@@ -199,7 +202,8 @@ def ranks(shares: Mapping[str, npt.ArrayLike], confidence: float = CONFIDENCE) -
     return {
         name: Rank(
             1 + sum(other > totals[name] + 1e-12 for other in totals.values()),
-            1 + better[name], len(values) - worse[name],
+            1 + better[name],
+            len(values) - worse[name],
         )
         for name in values
-    }  # fmt: skip
+    }

@@ -32,11 +32,14 @@ def per_class(labels: Ints, clean: Floats, robust: Floats, classes: Sequence[str
     rates = rates_of(robust, members)
     return [
         {
-            "class": name, "n": int(own.sum()), "clean": float(clean[own].mean()), "robust": rates[name].value,
+            "class": name,
+            "n": int(own.sum()),
+            "clean": float(clean[own].mean()),
+            "robust": rates[name].value,
             "robust_interval": [rates[name].low, rates[name].high],
         }
         for name, own in members.items()
-    ]  # fmt: skip
+    ]
 
 
 def shares(bits: Tensor, of_draws: Tensor | None) -> Floats:
@@ -102,10 +105,7 @@ def _corruption(verdict: Verdict) -> dict[str, Any]:
     if verdict.corrupted is None:
         return {}
     standing = rate(shares(verdict.corrupted, verdict.bits))
-    return {
-        "corruption_accuracy": verdict.corruption_accuracy,
-        "corruption_interval": (standing.low, standing.high),
-    }
+    return {"corruption_accuracy": verdict.corruption_accuracy, "corruption_interval": (standing.low, standing.high)}
 
 
 def _detector(labels: Ints, scores: dict[str, Floats], distance: Floats, verdict: Verdict) -> dict[str, Any]:

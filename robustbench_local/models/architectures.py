@@ -113,18 +113,33 @@ def wide_resnet28_10() -> nn.Module:
 
 def madry_cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(7 * 7 * 64, 1024), nn.ReLU(), nn.Linear(1024, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(7 * 7 * 64, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 10),
+    )
 
 
 def trades_cnn() -> nn.Module:
     features = OrderedDict(
-        conv1=nn.Conv2d(1, 32, 3), relu1=nn.ReLU(), conv2=nn.Conv2d(32, 32, 3), relu2=nn.ReLU(), pool1=nn.MaxPool2d(2),
-        conv3=nn.Conv2d(32, 64, 3), relu3=nn.ReLU(), conv4=nn.Conv2d(64, 64, 3), relu4=nn.ReLU(), pool2=nn.MaxPool2d(2),
+        conv1=nn.Conv2d(1, 32, 3),
+        relu1=nn.ReLU(),
+        conv2=nn.Conv2d(32, 32, 3),
+        relu2=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv3=nn.Conv2d(32, 64, 3),
+        relu3=nn.ReLU(),
+        conv4=nn.Conv2d(64, 64, 3),
+        relu4=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
-    )  # fmt: skip
+    )
     classifier = OrderedDict(
         fc1=nn.Linear(1024, 200), relu1=nn.ReLU(), fc2=nn.Linear(200, 200), relu2=nn.ReLU(), fc3=nn.Linear(200, 10)
     )
@@ -135,17 +150,32 @@ def lenet5() -> nn.Module:
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling for (3, 32, 32): 62,006 weights."""
     pool = nn.MaxPool2d(2)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 5), nn.ReLU(), pool, nn.Conv2d(6, 16, 5), nn.ReLU(), pool, nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 6, 5),
+        nn.ReLU(),
+        pool,
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        pool,
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 def _strided_cnn(first: int, second: int, hidden: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, first, 4, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(first, second, 4, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(second * 7 * 7, hidden), nn.ReLU(), nn.Linear(hidden, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, first, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(second * 7 * 7, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, 10),
+    )
 
 
 def fast_cnn() -> nn.Module:

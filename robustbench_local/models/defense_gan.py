@@ -35,9 +35,17 @@ class Dropout(nn.Module):
 
 def _two_convolutions(first: nn.Conv2d, second: nn.Conv2d) -> nn.Module:
     return nn.Sequential(
-        first, nn.ReLU(), second, nn.ReLU(),
-        nn.Flatten(), Dropout(0.25), nn.Linear(64 * 12 * 12, 128), nn.ReLU(), Dropout(0.5), nn.Linear(128, 10),
-    )  # fmt: skip
+        first,
+        nn.ReLU(),
+        second,
+        nn.ReLU(),
+        nn.Flatten(),
+        Dropout(0.25),
+        nn.Linear(64 * 12 * 12, 128),
+        nn.ReLU(),
+        Dropout(0.5),
+        nn.Linear(128, 10),
+    )
 
 
 def network_a() -> nn.Module:
@@ -46,9 +54,17 @@ def network_a() -> nn.Module:
 
 def network_b() -> nn.Module:
     return nn.Sequential(
-        Dropout(0.2), nn.Conv2d(1, 64, 8, stride=2, padding=3), nn.ReLU(), nn.Conv2d(64, 128, 6, stride=2), nn.ReLU(),
-        nn.Conv2d(128, 128, 5), nn.ReLU(), Dropout(0.5), nn.Flatten(), nn.Linear(128, 10),
-    )  # fmt: skip
+        Dropout(0.2),
+        nn.Conv2d(1, 64, 8, stride=2, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(64, 128, 6, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(128, 128, 5),
+        nn.ReLU(),
+        Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
 
 
 def network_c() -> nn.Module:

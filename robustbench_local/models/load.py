@@ -51,11 +51,7 @@ def rebuild(architecture: str, defense: Defense) -> nn.Module:
 
 @checked(ModelError)
 def load_model(
-    spec: str,
-    *,
-    device: Device = "cpu",
-    weights: str | Path | None = None,
-    allow_pickle: bool = False,
+    spec: str, *, device: Device = "cpu", weights: str | Path | None = None, allow_pickle: bool = False
 ) -> nn.Module:
     """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
 

@@ -43,8 +43,12 @@ def speckle(x: Tensor, amplitude: float, draws: Draws) -> Tensor:
 
 
 _KINDS: dict[Kind, Callable[[Tensor, float, Draws], Tensor]] = {
-    "gaussian": gaussian, "uniform": uniform, "laplace": laplace, "salt_pepper": salt_pepper, "speckle": speckle,
-}  # fmt: skip
+    "gaussian": gaussian,
+    "uniform": uniform,
+    "laplace": laplace,
+    "salt_pepper": salt_pepper,
+    "speckle": speckle,
+}
 
 
 def noisy(x: Tensor, kind: Kind, amplitude: float, draws: Draws) -> Tensor:

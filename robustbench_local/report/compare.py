@@ -62,7 +62,7 @@ class Change:
 
 def compare(
     before: Results, after: Results, alpha: float = 0.05, names: Mapping[str, str] | None = None
-) -> list[Change]:  # fmt: skip
+) -> list[Change]:
     """Every cell of two folders, then the worst case over the attacks that both have, clean accuracy, and audits.
 
     A cell is the same where all of its definition is, but for weights, versions and images; of the images, those that
@@ -194,9 +194,12 @@ def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
         for retry in audit.retries if own & {*audit.rows} else ():
             if retry.asked and retry.threat == rows[0]["definition"]["threat"]:
                 ids = asked(
-                    retry, audit, keys, lambda row: results.arrays(row, "robust")["robust"],
+                    retry,
+                    audit,
+                    keys,
+                    lambda row: results.arrays(row, "robust")["robust"],
                     lambda row: results.arrays(row, "ids")["ids"],
-                )  # fmt: skip
+                )
                 if ids is not None:
                     found[retry.attack] = ids, 1.0 - np.isin(ids, retry.fell)
     return found

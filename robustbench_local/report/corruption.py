@@ -44,9 +44,10 @@ class CorruptionLine:
         of an image's 0s and 1s varies at most as a coin does.
         """
         chosen = [
-            row for (name, level, _), row in self.cells.items()
+            row
+            for (name, level, _), row in self.cells.items()
             if corruption in (None, name) and severity in (None, level)
-        ]  # fmt: skip
+        ]
         good = [row["results"]["corruption_accuracy"] for row in chosen if done(row)]
         if not good or len(good) < len(chosen):
             return None
@@ -176,9 +177,15 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0]["definition"]
     return CorruptionTable(
-        visible(about["data"]), visible(about["split"]), lines[0].images, visible(about["corruption"]),
-        met_before(about), tuple(lines), baseline, tuple(_notes(lines)),
-    )  # fmt: skip
+        visible(about["data"]),
+        visible(about["split"]),
+        lines[0].images,
+        visible(about["corruption"]),
+        met_before(about),
+        tuple(lines),
+        baseline,
+        tuple(_notes(lines)),
+    )
 
 
 def _names(rows: list[Row], alike: Sequence[str]) -> Callable[[Row], str]:

@@ -35,9 +35,23 @@ RELATIVE = (
     " as bad as {baseline})."
 )
 _COLUMNS = (
-    "data", "split", "images", "benchmark", "under", "model", "defense", "corruption", "severity", "seed", "status",
-    "clean", "accuracy", "low", "high", "key",
-)  # fmt: skip
+    "data",
+    "split",
+    "images",
+    "benchmark",
+    "under",
+    "model",
+    "defense",
+    "corruption",
+    "severity",
+    "seed",
+    "status",
+    "clean",
+    "accuracy",
+    "low",
+    "high",
+    "key",
+)
 
 
 def show_corruptions(rows: Sequence[Row], standing: Standing, baseline: str | None = None) -> None:
@@ -77,11 +91,18 @@ def csv_text(tables: Iterable[CorruptionTable]) -> str:
         for line in table.lines:
             for (corruption, severity, seed), row in line.cells.items():
                 about = {
-                    "data": table.data, "split": table.split, "images": table.images, "benchmark": table.benchmark,
-                    "under": table.under, "model": line.model, "defense": line.defense,
-                    "corruption": corruption, "severity": severity, "seed": seed,
+                    "data": table.data,
+                    "split": table.split,
+                    "images": table.images,
+                    "benchmark": table.benchmark,
+                    "under": table.under,
+                    "model": line.model,
+                    "defense": line.defense,
+                    "corruption": corruption,
+                    "severity": severity,
+                    "seed": seed,
                     "status": row["status"] if row else "missing",
-                }  # fmt: skip
+                }
                 if done(row):
                     results = row["results"]
                     low, high = results["corruption_interval"]

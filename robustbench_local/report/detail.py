@@ -18,10 +18,26 @@ from robustbench_local.storage.row import Row
 
 _FEWEST = 10  # images a class, to speak of classes
 _SHOWN = {  # the measures that have a place of their own on the page
-    "n", "stochastic", "clean_accuracy", "clean_interval", "robust_accuracy", "robust_interval",
-    "robust_accuracy_8bit", "per_class", "forwards_mean", "backwards_mean", "prepared_forwards", "prepared_backwards",
-    "checked_forwards", "judged_forwards", "notes", "distance_median", "seconds", "flags", "classes",
-}  # fmt: skip
+    "n",
+    "stochastic",
+    "clean_accuracy",
+    "clean_interval",
+    "robust_accuracy",
+    "robust_interval",
+    "robust_accuracy_8bit",
+    "per_class",
+    "forwards_mean",
+    "backwards_mean",
+    "prepared_forwards",
+    "prepared_backwards",
+    "checked_forwards",
+    "judged_forwards",
+    "notes",
+    "distance_median",
+    "seconds",
+    "flags",
+    "classes",
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,13 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
     cells = [_cell(str(label), row) for label, row in zip(table.attacks, line.rows, strict=True)]
     cells.sort(key=lambda cell: (cell.robust is None, cell.robust.value if cell.robust else 0.0, cell.attack))
     return Detail(
-        verdict=verdict(line, table), cells=tuple(cells), classes=tuple(_classes(line, table, results)),
+        verdict=verdict(line, table),
+        cells=tuple(cells),
+        classes=tuple(_classes(line, table, results)),
         grounds=tuple(sorted(_grounds(line, table, results), key=lambda ground: ground.good)),
-        settings=tuple(_settings(line)), measures=tuple(_measures(line)),
-    )  # fmt: skip
+        settings=tuple(_settings(line)),
+        measures=tuple(_measures(line)),
+    )
 
 
 def flags_of(rows: Iterable[Row | None]) -> list[Flag]:
@@ -113,12 +132,16 @@ def _cell(attack: str, row: Row | None) -> Cell:
     beside = found.get("checked_forwards", 0) + found.get("judged_forwards", 0)  # older rows do not say
     distance = found["distance_median"]
     return Cell(
-        attack, access, rate(row, "robust"),
+        attack,
+        access,
+        rate(row, "robust"),
         passes=f"{_count(found['forwards_mean'])} + {_count(found['backwards_mean'])}"
         + (f", and {_count(prepared)} to prepare" if prepared else "")
         + (f"; {_count(beside)} in all to check and judge" if beside else ""),
-        distance="" if distance is None else f"{distance:.4g}", seconds=found["seconds"], flags=tuple(flags_of((row,))),
-    )  # fmt: skip
+        distance="" if distance is None else f"{distance:.4g}",
+        seconds=found["seconds"],
+        flags=tuple(flags_of((row,))),
+    )
 
 
 def _count(number: float) -> str:
@@ -166,8 +189,11 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(False, f"{flag.label.capitalize()}. {flag.why}")
     if good and not flags_of(line.rows):
         yield Ground(True, "Nothing was flagged.")
-    rounded = [(row["results"]["robust_accuracy_8bit"] - row["results"]["robust_accuracy"], str(label))
-               for label, row in zip(table.attacks, line.rows, strict=True) if done(row)]  # fmt: skip
+    rounded = [
+        (row["results"]["robust_accuracy_8bit"] - row["results"]["robust_accuracy"], str(label))
+        for label, row in zip(table.attacks, line.rows, strict=True)
+        if done(row)
+    ]
     if rounded and max(rounded)[0] >= 0.005:
         loss, attack = max(rounded)
         yield Ground(False, f"Rounded to 8 bits, the images of {attack} lose {percent(loss)} points of their success.")

@@ -24,14 +24,32 @@ COLOURS = ("#1f8a84", "#cf6f2a", "#4b80c8", "#a05fb8", "#85872a", "#c94f7c", "#7
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TEAL = LinearSegmentedColormap.from_list("teal", ["#f3efe6", "#a9d0c9", "#1b6e6a"])
 _STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "robustbench_local", "font.family": "sans-serif", "font.size": 10.0,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8,
-    "axes.axisbelow": True, "axes.titlesize": 10.0, "axes.titlelocation": "left", "legend.frameon": False,
-    "legend.fontsize": 9.0, "lines.linewidth": 1.6, "lines.markersize": 4.5, "axes.titlecolor": INK,
-    "figure.constrained_layout.use": True, "text.parse_math": False,  # $ in a name begins no formula
+    "svg.fonttype": "none",
+    "svg.hashsalt": "robustbench_local",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "axes.titlecolor": INK,
+    "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # $ in a name begins no formula
     "path.simplify_threshold": 0.5,  # points: what is finer is not seen
-}  # fmt: skip
+}
 
 
 @contextmanager
@@ -42,7 +60,7 @@ def style() -> Iterator[None]:
 
 def panels(
     count: int, across: int = 3, width: float = 3.1, height: float = 2.5, *, sharing: bool = True
-) -> tuple[Figure, list[Axes]]:  # fmt: skip
+) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels that share their axes, or have each their own."""
     columns = min(count, across)
     rows = -(-count // columns)

@@ -35,12 +35,21 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
         for line in table.lines:
             name = slug(f"{line.model}_{line.defense}")
             info = {
-                "link": "", "name": f"{line.model}, {line.defense}", "authors": "", "additional_data": None,
-                "number_forward_passes": None, "dataset": table.data, "venue": "", "architecture": line.model,
-                "eps": eps, "clean_acc": _percent(line.clean), "reported": _percent(line.worst[-1]),
-                "autoattack_acc": _percent(_autoattack(line)), "unreliable": _unreliable(line),
+                "link": "",
+                "name": f"{line.model}, {line.defense}",
+                "authors": "",
+                "additional_data": None,
+                "number_forward_passes": None,
+                "dataset": table.data,
+                "venue": "",
+                "architecture": line.model,
+                "eps": eps,
+                "clean_acc": _percent(line.clean),
+                "reported": _percent(line.worst[-1]),
+                "autoattack_acc": _percent(_autoattack(line)),
+                "unreliable": _unreliable(line),
                 "footnote": f"{table.images} images of the {table.split} split, by robustbench_local",
-            }  # fmt: skip
+            }
             path = f"model_info/{slug(table.data)}/{_FOLDERS[norm]}/{name}_{slug(eps)}"
             if made.get(path, table.stochastic) is not table.stochastic:
                 path += "_random"
@@ -52,13 +61,21 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
 
 def _table(table: Table) -> dict[str, Any]:
     return {
-        "title": table.title, "data": table.data, "split": table.split, "images": table.images,
-        "threat": table.threat, "targets": table.targets, "random": table.stochastic,
-        "attacks": [_label(attack) for attack in table.attacks], "worst_cases": [*table.worst, *table.union],
+        "title": table.title,
+        "data": table.data,
+        "split": table.split,
+        "images": table.images,
+        "threat": table.threat,
+        "targets": table.targets,
+        "random": table.stochastic,
+        "attacks": [_label(attack) for attack in table.attacks],
+        "worst_cases": [*table.worst, *table.union],
         "lines": [
             {
-                "rank": [line.rank.best, line.rank.worst] if line.rank else None, "model": line.model,
-                "defense": _label(line.defense), "clean": _rate(line.clean),
+                "rank": [line.rank.best, line.rank.worst] if line.rank else None,
+                "model": line.model,
+                "defense": _label(line.defense),
+                "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
                 "flags": [[*map(visible, row["results"]["flags"])] if done(row) else [] for row in line.rows],
@@ -71,7 +88,7 @@ def _table(table: Table) -> dict[str, Any]:
             for line in table.lines
         ],
         "notes": list(table.notes),
-    }  # fmt: skip
+    }
 
 
 def _label(label: Label) -> dict[str, Any]:

@@ -92,11 +92,12 @@ def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[t
 
     return [
         tuple(
-            f"{key}={said(name, key, value)}" for key, value in own.items()
+            f"{key}={said(name, key, value)}"
+            for key, value in own.items()
             if differs(name, key) or value != _USUAL.get(key, value)
         )
         for name, own in zip(names, settings, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _plain(value: Any) -> Any:

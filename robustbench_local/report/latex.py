@@ -21,9 +21,21 @@ def latex(tables: Iterable[Table]) -> str:
             cells[1][place] = rf"\textbf{{{cells[1][place]}}}"
         first, *rest = [f"  {' & '.join(row)} \\\\" for row in cells]
         caption = f"{table.title}. {' '.join([*legend(table), *table.notes])}"
-        parts.append("\n".join([
-            r"\begin{table}", r"\centering", rf"\caption{{{shown(caption, 'tex')}}}",
-            rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"  \toprule", first, r"  \midrule", *rest,
-            r"  \bottomrule", r"\end{tabular}", r"\end{table}",
-        ]))  # fmt: skip
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{shown(caption, 'tex')}}}",
+                    rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}",
+                    r"  \toprule",
+                    first,
+                    r"  \midrule",
+                    *rest,
+                    r"  \bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
     return "\n\n".join(parts) + "\n"

@@ -88,10 +88,15 @@ def _grouped(rows: Iterable[Row], but: Collection[str]) -> dict[str, list[Row]]:
 
 def _pair(names: Mapping[int, tuple[str, str, str]], before: Sequence[Row], after: Sequence[Row]) -> Pair:
     """Where a folder holds a cell of several weights or image sets, the last good one speaks for it."""
-    last = [max(rows, key=lambda row: (row["status"] == "ok", row.get("created", "")), default=None)
-            for rows in (before, after)]  # fmt: skip
-    many = [f"the newest of {len(rows)} rows {when}" for rows, when in ((before, "before"), (after, "after"))
-            if len(rows) > 1]  # fmt: skip
+    last = [
+        max(rows, key=lambda row: (row["status"] == "ok", row.get("created", "")), default=None)
+        for rows in (before, after)
+    ]
+    many = [
+        f"the newest of {len(rows)} rows {when}"
+        for rows, when in ((before, "before"), (after, "after"))
+        if len(rows) > 1
+    ]
     row = last[0] or last[1]
     assert row is not None
     differs = _differs(last[0], last[1]) if last[0] and last[1] else []

@@ -90,40 +90,57 @@ class Board:
 
 
 def page(
-    tables: Sequence[Table], results: Results, pictures: Sequence[Picture], title: str,
+    tables: Sequence[Table],
+    results: Results,
+    pictures: Sequence[Picture],
+    title: str,
     corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
-) -> str:  # fmt: skip
+) -> str:
     """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
     boards = [_board(table, results, pictures) for table in tables]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment().get_template("page.html.j2").render(
-        title=visible(title), boards=boards, count=len(entries), glance=1 < len(boards) <= _GLANCE,
-        script=script, policy=policy(f"'sha256-{digest}'"),
-        glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
-        natures=[
-            {
-                "name": _nature(table), "table": table, "pictures": list(map(_shown, each)),
-                "lines": list(map(_weathered, table.lines)),
-            }
-            for table, each in corruptions
-        ],
-        filters=[
-            ("data", "Data", sorted({board.table.data for board in boards})),
-            ("threat", "Threat", sorted({board.table.threat for board in boards})),
-            ("family", "Defense", sorted({family for entry in entries for family in entry.families})),
-            ("flag", "Flag", sorted({flag.name for entry in entries for flag in entry.flags})),
-        ],
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=visible(title),
+            boards=boards,
+            count=len(entries),
+            glance=1 < len(boards) <= _GLANCE,
+            script=script,
+            policy=policy(f"'sha256-{digest}'"),
+            glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
+            natures=[
+                {
+                    "name": _nature(table),
+                    "table": table,
+                    "pictures": list(map(_shown, each)),
+                    "lines": list(map(_weathered, table.lines)),
+                }
+                for table, each in corruptions
+            ],
+            filters=[
+                ("data", "Data", sorted({board.table.data for board in boards})),
+                ("threat", "Threat", sorted({board.table.threat for board in boards})),
+                ("family", "Defense", sorted({family for entry in entries for family in entry.families})),
+                ("flag", "Flag", sorted({flag.name for entry in entries for flag in entry.flags})),
+            ],
+        )
+    )
 
 
 def environment() -> jinja2.Environment:
     """Templates in which every value is as shown(value, "html"), and a name that is not there is an error."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("robustbench_local.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader("robustbench_local.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_seen,
+    )
     made.filters["breakable"] = lambda text: Markup(shown(text, "html").replace("_", "_<wbr>"))
     return made
 
@@ -150,10 +167,15 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board
         entries = [replace(entry, of="") for entry in entries]
     lower = [f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]]
     return Board(
-        table, words.within(table.threat), words.answer(table), shared, [*lower, *table.union], entries,
+        table,
+        words.within(table.threat),
+        words.answer(table),
+        shared,
+        [*lower, *table.union],
+        entries,
         list(_attacks(table)),
         [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
-    )  # fmt: skip
+    )
 
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
@@ -167,13 +189,20 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
     terms += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
     return Entry(
         id=hashlib.sha256(json.dumps([table.title, line.model, str(line.defense)]).encode()).hexdigest()[:10],
-        place=place, rank=str(line.rank).replace('-', '–') if line.rank else '', name=name, of=of,
-        clean=line.clean, robust=line.worst[-1], lower=(*line.worst[:-1], *line.union),
+        place=place,
+        rank=str(line.rank).replace("-", "–") if line.rank else "",
+        name=name,
+        of=of,
+        clean=line.clean,
+        robust=line.worst[-1],
+        lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
         strongest=_strongest(min(good, key=lambda found: found[1])[0], line, results) if good else None,
         families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
-        flags=flags, searched=visible(" ".join(terms).lower()), detail=detail(line, table, results),
-    )  # fmt: skip
+        flags=flags,
+        searched=visible(" ".join(terms).lower()),
+        detail=detail(line, table, results),
+    )
 
 
 def _strongest(label: Label, line: Line, results: Results) -> Label:
@@ -213,10 +242,12 @@ def _weathered(line: CorruptionLine) -> dict[str, Any]:
     """A model's line under corruptions, the worst of them by name."""
     worst = line.worst
     return {
-        "model": visible(line.model), "defense": words.defense(line),
-        "clean": None if line.clean is None else Rate(line.clean, line.clean, line.clean), "mean": line.accuracy(),
+        "model": visible(line.model),
+        "defense": words.defense(line),
+        "clean": None if line.clean is None else Rate(line.clean, line.clean, line.clean),
+        "mean": line.accuracy(),
         "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
-    }  # fmt: skip
+    }
 
 
 def _shown(picture: Picture) -> dict[str, Any]:

@@ -45,12 +45,14 @@ def _heat(table: Table, results: Results) -> Iterator[Picture]:
     figure, axes = heat(values, [model_of(line, table) for line in lines], names)
     axes.axvline(len(names) - 1.5, color=SOFT, linewidth=1)
     yield Picture(
-        name_of("heat", table), svg(figure),
+        name_of("heat", table),
+        svg(figure),
         f"Heat map of robust accuracy, {len(lines)} models by {len(table.attacks)} attacks; the table has the figures.",
         "Robust accuracy in %, attack by defense. A row is as robust as its palest cell or less: the last column takes"
         " the worst per image.",
-        (table,), wide=True,
-    )  # fmt: skip
+        (table,),
+        wide=True,
+    )
 
 
 def _clean_robust(table: Table, results: Results) -> Iterator[Picture]:
@@ -63,9 +65,17 @@ def _clean_robust(table: Table, results: Results) -> Iterator[Picture]:
         assert line.clean and line.worst[-1]
         x, y = line.clean, line.worst[-1]
         axes.errorbar(
-            x.value, y.value, xerr=reach(x), yerr=reach(y), fmt=MARKS[place], color=COLOURS[place],
-            elinewidth=1, label=model_of(line, table), markersize=6, clip_on=False,
-        )  # fmt: skip
+            x.value,
+            y.value,
+            xerr=reach(x),
+            yerr=reach(y),
+            fmt=MARKS[place],
+            color=COLOURS[place],
+            elinewidth=1,
+            label=model_of(line, table),
+            markersize=6,
+            clip_on=False,
+        )
     low = min(line.clean.low for line in lines if line.clean)
     axes.set(
         xlabel="clean accuracy", ylabel="robust accuracy, at most", xlim=(max(0, low - 0.05), 1), ylim=(-0.02, 1.02)
@@ -73,12 +83,13 @@ def _clean_robust(table: Table, results: Results) -> Iterator[Picture]:
     in_percent(axes.xaxis, axes.yaxis)
     figure.legend(loc="outside lower center", ncols=2)
     yield Picture(
-        name_of("clean-robust", table), svg(figure),
+        name_of("clean-robust", table),
+        svg(figure),
         f"Clean against robust accuracy of {len(lines)} models, with intervals; the table holds the figures.",
         "What robustness costs: clean against robust accuracy, each with its 95 % interval. On the grey line an"
         " attacker changes nothing.",
         (table,),
-    )  # fmt: skip
+    )
 
 
 def _by_class(table: Table, results: Results) -> Iterator[Picture]:
@@ -103,12 +114,14 @@ def _by_class(table: Table, results: Results) -> Iterator[Picture]:
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     worst = [(min(classes, key=lambda one: one.robust.value), line) for line, classes in known]
     yield Picture(
-        name_of("classes", table), svg(figure),
+        name_of("classes", table),
+        svg(figure),
         "Clean and robust accuracy by class. Weakest class of each model: "
         + "; ".join(f"{model_of(line, table)}, {one.name} at {percent(one.robust.value)} %" for one, line in worst),
         "The mean hides the weakest class: clean and worst-case accuracy of each class, and the gap between them.",
-        (table,), wide=len(known) > 1,
-    )  # fmt: skip
+        (table,),
+        wide=len(known) > 1,
+    )
 
 
 def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
@@ -134,10 +147,15 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
             known = [(eps, rate) for eps, rate in [*points, *((eps, line.worst[-1]) for eps, line in own)] if rate]
             if known:
                 axes.errorbar(
-                    [eps for eps, _ in known], [rate.value for _, rate in known],
-                    yerr=np.array([reach(rate)[:, 0] for _, rate in known]).T, color=COLOURS[place],
-                    marker=MARKS[place], elinewidth=1, label=name, linestyle=dashes(place),
-                )  # fmt: skip
+                    [eps for eps, _ in known],
+                    [rate.value for _, rate in known],
+                    yerr=np.array([reach(rate)[:, 0] for _, rate in known]).T,
+                    color=COLOURS[place],
+                    marker=MARKS[place],
+                    elinewidth=1,
+                    label=name,
+                    linestyle=dashes(place),
+                )
             for attack, x, y in curves.get(model, ()):
                 axes.step(x, y, where="post", color=COLOURS[place], linewidth=1, alpha=0.8, label=f"{name}, {attack}")
         axes.set(xlabel=f"radius of the {within(last.threat).partition(' of ')[0]}", ylim=(-0.02, 1.02))
@@ -145,12 +163,13 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
         in_percent(axes.yaxis)
         figure.legend(loc="outside lower center", ncols=2)
         yield Picture(
-            name_of("eps", last, norm_only=True), svg(figure),
+            name_of("eps", last, norm_only=True),
+            svg(figure),
             f"Robust accuracy over eps of {len(names)} models; the tables hold the figures of each eps.",
             "Robust accuracy over the attacker's radius. Points: worst case over the attacks of that radius, with its"
             " interval. Thin steps: off the distances that a minimum-norm attack found.",
             tuple(table for _, table in group),
-        )  # fmt: skip
+        )
 
 
 def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str, list[Any]]:

@@ -38,19 +38,26 @@ def _severity_curves(table: CorruptionTable) -> Iterator[Picture]:
         if line.clean is not None and known:
             known.insert(0, (aside, Rate(line.clean, line.clean, line.clean)))
         axes.errorbar(
-            [level for level, _ in known], [rate.value for _, rate in known],
-            yerr=np.hstack([reach(rate) for _, rate in known]) if known else None, color=COLOURS[place],
-            marker=MARKS[place], elinewidth=1, linestyle=dashes(place), label=_model(line, table),
-        )  # fmt: skip
+            [level for level, _ in known],
+            [rate.value for _, rate in known],
+            yerr=np.hstack([reach(rate) for _, rate in known]) if known else None,
+            color=COLOURS[place],
+            marker=MARKS[place],
+            elinewidth=1,
+            linestyle=dashes(place),
+            label=_model(line, table),
+        )
     axes.set(xlabel="severity", ylim=(-0.02, 1.02))
     axes.set_xticks([0, *table.severities], ["clean", *map(str, table.severities)])
     in_percent(axes.yaxis)
     figure.legend(loc="outside lower center", ncols=2)
     yield Picture(
-        _name(table, "severity"), svg(figure),
+        _name(table, "severity"),
+        svg(figure),
         f"Accuracy over the severity of corruptions, of {len(lines)} models; the table holds the means.",
-        "Accuracy over severity: the mean over all corruptions, with its 95 % interval.", (),
-    )  # fmt: skip
+        "Accuracy over severity: the mean over all corruptions, with its 95 % interval.",
+        (),
+    )
 
 
 def _by_corruption(table: CorruptionTable) -> Iterator[Picture]:
@@ -63,9 +70,13 @@ def _by_corruption(table: CorruptionTable) -> Iterator[Picture]:
     worst = [(_model(line, table), *line.worst) for line in lines if line.worst]
     said = "; ".join(f"{model}: {visible(name)}, {percent(1 - error)} %" for model, name, error in worst)
     yield Picture(
-        _name(table, "corruptions"), svg(figure), f"Accuracy by corruption. Worst of each model: {said or 'unknown'}.",
-        "Accuracy in % under each corruption, the mean over severities.", (), wide=True,
-    )  # fmt: skip
+        _name(table, "corruptions"),
+        svg(figure),
+        f"Accuracy by corruption. Worst of each model: {said or 'unknown'}.",
+        "Accuracy in % under each corruption, the mean over severities.",
+        (),
+        wide=True,
+    )
 
 
 def _model(line: CorruptionLine, table: CorruptionTable) -> str:

@@ -35,17 +35,27 @@ _STOOD = 5  # images of which a median is worth drawing
 
 def by_queries(table: Table, results: Results) -> Iterator[Picture]:
     yield from _spending(
-        table, results, "queries", "forwards", {"scores", "labels"}, "forward passes per image",
+        table,
+        results,
+        "queries",
+        "forwards",
+        {"scores", "labels"},
+        "forward passes per image",
         "How fast an attacker without gradients gets through: images still right after so many queries each.",
-    )  # fmt: skip
+    )
 
 
 def by_steps(table: Table, results: Results) -> Iterator[Picture]:
     yield from _spending(
-        table, results, "steps", "backwards", {"gradients"}, "gradient steps per image",
+        table,
+        results,
+        "steps",
+        "backwards",
+        {"gradients"},
+        "gradient steps per image",
         "Robust accuracy over steps: images still right after so many gradients each. A curve that still falls at its"
         " end says that a longer attack would find more.",
-    )  # fmt: skip
+    )
 
 
 def convergence(table: Table, results: Results) -> Iterator[Picture]:
@@ -77,9 +87,13 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
         " that still climbs says that a longer attack might find more; where nothing stood there is none."
     )
     yield Picture(
-        name_of("convergence", table), svg(figure), f"Best objective over steps of {len(attacks)} attacks.", caption,
-        (table,), wide=len(attacks) > 1,
-    )  # fmt: skip
+        name_of("convergence", table),
+        svg(figure),
+        f"Best objective over steps of {len(attacks)} attacks.",
+        caption,
+        (table,),
+        wide=len(attacks) > 1,
+    )
 
 
 def _evolves(line: Line, attack: Label, table: Table) -> bool:
@@ -90,7 +104,7 @@ def _evolves(line: Line, attack: Label, table: Table) -> bool:
 
 def _spending(
     table: Table, results: Results, name: str, meter: str, access: set[str], unit: str, caption: str
-) -> Iterator[Picture]:  # fmt: skip
+) -> Iterator[Picture]:
     """Standing images over what was spent; none of random models and minimum-norm attacks, which retire no image.
 
     Nor of naive attacks and of those judged by their end: there images fall at the end, all at once.

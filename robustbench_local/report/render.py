@@ -38,11 +38,34 @@ NAIVE = (
 RANDOM = "Random models: mean over fresh draws."
 
 _COLUMNS = (
-    "data", "split", "images", "threat", "targets", "model", "defense",
-    "attack", "access", "seed", "count", "precision", "status",
-    "clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "robust_8bit",
-    "forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key",
-)  # fmt: skip
+    "data",
+    "split",
+    "images",
+    "threat",
+    "targets",
+    "model",
+    "defense",
+    "attack",
+    "access",
+    "seed",
+    "count",
+    "precision",
+    "status",
+    "clean",
+    "clean_low",
+    "clean_high",
+    "robust",
+    "robust_low",
+    "robust_high",
+    "robust_8bit",
+    "forwards_mean",
+    "backwards_mean",
+    "distance_median",
+    "seconds",
+    "flags",
+    "error",
+    "key",
+)
 
 
 def show(tables: Iterable[Table], console: Console | None = None) -> None:
@@ -94,10 +117,15 @@ def csv_text(tables: Iterable[Table]) -> str:
     for table in tables:
         for line in table.lines:
             where = {
-                "data": table.data, "split": table.split, "images": table.images, "threat": table.threat,
-                "targets": table.targets, "model": line.model, "defense": line.defense,
+                "data": table.data,
+                "split": table.split,
+                "images": table.images,
+                "threat": table.threat,
+                "targets": table.targets,
+                "model": line.model,
+                "defense": line.defense,
                 **_three("clean", line.clean),
-            }  # fmt: skip
+            }
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
             for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
@@ -165,9 +193,13 @@ def legend(table: Table) -> list[str]:
     broken = ranked and any(line.broken for line in table.lines)
     empty = any(rate is None for line in table.lines for rate in (line.clean, *line.robust, *line.worst, *line.union))
     return [
-        CAPTION, *[RANKS] * ranked, *[UNRANKED] * broken, *[NAIVE] * naive, *[RANDOM] * table.stochastic,
+        CAPTION,
+        *[RANKS] * ranked,
+        *[UNRANKED] * broken,
+        *[NAIVE] * naive,
+        *[RANDOM] * table.stochastic,
         *[EMPTY] * empty,
-    ]  # fmt: skip
+    ]
 
 
 def _two_lines(rate: Rate | Rank | None) -> Text:
@@ -177,7 +209,7 @@ def _two_lines(rate: Rate | Rank | None) -> Text:
 
 
 def one_line(rate: Rate | Rank | None) -> str:
-    """"45.2 (42.1-48.3)", or a dash."""
+    """ "45.2 (42.1-48.3)", or a dash."""
     if not isinstance(rate, Rate):
         return str(rate) if rate else DASH
     return f"{percent(rate.value)} ({interval(rate.low, rate.high)})"

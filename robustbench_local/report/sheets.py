@@ -45,11 +45,12 @@ def json_text(sheets: Iterable[Sheet]) -> str:
     """A list of {title, note, rows}; what is not known is null."""
     found = [
         {
-            "title": sheet.title, "note": sheet.note,
+            "title": sheet.title,
+            "note": sheet.note,
             "rows": [dict(zip(sheet.frame.columns, map(_known, row), strict=True)) for row in _rows(sheet.frame)],
         }
         for sheet in sheets
-    ]  # fmt: skip
+    ]
     return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
 

@@ -56,9 +56,19 @@ class Statistics:
     def sheets(self) -> list[Sheet]:
         """Those that have any figure."""
         made = [
-            self.cells(), self.ranks(), self.pairs(), self.curves(), self.distances(), self.queries(),
-            self.classification(), self.calibration(), self.gaps(), self.classes(), self.seeds(), self.over_folds(),
-        ]  # fmt: skip
+            self.cells(),
+            self.ranks(),
+            self.pairs(),
+            self.curves(),
+            self.distances(),
+            self.queries(),
+            self.classification(),
+            self.calibration(),
+            self.gaps(),
+            self.classes(),
+            self.seeds(),
+            self.over_folds(),
+        ]
         return [sheet for sheet in made if len(sheet.frame)]
 
     def of(self, row: Row) -> Mapping[str, Array]:
@@ -79,10 +89,11 @@ class Statistics:
             kind = "corruption" if row["definition"]["threat"] == "none" else "robust"  # norm none is no attack
             of_kind = _rate(results, kind if f"{kind}_interval" in results else "robust")
             return {
-                **_three("clean", _rate(results, "clean")), **_three(kind, of_kind),
+                **_three("clean", _rate(results, "clean")),
+                **_three(kind, of_kind),
                 **_three("success", Rate(success["rate"], *success["interval"]) if success else None),
                 "of": success["of"] if success else None,
-            }  # fmt: skip
+            }
 
         return self._per_cell(
             "Accuracy of every cell", f"{_INTERVAL}. success: the attack's, of the images that were right.", figures
@@ -111,11 +122,20 @@ class Statistics:
             known = [(line, each) for line, each in shares if each is not None]
             made = [(one, two, compare(a, b)) for (one, a), (two, b) in combinations(known, 2)]
             for (one, two, pair), p in zip(made, holm([pair.p for *_, pair in made]), strict=True):
-                found.append({
-                    "data": table.data, "threat": table.threat, "first": _model(one), "second": _model(two),
-                    "images": pair.n, "only first": pair.only_first, "only second": pair.only_second,
-                    **_three("difference", pair.difference), "p": pair.p, "p, all pairs": p,
-                })  # fmt: skip
+                found.append(
+                    {
+                        "data": table.data,
+                        "threat": table.threat,
+                        "first": _model(one),
+                        "second": _model(two),
+                        "images": pair.n,
+                        "only first": pair.only_first,
+                        "only second": pair.only_second,
+                        **_three("difference", pair.difference),
+                        "p": pair.p,
+                        "p, all pairs": p,
+                    }
+                )
         return Sheet(
             "Paired comparison of models",
             "Of their worst cases on the same images. Fixed models: exact McNemar test and Newcombe's interval; random"

@@ -146,9 +146,7 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
 
 
-def _table(
-    groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] | None
-) -> Table:  # fmt: skip
+def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] | None) -> Table:
     alike = identity.shared(groups)
     columns = {identity.attack(row, alike): row for group in groups for row in group}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
@@ -172,12 +170,18 @@ def _table(
     lines.sort(key=_place)
     about = groups[0][0]["definition"]
     return Table(
-        data=visible(about["data"]), split=visible(about["split"]), images=_count(about["ids"]),
-        threat=visible(about["threat"]), targets=visible(about["targets"]) if about.get("targets") else None,
-        stochastic=stochastic, attacks=tuple(attacks), lines=tuple(lines),
+        data=visible(about["data"]),
+        split=visible(about["split"]),
+        images=_count(about["ids"]),
+        threat=visible(about["threat"]),
+        targets=visible(about["targets"]) if about.get("targets") else None,
+        stochastic=stochastic,
+        attacks=tuple(attacks),
+        lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)), under=met_before(about),
-    )  # fmt: skip
+        notes=tuple(_notes(lines, attacks)),
+        under=met_before(about),
+    )
 
 
 def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
@@ -226,9 +230,11 @@ def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
     return [
         replace(
             table, union=(name,), lines=tuple(replace(line, union=(unions[identity_of(line)],)) for line in table.lines)
-        ) if table.threat != "none" else table
+        )
+        if table.threat != "none"
+        else table
         for table in tables
-    ]  # fmt: skip
+    ]
 
 
 def identity_of(line: Line) -> str:

@@ -64,9 +64,7 @@ def cached(path: Path) -> State | None:
     return {name: _widened(tensor) for name, tensor in state.items()}
 
 
-def load(
-    path: str | Path, *, allow_pickle: bool = False, name: str | None = None
-) -> tuple[State, dict[str, str]]:
+def load(path: str | Path, *, allow_pickle: bool = False, name: str | None = None) -> tuple[State, dict[str, str]]:
     """State dict (floats in float32, on the CPU) and metadata of a checkpoint.
 
     The content decides what a file is, not its name. A pickle (.pt, .pth) is refused unless allow_pickle, is then

@@ -32,6 +32,7 @@ _KNOWN = {
     for name in names
 }
 
+
 def checksums(archive: BinaryIO) -> dict[str, str]:
     """The CRC-32 of each array, as the archive's own directory lists them: nothing is decompressed."""
     with zipfile.ZipFile(archive) as file:

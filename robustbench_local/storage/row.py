@@ -147,40 +147,79 @@ def _range(value: Any) -> bool:
 
 _RECORD = {
     good: {
-        "key": text, "created": text, "status": one_of("ok", "error"), "definition": mapping, "arrays": all_of(text),
-        "grid?": text, "environment?": all_of(either(text, whole)),
+        "key": text,
+        "created": text,
+        "status": one_of("ok", "error"),
+        "definition": mapping,
+        "arrays": all_of(text),
+        "grid?": text,
+        "environment?": all_of(either(text, whole)),
         **({"results": {"n": count}} if good else {"error": {"type": text, "message": text}}),
     }
     for good in (True, False)
-}  # fmt: skip
+}
 
 _DEFINITION = {
-    "data": text, "split": text, "data_digest": text, "ids": either(_range, [whole]), "model": text,
-    "weights_digest": maybe(text), "defense": text, "defense_settings": mapping,
-    "defense_version": either(whole, [whole]), "attack": text, "attack_settings": mapping, "attack_version": whole,
-    "access": one_of(*(access.name.lower() for access in Access)), "threat": _threat, "eps": size, "seed": whole,
-    "count": text, "precision": text, "targets": maybe(either(text, whole)), "budget": maybe(whole), "eot": whole,
-    "draws": whole, "adaptive?": flag, "corruption?": text, "attacker_digest?": text, "attack_sources?": all_of(text),
+    "data": text,
+    "split": text,
+    "data_digest": text,
+    "ids": either(_range, [whole]),
+    "model": text,
+    "weights_digest": maybe(text),
+    "defense": text,
+    "defense_settings": mapping,
+    "defense_version": either(whole, [whole]),
+    "attack": text,
+    "attack_settings": mapping,
+    "attack_version": whole,
+    "access": one_of(*(access.name.lower() for access in Access)),
+    "threat": _threat,
+    "eps": size,
+    "seed": whole,
+    "count": text,
+    "precision": text,
+    "targets": maybe(either(text, whole)),
+    "budget": maybe(whole),
+    "eot": whole,
+    "draws": whole,
+    "adaptive?": flag,
+    "corruption?": text,
+    "attacker_digest?": text,
+    "attack_sources?": all_of(text),
     "attack_under?": {"name": text, "settings": {"severity": whole}},
-}  # fmt: skip
+}
 
 _INTERVAL = (share, share)
 
 _RESULTS = {
-    "n": count, "stochastic": flag, "clean_accuracy": share, "clean_interval": _INTERVAL, "robust_accuracy": share,
-    "robust_interval": _INTERVAL, "robust_accuracy_8bit": share, "forwards_mean": size, "backwards_mean": size,
-    "distance_median": maybe(size), "seconds": size, "flags": [text],
+    "n": count,
+    "stochastic": flag,
+    "clean_accuracy": share,
+    "clean_interval": _INTERVAL,
+    "robust_accuracy": share,
+    "robust_interval": _INTERVAL,
+    "robust_accuracy_8bit": share,
+    "forwards_mean": size,
+    "backwards_mean": size,
+    "distance_median": maybe(size),
+    "seconds": size,
+    "flags": [text],
     "per_class": [{"class": text, "n": count, "clean": share, "robust": share, "robust_interval?": _INTERVAL}],
-    "classes?": count, "intervals?": text, "prepared_forwards?": count, "prepared_backwards?": count,
+    "classes?": count,
+    "intervals?": text,
+    "prepared_forwards?": count,
+    "prepared_backwards?": count,
     "attack_success_rate?": maybe({"of": count, "rate": share, "interval": _INTERVAL}),
     "largest_gap?": maybe({"best": text, "worst": text, "robust": difference, "interval": (difference, difference)}),
     "classification?": {"clean": all_of(maybe(number)), "attacked": all_of(maybe(number))},
     "calibration?": {"clean": all_of(maybe(number)), "attacked": all_of(maybe(number))},
     "adversarial_confidence?": maybe({"n": count, "mean": share, "median": share}),
-    "notes?": all_of(maybe(number)), "distance?": maybe(all_of(maybe(size))),
-    "queries_to_success?": maybe(all_of(maybe(size))), "detector?": all_of(maybe(number)),
+    "notes?": all_of(maybe(number)),
+    "distance?": maybe(all_of(maybe(size))),
+    "queries_to_success?": maybe(all_of(maybe(size))),
+    "detector?": all_of(maybe(number)),
     "trace?": maybe({"images": count, "steps": [whole], "low": [number], "median": [number], "high": [number]}),
-}  # fmt: skip
+}
 
 _CORRUPTED = {"corruption_accuracy": share, "corruption_interval": _INTERVAL}
 

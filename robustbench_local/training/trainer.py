@@ -99,10 +99,17 @@ class TrainingLoop:
             minutes += (time.monotonic() - started) / 60
             self.report.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
             if state_file is not None:
-                write_draft(state_file, dict(
-                    net=net.state_dict(), optimizer=optimizer.state_dict(), history=self.history, minutes=minutes,
-                    best=best, average=average.net.state_dict() if average else None,
-                ))  # fmt: skip
+                write_draft(
+                    state_file,
+                    dict(
+                        net=net.state_dict(),
+                        optimizer=optimizer.state_dict(),
+                        history=self.history,
+                        minutes=minutes,
+                        best=best,
+                        average=average.net.state_dict() if average else None,
+                    ),
+                )
         if self._collapsed():
             self.report.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
         self.minutes += minutes
