@@ -35,10 +35,10 @@ slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow
 
 fuzz: .venv/.installed-dev
-	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/test_fuzz.py
+	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/config/test_fuzz.py
 
 faults: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/test_damage.py tests/test_kills.py -m 'faults or not faults'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/storage/test_damage.py tests/storage/test_kills.py -m 'faults or not faults'
 
 check: .venv/.installed-dev
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """What the audit finds among models and attacks that lie, and among honest ones: sensitivity and specificity.
 
-    python -m benchmarks.audit                    all cases of tests/liars.py on 60 MNIST images, and the table
+    python -m benchmarks.audit                    all cases of tests/helpers/liars.py on 60 MNIST images, and the table
     python -m benchmarks.audit --only "attack*"   what is named so
     python -m benchmarks.audit --weights PATH     with the TRADES weights of Zhang et al. 2019 among the controls
 

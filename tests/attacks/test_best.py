@@ -1,0 +1,264 @@
+"""Best: what must fall falls, it costs what it says, and it leaves little that AutoAttack fells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.attacks import best
+from robustbench_local.attacks.autoattack import AutoAttack
+from robustbench_local.attacks.best import TRIED, WALKS, Best
+from robustbench_local.attacks.square import Square
+from robustbench_local.core.attack import Attack, State
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.losses import margin
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.load import load_model
+from tests.attacks.test_closed_forms import THREATS, two_classes
+from tests.attacks.test_invariances import images, network
+from tests.helpers.score_based import Stubborn, company_changes_nothing
+
+
+@dataclass(frozen=True)
+class NoStep(Best):
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
+        return super().step(state, oracle, x, *rest) | {"x_adv": x, "best": x}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class WrongSign(Best):
+    def _ascend(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
+        moved = super()._ascend(state, oracle, x, *rest)  # type: ignore[arg-type]
+        return moved | {"x_adv": 2 * state["x_adv"] - moved["x_adv"]}
+
+
+@dataclass(frozen=True)
+class TooFar(Best):
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
+        state = super().step(state, oracle, x, *rest)  # type: ignore[arg-type]
+        return state | {"x_adv": x + 1.01 * (state["x_adv"] - x)}
+
+
+REACH = {Norm.LINF: 1.0, Norm.L2: 0.99, Norm.L1: 0.8}  # outside of L∞ the edge is met only in the limit
+
+
+def fells_the_near(attack: Attack, threat: ThreatModel) -> bool:
+    model, x, y, distance = two_classes(threat)
+    verdict = evaluate(model, x, y, attack, threat)
+    within = bool(threat.contains(verdict.x_adv, x).all())
+    near = distance < REACH[threat.norm] * threat.eps
+    return within and bool(verdict.robust[distance > threat.eps].all()) and not verdict.robust[near].any()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_the_near_points_fall_and_no_others(threat: ThreatModel) -> None:
+    assert fells_the_near(Best(steps=150), threat)
+
+
+@pytest.mark.parametrize("broken", [NoStep, WrongSign, TooFar])
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_broken_twins_are_caught(threat: ThreatModel, broken: type[Best]) -> None:
+    assert not fells_the_near(broken(steps=60), threat)
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "random"])
+@pytest.mark.parametrize("threat", ["linf:0.03", "l2:0.2", "l1:1.5"])
+def test_company_changes_nothing(threat: str, kind: str) -> None:
+    company_changes_nothing(Best(steps=9, climb=2), ThreatModel.parse(threat), kind)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("threat", ["linf:0", "linf:0.3", "l2:0", "l2:0.5", "l2:3", "l1:0.5", "l1:12"])
+def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ball = ThreatModel.parse(threat)
+    asked: list[str] = []
+
+    def watch(name: str) -> None:
+        ask = getattr(Oracle, name)
+
+        def watched(self: Oracle, x_adv: Tensor, *rest: object) -> object:
+            assert ball.contains(x_adv, self._x).all()
+            asked.append(name)
+            return ask(self, x_adv, *rest)
+
+        monkeypatch.setattr(Oracle, name, watched)
+
+    x = (3 * torch.rand(12, channels, 7, 6, generator=torch.Generator().manual_seed(7)) - 1).clamp(0, 1)
+    assert (x == 0).any() and (x == 1).any()
+    watch("grad")
+    watch("logits")
+    verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
+    search = ["logits"] * 20
+    assert verdict.flags == ("no_gradient:12",)  # how bright an image is moves no margin
+    assert asked == ["logits"] + ["grad"] * 15 + search + ["grad"] * 5 + search
+
+
+@pytest.mark.parametrize("attack", [Best(effort=0.05, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:4"])
+def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
+    x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
+    verdict = evaluate(Stubborn(), x, y, attack, threat)
+    forwards, backwards = attack.cost(3, ThreatModel.parse(threat).norm)
+    assert verdict.robust.all()
+    assert verdict.forwards.tolist() == [forwards] * 3 and verdict.backwards.tolist() == [backwards] * 3
+
+
+@pytest.mark.parametrize(("threat", "part", "without"), [("l2:1.5", "WALKS", None), ("l1:10", "REACH", 1.0)])
+def test_outside_the_ball_it_finds_what_is_masked_inside(
+    threat: str, part: str, without: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net trained for L∞; the twins keep to the ball."""
+    model = load_model("zoo:mnist/adversarial_training")
+    x, y = load_data("mnist", n=6, source="bundled")
+    whole = evaluate(model, x, y, Best(), threat)
+    assert threat.startswith("l1") or whole.robust.sum() <= evaluate(model, x, y, WALKS, threat).robust.sum()
+    monkeypatch.setattr(best, part, without or (lambda *given: None))
+    assert whole.robust.sum() < evaluate(model, x, y, Best(), threat).robust.sum() - 1
+
+
+class Wavers(nn.Module):
+    """Class 0 leads by how bright the image is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.flatten(1).mean(1)
+        return torch.stack([lead, 0 * lead, -lead], 1)
+
+
+@pytest.mark.parametrize("threat", ["linf:0.3", "l2:1.5"])
+@pytest.mark.parametrize(("hopeless", "tried"), [(0.4, True), (0.6, False), (math.inf, False)])
+def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: bool, threat: str) -> None:
+    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs, 3 of them during the search
+    x, y = torch.full((2, 1, 5, 5), 0.6), torch.zeros(2, dtype=torch.int64)  # half of it may go
+    verdict = evaluate(Wavers(), x, y, attack, threat)
+    walks = WALKS.cost(3) if threat.startswith("l2") else (0, 0)
+    spent = (25 + walks[0], 24 + walks[1]) if tried else attack.cost(3, ThreatModel.parse(threat).norm)
+    assert verdict.robust.all()
+    assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
+    assert verdict.forwards[0] == verdict.forwards[1]
+    darker = (x - verdict.x_adv).flatten(1).mean(1)  # 0.3 at most, which four steps of L2 do not quite reach
+    assert (darker > (0.28 if threat.startswith("l2") else 0.3 - 1e-6)).all()  # the best point, given up or not
+
+
+def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
+    forwards, backwards = AutoAttack().cost(10)
+    (most, climbed), least = Best().cost(10), TRIED * Best().climb
+    assert 0.4 * most + 0.6 * least <= forwards / 10 and 0.4 * climbed + 0.6 * least <= backwards / 5
+
+
+def test_every_second_climb_goes_for_one_class_in_the_order_of_how_near_each_came() -> None:
+    net = network()
+    data = images(net)
+    aims: list[Tensor] = []
+
+    @dataclass(frozen=True)
+    class Watched(Best):
+        def step(self, state: State, *rest: object) -> State:
+            state = super().step(state, *rest)  # type: ignore[arg-type]
+            aims.append(state["target"])
+            return state
+
+    climb = 2
+    evaluate(
+        net, data.x, data.labels, Watched(steps=62, climb=climb, hopeless=math.inf), "linf:1e-5"
+    )  # 8 climbs, nothing falls
+    targets = [aims[place * climb] for place in (1, 3, 5, 7)]
+    with torch.no_grad():
+        right = data.labels == net(data.x).argmax(1)
+        order = net(data.x)[right].scatter(1, data.labels[right][:, None], -torch.inf).argsort(1, descending=True)
+    assert torch.equal(torch.stack(targets[:3], 1), order[:, :3])  # three other classes
+    assert torch.equal(targets[3], targets[0])
+
+
+def test_what_comes_back_is_the_best_point_met() -> None:
+    threat = THREATS[0]
+    model, x, y, distance = two_classes(threat)
+    far = distance > threat.eps
+    worths: list[Tensor] = []
+
+    @dataclass(frozen=True)
+    class Watched(Best):
+        def step(self, state: State, *rest: object) -> State:
+            state = super().step(state, *rest)  # type: ignore[arg-type]
+            worths.append(state["worth"])
+            return state
+
+    verdict = evaluate(model, x[far], y[far], Watched(steps=40, climb=5), threat)
+    assert verdict.robust.all()
+    assert all((after >= before).all() for before, after in pairwise(worths))
+    with torch.no_grad():
+        assert torch.allclose(margin(model(verdict.x_adv), y[far]), worths[-1], atol=1e-4)
+
+
+def test_it_reaches_for_a_given_class() -> None:
+    model = network()
+    data = images(model)
+    given = (data.labels + 2) % 4
+    verdict = Judge(targets=given)(model, data, Best(steps=100), ThreatModel.parse("linf:0.1"))
+    fallen = verdict.clean & ~verdict.robust
+    with torch.no_grad():
+        assert fallen.sum() > 3
+        assert torch.equal(fallen, verdict.clean & (model(verdict.x_adv).argmax(1) == given))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 0},
+        {"climb": 0},
+        {"effort": 0.0},
+        {"effort": 1e9},
+        {"effort": float("nan")},
+        {"p": 0.0},
+        {"hopeless": 0.0},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        Best(**settings)  # type: ignore[arg-type]
+
+
+def test_more_effort_is_more_queries_of_the_same_kind() -> None:
+    net = network()
+    data = images(net)
+    twice = evaluate(net, data.x, data.labels, Best(steps=20, climb=5, effort=2.0), "linf:0.02")
+    same = evaluate(net, data.x, data.labels, replace(Best(steps=20, climb=5), steps=40), "linf:0.02")
+    assert torch.equal(twice.robust, same.robust) and torch.equal(twice.forwards, same.forwards)
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "threat"),
+    [
+        pytest.param("mnist", 60, "linf:0.3", marks=pytest.mark.slow),
+        pytest.param("mnist", 30, "l2:1.5", marks=pytest.mark.slow),
+        pytest.param("mnist", 30, "l1:10", marks=pytest.mark.slow),
+        pytest.param("cifar10", 40, "linf:8/255", marks=pytest.mark.slow),
+    ],
+)
+def test_it_leaves_little_that_autoattack_fells(
+    data: str, count: int, threat: str, record_property: Callable[[str, object], None]
+) -> None:
+    model = load_model(f"zoo:{data}/adversarial_training")
+    x, y = load_data(data, n=count, source="bundled")
+    ours = evaluate(model, x, y, Best(), threat)
+    theirs = evaluate(model, x, y, AutoAttack(), threat)
+    record_property("standing after best, after autoattack", (ours.robust_accuracy, theirs.robust_accuracy))
+    assert ours.robust_accuracy <= theirs.robust_accuracy + 1 / count
+
+
+@pytest.mark.slow
+def test_it_leaves_no_more_than_square_does_at_the_same_cost() -> None:
+    model = load_model("zoo:mnist/adversarial_training")
+    x, y = load_data("mnist", n=40, source="bundled")
+    ours = evaluate(model, x, y, Best(effort=0.05), "linf:0.3")
+    square = evaluate(model, x, y, Square(steps=80), "linf:0.3")
+    assert ours.robust_accuracy <= square.robust_accuracy

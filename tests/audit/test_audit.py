@@ -1,0 +1,268 @@
+"""The audit of one model: every liar is named by a check that knows its fault, and honest models by none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_local import load_data
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.audit.card import Card
+from robustbench_local.audit.check import ALPHA, Finding, Status, by_share, check, correlation, paired, sound, weaker
+from robustbench_local.audit.checklist import CHECKS, audit_model
+from robustbench_local.audit.process import asked_afresh
+from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.cli.main import main
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError, DataError
+from robustbench_local.core.model_state import as_deployed
+from robustbench_local.core.threat import ThreatModel
+from tests.helpers import liars
+
+N = 30
+QUICK = Effort(steps=10, queries=60, draws=20, probed=20, walked=12, few=24, random=16, eot=3, process=False)
+THREAT = ThreatModel.parse("linf:0.3")
+SURROGATES = ("zoo:mnist/label_smoothing",)
+BY_NAME = {each.name: each for each in CHECKS}
+# what a sound model is asked here: all but what takes long, which the slow test and the benchmark ask
+DEAR = {"steps, restarts and draws suffice", "gradients beat labels", "gradients beat random points"}
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Tensor, Tensor]:
+    return load_data("mnist", n=N, source="bundled")
+
+
+def asked(case: liars.Case, images: tuple[Tensor, Tensor], names: Sequence[str]) -> dict[str, Finding]:
+    x, y = images
+    x = x if case.x is None else case.x
+    with as_deployed(case.model):
+        subject = Subject(
+            case.model, x, y, THREAT, attack=case.attack, effort=QUICK, surrogates=SURROGATES, classes=case.classes
+        )
+        for _ in range(20):  # what an attack would ask in passing, for those who count
+            subject.ask(subject.x)
+        if "same after the audit" in names:
+            subject.pgd()
+        return {name: BY_NAME[name](subject) for name in names}
+
+
+@pytest.mark.filterwarnings("ignore:the model returns probabilities")
+@pytest.mark.parametrize("name", [name for name in liars.LIARS if name != "sleeps on perturbed images"])
+def test_a_liar_is_named_by_a_check_that_knows_its_fault(name: str, images: tuple[Tensor, Tensor]) -> None:
+    liar = liars.LIARS[name]
+    findings = asked(liar.make(*images), images, liar.causes)
+    assert any(finding.status > Status.SOUND for finding in findings.values()), findings
+    assert all(finding.source and finding.advice and finding.evidence for finding in findings.values())
+
+
+@pytest.mark.parametrize("name", ["undefended", "bit depth with BPDA"])
+def test_an_honest_model_is_sound(name: str, images: tuple[Tensor, Tensor]) -> None:
+    names = [each for each in BY_NAME if each not in DEAR and each != "time"]
+    findings = asked(liars.CONTROLS[name](*images), images, names)
+    assert not [finding for finding in findings.values() if finding.status > Status.SOUND]
+    assert sum(finding.status is Status.SOUND for finding in findings.values()) > 20
+
+
+class Scale(nn.Module):
+    """Makes no probabilities of ones and zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 8 * x - 4
+
+
+def test_few_values_are_a_fault_only_where_no_gradient_passes(images: tuple[Tensor, Tensor]) -> None:
+    voting = asked(liars.CONTROLS["randomized smoothing"](*images), images, ["logits"])["logits"]
+    assert voting.status is Status.SOUND and "through a surrogate" in voting.evidence
+    labels = liars.LIARS["one-hot output"].make(*images).model
+    hard = asked(liars.Case(nn.Sequential(labels, Scale())), images, ["logits"])["logits"]
+    assert hard.status is Status.BROKEN and "no more than a label" in hard.evidence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", liars.CONTROLS)
+def test_an_honest_model_is_sound_in_all(name: str, images: tuple[Tensor, Tensor]) -> None:
+    case = liars.CONTROLS[name](*images)
+    effort = replace(QUICK, queries=300, process=True)
+    card = audit_model(case.model, *images, THREAT, attack=case.attack, effort=effort)
+    assert card.status is Status.SOUND, card.faults
+
+
+class Wise(nn.Module):
+    """Two logits, the sum of the pixels against a half: nothing to object to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = 10 * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-bright, bright], 1)
+
+
+def halves(count: int = 30) -> tuple[Tensor, Tensor]:
+    y = torch.arange(count) % 2
+    noise = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    return (0.2 + 0.5 * y.view(-1, 1, 1, 1) + 0.1 * noise), y
+
+
+@pytest.fixture(scope="module")
+def card() -> Card:
+    return audit_model(Wise(), *halves(), "linf:0.1", effort=replace(QUICK, process=True), train=halves(20))
+
+
+def test_the_card_has_every_check_in_order_and_its_numbers(card: Card) -> None:
+    assert [finding.check for finding in card.findings] == [each.name for each in CHECKS]
+    assert len({finding.check for finding in card.findings}) == len(CHECKS)
+    assert card.status is Status.SOUND and not card.faults
+    assert (card.clean, card.robust, card.images) == (1.0, 1.0, 30)
+    assert card["a fresh process"].status is Status.SOUND
+    assert card["no robust overfitting"].status is Status.SOUND
+    plain = json.loads(json.dumps(card.as_dict()))
+    assert plain["status"] == "sound" and len(plain["findings"]) == len(CHECKS)
+
+
+def test_the_robust_accuracy_of_a_card_is_the_least_of_all_attacks(images: tuple[Tensor, Tensor]) -> None:
+    """Quantised: its own gradients find nothing, Square everything that it has time for."""
+    with as_deployed(model := liars.LIARS["gradient shattering by quantisation"].make(*images).model):
+        subject = Subject(model, *images, THREAT, effort=QUICK)
+        gradients, square = subject.pgd(), subject.run("square", steps=QUICK.queries)
+    assert gradients is not None and square is not None
+    assert square.robust_accuracy < gradients.robust_accuracy - 0.3
+    assert {id(run) for run in subject.verdicts} == {id(gradients), id(square)}
+
+
+def test_a_model_that_dies_in_a_check_stops_no_other() -> None:
+    class Fragile(Wise):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.requires_grad:
+                raise OSError("the disk is gone")
+            return super().forward(x)
+
+    card = audit_model(Fragile(), *halves(), "linf:0.1", effort=QUICK)
+    assert card["grad mode"].status is Status.SUSPICIOUS and "the disk is gone" in card["grad mode"].evidence
+    assert card["batches"].status is Status.SOUND
+
+
+def test_what_is_asked_wrongly_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"nn\.Module"):
+        audit_model(lambda x: x, *halves())  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="spans"):
+        audit_model(Wise(), 255 * halves()[0], halves()[1])
+
+
+def test_an_audit_leaves_the_model_and_the_random_state_as_they_were() -> None:
+    model = liars.zoo("none").train()
+    state = torch.random.get_rng_state()
+    effort = replace(QUICK, few=4, queries=5, steps=2)
+    audit_model(model, *load_data("mnist", n=8, source="bundled"), THREAT, effort=effort)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+# statistics
+
+
+def test_nine_against_none_is_the_least_that_an_ordering_needs() -> None:
+    assert 0.5**9 < ALPHA < 0.5**8
+    first = torch.ones(1000, dtype=torch.bool)
+    for felled, status in ((8, Status.SOUND), (9, Status.SUSPICIOUS), (501, Status.BROKEN)):
+        second = first.clone()
+        second[:felled] = False
+        assert weaker(first, second, "")[0] is status
+        assert weaker(second, first, "")[0] is Status.SOUND  # the other way round there is nothing to say
+    assert paired(first, first).p == 1.0
+
+
+def test_what_costs_two_points_or_less_is_not_called_broken() -> None:
+    for left, felled, status in ((10, 9, Status.SUSPICIOUS), (25, 20, Status.SUSPICIOUS), (25, 21, Status.BROKEN)):
+        first, second = torch.zeros(1000, dtype=torch.bool), torch.zeros(1000, dtype=torch.bool)
+        first[:left], second[felled:left] = True, True
+        assert weaker(first, second, "")[0] is status
+
+
+def test_of_a_large_set_half_a_point_is_allowed_however_sure() -> None:
+    first, second = torch.ones(10_000, dtype=torch.bool), torch.ones(10_000, dtype=torch.bool)
+    second[:49] = False
+    assert paired(first, second).p < 1e-9 and weaker(first, second, "")[0] is Status.SOUND
+
+
+def test_shares() -> None:
+    faults = torch.zeros(60, dtype=torch.bool)
+    assert by_share(faults, "")[0] is Status.SOUND
+    faults[:1] = True
+    assert by_share(faults, "")[0] is Status.SOUND  # one of 60 may be half a point of all
+    faults[:4] = True
+    assert by_share(faults, "")[0] is Status.SUSPICIOUS
+    faults[:31] = True
+    assert by_share(faults, "")[0] is Status.BROKEN
+    assert by_share(faults[:0], "")[0] is Status.SOUND
+
+
+def test_correlation() -> None:
+    a = torch.tensor([1.0, 2.0, 4.0])
+    assert correlation(a, 3 * a + 1) == pytest.approx(1) and correlation(a, -a) == pytest.approx(-1)
+    assert correlation(a, torch.ones(3)) == 0
+
+
+def test_a_check_is_made_of_a_function() -> None:
+    @check("fine", source="a paper", advice="nothing")
+    def fine(subject: Subject) -> tuple[Status, str, dict[str, float]]:
+        return sound("all is well", share=0.0)  # type: ignore[return-value]
+
+    finding = fine(None)  # type: ignore[arg-type]
+    assert finding == Finding("fine", Status.SOUND, "all is well", {"share": 0.0}, "a paper", "nothing")
+
+
+# a fresh process
+
+
+def test_a_fresh_process_gives_the_same_draws() -> None:
+    model = liars.CONTROLS["noise-trained, noise at run time"](*halves()).model
+    x, ids = torch.rand(3, 1, 28, 28), torch.arange(3)
+    answer, why = asked_afresh(model, x, ids, seed=5)
+    with torch.no_grad():
+        here = model(x, Draws(5, ids).stream("audit:ask"))
+    assert why == "" and answer is not None and torch.allclose(answer, here, atol=1e-5)
+
+
+def test_what_cannot_be_pickled_is_not_taken_there() -> None:
+    model = Wise()
+    model.hook = lambda x: x  # type: ignore[assignment]
+    answer, why = asked_afresh(model, torch.rand(2, 1, 4, 4), torch.arange(2), seed=0)
+    assert answer is None and "pickle" in why.lower()
+
+
+# the command
+
+
+@pytest.mark.parametrize(("model", "code"), [("liars:quiet", 0), ("liars:loud", 4)])
+def test_the_command_prints_a_card_and_tells_by_its_exit_code(
+    model: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(liars.__file__).parent)
+    out = tmp_path / "card.json"
+    keys = ["data=mnist", "threat=linf:0.1", "n=10", "source=bundled", "effort=0.05", f"out={out}"]
+    assert main(["audit", model, *keys]) == code
+    printed = capsys.readouterr().out
+    assert printed.startswith({0: "SOUND", 4: "BROKEN"}[code])
+    assert json.loads(out.read_text())["status"] == {0: "sound", 4: "broken"}[code]
+    if code:
+        assert "do: divide the logits" in printed and "see: Carlini and Wagner 2017" in printed
+
+
+def test_the_command_knows_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "zoo:mnist/none", "data=mnist", "threat=linf:0.1", "steps=3"]) == 2
+    assert "steps" in capsys.readouterr().err
+    assert main(["audit", "zoo:mnist/none", "threat=linf:0.1"]) == 2
+    assert "data" in capsys.readouterr().err
+
+
+def test_an_attack_of_the_users_is_audited_beside_the_model() -> None:
+    x, y = halves()
+    card = audit_model(Wise(), x, y, "linf:0.3", attack=PGD(steps=4, step_size=1e-4, random_start=False), effort=QUICK)
+    assert card["the budget is used"].status is Status.BROKEN
+    assert card["as strong as another"].status is Status.BROKEN
+    assert card.robust < 0.5  # and the lower number is what the card says

@@ -1,0 +1,348 @@
+"""The leaderboard page, in a real browser: headless Chromium, from a file on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from robustbench_local.report.page import page
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
+from robustbench_local.storage.store import Store
+from tests.helpers.rows import a_row, stored
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = ROOT / ".venv" / "axe.min.js"
+EVIL = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>|\n\u202e'\"&quot;${1}{{7*7}}"
+)
+
+
+def lacking(what: str) -> NoReturn:
+    """A skip, or in CI, where everything must be there, a failure."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not there: make browser")
+    raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        lacking("Chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        lacking("playwright")
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of three tables: fixed and random models, two data sets, flags, a failed cell, hostile names."""
+    folder = tmp_path_factory.mktemp("page")
+    n = 24
+
+    def bits(k: int) -> list[int]:
+        return [1] * k + [0] * (n - k)
+
+    made = [
+        a_row(bits(k - less), ids=f"0:{n}", attack=attack, access=access, defense=defense, flags=flags)
+        for defense, k, flags in (("none", 4, []), ("trades", 18, []), ("jpeg + trades", 15, ["near_tie:2"]))
+        for attack, access, less in (("pgd", "gradients", 2), ("square", "scores", 0))
+    ]
+    made += [
+        a_row(bits(20), ids=f"0:{n}", defense="median", attack="square", access="scores"),
+        a_row(None, ids=f"0:{n}", defense="median"),
+        a_row(bits(9), ids=f"0:{n}", data="mnist", threat="l2:2", model=EVIL, defense=EVIL, attack=EVIL, flags=[EVIL]),
+        a_row(np.eye(n, 20).tolist(), ids=f"0:{n}", defense="noise_fusion", flags=["undeclared_randomness"]),
+    ]
+    store = stored(folder, *made)
+    write_report(Results.of([store.read(row["key"]) or row for row, _ in made], store), folder, f"report {EVIL}")
+    return folder / "index.html"
+
+
+class Visit:
+    """A page as somebody sees it, and all that it asked for or complained of."""
+
+    def __init__(self, browser: Any, path: Path, fragment: str = "", **context: Any) -> None:
+        self.context = browser.new_context(**context)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.requests: list[str] = []
+        self.trouble: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.trouble.append(message.text))
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.goto(path.as_uri() + fragment)
+
+    def names(self) -> list[str]:
+        found: list[str] = self.page.locator("tr.row:visible .name > button").all_inner_texts()
+        return found
+
+    def choose(self, name: str, value: str) -> None:
+        self.page.select_option(f"[data-filter={name}]", value)
+
+
+@pytest.fixture
+def visit(browser: Any, path: Path) -> Iterator[Visit]:
+    visit = Visit(browser, path)
+    yield visit
+    visit.context.close()
+
+
+def test_nothing_leaves_the_file_and_nothing_is_refused(visit: Visit, path: Path) -> None:
+    for button in visit.page.locator("tr.row .name > button").all():
+        button.click()
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+    visit.page.wait_for_timeout(100)
+    assert [url for url in visit.requests if not url.startswith("data:image/")] == [path.as_uri()]
+    assert visit.page.locator("figure img").count() >= 4
+    assert all(visit.page.eval_on_selector_all("figure img", "images => images.map(i => i.naturalWidth > 0)"))
+    assert visit.trouble == []
+
+
+def test_the_policy_forbids_what_the_page_does_not_do(browser: Any, path: Path, tmp_path: Path) -> None:
+    """The broken twin: a request and an inline handler put into the page are refused."""
+    text = path.read_text(encoding="utf-8")
+    twin = tmp_path / "twin.html"
+    twin.write_text(text.replace("</main>", "<img src='https://127.0.0.1:9/x.png' onerror='document.title=1'></main>"))
+    visit = Visit(browser, twin)
+    visit.page.wait_for_timeout(100)
+    assert any("Content Security Policy" in message for message in visit.trouble)
+    assert visit.page.title() != "1"
+    visit.context.close()
+
+
+def test_hostile_names_are_shown_and_not_executed(visit: Visit) -> None:
+    for button in visit.page.locator("tr.row .name > button").all():
+        button.click()
+    assert "owned" not in visit.page.title().replace(EVIL[:60], "")[:8]
+    assert visit.page.evaluate("document.querySelectorAll('img[src=x], main script').length") == 0
+    body = visit.page.inner_text("main")
+    for part in ("<img src=x onerror=", "<script>document.title='owned'</script>", "\\n\\u202e", "${1}{{7*7}}"):
+        assert part in body
+    assert "\u202e" not in visit.page.content()
+    assert visit.page.title().startswith("report <img")
+
+
+def test_sorting(visit: Visit) -> None:
+    board = visit.page.locator("section.board").first
+    assert board.locator(".name > button").all_inner_texts() == ["trades", "jpeg + trades", "undefended", "median"]
+    board.locator("thead button", has_text="Model").click()
+    assert board.locator(".name > button").all_inner_texts() == ["jpeg + trades", "median", "trades", "undefended"]
+    assert board.locator("th[aria-sort]").inner_text().startswith("Model")
+    board.locator("thead button", has_text="Robust").click()
+    assert board.locator(".name > button").all_inner_texts()[0] == "trades"
+    assert board.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    board.locator("thead button", has_text="Robust").click()
+    assert board.locator(".name > button").all_inner_texts() == ["undefended", "jpeg + trades", "trades", "median"]
+    assert board.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
+
+
+def test_filters_and_search(visit: Visit) -> None:
+    everything = visit.names()
+    assert len(everything) == 6
+    visit.choose("data", "mnist")
+    assert len(visit.names()) == 1
+    assert visit.page.inner_text("#total") == "1 of 6 shown"
+    visit.choose("data", "")
+    visit.choose("threat", "linf:8/255")
+    visit.choose("family", "adversarial training")
+    assert visit.names() == ["trades", "jpeg + trades"]
+    visit.choose("family", "preprocessing")
+    assert visit.names() == ["jpeg + trades"]
+    visit.choose("family", "")
+    visit.choose("flag", "near_tie")
+    assert visit.names() == ["jpeg + trades"]
+    visit.choose("flag", "")
+    visit.page.fill("[data-filter=q]", "jpeg PREACT")
+    assert visit.names() == ["jpeg + trades"]
+    visit.page.fill("[data-filter=q]", "no such thing")
+    assert visit.names() == []
+    assert visit.page.locator("#nothing").is_visible()
+    visit.page.keyboard.press("Escape")
+    visit.choose("threat", "")
+    assert visit.names() == everything
+
+
+def test_a_row_opens_into_its_cells(visit: Visit) -> None:
+    button = visit.page.locator(".name > button", has_text="jpeg + trades")
+    button.click()
+    assert button.get_attribute("aria-expanded") == "true"
+    detail = visit.page.locator(f"#{button.get_attribute('aria-controls')}")
+    text = detail.inner_text()
+    for word in ("at most 13 withstand all 2 attacks", "pgd", "square", "near tie: 2", "11 + 10", "Settings", "seed"):
+        assert word in text
+    assert visit.page.locator(".name > button", has_text="median").count() == 1
+    button.click()
+    assert button.get_attribute("aria-expanded") == "false"
+    assert visit.page.locator("tr.detail").count() == 0
+
+
+def test_the_overview_answers_for_every_table_and_leads_there(visit: Visit) -> None:
+    rows = visit.page.locator(".glance tbody tr")
+    assert rows.count() == visit.page.locator("section.board").count() == 3
+    text = rows.first.inner_text()
+    for word in ("CIFAR-10, L∞ ball of radius 8/255", "trades", "66.7", "8.3"):  # 16 and, undefended, 2 of 24
+        assert word in text
+    visit.choose("family", "adversarial training")
+    assert visit.page.locator(".glance tbody tr:visible").count() == 1
+    before = visit.page.url
+    visit.page.locator(".glance a:visible").click()
+    assert visit.page.evaluate("document.activeElement.id") == "b-1"
+    visit.page.locator("a", has_text="Why believe it?").click()
+    assert visit.page.evaluate("document.activeElement.id") == "belief"
+    assert visit.page.url == before  # the state is still there
+    assert visit.names() == ["trades", "jpeg + trades"]
+
+
+def test_cautions_are_counted_and_can_be_sorted(visit: Visit) -> None:
+    board = visit.page.locator("section.board").first
+    board.locator("thead button", has_text="Cautions").click()
+    counts = [int(text) if text.isdigit() else 0 for text in board.locator("tr.row td:last-child").all_inner_texts()]
+    assert counts == sorted(counts)
+    row = board.locator("tr.row", has=visit.page.locator(".name > button", has_text="jpeg + trades"))
+    shown = row.locator("td:last-child").inner_text()
+    row.locator("button").first.click()
+    assert int(shown) == board.locator("tr.detail li.doubt").count() > 0
+    assert board.locator("tr.detail li").first.get_attribute("class") == "doubt"  # they come first
+
+
+def test_what_failed_is_said_and_has_no_rank(visit: Visit) -> None:
+    row = visit.page.locator("tr.row", has=visit.page.locator(".name > button", has_text="median"))
+    assert "no rank" in (row.locator(".rank").text_content() or "")
+    assert "1 of 2 attacks missing" in row.inner_text()
+    row.locator("button").first.click()
+    assert "failed, ModelError: logits are NaN" in visit.page.locator("tr.detail").inner_text()
+
+
+def test_the_address_keeps_what_is_shown(browser: Any, visit: Visit, path: Path) -> None:
+    visit.choose("family", "adversarial training")
+    visit.page.fill("[data-filter=q]", "trades")
+    visit.page.locator("thead button:visible", has_text="Model").first.click()
+    visit.page.locator(".name > button:visible", has_text="jpeg").click()
+    fragment = "#" + visit.page.url.partition("#")[2]
+    other = Visit(browser, path, fragment)
+    assert other.names() == visit.names() == ["jpeg + trades", "trades"]
+    assert other.page.locator("tr.detail:visible").count() == 1
+    assert other.page.input_value("[data-filter=q]") == "trades"
+    assert other.page.locator("th[aria-sort]:visible").inner_text().startswith("Model")
+    other.context.close()
+    strange = Visit(browser, path, "#data=nowhere&sort=nothing&open=x,<b>&q=%E0%A4%A")  # a link that somebody mangled
+    assert strange.trouble == []
+    assert strange.page.input_value("[data-filter=data]") == ""
+    strange.context.close()
+
+
+def test_keyboard_alone_is_enough(visit: Visit) -> None:
+    page_ = visit.page
+    page_.keyboard.press("Tab")
+    assert page_.evaluate("document.activeElement.textContent") == "To the results"
+    page_.keyboard.press("/")
+    page_.keyboard.type("trades")
+    assert visit.names() == ["trades", "jpeg + trades"]
+    page_.keyboard.press("Escape")
+    page_.locator(".name > button").first.focus()
+    page_.keyboard.press("ArrowDown")
+    assert page_.evaluate("document.activeElement.textContent") == "jpeg + trades"
+    page_.keyboard.press("Enter")
+    assert page_.locator("tr.detail").count() == 1
+    page_.keyboard.press("Tab")  # to the flag of that row, which explains itself
+    tip = page_.locator("tr.row [role=tooltip]:visible")
+    assert tip.count() == 1
+    assert "right by a hair" in tip.inner_text()
+    page_.keyboard.press("Enter")
+    assert visit.names() == ["jpeg + trades"]
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, path: Path) -> None:
+    visit = Visit(browser, path, viewport={"width": 360, "height": 740}, has_touch=True)
+    visit.page.locator(".name > button").nth(1).tap()
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360
+    for row in visit.page.locator("tr.row:visible").all():
+        box = row.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+    assert visit.page.locator(".robust b").first.is_visible()
+    assert visit.page.locator("th", has_text="Strongest").first.is_hidden()
+    visit.context.close()
+
+
+def test_dark_mode_is_dark(browser: Any, path: Path) -> None:
+    def light(scheme: str, what: str) -> float:
+        visit = Visit(browser, path, color_scheme=scheme)
+        colour = visit.page.evaluate(f"getComputedStyle(document.body).{what}")
+        visit.context.close()
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 765
+
+    assert light("dark", "backgroundColor") < 0.2 < 0.8 < light("dark", "color")
+    assert light("light", "color") < 0.2 < 0.8 < light("light", "backgroundColor")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
+    if not AXE.exists():
+        lacking("axe-core")
+    visit = Visit(browser, path, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    for button in visit.page.locator("tr.row .name > button").all():
+        button.click()
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+    visit.page.add_script_tag(path=str(AXE))
+    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found["violations"]] == []
+    visit.page.evaluate("document.querySelector('.search').replaceWith(document.createElement('input'))")
+    broken = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert "label" in {each["id"] for each in broken["violations"]}
+    visit.context.close()
+
+
+def test_two_thousand_rows_load_and_filter_in_200_ms_of_script(browser: Any, tmp_path: Path) -> None:
+    made = [
+        a_row([k >> i & 1 for i in range(4)], data=f"set{k % 200}", defense=f"d{k:04}", model=f"net {k % 7}")
+        for k in range(2000)
+    ]
+    store = Store(tmp_path)
+    bits = {row["key"]: robust.astype(np.float64) for row, robust in made}
+    results = Results([row for row, _ in made], {row["key"]: store for row, _ in made}, bits)
+    file = tmp_path / "index.html"
+    file.write_text(page(results.tables(), results, [], "many"), "utf-8")
+
+    context = browser.new_context()
+    tab = context.new_page()
+    session = context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # the page's own: others' load is not counted
+
+    def script() -> float:
+        metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        return float(1000 * metrics["ScriptDuration"])
+
+    tab.goto(file.as_uri(), timeout=120_000)
+    assert tab.locator("tr.row").count() == 2000
+    loaded = script()
+    before = script()
+    tab.fill("[data-filter=q]", "d19")
+    tab.locator("#total", has_text="100 of 2000 shown").wait_for(timeout=60_000)
+    filtered = script() - before
+    before = script()
+    tab.locator("thead button:visible", has_text="Clean").first.click()
+    ordered = script() - before
+    print(f"load {loaded:.0f} ms, filter {filtered:.0f} ms, sort {ordered:.0f} ms, {file.stat().st_size / 1e6:.1f} MB")
+    assert loaded < 200
+    assert filtered < 200
+    assert ordered < 200
+    context.close()
