@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core import losses
+from robustbench_local.core.answers import derivative, laid_out, sealed
 from robustbench_local.core.decision import joined, lead
-from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
+from robustbench_local.core.defense import Rejection, is_stochastic, rejection
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import AccessError, ModelError
+from robustbench_local.core.errors import AccessError
 from robustbench_local.core.ledger import Ledger
-from robustbench_local.core.ledger import usable as usable
 from robustbench_local.core.losses import Loss
+from robustbench_local.core.metered import Metered, SpentError, places
 from robustbench_local.core.threat import ThreatModel
 
 
@@ -83,7 +84,7 @@ class Oracle:
         width: int = 256,
     ) -> None:
         random = is_stochastic(model)
-        answer, received = _sealed(model)
+        answer, received = sealed(model)
         alike = dict(stochastic=random, minimises=minimises, labels_only=access <= Access.LABELS)
         self.__dict__.update(
             _answer=answer,
@@ -149,10 +150,10 @@ class Oracle:
         sums: list[Tensor] = []
         with torch.enable_grad():
             for search in self._searches():
-                leaf = _laid_out(x.detach()).requires_grad_()
+                leaf = laid_out(x.detach()).requires_grad_()
                 out = self._forward(leaf, search)
                 each = loss(out, y)
-                slope = _derivative(each.sum(), leaf)
+                slope = derivative(each.sum(), leaf)
                 parts = [each.detach(), slope, out.detach(), self._stand(out.detach())]
                 sums = parts if not sums else [a + b for a, b in zip(sums, parts, strict=True)]
         value, grad, logits, stand = sums if self.eot == 1 else [part / self.eot for part in sums]
@@ -178,12 +179,12 @@ class Oracle:
         stand = x.new_zeros(2, len(x))
         with torch.enable_grad():
             for search in self._searches():
-                leaf = _laid_out(x.detach()).requires_grad_()
+                leaf = laid_out(x.detach()).requires_grad_()
                 out = self._forward(leaf, search)
                 logits += out.detach() / self.eot
                 stand += self._stand(out.detach()) / self.eot
                 for k in range(classes):
-                    slopes[:, k] += _derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
+                    slopes[:, k] += derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
         self._remember(x, stand)
         self._ledger.led(slopes.amax(1) - slopes.amin(1), self._rows)  # what all logits share moves no margin
         return slopes, logits
@@ -202,9 +203,7 @@ class Oracle:
     def as_module(self) -> nn.Module:
         """The model as other people's attacks expect it, (N, C, H, W) -> (N, K), on the same meter."""
         self._require(Access.SCORES, "scores")
-        from robustbench_local.core.metered import Metered  # it is made of an oracle: at the top this would be a circle
-
-        return Metered(self)
+        return Metered(self._ask_any, self._x)
 
     def beside(self, model: nn.Module, access: Access, *, minimises: bool = False) -> Oracle:
         """An oracle on a model of the attacker's own, for the same samples: nothing it is asked is on the meter.
@@ -373,7 +372,7 @@ class Oracle:
         with torch.no_grad():
             for first in range(0, max(1, len(flat)), self._chunk):
                 rows = slice(first, first + self._chunk)
-                images = _laid_out(flat[rows])
+                images = laid_out(flat[rows])
                 answers = [self._forward(images, stream and stream[rows], y[rows]) for stream in streams]
                 logits.append(_mean(answers))
                 stand.append(_mean([self._stand(answer, y[rows]) for answer in answers]))
@@ -388,6 +387,49 @@ class Oracle:
         place = torch.arange(size, device=self._x.device).repeat(len(self)) * self.eot
         number = self.forwards.repeat_interleave(size) - place
         stream = self._draws.stream("search").reseat(self._draws.ids.repeat_interleave(size))
+        return [stream.numbered(number - k) for k in range(self.eot)]
+
+    def _ask_any(self, x: Tensor, owner: Tensor) -> Tensor:
+        """Logits of images x (M, C, H, W) of the samples `owner` (M,), in any number and order; gradients pass."""
+        graded = torch.is_grad_enabled() and x.requires_grad
+        if graded:
+            self._require(Access.GRADIENTS, "gradients")
+        count = torch.bincount(owner, minlength=len(self)) * self.eot
+        budget = self._ledger.budget
+        if budget is not None and bool((self.forwards + count > budget)[owner].any()):
+            raise SpentError(f"the budget of {budget} forward passes is spent")
+        mine = slice(None) if self._rows is None else self._rows
+        self._ledger.forwards[mine] += count
+        asked, streams = self[owner], self._streams_of(owner)
+
+        def led(grad: Tensor) -> Tensor:
+            self._ledger.led(grad, asked._rows)
+            return grad.contiguous()  # other people's attacks view what they are given
+
+        def paid(_: Tensor) -> None:
+            self._ledger.backwards[mine] += count
+
+        with torch.set_grad_enabled(graded):
+            if graded:
+                x = x.view_as(x)  # the caller's own may get gradients from elsewhere
+                x.register_hook(led)
+            parts = []
+            for first in range(0, max(1, len(x)), self._chunk):
+                rows = slice(first, first + self._chunk)
+                answers = [self._forward(x[rows], stream and stream[rows], asked._y[rows]) for stream in streams]
+                parts.append(_mean(answers))
+            logits = torch.cat(parts)
+        asked._remember(x.detach(), asked._stand(logits.detach()))
+        if graded:
+            logits.register_hook(paid)
+        return logits
+
+    def _streams_of(self, owner: Tensor) -> list[Draws | None]:
+        """As _searches: the k-th image of a sample has the numbers that its k-th query would have had."""
+        if not self.stochastic:
+            return [None]
+        number = self.forwards[owner] - places(owner, len(self)) * self.eot
+        stream = self._draws.stream("search").reseat(self._draws.ids[owner])
         return [stream.numbered(number - k) for k in range(self.eot)]
 
     def _forward(self, x: Tensor, draws: Draws | None, y: Tensor | None = None) -> Tensor:
@@ -406,38 +448,5 @@ class Oracle:
             self._ledger.remember(x_adv, stand[0], self._x, self._rows)
 
 
-def _sealed(model: nn.Module) -> tuple[Callable[[Tensor, Draws | None], Tensor], Callable[[], int]]:
-    """(the model as a function, how many images that was given so far)."""
-    count = 0
-
-    def answer(x: Tensor, draws: Draws | None) -> Tensor:
-        nonlocal count
-        count += len(x)
-        return call(model, x, draws)
-
-    return answer, lambda: count
-
-
 def _mean(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Channels last, as convolutions run fastest; with one channel the strides must say so, or nobody would know."""
-    channels, height, width = x.shape[1:]
-    x = x.contiguous(memory_format=torch.channels_last)
-    if channels > 1 or x.device.type != "cpu":
-        return x
-    return x.as_strided(x.shape, (height * width, 1, width, 1))
-
-
-def _derivative(value: Tensor, leaf: Tensor, *, more: bool = False) -> Tensor:
-    try:
-        return torch.autograd.grad(value, leaf, retain_graph=more)[0]
-    except RuntimeError as error:
-        if "does not require grad" not in str(error) and "not have been used in the graph" not in str(error):
-            raise
-        raise ModelError(
-            "the model's output does not depend on its input through autograd: a part of it is not differentiable"
-            " and states no surrogate, or runs under no_grad; give it a surrogate (Preprocess) or attack it by scores"
-        ) from error

@@ -202,11 +202,11 @@ def oracle(model: nn.Module, data: Tensors, **settings: Any) -> Oracle:
     return Oracle(model, data.x, data.labels, LINF, Access.GRADIENTS, draws, **settings)
 
 
-def meter_is_right(kind: type[Metered]) -> bool:
+def meter_is_right() -> bool:
     model = network()
     data = images(model, 5)
     asked = oracle(model, data)
-    module = kind(asked)
+    module = asked.as_module()
     with torch.no_grad():
         logits = module(data.x[[4, 2, 4]] + 0.01)
     assert torch.allclose(logits, model(data.x[[4, 2, 4]] + 0.01), atol=1e-6)
@@ -216,18 +216,19 @@ def meter_is_right(kind: type[Metered]) -> bool:
     return bool(forwards == [1, 0, 2, 0, 2] and backwards == [1, 0, 1, 0, 0] and leaf.grad is not None)
 
 
-def test_parts_of_a_batch_are_counted_where_they_belong() -> None:
-    assert meter_is_right(Metered)
+def test_parts_of_a_batch_are_counted_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert meter_is_right()
+    with monkeypatch.context() as patch:
+        patch.setattr(Metered, "owners", lambda self, x: torch.arange(len(x)))
+        assert not meter_is_right()
+    for_one = Oracle._ask_any
 
-    class First(Metered):
-        def _owner(self, x: Tensor) -> Tensor:
-            return torch.arange(len(x))
+    def for_everyone(self: Oracle, x: Tensor, owner: Tensor) -> Tensor:
+        self._ledger.forwards += 1
+        return for_one(self, x, owner)
 
-    class Everyone(Metered):
-        def _spend(self, meter: Tensor, count: Tensor) -> None:
-            meter += 1
-
-    assert not meter_is_right(First) and not meter_is_right(Everyone)
+    monkeypatch.setattr(Oracle, "_ask_any", for_everyone)
+    assert not meter_is_right()
 
 
 def test_parts_of_a_batch_are_remembered_where_they_belong() -> None:
