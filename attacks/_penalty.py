@@ -96,7 +96,7 @@ class PenaltyAttack(Attack):
             high[rows] = torch.where(size < torch.inf, c[rows], high[rows])
             low[rows] = torch.where(size < torch.inf, low[rows], c[rows])
             c = torch.where(high < torch.inf, (low + high) / 2, 10 * c)
-        ours = (smallest < torch.inf) & ~oracle.fallen
+        ours = (smallest < torch.inf) & ~oracle.broken
         return torch.where(ours.view(-1, 1, 1, 1), best, oracle.best(x))
 
     def _search(self, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ class RandomSearch(IterativeAttack):
     """
 
     access: ClassVar[Access] = Access.SCORES
-    ends_asked: ClassVar[bool] = True
+    queries_last_iterate: ClassVar[bool] = True
 
     restarts: int = 1
     loss: str = "margin"
@@ -49,7 +49,7 @@ class RandomSearch(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return self.restarts
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return self._scored(self.start(x, threat, draws.stream("start")), oracle, y)
 
     def step(

@@ -50,7 +50,7 @@ class APGD(IterativeAttack):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
-    abreast: ClassVar[bool] = True
+    parallel_restarts: ClassVar[bool] = True
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
     summary: ClassVar[str] = "gradient ascent that halves its own step size (Auto-PGD)"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208"
@@ -76,12 +76,12 @@ class APGD(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return self._rounds(oracle.classes)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         state: State = {}
         if self.targets:
             if oracle.targeted:
                 raise ConfigError("targets is a setting of the untargeted attack: to reach a given class leave it at 0")
-            state["target"] = ranked(oracle, x, y, turn // self.restarts)
+            state["target"] = ranked(oracle, x, y, restart // self.restarts)
         if self.larger_eps and threat.norm is not Norm.L1:
             raise ConfigError(f"larger_eps is a schedule for l1 (Croce and Hein 2021): the threat is {threat}")
         if threat.norm is Norm.L1:

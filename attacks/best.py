@@ -83,12 +83,12 @@ class Best(IterativeAttack):
             return replace(self, steps=self._total(), effort=1.0)(oracle, x, y, threat, draws)
         return super().__call__(oracle, x, y, threat, draws)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         low = x.new_full((len(x), oracle.classes), -torch.inf)
         state = {"x_adv": x, "best": x, "worth": low[:, 0], "gaps": low, "target": y}
         state = _met(state, x, oracle.logits(x), oracle, y)
         no = torch.zeros_like(y, dtype=torch.bool)
-        return state | {"clean": state["worth"], "began": low[:, 0], "given_up": no, "flat": no, "rose": no}
+        return state | {"clean": state["worth"], "began": low[:, 0], "abandoned": no, "flat": no, "rose": no}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
@@ -96,10 +96,10 @@ class Best(IterativeAttack):
         climbs, polishes = self._climbs()
         after = i - climbs * self.climb
         if after < 0:
-            turn, j = divmod(i, self.climb)
+            restart, j = divmod(i, self.climb)
             if j == 0:
-                state = state | self._fresh(state, oracle, x, threat, draws, turn)
-            aimed = self._aimed(oracle, turn)
+                state = state | self._fresh(state, oracle, x, threat, draws, restart)
+            aimed = self._aimed(oracle, restart)
             masked = threat.norm is not Norm.LINF and not oracle.targeted
             ball = self._wider(threat, j) if aimed and masked else threat
             state = self._ascend(state, oracle, x, y, threat, 1 - j / self.climb, aimed, ball)
@@ -112,16 +112,16 @@ class Best(IterativeAttack):
                 x_adv = state["best"]
                 if len(lost):
                     x_adv = x_adv.index_put((lost,), self._unled(oracle[lost], x[lost], y[lost], threat, draws[lost]))
-                state = state | {"x_adv": x_adv, "given_up": hopeless | unled}
+                state = state | {"x_adv": x_adv, "abandoned": hopeless | unled}
             return state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)
-        turn, j = divmod(after, stretch + self.climb)
-        if turn < polishes and j >= stretch:
+        restart, j = divmod(after, stretch + self.climb)
+        if restart < polishes and j >= stretch:
             j -= stretch
             state = state | {"x_adv": state["best"]} if j == 0 else state
             return self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), False, threat)
-        k = after - min(turn, polishes) * self.climb
+        k = after - min(restart, polishes) * self.climb
         side = math.sqrt(self.p * x[0, 0].numel()) ** (1 - k / proposals)
         change = recoloured if threat.norm is Norm.LINF else moved
         x_adv = change(state["best"], x, threat, draws, side)
@@ -134,13 +134,13 @@ class Best(IterativeAttack):
         forwards, backwards = WALKS.cost(classes, norm) if norm is not Norm.LINF and climbs[0] >= TRIED else (0, 0)
         return total + 1 + forwards, min(total, self.climb * sum(climbs)) + backwards
 
-    def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         """Where a climb starts, and the class it goes for: the next nearest of those tried so far."""
         x_adv = Square().start(x, threat, draws.stream("start"))["x_adv"]
         start = {"x_adv": x_adv, "began": x.new_full((len(x),), torch.inf)}
-        if not self._aimed(oracle, turn):
+        if not self._aimed(oracle, restart):
             return start
-        rank = turn // TARGETED % max(1, oracle.classes - 1)
+        rank = restart // TARGETED % max(1, oracle.classes - 1)
         return start | {"target": state["gaps"].argsort(1, descending=True)[:, rank]}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
@@ -180,8 +180,8 @@ class Best(IterativeAttack):
         left = max(0.0, 1 - j / (RETURN * self.climb))
         return replace(threat, eps=threat.eps * (1 + (REACH - 1) * left))
 
-    def _aimed(self, oracle: Oracle, turn: int) -> bool:
-        return not oracle.targeted and turn % TARGETED == TARGETED - 1
+    def _aimed(self, oracle: Oracle, restart: int) -> bool:
+        return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
     def _total(self) -> int:
         return max(1, round(self.effort * self.steps))

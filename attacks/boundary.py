@@ -47,7 +47,7 @@ class Boundary(DecisionAttack):
         if self.adaptation <= 1:
             raise ConfigError(f"adaptation is {self.adaptation}: the factor by which steps grow, above 1")
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         x_adv, found = self.start(oracle, x, y, threat, draws.stream("start"))
         rows = found.nonzero()[:, 0]
         if len(rows):

@@ -48,7 +48,7 @@ class DDN(IterativeAttack):
         if self.start <= 0:
             raise ConfigError(f"start is {self.start}: the first norm, above 0, in units of pixels in [0, 1]")
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return {"x_adv": x, "norm": x.new_full((len(x),), self.start)}
 
     def step(

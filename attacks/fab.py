@@ -35,10 +35,10 @@ class FAB(IterativeAttack):
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
-    abreast: ClassVar[bool] = True
+    parallel_restarts: ClassVar[bool] = True
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
     minimises: ClassVar[bool] = True
-    ends_asked: ClassVar[bool] = True
+    queries_last_iterate: ClassVar[bool] = True
     summary: ClassVar[str] = "nearest adversarial image by projections onto linearised boundaries"
     paper: ClassVar[str] = "Croce and Hein 2020, arXiv:1907.02044"
 
@@ -63,13 +63,13 @@ class FAB(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return self._rounds(oracle.classes)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         if oracle.targeted:
             raise ConfigError("FAB looks for the nearest class of any kind: it cannot be given one to reach")
-        again = turn % self.restarts
+        again = restart % self.restarts
         start = replace(threat, eps=threat.eps / 2).start(x, draws.stream("start")) if again else x
         state = {"x_adv": start, "found": x, "distance": x.new_full((len(x),), torch.inf)}
-        return state | ({"target": ranked(oracle, x, y, turn // self.restarts)} if self.targets else {})
+        return state | ({"target": ranked(oracle, x, y, restart // self.restarts)} if self.targets else {})
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
@@ -139,7 +139,7 @@ def fill(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
     order = weight.argsort(1, descending=True)
     ranked_weight = weight.gather(1, order)
     gain = ranked_weight * room.gather(1, order)
-    missing = (need[:, None] - gain.cumsum(1) + gain).clamp_min(0)  # when it is this coordinate's turn
+    missing = (need[:, None] - gain.cumsum(1) + gain).clamp_min(0)  # when it is this coordinate's restart
     size = torch.minimum(gain, missing) / ranked_weight.clamp_min(torch.finfo(weight.dtype).tiny)
     return torch.zeros_like(size).scatter_(1, order, size)
 

@@ -51,7 +51,7 @@ class FMN(IterativeAttack):
         if not LAST_GAMMA <= self.gamma < 1:
             raise ConfigError(f"gamma is {self.gamma}: the radius's change per step, in [{LAST_GAMMA}, 1)")
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         radius = x.new_full((len(x),), 1.0 if threat.norm is Norm.L0 else math.inf)
         return {"x_adv": x, "radius": radius, "smallest": torch.full_like(radius, math.inf)}
 

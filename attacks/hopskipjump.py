@@ -49,7 +49,7 @@ class HopSkipJump(DecisionAttack):
         if self.gamma <= 0:
             raise ConfigError(f"gamma is {self.gamma}: it must be above 0")
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         x_adv, found = self.start(oracle, x, y, threat, draws.stream("start"))
         state = {"x_adv": x_adv, "found": found}
         rows = found.nonzero()[:, 0]

@@ -47,7 +47,7 @@ class MIM(IterativeAttack):
             raise ConfigError(f"momentum is {self.momentum}: it must be at least 0 (0 forgets, as BIM does)")
         losses.named(self.loss)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         if self.nesterov and threat.norm is not Norm.LINF:
             raise ConfigError(f"nesterov is a method for linf, and the threat is {threat}: leave it out")
         return {"x_adv": x, "velocity": torch.zeros_like(x)}

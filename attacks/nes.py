@@ -52,7 +52,7 @@ class NES(IterativeAttack):
             raise ConfigError(f"step_size is {self.step_size}: it must be above 0, in units of pixels in [0, 1]")
         losses.named(self.loss)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return {"x_adv": x, "grad": torch.zeros_like(x)}
 
     def step(

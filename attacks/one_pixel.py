@@ -122,7 +122,7 @@ class OnePixel(IterativeAttack):
             raise ConfigError(f"pixels is {self.pixels}, and the threat {oracle.threat} allows {oracle.threat.eps:g}")
         return int(oracle.threat.eps > 0)  # without a pixel there is nothing to evolve
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         draws = draws.stream("start")
         size = self.evolution.population, self.pixels or int(threat.eps)
         if self.evolution.start == "normal":

@@ -57,13 +57,13 @@ class PGD(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return self.restarts * (oracle.classes - 1 if self.loss == MULTI_TARGETED else 1)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         x_adv = threat.start(x, draws.stream("start")) if self.random_start else x
         if self.loss != MULTI_TARGETED:
             return {"x_adv": x_adv}
         if oracle.targeted:
             raise ConfigError("multi_targeted is an untargeted attack: with targets use loss=margin")
-        return {"x_adv": x_adv, "target": (y + 1 + turn % (oracle.classes - 1)) % oracle.classes}
+        return {"x_adv": x_adv, "target": (y + 1 + restart % (oracle.classes - 1)) % oracle.classes}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int

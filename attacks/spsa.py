@@ -50,7 +50,7 @@ class SPSA(IterativeAttack):
             )
         losses.named(self.loss)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return {"x_adv": x, "mean": torch.zeros_like(x), "square": torch.zeros_like(x)}
 
     def step(

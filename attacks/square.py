@@ -72,7 +72,7 @@ class Square(RandomSearch):
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, block: list[int]
     ) -> State:
         """These proposals, one after the other in effect, with squares of one size; each sample at its own pace."""
-        state, many, fan = dict(state), len(block), draws.fan(block)
+        state, many, fan = dict(state), len(block), draws.expand(block)
         places = torch.arange(many, device=x.device)
         after = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)  # the first proposal still to be made
         while len(pairs := (_ahead(places, after, self.lookahead) & ~oracle.done[:, None]).flatten().nonzero()[:, 0]):

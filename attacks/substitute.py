@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from robustbench_local.attacks._learning import check_counts, check_fit, minibatches
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.decision import lead
+from robustbench_local.core.decision import success_margin
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError, did_you_mean
 from robustbench_local.core.model_state import seeded
@@ -95,14 +95,14 @@ class Substitute(Attack):
         adam = torch.optim.Adam(net.parameters(), self.lr)
         points = x[:, None]  # (seeds, points of each, C, H, W)
         labels = oracle.labels(points)
-        for turn in range(self.rounds):
-            mine = draws.stream(f"round:{turn}")
+        for restart in range(self.rounds):
+            mine = draws.stream(f"round:{restart}")
             self.fit(net, adam, points.flatten(0, 1), labels.flatten(), mine)
-            born = self.births(turn, *labels.shape) if turn + 1 < self.rounds else 0
+            born = self.births(restart, *labels.shape) if restart + 1 < self.rounds else 0
             if born:
                 parents = mine.uniform(labels.shape[1]).argsort(dim=1, stable=True)[:, :born]
                 each = torch.arange(len(x), device=x.device)[:, None]
-                step = self.step_size * (-1) ** (turn // self.flip)
+                step = self.step_size * (-1) ** (restart // self.flip)
                 slope = rising(net, points[each, parents].flatten(0, 1), labels[each, parents].flatten())
                 children = (points[each, parents] + step * slope.sign().view(len(x), born, *x.shape[1:])).clamp(0, 1)
                 points = torch.cat([points, children], 1)
@@ -122,10 +122,10 @@ class Substitute(Attack):
         check_fit(net, x, classes, f"substitute {self.substitute}")
         return net
 
-    def births(self, turn: int, seeds: int, size: int) -> int:
+    def births(self, restart: int, seeds: int, size: int) -> int:
         """How many children each seed's points have in this round."""
         born = size
-        if self.sigma is not None and turn >= self.sigma:
+        if self.sigma is not None and restart >= self.sigma:
             born = min(born, max(1, self.kappa // seeds))
         if self.queries is not None:
             born = min(born, self.queries // seeds - size)
@@ -147,8 +147,8 @@ class Substitute(Attack):
 
     def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         points = 1
-        for turn in range(self.rounds - 1):
-            points += self.births(turn, self.seeds, points)
+        for restart in range(self.rounds - 1):
+            points += self.births(restart, self.seeds, points)
         return self.seeds * points, 0
 
 
@@ -178,7 +178,7 @@ class Trained(Attack):
         answers = oracle.labels(torch.stack([x, x_adv], 1))
         with torch.no_grad():
             agreement = (self.net(x).argmax(1) == answers[:, 0]).to(x)
-            fooled = lead(self.net(x_adv), y, targeted=oracle.targeted) >= 0
+            fooled = success_margin(self.net(x_adv), y, targeted=oracle.targeted) >= 0
         won = ((answers[:, 1] == y) == oracle.targeted).to(x)
         asked = answers[:, 0] >= 0
         oracle.note("agreement", torch.where(asked, agreement, torch.nan))

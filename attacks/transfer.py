@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from robustbench_local.attacks._learning import check_fit
 from robustbench_local.attacks.mim import MIM
-from robustbench_local.core.decision import lead
+from robustbench_local.core.decision import success_margin
 from robustbench_local.core.defense import Deployed, Preprocess, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -72,7 +72,7 @@ class Transfer(MIM):
         diverse = Deployed(mean, [Diversity(self.diversity, self.shrink)]) if self.diversity else mean
         x_adv = super().__call__(oracle.beside(diverse, Access.GRADIENTS), x, y, threat, draws)
         with torch.no_grad():
-            oracle.note("fools_surrogates", lead(mean(x_adv), y, targeted=oracle.targeted) >= 0)
+            oracle.note("fools_surrogates", success_margin(mean(x_adv), y, targeted=oracle.targeted) >= 0)
         return x_adv
 
     def smoothed(self, grad: Tensor) -> Tensor:

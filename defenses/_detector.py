@@ -113,7 +113,7 @@ class Detecting(Defense):
 def scores(detector: Detector, trainer: Trainer, rows: Tensor, draws: Draws) -> Tensor:
     """(n,) scores of these training images."""
     images = trainer.images
-    parts = [detector.measure(images[part], draws.reseat(images.ids[part]))[1] for part in rows.split(BLOCK)]
+    parts = [detector.measure(images[part], draws.with_ids(images.ids[part]))[1] for part in rows.split(BLOCK)]
     return torch.cat(parts)
 
 

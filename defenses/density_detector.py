@@ -181,5 +181,5 @@ class DensityDetector(Detecting):
     def fit(self, detector: Detector, trainer: Trainer, rows: Tensor, draws: Draws) -> None:
         assert isinstance(detector, Featured)
         images, rows = trainer.images, rows[: self.images]
-        parts = [detector.features(images[part], draws.reseat(images.ids[part]))[1] for part in rows.split(BLOCK)]
+        parts = [detector.features(images[part], draws.with_ids(images.ids[part]))[1] for part in rows.split(BLOCK)]
         detector.learn(torch.cat(parts).double(), images.labels[rows])

@@ -164,7 +164,7 @@ def _votes(net: nn.Module, x: Tensor, sigma: float, count: int, draws: Draws, ba
     total = torch.zeros((), dtype=torch.int64, device=x.device)
     for numbers in torch.arange(count, device=x.device).split(each):
         size = len(numbers)
-        mine = draws.reseat(draws.ids.repeat_interleave(size)).numbered(numbers.repeat(len(x)))
+        mine = draws.with_ids(draws.ids.repeat_interleave(size)).with_counter(numbers.repeat(len(x)))
         logits = _answer(net, gaussian(x.repeat_interleave(size, 0), sigma, mine), mine.stream("net"))
         best = logits.topk(2, dim=1)
         told = best.values[:, 0] > best.values[:, 1]  # neither NaN, which topk puts first, nor a tie

@@ -70,14 +70,14 @@ def _one(item: Reproduction, overrides: Mapping[str, Any]) -> None:
     if overrides.get("dry_run"):
         _preview(item, overrides)
         return
-    with Terminal() as report:
-        compared = reproduce(item, overrides, report)
+    with Terminal() as progress:
+        compared = reproduce(item, overrides, progress)
     show(item, compared)
 
 
 def _preview(item: Reproduction, overrides: Mapping[str, Any]) -> None:
-    with Terminal() as report:
-        grid, waiting = opened(item, overrides, report)
+    with Terminal() as progress:
+        grid, waiting = opened(item, overrides, progress)
         rows = grid.preview()
     print(f"{item.name}: {item.title}")
     show_preview(rows)

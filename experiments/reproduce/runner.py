@@ -16,12 +16,12 @@ from experiments.reproduce.published import Reproduction
 from robustbench_local.config import reading
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.grids.grid import Grid
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
-from robustbench_local.training.builder import Blueprint, Workshop, parse_recipe, recipe_file
+from robustbench_local.training.builder import ModelBuilder, ModelSpec, parse_recipe, recipe_file
 
 RESULTS = Path("results/reproductions")
 
@@ -31,19 +31,19 @@ class NotHereError(ConfigError):
 
 
 def reproduce(
-    item: Reproduction, overrides: Mapping[str, Any], report: Report, folder: Path = RESULTS
+    item: Reproduction, overrides: Mapping[str, Any], progress: Progress, folder: Path = RESULTS
 ) -> list[Compared]:
     """Run the reproduction's grid; write published.json and published.md beside its rows, and the overview above.
 
     Models whose network is to come from the zoo, and is not there, are left out, and their figures say how to train
     it. NotHereError where that leaves no model, or where a key that the reproduction needs is not given.
     """
-    grid, waiting = opened(item, overrides, report, folder)
+    grid, waiting = opened(item, overrides, progress, folder)
     rows = grid.run() + waiting
     if item.certify:
         radii = sorted({figure.cell["radius"] for figure in item.figures if "radius" in figure.cell})
         settings = construct(Certify, item.certify, f"certify of {item.name}")
-        rows += certified_rows(grid, settings, radii, report)
+        rows += certified_rows(grid, settings, radii, progress)
     compared = [compare(figure, rows) for figure in item.figures]
     own = grid.store.folder
     write_figures(own, compared)
@@ -64,15 +64,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def opened(
-    item: Reproduction, overrides: Mapping[str, Any], report: Report, folder: Path = RESULTS
+    item: Reproduction, overrides: Mapping[str, Any], progress: Progress, folder: Path = RESULTS
 ) -> tuple[Grid, list[Row]]:
     """The grid without what must wait for a network of the zoo, and for each cell left out a row that says so."""
     lacking = [f"{item.name} needs {key}=PATH: {how}" for key, how in item.needs.items() if key not in overrides]
     if lacking:
         raise NotHereError("; ".join(lacking))
-    grid = Grid(str(item.grid), {"results": str(folder), **overrides}, report)
+    grid = Grid(str(item.grid), {"results": str(folder), **overrides}, progress)
     plans = {id(cell.model): cell.model for cell in grid.cells}
-    missing = {key: name for key, plan in plans.items() if (name := untrained(plan, grid.workshop))}
+    missing = {key: name for key, plan in plans.items() if (name := untrained(plan, grid.builder))}
     waiting = [
         {
             "status": "waits",
@@ -89,12 +89,12 @@ def opened(
     return grid, waiting
 
 
-def untrained(plan: Blueprint, workshop: Workshop) -> str | None:
+def untrained(plan: ModelSpec, builder: ModelBuilder) -> str | None:
     """The zoo's name of the model's network, where it has a recipe but no checkpoint: that takes long, so is asked for.
 
     None where the network is there, and where no recipe of the zoo gives it: it is then trained at first use.
     """
-    if not workshop.must_train(plan):
+    if not builder.needs_training(plan):
         return None
     for name in sorted(set(reading.names("zoo")) - set(zoo_names())):
         recipe = parse_recipe(recipe_file(name), f"zoo recipe {name}")

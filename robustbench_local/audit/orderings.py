@@ -12,7 +12,7 @@ from torch import Tensor
 from robustbench_local.audit.check import Result, broken, by_share, check, sound, suspicious, unchecked, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.decision import lead
+from robustbench_local.core.decision import success_margin
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
@@ -157,7 +157,7 @@ def _stuck(subject: Subject) -> Tensor:
         ]
     )[:, 0]
     seen = subject.ask(subject.x[start], rows=torch.arange(count, device=start.device))
-    return (lead(seen, subject.y[:count]) < 0) & subject.clean[:count]
+    return (success_margin(seen, subject.y[:count]) < 0) & subject.clean[:count]
 
 
 def _alone(standing: Tensor, subject: Subject, what: str) -> Result:

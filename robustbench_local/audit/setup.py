@@ -13,7 +13,7 @@ from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
-from robustbench_local.core.decision import lead
+from robustbench_local.core.decision import success_margin
 from robustbench_local.core.defense import answer_and_trace, call, noticed_writes
 from robustbench_local.core.ledger import ROUNDING
 from robustbench_local.core.threat import Norm
@@ -80,7 +80,7 @@ def logits(subject: Subject) -> Result:
     advice="divide the logits by a constant, which changes no label, and attack by the margin as well",
 )
 def logit_scale(subject: Subject) -> Result:
-    margin = -lead(subject.first, subject.few_labels)
+    margin = -success_margin(subject.first, subject.few_labels)
     margin = margin[margin > 0]
     if not len(margin):
         return unchecked("none of the images is classified as labelled")

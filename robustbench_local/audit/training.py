@@ -66,7 +66,7 @@ def leaking(subject: Subject) -> Result:
 
 
 def _named(subject: Subject, x: torch.Tensor) -> torch.Tensor:
-    """(n,) bool: whether the right class leads, rejected or not, of the first n images with x in their place."""
+    """(n,) bool: whether the right class wins, rejected or not, of the first n images with x in their place."""
     return subject.ask(x)[:, : subject.classes].argmax(1) == subject.y[: len(x)]
 
 

@@ -67,4 +67,4 @@ def search(subject: Subject, attack: Attack) -> Search | None:
     margins = x.new_full((len(diary), n), torch.nan)
     for step, (rows, values) in enumerate(diary):
         margins[step, rows] = values
-    return Search(x_adv.detach(), oracle.won, margins)
+    return Search(x_adv.detach(), oracle.succeeded, margins)

@@ -174,8 +174,8 @@ def _run(options: argparse.Namespace) -> int:
     from robustbench_local.report.write import print_tables
 
     name, overrides = _named(options, "grid")
-    with Terminal() as report:
-        grid = Grid(name, overrides, report)
+    with Terminal() as progress:
+        grid = Grid(name, overrides, progress)
         rows = grid.preview() if grid.config.dry_run else grid.run()
     if grid.config.dry_run:
         show_preview(rows)
@@ -248,15 +248,15 @@ def _gallery(options: argparse.Namespace) -> int:
     from robustbench_local.core.device import pick_device
     from robustbench_local.gallery.gallery import write_gallery
     from robustbench_local.report.results import Results
-    from robustbench_local.training.builder import Workshop
+    from robustbench_local.training.builder import ModelBuilder
 
-    workshop = Workshop(pick_device(options.device), options.source)
+    builder = ModelBuilder(pick_device(options.device), options.source)
     results = Results.read([options.folder])
     _say(
         write_gallery(
             results,
             options.folder,
-            workshop,
+            builder,
             each=options.each,
             weights=options.weights,
             allow_pickle=options.allow_pickle,
@@ -365,8 +365,8 @@ def _train(options: argparse.Namespace) -> int:
     from robustbench_local.training.zoo_builder import make
 
     name, overrides = _named(options, "zoo")
-    with Terminal() as report:
-        path, figures = make(name, overrides, report)
+    with Terminal() as progress:
+        path, figures = make(name, overrides, progress)
     _say(path)
     for key, value in figures.items():
         print("  " + shown(f"{key}: {value}", "terminal"))

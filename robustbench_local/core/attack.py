@@ -78,17 +78,18 @@ class IterativeAttack(Attack):
 
     A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
-    A state that holds `given_up` (N,) bool retires those samples too, with what they have. Of one that holds
+    A state that holds `abandoned` (N,) bool retires those samples too, with what they have. Of one that holds
     `best_loss` (N,), the best value so far of what is climbed, the first round is traced.
-    A round hands in its end, but for one that it has asked about itself (`ends_asked`) where every iterate counts.
+    The end of a round is submitted, unless its steps queried it (`queries_last_iterate`) and every iterate counts.
 
-    Rounds whose steps draw nothing and that know nothing of each other (`abreast`) run at once after the first, which
-    fells most of what falls at all: large batches are cheaper per image. A sample that falls in one retires from all.
+    Restarts whose steps draw nothing and that know nothing of each other (`parallel_restarts`) run at once after the
+    first, which breaks most of what can be broken: large batches are cheaper per image. A sample broken in one retires
+    from all.
     """
 
     memoryless: ClassVar[bool] = False
-    ends_asked: ClassVar[bool] = False
-    abreast: ClassVar[bool] = False
+    queries_last_iterate: ClassVar[bool] = False
+    parallel_restarts: ClassVar[bool] = False
 
     steps: int = 1
 
@@ -100,8 +101,8 @@ class IterativeAttack(Attack):
     def rounds(self, oracle: Oracle) -> int:
         return 1
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
-        """The state before the first step of round `turn`: (N, ...) tensors, one of them named x_adv."""
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
+        """The state before the first step of round `restart`: (N, ...) tensors, one of them named x_adv."""
         raise NotImplementedError
 
     def step(
@@ -113,31 +114,31 @@ class IterativeAttack(Attack):
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         x_adv = x.clone()
         rounds = self.rounds(oracle)
-        alone = 1 if self.abreast and oracle.unordered else rounds
-        for turns in [*([turn] for turn in range(alone)), list(range(alone, rounds))]:
+        alone = 1 if self.parallel_restarts and oracle.unordered else rounds
+        for restarts in [*([restart] for restart in range(alone)), list(range(alone, rounds))]:
             rows = (~oracle.done).nonzero()[:, 0]
-            if not len(rows) or not turns:
+            if not len(rows) or not restarts:
                 break
-            for some in rows.split(max(1, oracle.width // len(turns)) if len(turns) > 1 else len(rows)):
-                x_adv[some] = self._rounds_of(oracle[some], x[some], y[some], threat, draws[some], turns, rounds)
+            for some in rows.split(max(1, oracle.width // len(restarts)) if len(restarts) > 1 else len(rows)):
+                x_adv[some] = self._rounds_of(oracle[some], x[some], y[some], threat, draws[some], restarts, rounds)
         return oracle.best(x_adv)
 
     def _rounds_of(
-        self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turns: list[int], rounds: int
+        self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restarts: list[int], rounds: int
     ) -> Tensor:
-        """Where the last of these turns ended, like x. All of them run at once, and hand in their ends."""
-        streams = [draws.stream(f"round:{turn}") for turn in turns]
-        states = [self.init(oracle, x, y, threat, *each) for each in zip(streams, turns, strict=True)]
+        """Where the last of these restarts ended, like x. All of them run at once, and hand in their ends."""
+        streams = [draws.stream(f"round:{restart}") for restart in restarts]
+        states = [self.init(oracle, x, y, threat, *each) for each in zip(streams, restarts, strict=True)]
         state = {name: torch.cat([one[name] for one in states]) for name in states[0]}
-        everyone = torch.arange(len(x), device=x.device).repeat(len(turns))
+        everyone = torch.arange(len(x), device=x.device).repeat(len(restarts))
         oracle = oracle[everyone]
-        trace = Trace(oracle, range(0, self.steps, self.stride) if turns[0] == 0 else range(0))
+        trace = Trace(oracle, range(0, self.steps, self.stride) if restarts[0] == 0 else range(0))
         ended = self._round(state, oracle, x[everyone], y[everyone], threat, streams[-1][everyone], trace)
         trace.note()
         last = slice(-len(x), None)
-        if not (self.ends_asked and oracle.every_iterate):
+        if not (self.queries_last_iterate and oracle.every_iterate):
             left = ~oracle.done
-            if turns[-1] + 1 == rounds and not oracle.stochastic:
+            if restarts[-1] + 1 == rounds and not oracle.stochastic:
                 left[last] &= oracle.remembered[last]  # the judge asks what is returned: only a rival's is to be asked
             if left.any():
                 oracle[left].submit(ended[left])
@@ -154,12 +155,12 @@ class IterativeAttack(Attack):
         streams: dict[int, Draws] = {}
         for i in range(0, self.steps, self.stride):
             if i not in streams and self.stride == 1:
-                streams = draws.ahead(range(i, min(i + AHEAD, self.steps)))
+                streams = draws.prefetch(range(i, min(i + AHEAD, self.steps)))
             state = self.step(state, oracle, x, y, threat, streams.get(i, draws), i)
             trace.keep(i, rows, state)
             leaving = oracle.done
-            if "given_up" in state:
-                leaving = leaving | state["given_up"]
+            if "abandoned" in state:
+                leaving = leaving | state["abandoned"]
             if watch:
                 leaving = leaving | _same(state["x_adv"], last) | (_same(state["x_adv"], before) if i else leaving)
                 before, last = last, state["x_adv"]

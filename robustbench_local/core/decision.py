@@ -18,7 +18,7 @@ def joined(logits: Tensor, y: Tensor) -> Tensor:
     return logits[:, :-1].scatter(1, y[:, None], kept)
 
 
-def lead(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+def success_margin(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
     """(N,): >= 0 where the attacker has won. A tie or a NaN is the model's error, not its rescue."""
     value = losses.margin(logits, y)  # NaN where any logit is
     if targeted:
@@ -31,8 +31,8 @@ def rounds_of(model: nn.Module, rounds: int) -> int:
     return rounds if is_stochastic(model) else 1
 
 
-def leads(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
+def success_margins(answers: Tensor, goal: Tensor, *, targeted: bool = False) -> Tensor:
     """(N, R) leads of the attacker by answers (N, R, K)."""
     rounds = answers.shape[1]
-    value = lead(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
+    value = success_margin(answers.flatten(0, 1), goal.repeat_interleave(rounds), targeted=targeted)
     return value.view(-1, rounds)

@@ -85,13 +85,13 @@ class Deployed(Defended):
     def undefended(self) -> nn.Module | None:
         """The network without the steps; through a step that encodes pass its own gradients, whatever they are."""
         inner = undefended(self.net)
-        kept = [Bare(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
+        kept = [WithoutSurrogate(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
         if kept:
             return Deployed(inner or self.net, kept).eval()
         return inner or (self.net if len(self.steps) else None)
 
 
-class Bare(Preprocess):
+class WithoutSurrogate(Preprocess):
     """A step as autograd sees it, without its surrogate."""
 
     surrogate = None  # type: ignore[assignment]

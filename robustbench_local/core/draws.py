@@ -70,7 +70,7 @@ class Draws:
         """An independent stream, at its beginning. The same name gives the same stream."""
         return self._copy(self.ids, _word(f"{self._base}:{name}"), self._number, 0)
 
-    def ahead(self, names: Iterable[int]) -> dict[int, Draws]:
+    def prefetch(self, names: Iterable[int]) -> dict[int, Draws]:
         """{name: stream(name)}. The first few numbers of all of them are made at once, which is cheaper for each."""
         streams = {name: self.stream(name) for name in names}
         if self._number is None:
@@ -79,7 +79,7 @@ class Draws:
                 each._block = place, block
         return streams
 
-    def fan(self, names: Iterable[int]) -> Draws:
+    def expand(self, names: Iterable[int]) -> Draws:
         """stream(name) of all P names as (N * P) samples, those of one sample in a row. It has no streams itself."""
         words = torch.tensor([_mixed(_word(f"{self._base}:{name}")) for name in names], device=self.ids.device)
         key = _mix((self.ids * _GOLDEN)[:, None].bitwise_xor(words))
@@ -89,13 +89,13 @@ class Draws:
         fan._key, fan._fanned = key.flatten(), True
         return fan
 
-    def numbered(self, number: Tensor) -> Draws:
+    def with_counter(self, number: Tensor) -> Draws:
         """An independent stream per sample and number (N,) int64, for samples that have come unequally far."""
         if self._number is not None:
             number = _mix(self._number) + number  # numbers within numbers
         return self._copy(self.ids, _word(f"{self._base}:numbered"), number, 0)
 
-    def reseat(self, ids: Tensor) -> Draws:
+    def with_ids(self, ids: Tensor) -> Draws:
         """The same stream for other samples."""
         return self._copy(ids, self._base, None, self._counter)
 

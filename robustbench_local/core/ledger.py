@@ -30,11 +30,11 @@ class Ledger:
         count = (len(x),)
         self.forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
-        self.worth = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # the lead of what is remembered
-        self.distance = torch.zeros_like(self.worth)  # the same's, where the attack minimises
-        self.scale = torch.zeros_like(self.worth)  # the largest size of any logits so far, see losses.size
-        self.fallen = torch.zeros(count, dtype=torch.bool, device=x.device)
-        self.guided = torch.zeros_like(self.fallen)  # a gradient that led somewhere was seen
+        self.score = torch.full(count, -torch.inf, dtype=x.dtype, device=x.device)  # the margin of what is remembered
+        self.distance = torch.zeros_like(self.score)  # the same's, where the attack minimises
+        self.scale = torch.zeros_like(self.score)  # the largest size of any logits so far, see losses.size
+        self.broken = torch.zeros(count, dtype=torch.bool, device=x.device)
+        self.guided = torch.zeros_like(self.broken)  # a gradient that led somewhere was seen
         self.x_adv = x.clone()
         self.budget = budget
         self.minimises = minimises
@@ -62,31 +62,31 @@ class Ledger:
         else:
             self.scale.scatter_reduce_(0, rows, size, "amax")
 
-    def remember(self, x_adv: Tensor, lead: Tensor, x: Tensor, rows: Tensor | None) -> None:
-        """Keep each sample's best image, of x_adv (M * P, C, H, W) with leads (M * P,), P in a row for each sample.
+    def remember(self, x_adv: Tensor, margin: Tensor, x: Tensor, rows: Tensor | None) -> None:
+        """Keep each sample's best image, of x_adv (M * P, C, H, W) with margins (M * P,), P in a row for each sample.
 
         x (M, C, H, W): their clean images. rows (M,): which samples they are, where one may come more than once; None:
         all in turn.
         """
         count = len(x)
-        size = len(lead) // max(1, count)
+        size = len(margin) // max(1, count)
         mine = slice(None) if rows is None else rows
         if self._stochastic and not self.minimises:  # a random model's best image need not have won
-            index = (lead.view(count, size) > self.worth[mine][:, None]).flatten().nonzero()[:, 0]
+            index = (margin.view(count, size) > self.score[mine][:, None]).flatten().nonzero()[:, 0]
         else:
-            index = (lead >= 0).nonzero()[:, 0]
+            index = (margin >= 0).nonzero()[:, 0]
         if not len(index):
             return
         clearly = self.clearly[mine]
-        known = self._worth(self.worth[mine], self.distance[mine], clearly)
-        there, far = torch.full_like(lead, -torch.inf), torch.zeros_like(lead)
+        known = self._score(self.score[mine], self.distance[mine], clearly)
+        there, far = torch.full_like(margin, -torch.inf), torch.zeros_like(margin)
         space = BOX if self.minimises else self._threat
         inside = space.contains(x_adv[index], x[index // size])
-        there[index] = torch.where(inside, lead[index], -torch.inf)
+        there[index] = torch.where(inside, margin[index], -torch.inf)
         if self.minimises:
             far[index] = self._threat.distance(x_adv[index], x[index // size])
-        worth = self._worth(there, far, clearly.repeat_interleave(size))
-        best = worth.view(count, size).max(1)
+        score = self._score(there, far, clearly.repeat_interleave(size))
+        best = score.view(count, size).max(1)
         better = (best.values > known).nonzero()[:, 0]
         if not len(better):
             return
@@ -97,9 +97,9 @@ class Ledger:
             better = better[order[first]]
         at = better if rows is None else rows[better]
         chosen = better * size + best.indices[better]
-        self.x_adv[at], self.worth[at], self.distance[at] = x_adv[chosen], there[chosen], far[chosen]
+        self.x_adv[at], self.score[at], self.distance[at] = x_adv[chosen], there[chosen], far[chosen]
         if not self._stochastic and not self.minimises:
-            self.fallen[at] |= there[chosen] >= clearly[better]
+            self.broken[at] |= there[chosen] >= clearly[better]
 
     def led(self, grad: Tensor, rows: Tensor | None) -> None:
         """Note whose gradients (M, C, H, W) are of any use; rows as in `remember`. One that was is enough."""
@@ -108,15 +108,15 @@ class Ledger:
             new = new[usable(grad[new])]
             self.guided[new if rows is None else rows[new]] = True
 
-    def _worth(self, lead: Tensor, distance: Tensor, clearly: Tensor) -> Tensor:
-        """(M,): the lead; for a minimising attack nearness; -inf: worth nothing.
+    def _score(self, margin: Tensor, distance: Tensor, clearly: Tensor) -> Tensor:
+        """(M,): the margin; for a minimising attack nearness; -inf: worth nothing.
 
         Nearness at distance d is 1 / d, and of a near-tie -d: any clear success is worth more than any near-tie, and
         within both the nearer more, to the last digit that d has.
         """
         if not self.minimises:
-            return lead
-        return torch.where(lead >= clearly, 1 / distance, -distance).masked_fill(lead == -torch.inf, -torch.inf)
+            return margin
+        return torch.where(margin >= clearly, 1 / distance, -distance).masked_fill(margin == -torch.inf, -torch.inf)
 
 
 def usable(grad: Tensor) -> Tensor:

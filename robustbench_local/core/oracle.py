@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_local.core import losses
 from robustbench_local.core.answers import derivative, laid_out, sealed
-from robustbench_local.core.decision import joined, lead
+from robustbench_local.core.decision import joined, success_margin
 from robustbench_local.core.defense import Rejection, is_stochastic, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError
@@ -110,7 +110,7 @@ class Oracle:
 
     def __getitem__(self, rows: Tensor) -> Oracle:
         """The same meter and memory, for these samples (indices, where one may come more than once, or a mask)."""
-        everyone = torch.arange(len(self._ledger.fallen), device=self._x.device) if self._rows is None else self._rows
+        everyone = torch.arange(len(self._ledger.broken), device=self._x.device) if self._rows is None else self._rows
         mine = everyone[rows]
         return self._but(
             _rows=mine, _ones=torch.ones_like(mine), _x=self._x[rows], _y=self._y[rows], _draws=self._draws[rows]
@@ -227,7 +227,7 @@ class Oracle:
         """Keep a figure per sample, (N,), for the row; NaN: nothing to say."""
         notes = self._ledger.notes
         if name not in notes:
-            notes[name] = torch.full_like(self._ledger.worth, torch.nan)
+            notes[name] = torch.full_like(self._ledger.score, torch.nan)
         notes[name][slice(None) if self._rows is None else self._rows] = values.to(notes[name])
 
     # what the loop may see
@@ -256,19 +256,19 @@ class Oracle:
         return self._ledger.classes
 
     @property
-    def fallen(self) -> Tensor:
+    def broken(self) -> Tensor:
         """(N,) bool: an in-ball image beyond doubt misclassified was seen (never so for a random model)."""
-        return self._mine(self._ledger.fallen)
+        return self._mine(self._ledger.broken)
 
     @property
     def remembered(self) -> Tensor:
         """(N,) bool: there is an image to give back, be it only one that ties."""
-        return self._mine(self._ledger.worth) > -torch.inf
+        return self._mine(self._ledger.score) > -torch.inf
 
     @property
-    def won(self) -> Tensor:
+    def succeeded(self) -> Tensor:
         """(N,) bool: an image beyond doubt misclassified was seen; of a random model, by the mean of search draws."""
-        return self._mine(self._ledger.worth >= self._ledger.clearly)
+        return self._mine(self._ledger.score >= self._ledger.clearly)
 
     @property
     def clearly(self) -> Tensor:
@@ -308,7 +308,7 @@ class Oracle:
     @property
     def done(self) -> Tensor:
         """(N,) bool: fallen, or out of budget. A random model never falls to a search draw."""
-        done = self.fallen
+        done = self.broken
         if self._ledger.budget is not None:
             done = done | (self.forwards + self.eot > self._ledger.budget)
         return done
@@ -352,7 +352,7 @@ class Oracle:
         if not self.stochastic:
             return [None]
         stream = self._draws.stream("search")
-        return [stream.numbered(self.forwards - k) for k in range(self.eot)]
+        return [stream.with_counter(self.forwards - k) for k in range(self.eot)]
 
     def _ask(self, x: Tensor) -> Tensor:
         """Logits of a population, metered and remembered."""
@@ -386,8 +386,8 @@ class Oracle:
             return [None]
         place = torch.arange(size, device=self._x.device).repeat(len(self)) * self.eot
         number = self.forwards.repeat_interleave(size) - place
-        stream = self._draws.stream("search").reseat(self._draws.ids.repeat_interleave(size))
-        return [stream.numbered(number - k) for k in range(self.eot)]
+        stream = self._draws.stream("search").with_ids(self._draws.ids.repeat_interleave(size))
+        return [stream.with_counter(number - k) for k in range(self.eot)]
 
     def _ask_any(self, x: Tensor, owner: Tensor) -> Tensor:
         """Logits of images x (M, C, H, W) of the samples `owner` (M,), in any number and order; gradients pass."""
@@ -429,8 +429,8 @@ class Oracle:
         if not self.stochastic:
             return [None]
         number = self.forwards[owner] - places(owner, len(self)) * self.eot
-        stream = self._draws.stream("search").reseat(self._draws.ids[owner])
-        return [stream.numbered(number - k) for k in range(self.eot)]
+        stream = self._draws.stream("search").with_ids(self._draws.ids[owner])
+        return [stream.with_counter(number - k) for k in range(self.eot)]
 
     def _forward(self, x: Tensor, draws: Draws | None, y: Tensor | None = None) -> Tensor:
         """Logits of images x (M, C, H, W) whose samples are of classes y (M,), by default this view's own."""
@@ -440,7 +440,7 @@ class Oracle:
     def _stand(self, logits: Tensor, y: Tensor | None = None) -> Tensor:
         """(2, M): the attacker's lead, and the size of the logits that it is a difference of."""
         y = self._y if y is None else y
-        return torch.stack([lead(logits, y, targeted=self.targeted), losses.size(logits, y)])
+        return torch.stack([success_margin(logits, y, targeted=self.targeted), losses.size(logits, y)])
 
     def _remember(self, x_adv: Tensor, stand: Tensor) -> None:
         self._ledger.weigh(stand[1], self._rows)

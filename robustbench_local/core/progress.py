@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from robustbench_local.core import streams
 from robustbench_local.core.escaping import shown
 
 
-class Report:
-    """Silent by default; `with Terminal() as report` shows. Jobs call advance and line, and never print."""
+class Progress:
+    """Silent by default; `with Terminal() as progress` shows. Jobs call advance and line, and never print."""
 
     def line(self, text: str) -> None:
         """A message that stays."""
@@ -21,7 +22,7 @@ class Report:
     def advance(self, what: str, share: float) -> None:
         """The job is at share in [0, 1], doing `what`."""
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(
@@ -30,12 +31,12 @@ class Report:
         return None
 
 
-class Terminal(Report):
+class Terminal(Progress):
     """On standard error, so that tables on standard output can be piped."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self._progress = Progress(
+        self._bar = rich_progress.Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -48,13 +49,13 @@ class Terminal(Report):
         self._task: TaskID | None = None
 
     def __enter__(self) -> Terminal:
-        self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._bar.stop()
 
     def line(self, text: str) -> None:
         try:
@@ -66,5 +67,5 @@ class Terminal(Report):
     def advance(self, what: str, share: float) -> None:
         what = shown(what, "terminal")
         if self._task is None:
-            self._task = self._progress.add_task(what, total=1.0)
-        self._progress.update(self._task, description=what, completed=share)
+            self._task = self._bar.add_task(what, total=1.0)
+        self._bar.update(self._task, description=what, completed=share)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.source import Source
 
 
@@ -93,7 +93,7 @@ class Trainer(Protocol):
     """
 
     seed: int
-    report: Report
+    progress: Progress
     history: list[dict[str, float]]
     minutes: float
 
@@ -117,7 +117,7 @@ class NoTraining:
     blank = True
 
     def __init__(self) -> None:
-        self.seed, self.minutes, self.report = 0, 0.0, Report()
+        self.seed, self.minutes, self.progress = 0, 0.0, Progress()
         self.history: list[dict[str, float]] = []
 
     @property

@@ -95,17 +95,17 @@ CIFAR10 = DataSet(
     provenance="A. Krizhevsky: Learning Multiple Layers of Features from Tiny Images. 2009",
 )
 
-KNOWN = {data_set.name: data_set for data_set in (MNIST, CIFAR10)}
+DATASETS = {data_set.name: data_set for data_set in (MNIST, CIFAR10)}
 
 
 def known(name: str) -> DataSet:
     """The data set of that name; DataError where there is none."""
-    if name not in KNOWN:
+    if name not in DATASETS:
         raise DataError(
-            f'unknown data set "{name[:100]}"{did_you_mean(name, KNOWN)}: '
-            f"give {', '.join(KNOWN)}, folder:PATH (images by class) or arrays:PATH (.npz, .npy)"
+            f'unknown data set "{name[:100]}"{did_you_mean(name, DATASETS)}: '
+            f"give {', '.join(DATASETS)}, folder:PATH (images by class) or arrays:PATH (.npz, .npy)"
         )
-    return KNOWN[name]
+    return DATASETS[name]
 
 
 def check_split(split: str) -> None:

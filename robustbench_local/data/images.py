@@ -56,7 +56,7 @@ class Images:
         return block.float().div_(torch.full((), 255.0, device=self.device))
 
 
-def hold(
+def load_images(
     name: str,
     split: str,
     pixels: Pixels,

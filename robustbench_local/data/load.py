@@ -11,9 +11,9 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
 from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, open_cached
-from robustbench_local.data.catalogue import KNOWN, Arrays, DataSet, Pixels, check_split, known
+from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, check_split, known
 from robustbench_local.data.folders import read_image_folder
-from robustbench_local.data.images import Images, check_levels, hold
+from robustbench_local.data.images import Images, check_levels, load_images
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
 
@@ -65,7 +65,7 @@ def open_data(
         chosen = select(labels, classes, n, ids, sample, seed)
     except DataError as error:
         raise DataError(f"{name} {split}: {error}{_BUNDLED_HINT if source == 'bundled' else ''}") from None
-    images = hold(name, split, pixels, labels, chosen, classes, device)
+    images = load_images(name, split, pixels, labels, chosen, classes, device)
     if own:
         check_levels(images)
     return images
@@ -109,7 +109,7 @@ def describe() -> list[dict[str, str]]:
             "sources": f"folder ({SOURCE_VARIABLE}), torchvision, npm {data_set.npm_package}",
             "provenance": data_set.provenance,
         }
-        for data_set in KNOWN.values()
+        for data_set in DATASETS.values()
     ]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 T = TypeVar("T")
 
 
-class Known:
+class AnswerCache:
     """Empty at first. A model is known by being the same object: whoever changes its weights begins anew."""
 
     def __init__(self) -> None:

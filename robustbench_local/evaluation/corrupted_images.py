@@ -16,14 +16,14 @@ from robustbench_local.core.source import Source
 
 
 @dataclass(frozen=True)
-class Under:
+class CorruptionSpec:
     """A corruption by name, written fog or fog:3, its severity after the colon."""
 
     name: str
     corruption: Corruption
 
     @classmethod
-    def parse(cls, text: str) -> Under:
+    def parse(cls, text: str) -> CorruptionSpec:
         """ConfigError or PluginError where there is no such corruption or severity."""
         name, colon, severity = text.strip().partition(":")
         if colon and not severity.isdecimal():
@@ -46,13 +46,13 @@ def find_corruption(name: str, settings: Mapping[str, Any]) -> Corruption:
     return found
 
 
-class Corrupted:
+class CorruptedImages:
     """The images of a source under a corruption, each from its own draws: as a judge reads them.
 
     They are the same whatever the seed of an attack: all its rows are about the same images.
     """
 
-    def __init__(self, images: Source, under: Under) -> None:
+    def __init__(self, images: Source, under: CorruptionSpec) -> None:
         self._images, self._corruption = images, under.corruption
         self.labels, self.ids = images.labels, images.ids
         if hasattr(images, "classes"):

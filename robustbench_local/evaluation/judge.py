@@ -14,21 +14,21 @@ from robustbench_local.config.arguments import Aim, Count, Counting, Goals, Prec
 from robustbench_local.config.settings import fit_fields
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
-from robustbench_local.core.decision import leads, rounds_of
+from robustbench_local.core.decision import rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, is_stochastic, noticed_writes, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
 from robustbench_local.core.model_state import as_deployed, full_float32
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict as Verdict
-from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
-from robustbench_local.evaluation.corrupted_images import Corrupted, Under
+from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.eight_bit import to_8bit
 from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
-from robustbench_local.evaluation.search import Found, Search
+from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
 
 DRAWS = 20  # fresh draws that judge a random model
@@ -70,7 +70,7 @@ class Judge:
     def __post_init__(self) -> None:
         fit_fields(self)
         if self.attack_under is not None:
-            Under.parse(self.attack_under)
+            CorruptionSpec.parse(self.attack_under)
         if self.budget is not None and self.precision == "fast":
             raise ConfigError("a budget is one search's, and fast may search twice: give it with precision=float32")
 
@@ -78,7 +78,7 @@ class Judge:
         """The images as they arrive."""
         if self.attack_under is None:
             return images
-        return Corrupted(images, Under.parse(self.attack_under))
+        return CorruptedImages(images, CorruptionSpec.parse(self.attack_under))
 
     def __call__(
         self,
@@ -86,10 +86,10 @@ class Judge:
         images: Source,
         attack: Attack,
         threat: ThreatModel,
-        report: Report | None = None,
+        progress: Progress | None = None,
         *,
         attacker: Source | None = None,
-        known: Known | None = None,
+        known: AnswerCache | None = None,
     ) -> Verdict:
         """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
 
@@ -104,7 +104,7 @@ class Judge:
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
         started = time.monotonic()
         as_given, images = images, self.sees(images)
-        report, known = report or Report(), known or Known()
+        progress, known = progress or Progress(), known or AnswerCache()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         with as_deployed(model), full_float32(), noticed_writes() as wrote, restored(model) as before:
             first = images[:64].to(dtype)
@@ -135,11 +135,11 @@ class Judge:
                     size = max(1, min(size, len(images)) // 2)
                     if first.device.type == "cuda":
                         torch.cuda.empty_cache()
-                    report.line(f"out of memory: going on with batches of {size}")
+                    progress.line(f"out of memory: going on with batches of {size}")
                     continue
                 parts.append(part)
                 done = rows.stop
-                report.advance(f"{name.lower()} {threat}", done / len(images))
+                progress.advance(f"{name.lower()} {threat}", done / len(images))
             if self.checks and checked.changed(asked):
                 flags.append("changed")
                 known.forget(given, model)
@@ -190,7 +190,7 @@ class Judge:
         return REPEATS if self.budget is None else min(REPEATS, self.budget // 8)
 
     def _check(
-        self, model: nn.Module, images: Source, draws: Draws, size: int, known: Known, asked: Tally, judged: Tally
+        self, model: nn.Module, images: Source, draws: Draws, size: int, known: AnswerCache, asked: Tally, judged: Tally
     ) -> Checked:
         """Once for all verdicts that share what is known, unless the model changes."""
         about = self.seed, self.attack_under, draws.dtype
@@ -214,7 +214,7 @@ class Judge:
             tuple(images.ids.tolist()),
         )
 
-    def _look(self, checked: Checked, images: Source, known: Known, asked: Tally) -> list[str]:
+    def _look(self, checked: Checked, images: Source, known: AnswerCache, asked: Tally) -> list[str]:
         """The caution on a model's numbers, if any. ModelError where it is at chance and that is not allowed."""
         about = "look", self.seed, checked.x.dtype, tuple(images.ids.tolist())
         seen = known.once(lambda: checked.look(images, self.budget, asked), checked.model, *about)
@@ -230,7 +230,7 @@ class Judge:
         search: Search,
         draws: Draws,
         dtype: torch.dtype,
-        known: Known,
+        known: AnswerCache,
     ) -> _Part:
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
@@ -240,16 +240,16 @@ class Judge:
         streams = [draws.stream("clean").stream(k) for k in range(rounds_of(model, self.draws))]
         asks = [partial(search.answer, model, x, stream) for stream in streams]
         clean_answers = torch.stack([known.once(ask, model, *about, k) for k, ask in enumerate(asks)], 1)
-        rights = leads(clean_answers, y) < 0
+        rights = success_margins(clean_answers, y) < 0
         clean = rights.double().mean(1) > 0.5
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
         means = clean_answers.mean(1)[:, :classes]
         goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
         natural = isinstance(search.attack, Corruption)
-        worth = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
-        found = Found.nothing(x)
-        if worth.any():
-            found.put(worth, search(model, x[worth], goal[worth], draws[worth]))
+        attacked = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
+        found = SearchResult.nothing(x)
+        if attacked.any():
+            found.update(attacked, search(model, x[attacked], goal[attacked], draws[attacked]))
         x_adv = found.x_adv
         nan = x_adv.isnan().flatten(1).any(1)
         inside = threat.contains(x_adv, x)
@@ -261,9 +261,9 @@ class Judge:
         if moved.any():
             reached_8bit[moved] = search.answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
         attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
-        stands = search.leads(model, attacked, goal, seen, x) < 0
+        stands = search.success_margins(model, attacked, goal, seen, x) < 0
         attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
-        stands_8bit = search.leads(model, attacked_8bit, goal, seen_8bit, x) < 0
+        stands_8bit = search.success_margins(model, attacked_8bit, goal, seen_8bit, x) < 0
         tensors = dict(
             clean=clean,
             x_adv=x_adv,
@@ -278,13 +278,13 @@ class Judge:
         if natural:
             tensors["corrupted"] = stands.double().mean(1) > 0.5
         if search.attack.minimises:
-            tensors["won"] = 1 - (search.leads(model, reached, goal, x_adv, x) < 0).float().mean(1)
+            tensors["won"] = 1 - (search.success_margins(model, reached, goal, x_adv, x) < 0).float().mean(1)
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(
             nan_pixels=int(nan.sum()),
             outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
-            near_tie=0 if random else int((found.fallen & tensors["robust"]).sum()),
+            near_tie=0 if random else int((found.broken & tensors["robust"]).sum()),
             no_gradient=int((found.blind & tensors["robust"]).sum()),
         )
         return _Part(tensors, count, found.notes)

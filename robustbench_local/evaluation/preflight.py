@@ -16,7 +16,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import DataError, ModelError, RobustBenchError
 from robustbench_local.core.source import Source
 from robustbench_local.data.images import few_classes
-from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.chance import Look, look
 
 REPEATS = 5  # forward passes by which randomness is measured
@@ -108,7 +108,7 @@ def check_model(
     *,
     size: int = SAMPLE,
     repeats: int = REPEATS - 1,
-    known: Known | None = None,
+    known: AnswerCache | None = None,
     about: tuple[Any, ...] = (),
     asked: Tally | None = None,
     judged: Tally | None = None,
@@ -121,7 +121,7 @@ def check_model(
     is the judge's own, and on its account.
     """
     flags: list[str] = []
-    asked, judged, known = asked or Tally(), judged or Tally(), known or Known()
+    asked, judged, known = asked or Tally(), judged or Tally(), known or AnswerCache()
     count = min(SAMPLE, len(images), size)
     rows = torch.arange(count, device=draws.ids.device) * len(images) // count
     x = images[rows].to(dtype).contiguous(memory_format=torch.channels_last)  # as the judge will ask
@@ -166,7 +166,7 @@ def check_model(
             stacklevel=3,
         )
     if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
-        model = Stranger(model)
+        model = UndeclaredRandomModel(model)
         flags.append("undeclared_randomness")
     return Checked(model, tuple(flags), rows, x, draws, logits)
 
@@ -208,7 +208,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
     return not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-class Stranger(Defended):
+class UndeclaredRandomModel(Defended):
     """A module that draws from the global generator, run under a forked state that its draws seed.
 
     Its answers repeat for the same batch, and only for the same batch.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustbench_local.core.attack import Attack, prepared
 from robustbench_local.core.containment import contained
 from robustbench_local.core.corruption import Corruption
-from robustbench_local.core.decision import joined, leads, rounds_of
+from robustbench_local.core.decision import joined, rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, PluginError
@@ -23,37 +23,37 @@ from robustbench_local.evaluation.preflight import Tally
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search came back with, per sample. blind: it asked for gradients, and none was of any use."""
 
     x_adv: Tensor
     forwards: Tensor
     backwards: Tensor
-    fallen: Tensor
+    broken: Tensor
     blind: Tensor
     notes: dict[str, Tensor]
 
     @classmethod
-    def nothing(cls, x: Tensor) -> Found:
+    def nothing(cls, x: Tensor) -> SearchResult:
         """The clean images themselves, for no passes."""
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         return cls(x.clone(), count, count.clone(), count.bool(), count.bool(), {})
 
-    def __getitem__(self, rows: Tensor) -> Found:
+    def __getitem__(self, rows: Tensor) -> SearchResult:
         notes = {name: values[rows] for name, values in self.notes.items()}
         spent = self.forwards[rows], self.backwards[rows]
-        return Found(self.x_adv[rows], *spent, self.fallen[rows], self.blind[rows], notes)
+        return SearchResult(self.x_adv[rows], *spent, self.broken[rows], self.blind[rows], notes)
 
     @staticmethod
-    def better(one: Found, other: Found, takes: Tensor) -> Found:
+    def better(one: SearchResult, other: SearchResult, takes: Tensor) -> SearchResult:
         """one's finds, or the other's where takes (N,) says so; the spending of both, the rest of the first."""
         x_adv = torch.where(takes.view(-1, 1, 1, 1), other.x_adv, one.x_adv)
         forwards, backwards = one.forwards + other.forwards, one.backwards + other.backwards
-        return Found(x_adv, forwards, backwards, one.fallen, one.blind, one.notes)
+        return SearchResult(x_adv, forwards, backwards, one.broken, one.blind, one.notes)
 
-    def put(self, rows: Tensor, other: Found, add: bool = False) -> None:
+    def update(self, rows: Tensor, other: SearchResult, add: bool = False) -> None:
         """Put another search's finds into these rows; add: its spending comes on top."""
-        self.x_adv[rows], self.fallen[rows], self.blind[rows] = other.x_adv, other.fallen, other.blind
+        self.x_adv[rows], self.broken[rows], self.blind[rows] = other.x_adv, other.broken, other.blind
         self.forwards[rows] = other.forwards + (self.forwards[rows] if add else 0)
         self.backwards[rows] = other.backwards + (self.backwards[rows] if add else 0)
         for name, values in other.notes.items():
@@ -62,7 +62,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """One attack within one threat, under a judge's settings. Search(...)(model, x, goal, draws) -> Found.
+    """One attack within one threat, under a judge's settings. Search(...)(model, x, goal, draws) -> SearchResult.
 
     goal (N,): the true classes, or where targeted the classes to reach.
     """
@@ -90,19 +90,19 @@ class Search:
         self._check_meter(oracle)
         return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
-    def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+    def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
         """The adaptive search, and for what it did not fell the naive one; or the naive one alone.
 
         Of a random detector an image that is best left as it is comes back so: to reject that is an error.
         """
         found = self._both(model, x, goal, draws)
         if self._detected(model) and is_stochastic(model):
-            alone = Found.nothing(x)
-            worth = [self._worth(model, one, x, goal, draws) for one in (found, alone)]
-            found = Found.better(found, alone, worth[1] > worth[0])
+            alone = SearchResult.nothing(x)
+            scores = [self._score(model, one, x, goal, draws) for one in (found, alone)]
+            found = SearchResult.better(found, alone, scores[1] > scores[0])
         return found
 
-    def _both(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+    def _both(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
         bare = undefended(model) if self.attack.access is Access.GRADIENTS else None
         if bare is None or (self.adaptive and self.budget is not None):
             return self._run(model, x, goal, draws)
@@ -110,12 +110,12 @@ class Search:
         if not self.adaptive:
             return static._run(bare, x, goal, draws)
         found = self._run(model, x, goal, draws)
-        rows = torch.ones_like(found.fallen) if self.attack.minimises or is_stochastic(model) else ~found.fallen
+        rows = torch.ones_like(found.broken) if self.attack.minimises or is_stochastic(model) else ~found.broken
         if rows.any():
             naive = static._run(bare, x[rows], goal[rows], draws[rows])
             both = (found[rows], naive)
-            worth = [self._worth(model, one, x[rows], goal[rows], draws[rows]) for one in both]
-            found.put(rows, Found.better(*both, worth[1] > worth[0]))
+            scores = [self._score(model, one, x[rows], goal[rows], draws[rows]) for one in both]
+            found.update(rows, SearchResult.better(*both, scores[1] > scores[0]))
         return found
 
     def answers(self, model: nn.Module, x: Tensor, draws: Draws, rounds: int = 1) -> Tensor:
@@ -128,33 +128,33 @@ class Search:
         with torch.no_grad():
             return call(model, x, draws)
 
-    def leads(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
+    def success_margins(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
 
         What a detector rejects, the attacker has lost; but for an image that is as it was, or that nature changed.
         """
-        lead = leads(answers, goal, targeted=self.targeted)
+        margin = success_margins(answers, goal, targeted=self.targeted)
         if not self._detected(model):
-            return lead
+            return margin
         rounds = answers.shape[1]
         caught = joined(answers.flatten(0, 1), goal.repeat_interleave(rounds)).view(len(goal), rounds, -1)
         changed = (x_adv != x).flatten(1).any(1, keepdim=True)
-        return torch.where(changed, leads(caught, goal), lead)
+        return torch.where(changed, success_margins(caught, goal), margin)
 
     def _detected(self, model: nn.Module) -> bool:
         natural = isinstance(self.attack, Corruption)
         return rejection(model) is Rejection.DETECTION and not self.targeted and not natural
 
-    def _worth(self, model: nn.Module, found: Found, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
-        """(N,) the attacker's mean lead over search draws; of attacks that minimise, how near a success is."""
+    def _score(self, model: nn.Module, found: SearchResult, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
+        """(N,) the attacker's mean margin over search draws; of attacks that minimise, how near a success is."""
         seen = self.answers(model, found.x_adv, draws.stream("worth"), self.eot)
-        lead = self.leads(model, seen, goal, found.x_adv, x).mean(1)
+        margin = self.success_margins(model, seen, goal, found.x_adv, x).mean(1)
         inside = self.threat.contains(found.x_adv, x)
         if not self.attack.minimises:
-            return torch.where(inside, lead, -torch.inf)
-        return torch.where(lead >= 0, -self.threat.distance(found.x_adv, x), -torch.inf)
+            return torch.where(inside, margin, -torch.inf)
+        return torch.where(margin >= 0, -self.threat.distance(found.x_adv, x), -torch.inf)
 
-    def _run(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+    def _run(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
         """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
 
         A random model is searched in float32 only: nothing of it may retire on one draw.
@@ -163,14 +163,14 @@ class Search:
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, draws)
             seen = self.answers(model, quick.x_adv, draws.stream("verdict"))
-            leads = self.leads(model, seen, goal, quick.x_adv, x)[:, 0]
-            stands = (leads < 0) | ~self.threat.contains(quick.x_adv, x)
+            margins = self.success_margins(model, seen, goal, quick.x_adv, x)[:, 0]
+            stands = (margins < 0) | ~self.threat.contains(quick.x_adv, x)
             if stands.any():
-                quick.put(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
+                quick.update(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
             return quick
         return self._attack(model, x, goal, draws)
 
-    def _attack(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> Found:
+    def _attack(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
         oracle = self._oracle(model, x, goal, draws.stream("oracle"))
         start = x.clone(memory_format=torch.preserve_format)
         with self._contained():
@@ -181,7 +181,7 @@ class Search:
             name = type(self.attack).__name__
             raise ConfigError(f"{name} returned {what}: an attack returns images like x, {tuple(x.shape)}")
         spent = oracle.forwards, oracle.backwards
-        return Found(x_adv.detach().to(x).clone(), *spent, oracle.fallen, oracle.blind, oracle.notes)
+        return SearchResult(x_adv.detach().to(x).clone(), *spent, oracle.broken, oracle.blind, oracle.notes)
 
     def _contained(self) -> AbstractContextManager[None]:
         return contained(PluginError, f"attack {type(self.attack).__name__}")

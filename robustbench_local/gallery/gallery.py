@@ -23,7 +23,7 @@ from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
-from robustbench_local.evaluation.corrupted_images import Corrupted
+from robustbench_local.evaluation.corrupted_images import CorruptedImages
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
 from robustbench_local.report.drawing import TEAL
 from robustbench_local.report.page import environment, policy
@@ -34,7 +34,7 @@ from robustbench_local.report.words import named, norm_name, within
 from robustbench_local.storage import identity
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 
 EACH = 3  # images of each fate
 DRAWS = 20  # over which a random model's answer is averaged
@@ -72,7 +72,7 @@ class Room:
 def write_gallery(
     results: Results,
     folder: Path,
-    workshop: Workshop,
+    builder: ModelBuilder,
     *,
     each: int = EACH,
     weights: str | None = None,
@@ -95,8 +95,8 @@ def write_gallery(
                 row = min(kept, key=lambda row: row["results"]["robust_accuracy"])
                 title = f"{table.data}, {within(table.threat)}: {named(line)}"
                 try:
-                    model = model_of(row, workshop, weights, allow_pickle, trust=trust)
-                    images = images_of(row, workshop, trust=trust)
+                    model = model_of(row, builder, weights, allow_pickle, trust=trust)
+                    images = images_of(row, builder, trust=trust)
                 except RobustBenchError as error:  # the others can still be shown
                     faults.append(error)
                     rooms.append(Room(title, visible(row["definition"]["attack"]), (), visible(error)))
@@ -122,7 +122,9 @@ def _kept(row: Row) -> bool:
     return done(row) and "x_adv" in row.get("arrays", {})
 
 
-def _room(title: str, row: Row, model: nn.Module, images: Images | Corrupted, results: Results, each: int) -> Room:
+def _room(
+    title: str, row: Row, model: nn.Module, images: Images | CorruptedImages, results: Results, each: int
+) -> Room:
     threat = ThreatModel.parse(row["definition"]["threat"], allow_large=True)
     arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
     places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
@@ -213,7 +215,7 @@ def _saliency(
     return (maps[0], maps[1]), ""
 
 
-def _said(answer: Tensor, images: Images | Corrupted) -> tuple[str, ...]:
+def _said(answer: Tensor, images: Images | CorruptedImages) -> tuple[str, ...]:
     """ "cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
     best = int(answer.argmax())
     name = images.classes[best] if best < len(images.classes) else "rejected"

@@ -11,10 +11,10 @@ from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.errors import ConfigError, DataError, ModelError
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
-from robustbench_local.evaluation.corrupted_images import Corrupted, Under, find_corruption
+from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec, find_corruption
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 
 _NAMED = 5  # of what rows name, in one message
 
@@ -43,7 +43,7 @@ def check_trust(rows: Iterable[Row], trust: bool) -> None:
 
 
 def model_of(
-    row: Row, workshop: Workshop, weights: str | None = None, allow_pickle: bool = False, *, trust: bool = False
+    row: Row, builder: ModelBuilder, weights: str | None = None, allow_pickle: bool = False, *, trust: bool = False
 ) -> nn.Module:
     """The deployed model in evaluation mode; ModelError where it would have to be trained or is another one.
 
@@ -56,26 +56,26 @@ def model_of(
     if stem and weights is None:
         raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
     config = ModelConfig(name, weights if stem else None, allow_pickle)
-    plan = workshop.blueprint(about["data"], config, entry(about["defense"], about["defense_settings"]))
+    plan = builder.spec(about["data"], config, entry(about["defense"], about["defense_settings"]))
     what = f"{about['model']} with {about['defense']}"
-    if workshop.must_train(plan):
+    if builder.needs_training(plan):
         raise ModelError(f"{what} is neither in the zoo nor in this machine's cache: run its grid here first")
-    model = workshop.make(plan)
-    if workshop.behaviour(plan) != about.get("behaviour_digest"):
+    model = builder.build(plan)
+    if builder.behaviour(plan) != about.get("behaviour_digest"):
         raise ModelError(f"{what} has other code here than row {row['key']} was measured with: run its grid again")
     if weights_digest(model) != about["weights_digest"]:
         raise ModelError(f"{what} has other weights here than row {row['key']} was measured with: run its grid again")
     return model
 
 
-def images_of(row: Row, workshop: Workshop, *, trust: bool = False) -> Images | Corrupted:
+def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images | CorruptedImages:
     """The judged images as they arrived; DataError where they are others. trust: whether a path of the row may be read,
     as in model_of.
     """
     check_trust([row], trust)
     about = row["definition"]
     images = open_data(
-        about["data"], split=about["split"], source=workshop.source, ids=about["ids"], device=workshop.device
+        about["data"], split=about["split"], source=builder.source, ids=about["ids"], device=builder.device
     )
     if images.digest != about["data_digest"]:
         raise DataError(
@@ -85,10 +85,10 @@ def images_of(row: Row, workshop: Workshop, *, trust: bool = False) -> Images | 
     met = about.get("attack_under")
     if not met:
         return images
-    under = Under(met["name"], find_corruption(met["name"], met["settings"]))
+    under = CorruptionSpec(met["name"], find_corruption(met["name"], met["settings"]))
     if under.definition() != met:
         raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
-    return Corrupted(images, under)
+    return CorruptedImages(images, under)
 
 
 def entry(label: str, settings: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:

@@ -25,14 +25,14 @@ from robustbench_local.core.defense import call, is_stochastic, undefended
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError, StoreError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.source import Source
 from robustbench_local.core.trace import others
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
-from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.judge import JUDGED
 from robustbench_local.grids.environment import environment
 from robustbench_local.grids.plan import Cell, as_list, read_config, resolve
@@ -42,7 +42,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store
-from robustbench_local.training.builder import Blueprint, Workshop
+from robustbench_local.training.builder import ModelBuilder, ModelSpec
 
 _TRIAL = 32  # images in the batch that a dry run times
 _BLOCK = 4096  # images turned into floats at a time
@@ -50,7 +50,7 @@ _BLOCK = 4096  # images turned into floats at a time
 
 @guarded()
 @checked()
-def run_grid(grid: str | Path, *, report: Report | None = None, **overrides: Any) -> list[Row]:
+def run_grid(grid: str | Path, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
     overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has
@@ -59,22 +59,22 @@ def run_grid(grid: str | Path, *, report: Report | None = None, **overrides: Any
     Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
     rows cannot be written.
     """
-    opened = Grid(str(grid), overrides, report or Report())
+    opened = Grid(str(grid), overrides, progress or Progress())
     return opened.preview() if opened.config.dry_run else opened.run()
 
 
 class Grid:
     """A grid, resolved: config, cells, images per data set, and the store of its rows."""
 
-    def __init__(self, name: str, overrides: dict[str, Any], report: Report) -> None:
+    def __init__(self, name: str, overrides: dict[str, Any], progress: Progress) -> None:
         self.name = Path(name).stem
         self.config = read_config(name, overrides)
-        self.report = report
+        self.progress = progress
         self.device = pick_device(self.config.device)
         self.store = Store(Path(self.config.results).expanduser() / self.name)
         self.neighbours = self.store.neighbours()
-        self.workshop = Workshop(self.device, self.config.source, report)
-        self.cells = resolve(self.config, self.workshop)
+        self.builder = ModelBuilder(self.device, self.config.source, progress)
+        self.cells = resolve(self.config, self.builder)
         wanted = {(str(data), None) for data in as_list(self.config.data)} | {(c.model.data, c.n) for c in self.cells}
         self.images = {(data, n): self._open(data, n) for data, n in wanted}
         for cell in self.cells:
@@ -107,7 +107,7 @@ class Grid:
 
     def _definition(self, cell: Cell, digest: str | None) -> dict[str, Any]:
         data = cell.model.data
-        behaviour = self.workshop.behaviour(cell.model)
+        behaviour = self.builder.behaviour(cell.model)
         return cell.definition(self.images[data, cell.n], digest, self.config, self.attackers.get(data), behaviour)
 
     def run(self) -> list[Row]:
@@ -118,7 +118,7 @@ class Grid:
         self.store.check_writable()
         rows = self._rows()
         if not self._stored(rows):
-            self.report.line("rows were removed or damaged while the grid ran: they are made again")
+            self.progress.line("rows were removed or damaged while the grid ran: they are made again")
             self.config = replace(self.config, force=False)
             rows = self._rows()
         baseline.keep(self.store.folder, self.config.baseline)
@@ -130,7 +130,7 @@ class Grid:
         for plan, cells in self._by_model():
             try:
                 with contained(PluginError, plan.label):
-                    model = self.workshop.make(plan)
+                    model = self.builder.build(plan)
                 digest = weights_digest(model)
             except StoreError:
                 raise
@@ -138,7 +138,7 @@ class Grid:
                 rows += [self._failed(cell, None, error, 0.0) for cell in cells]
                 continue
             cells = _sensible(cells, model)
-            known = Known()
+            known = AnswerCache()
             own = [self._row(cell, model, digest, len(rows) + place, known) for place, cell in enumerate(cells)]
             rows += own
             if cells:
@@ -155,12 +155,12 @@ class Grid:
             for audit in audit_and_keep(rows, self.store, model, images):
                 for each in audit.findings:
                     if each.finding.status is not Status.SOUND:
-                        self.report.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+                        self.progress.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
         except StoreError:
             if self._stored(rows):
                 raise  # otherwise they are made again, and audited then
         except Exception as error:  # a stranger's model may die of anything
-            self.report.line(f"the audit FAILED, {type(error).__name__}: {error}")
+            self.progress.line(f"the audit FAILED, {type(error).__name__}: {error}")
 
     def preview(self) -> list[Row]:
         """Each cell's state and cost: status, cell, forwards and backwards per image and, in all, before; seconds.
@@ -170,8 +170,8 @@ class Grid:
         rows: list[Row] = []
         for plan, cells in self._by_model():
             images = self.images[plan.data, None]
-            training = self.workshop.must_train(plan)
-            model = self.workshop.sketch(plan) if training else self.workshop.make(plan)
+            training = self.builder.needs_training(plan)
+            model = self.builder.build_untrained(plan) if training else self.builder.build(plan)
             forward, backward, classes = _time(model, images)
             digest = None if training else weights_digest(model)
             random = is_stochastic(model)
@@ -196,25 +196,27 @@ class Grid:
                 )
         return rows
 
-    def _by_model(self) -> Iterator[tuple[Blueprint, list[Cell]]]:
+    def _by_model(self) -> Iterator[tuple[ModelSpec, list[Cell]]]:
         for _, cells in groupby(self.cells, key=lambda cell: id(cell.model)):
             group = list(cells)
             yield group[0].model, group
 
-    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: Known) -> Row:
+    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: AnswerCache) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
         images = self.images[cell.model.data, cell.n]
         definition = self._definition(cell, digest)
         key = row_key(definition)
         if done := self._done(key):
-            self.report.line(f"{cell}: done before" + (f", in {done[1]}" if done[1] != self.store.folder else ""))
+            self.progress.line(f"{cell}: done before" + (f", in {done[1]}" if done[1] != self.store.folder else ""))
             return done[0]
-        part = _Part(self.report, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells))
+        part = _Part(
+            self.progress, f"{place + 1}/{len(self.cells)} {cell}", place / len(self.cells), 1 / len(self.cells)
+        )
         started = time.monotonic()
         try:
             own = self.attackers.get(cell.model.data)
             judge = cell.judge(self.config)
-            verdict = judge(model, images, cell.attack, cell.threat, report=part, attacker=own, known=known)
+            verdict = judge(model, images, cell.attack, cell.threat, progress=part, attacker=own, known=known)
             results = summarise(verdict, images.classes)
         except Exception as error:  # an attack may die of anything; the other cells go on
             if self.device.type == "cuda":
@@ -227,7 +229,7 @@ class Grid:
         if self.config.save == "x_adv":
             arrays |= _kept(verdict, judge.sees(images))
         row = self.store.write(key, row, arrays)
-        self.report.line(
+        self.progress.line(
             f"{cell}: clean {100 * verdict.clean_accuracy:.1f} %, robust {100 * verdict.robust_accuracy:.1f} %"
             f" ({verdict.seconds:.1f} s)"
         )
@@ -260,17 +262,17 @@ class Grid:
         row = {"status": "error", "error": what, **self._context(definition)}
         key = row_key(definition)
         self.store.write(key, row)
-        self.report.line(f"{cell}: FAILED, {what['type']}: {what['message']}")
+        self.progress.line(f"{cell}: FAILED, {what['type']}: {what['message']}")
         return {"key": key, **row}
 
     def _context(self, definition: dict[str, Any]) -> dict[str, Any]:
         return {"grid": self.name, "definition": definition, "environment": environment(self.device)}
 
 
-class _Part(Report):
+class _Part(Progress):
     """A cell's share of the whole grid's progress."""
 
-    def __init__(self, whole: Report, label: str, start: float, width: float) -> None:
+    def __init__(self, whole: Progress, label: str, start: float, width: float) -> None:
         self._whole, self._label, self._start, self._width = whole, label, start, width
 
     def line(self, text: str) -> None:

@@ -20,16 +20,16 @@ from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
 from robustbench_local.data.images import Images
-from robustbench_local.evaluation.corrupted_images import Under
+from robustbench_local.evaluation.corrupted_images import CorruptionSpec
 from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
-from robustbench_local.training.builder import Blueprint, Workshop
+from robustbench_local.training.builder import ModelBuilder, ModelSpec
 
 
 @dataclass(frozen=True)
 class Cell:
     """One attack on one deployed model, within one threat model, from one seed."""
 
-    model: Blueprint
+    model: ModelSpec
     attack_name: str
     attack: Attack
     threat: ThreatModel
@@ -61,7 +61,11 @@ class Cell:
         behaves = {} if behaviour_digest is None else {"behaviour_digest": behaviour_digest}
         learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
         natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
-        under = {} if config.attack_under is None else {"attack_under": Under.parse(config.attack_under).definition()}
+        under = (
+            {}
+            if config.attack_under is None
+            else {"attack_under": CorruptionSpec.parse(config.attack_under).definition()}
+        )
         read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
         return {
             "data": images.name,
@@ -125,7 +129,7 @@ def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
     return construct(GridConfig, values, f'grid "{path.stem}"')
 
 
-def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
+def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
     """The cells in the order in which they run; ConfigError, PluginError, ThreatError or ModelError on any mistake."""
     data_sets = [str(data) for data in as_list(config.data)]
     for data in data_sets:
@@ -146,7 +150,7 @@ def resolve(config: GridConfig, workshop: Workshop) -> list[Cell]:
         for model in models[data]:
             for entry in as_list(config.defenses):
                 defense, eot, draws = _defense(entry)
-                plan = workshop.blueprint(data, _model(model, config), defense)
+                plan = builder.spec(data, _model(model, config), defense)
                 cells += [
                     Cell(
                         plan,

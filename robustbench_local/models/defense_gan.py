@@ -28,7 +28,9 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        draws = Draws(0, torch.arange(len(x), device=x.device)).stream("dropout").numbered(self.count.expand(len(x)))
+        draws = (
+            Draws(0, torch.arange(len(x), device=x.device)).stream("dropout").with_counter(self.count.expand(len(x)))
+        )
         self.count += 1
         return x * (draws.uniform(*x.shape[1:]) < self.keep) / self.keep
 

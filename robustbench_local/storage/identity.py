@@ -36,7 +36,7 @@ def model(row: Row) -> str:
 
 
 def images(row: Row) -> str:
-    """What was judged and towards which goal: the table. Corrupted beforehand, they are other images."""
+    """What was judged and towards which goal: the table. CorruptedImages beforehand, they are other images."""
     return _listed(row, IMAGES)
 
 

@@ -20,7 +20,7 @@ from robustbench_local.core.defense import Defense
 from robustbench_local.core.device import hardware
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ModelError, did_you_mean
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.models.architectures import ARCHITECTURES
@@ -74,7 +74,7 @@ def recipe_file(name: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ModelSpec:
     """One deployed model of a grid. recipe is None for a finished model (zoo:, module:function, weights).
 
     wrappers stand before the defense, by name and from the outermost, which meets an image first, inwards.
@@ -118,15 +118,15 @@ class Blueprint:
 
 
 @dataclass
-class Workshop:
+class ModelBuilder:
     """Turns blueprints into models, and keeps what it trained in the cache. source: where training images come from."""
 
     device: torch.device
     source: str | None = None
-    report: Report = field(default_factory=Report)
+    progress: Progress = field(default_factory=Progress)
     _finished: dict[tuple[str, str | None], tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
 
-    def blueprint(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
+    def spec(self, data: str, model: ModelConfig, entry: Any) -> ModelSpec:
         """The model of `entry`, a defense as a grid writes it.
 
         A bare name of a defense means the zoo's settings for that data set, if it has such a recipe. A list is a
@@ -137,7 +137,7 @@ class Workshop:
         wrappers = tuple(_wrapper(each) for each in outer)
         return replace(self._innermost(data, model, inner), wrappers=wrappers)
 
-    def _innermost(self, data: str, model: ModelConfig, entry: Any) -> Blueprint:
+    def _innermost(self, data: str, model: ModelConfig, entry: Any) -> ModelSpec:
         name, settings = named(entry, "defense")
         if is_finished(model):
             if model.schedule:
@@ -149,7 +149,7 @@ class Workshop:
                     " give it defenses=[none]"
                 )
             self._loaded(model)
-            return Blueprint(data, model, name, defense, None)
+            return ModelSpec(data, model, name, defense, None)
         if model.name not in ARCHITECTURES:
             raise ModelError(unknown_architecture(model.name))
         defense = find_defense(name, settings)
@@ -162,31 +162,31 @@ class Workshop:
             schedule = construct(Schedule, asdict(schedule) | model.schedule, f"the schedule of {model.name}")
         seed = base.seed if base and base.architecture == model.name else 0
         recipe = TrainingRecipe(data, model.name, trained_name, trained.as_trained(), schedule, seed)
-        return Blueprint(data, model, name, defense, recipe)
+        return ModelSpec(data, model, name, defense, recipe)
 
-    def must_train(self, plan: Blueprint) -> bool:
+    def needs_training(self, plan: ModelSpec) -> bool:
         """Whether any part of the model is neither finished nor in the zoo nor in the cache."""
         if plan.recipe is not None and self._kept(plan.recipe) is None:
             return True
         return not self._fitter(plan).learnt(plan.around, self._net(plan))
 
-    def make(self, plan: Blueprint) -> nn.Module:
+    def build(self, plan: ModelSpec) -> nn.Module:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
         return self._fitter(plan).wrap(plan.around, self._net(plan))
 
-    def behaviour(self, plan: Blueprint) -> str | None:
+    def behaviour(self, plan: ModelSpec) -> str | None:
         """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""
         return self._loaded(plan.model)[1] if plan.recipe is None else None
 
-    def sketch(self, plan: Blueprint) -> nn.Module:
+    def build_untrained(self, plan: ModelSpec) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""
         net = self._loaded(plan.model)[0] if plan.recipe is None else _blank(plan, plan.recipe)
-        return self._fitter(plan).sketch(plan.around, net)
+        return self._fitter(plan).build_untrained(plan.around, net)
 
-    def _fitter(self, plan: Blueprint) -> Fitter:
-        return Fitter(plan.data, self.source, self.device, self.report, self.behaviour(plan))
+    def _fitter(self, plan: ModelSpec) -> Fitter:
+        return Fitter(plan.data, self.source, self.device, self.progress, self.behaviour(plan))
 
-    def _net(self, plan: Blueprint) -> nn.Module:
+    def _net(self, plan: ModelSpec) -> nn.Module:
         """What the wrappers go around."""
         if plan.recipe is None:
             return self._loaded(plan.model)[0]
@@ -215,24 +215,26 @@ class Workshop:
         return cache_folder() / "models" / f"{where}-{row_key(definition(recipe, self.source))}.safetensors"
 
     def _train(self, recipe: TrainingRecipe) -> checkpoints.State:
-        self.report.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
-        net, trainer = train(recipe, source=self.source, device=self.device, report=self.report)
+        self.progress.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
+        net, trainer = train(recipe, source=self.source, device=self.device, progress=self.progress)
         checkpoints.save(self._cached(recipe), net, metadata(recipe, trainer), half=False)
         return net.state_dict()
 
 
 def train(
-    recipe: TrainingRecipe, *, source: str | None, device: torch.device, report: Report
+    recipe: TrainingRecipe, *, source: str | None, device: torch.device, progress: Progress
 ) -> tuple[nn.Module, TrainingLoop]:
     """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there."""
     images = open_data(recipe.data, split="train", source=source, device=device)
-    trainer = TrainingLoop(images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", report=report)
+    trainer = TrainingLoop(
+        images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", progress=progress
+    )
     net = build_model(recipe.architecture, seed=recipe.seed)
     draws = Draws(recipe.seed, images.ids[:1]).stream("train")
     return recipe.defense.build(net, trainer, draws), trainer
 
 
-def _blank(plan: Blueprint, recipe: TrainingRecipe) -> nn.Module:
+def _blank(plan: ModelSpec, recipe: TrainingRecipe) -> nn.Module:
     """What training gives, with fresh weights."""
     return rebuild(recipe.architecture, plan.defense if plan.defense.trains else recipe.defense)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from robustbench_local.core.defense import Defense
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.storage import checkpoints
@@ -32,7 +32,7 @@ class Fitter:
     data: str
     source: str | None
     device: torch.device
-    report: Report
+    progress: Progress
     behaviour: str | None = None
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
@@ -46,14 +46,14 @@ class Fitter:
                 if file is not None and state is not None:
                     checkpoints.restore(net, state, file)
             else:
-                self.report.line(f"fitting {name} to training images of {self.data}")
+                self.progress.line(f"fitting {name} to training images of {self.data}")
                 images = open_data(self.data, split="train", source=self.source, device=self.device)
-                trainer = TrainingLoop(images, Schedule(validation=1, batch=1), report=self.report)
+                trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
                 net = defense.build(net, trainer, self._draws())
                 checkpoints.save(file, net, {}, half=False)
         return net.to(self.device).eval()
 
-    def sketch(self, parts: Parts, net: nn.Module) -> nn.Module:
+    def build_untrained(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The same without what is learnt: as fast, and good for nothing else."""
         for _, defense in reversed(parts):
             net = defense.build(net, NoTraining(), self._draws())

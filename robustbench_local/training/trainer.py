@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robustbench_local.core.defense import call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Recipe, Schedule
 from robustbench_local.data.images import Images
 from robustbench_local.storage.checkpoints import weights_digest
@@ -35,13 +35,13 @@ class TrainingLoop:
     blank: ClassVar[bool] = False
 
     def __init__(
-        self, images: Images, schedule: Schedule, *, seed: int = 0, folder: Path | None = None, report: Report
+        self, images: Images, schedule: Schedule, *, seed: int = 0, folder: Path | None = None, progress: Progress
     ) -> None:
         if not 0 < schedule.validation < len(images):
             raise ConfigError(f"validation is {schedule.validation}: it must be in 1 .. {len(images) - 1} here")
         if schedule.batch > len(images) - schedule.validation:
             raise ConfigError(f"batch is {schedule.batch}: {len(images) - schedule.validation} images are left")
-        self.images, self.schedule, self.seed, self.folder, self.report = images, schedule, seed, folder, report
+        self.images, self.schedule, self.seed, self.folder, self.progress = images, schedule, seed, folder, progress
         self.history: list[dict[str, float]] = []
         self.minutes = 0.0
 
@@ -49,7 +49,7 @@ class TrainingLoop:
         """A loop for a network of its own, on the first n of the images, which saves nothing."""
         images = self.images
         first = replace(images, pixels=images.pixels[:n], labels=images.labels[:n], ids=images.ids[:n])
-        return TrainingLoop(first, schedule, seed=self.seed, report=self.report)
+        return TrainingLoop(first, schedule, seed=self.seed, progress=self.progress)
 
     def fit(self, net: nn.Module, recipe: Recipe, draws: Draws, *, seed: int | None = None) -> nn.Module:
         """net, trained in place and in evaluation mode: the last epoch, or the most robust one a recipe reports.
@@ -72,7 +72,7 @@ class TrainingLoop:
             self.history, minutes, best = saved["history"], saved["minutes"], saved["best"]
             if average:
                 average.net.load_state_dict(saved["average"])
-            self.report.line(f"resumed after epoch {len(self.history)} of {plan.epochs}")
+            self.progress.line(f"resumed after epoch {len(self.history)} of {plan.epochs}")
         for epoch in range(len(self.history), plan.epochs):
             if self._collapsed():
                 break
@@ -85,19 +85,19 @@ class TrainingLoop:
                 for group in optimizer.param_groups:
                     group["lr"] = plan.lr * plan.rate(progress)
                 rows = rows.to(images.device)
-                mine = draws.reseat(images.ids[rows]).stream(f"epoch:{epoch}")
+                mine = draws.with_ids(images.ids[rows]).stream(f"epoch:{epoch}")
                 x = self._augment(images[rows], mine.stream("augment"))
                 now = recipe.at(progress)
                 total += now.step(net, x, images.labels[rows], optimizer, mine.stream("recipe")).item()
                 if average:
                     average.follow(net, done=epoch * steps + step)
-                self.report.advance(f"epoch {epoch + 1}/{plan.epochs}", progress)
+                self.progress.advance(f"epoch {epoch + 1}/{plan.epochs}", progress)
             row = {"loss": total / steps} | self._validate(kept, recipe, draws)
             if "robust" in row and row["robust"] >= max((past["robust"] for past in self.history), default=0.0):
                 best = copy.deepcopy(kept.state_dict())
             self.history.append(row)
             minutes += (time.monotonic() - started) / 60
-            self.report.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
+            self.progress.line(f"epoch {epoch + 1}/{plan.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in row.items()))
             if state_file is not None:
                 write_draft(
                     state_file,
@@ -111,7 +111,7 @@ class TrainingLoop:
                     ),
                 )
         if self._collapsed():
-            self.report.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
+            self.progress.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
         self.minutes += minutes
         net.load_state_dict(kept.state_dict() if best is None else best)
         return net.eval()
@@ -147,11 +147,11 @@ class TrainingLoop:
         right = 0
         with torch.no_grad():
             for part in rows.split(500):
-                mine = draws.reseat(self.images.ids[part]).stream("clean")
+                mine = draws.with_ids(self.images.ids[part]).stream("clean")
                 right += int((call(net, self.images[part], mine).argmax(1) == self.images.labels[part]).sum())
         row = {"clean": right / len(rows)}
         watched = rows[: self.schedule.watched]
-        mine = draws.reseat(self.images.ids[watched]).stream("validation")
+        mine = draws.with_ids(self.images.ids[watched]).stream("validation")
         robust = recipe.validate(net, self.images[watched], self.images.labels[watched], mine)
         return row if robust is None else row | {"robust": robust}
 

@@ -15,7 +15,7 @@ from robustbench_local.config.settings import construct
 from robustbench_local.core.defense import is_stochastic
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.load import open_data
 from robustbench_local.evaluation.judge import Judge
@@ -25,7 +25,7 @@ from robustbench_local.storage import checkpoints
 from robustbench_local.training.builder import metadata, parse_recipe, train
 
 
-def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path, dict[str, Any]]:
+def make(name: str, overrides: Mapping[str, Any], progress: Progress) -> tuple[Path, dict[str, Any]]:
     """Train the zoo recipe of that name (or of a YAML file) and write its checkpoint; its path and figures.
 
     Every epoch is saved, and the same call resumes. Figures are those of the stored, half-precision weights on test
@@ -47,12 +47,12 @@ def make(name: str, overrides: Mapping[str, Any], report: Report) -> tuple[Path,
     if config.remeasure:
         state, notes = checkpoints.load(checkpoint)
     else:
-        net, trainer = train(recipe, source=config.source, device=device, report=report)
+        net, trainer = train(recipe, source=config.source, device=device, progress=progress)
         state, notes = checkpoints.as_loaded(net), metadata(recipe, trainer)
     stored = rebuild(recipe.architecture, recipe.defense)
     checkpoints.restore(stored, state, checkpoint)
-    report.line(f"measuring {attack} within {threat} on {len(images)} test images")
-    verdict = Judge(eot=config.eot)(stored.to(device).eval(), images, attack, threat, report=report)
+    progress.line(f"measuring {attack} within {threat} on {len(images)} test images")
+    verdict = Judge(eot=config.eot)(stored.to(device).eval(), images, attack, threat, progress=progress)
     figures = {
         "clean_accuracy": verdict.clean_accuracy,
         "robust_accuracy": verdict.robust_accuracy,

@@ -22,12 +22,12 @@ from tests.attacks.test_invariances import COUNT, chosen, images, network
 
 @dataclass(frozen=True)
 class SingleAPGD(APGD):
-    abreast: ClassVar[bool] = False
+    parallel_restarts: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class SingleFAB(FAB):
-    abreast: ClassVar[bool] = False
+    parallel_restarts: ClassVar[bool] = False
 
 
 LINF = ThreatModel.parse("linf:0.02")

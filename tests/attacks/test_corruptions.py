@@ -17,7 +17,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm, ThreatModel
-from robustbench_local.evaluation.corrupted_images import Corrupted, Under
+from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.evaluate import Tensors, evaluate, named_by_content
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.metrics.summary import summarise
@@ -196,7 +196,7 @@ def test_corruption_accuracy_counts_what_the_clean_image_was_not() -> None:
 def test_an_attack_under_a_corruption_starts_from_the_corrupted_images() -> None:
     x, y = photos(12), torch.zeros(12, dtype=torch.int64)
     data = named_by_content(x, y)
-    seen = Corrupted(data, Under.parse("gaussian_noise:5"))
+    seen = CorruptedImages(data, CorruptionSpec.parse("gaussian_noise:5"))
     threat = ThreatModel.parse("linf:2/255")
     verdict = Judge(seed=3, attack_under="gaussian_noise:5")(Dark(0.5), data, find_attack("fgsm"), threat)
     assert torch.equal(verdict.clean, Dark(0.5)(seen[:]).argmax(1) == 0)
@@ -205,4 +205,4 @@ def test_an_attack_under_a_corruption_starts_from_the_corrupted_images() -> None
     assert torch.equal(seen[rows], seen[:][rows])  # in any company
     again = evaluate(Dark(0.5), x, y, "fgsm", "linf:2/255", seed=3, attack_under="gaussian_noise:5", batch_size=5)
     assert torch.equal(again.robust, verdict.robust) and torch.equal(again.x_adv, verdict.x_adv)
-    assert str(Under.parse("fog")) == "fog:3"
+    assert str(CorruptionSpec.parse("fog")) == "fog:3"

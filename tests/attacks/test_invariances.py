@@ -23,7 +23,7 @@ from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError
 from robustbench_local.core.oracle import Access, Oracle
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors
@@ -259,14 +259,14 @@ class Path(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return len(self.places)
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
-        return {"x_adv": x.clone(), "turn": torch.full_like(y, turn)}
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
+        return {"x_adv": x.clone(), "restart": torch.full_like(y, restart)}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
         oracle.logits(state["x_adv"])
-        return state | {"x_adv": torch.full_like(x, self.places[int(state["turn"][0])][i])}
+        return state | {"x_adv": torch.full_like(x, self.places[int(state["restart"][0])][i])}
 
 
 WIDE = ThreatModel.parse("linf:0.1")
@@ -353,7 +353,7 @@ def test_memory_running_out_costs_nothing_but_time() -> None:
             answer: Tensor = self.net(x)
             return answer
 
-    class Lines(Report):
+    class Lines(Progress):
         said: ClassVar[list[str]] = []
 
         def line(self, text: str) -> None:
@@ -382,7 +382,7 @@ class Alternating(IterativeAttack):
 
     memoryless: ClassVar[bool] = True
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return {"x_adv": x}
 
     def step(
@@ -463,11 +463,11 @@ class Spendthrift(Attack):
 
         half = torch.arange(0, len(x), 2)
         oracle[half].labels(x[half, None].expand(-1, 2, -1, -1, -1))
-        for turn in range(5):
+        for restart in range(5):
             _, grad, _ = oracle.grad(x, y, loss)
             frozen = ~grad.flatten(1).any(1)
-            expected = torch.full((len(x),), turn >= 3)
-            expected[half] = turn >= 1
+            expected = torch.full((len(x),), restart >= 3)
+            expected[half] = restart >= 1
             assert torch.equal(frozen, expected)
         assert oracle.logits(x).isnan().all() and (oracle.labels(x) == -1).all()
         slopes, logits = oracle.jacobian(x)

@@ -287,7 +287,7 @@ def test_in_a_suite_it_stops_at_what_is_in_the_ball(attack: Attack, norm: Norm) 
     ball = threat(norm, eps if norm is Norm.L0 else 1.001 * eps)
     oracle = Oracle(model, x, y, ball, attack.access, draws)
     x_adv = attack(oracle, x.clone(), y, ball, draws)
-    fallen = oracle.fallen
+    fallen = oracle.broken
     assert fallen.sum() >= 0.8 * (~found.robust).sum()
     with torch.no_grad():
         assert (model(x_adv).argmax(1) != y)[fallen].all()

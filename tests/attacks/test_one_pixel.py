@@ -51,8 +51,8 @@ class WrongSign(OnePixel):
 
 @dataclass(frozen=True)
 class OneTooMany(OnePixel):
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
-        return super().init(oracle, x, y, ThreatModel(threat.norm, threat.eps + 1), draws, turn)
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
+        return super().init(oracle, x, y, ThreatModel(threat.norm, threat.eps + 1), draws, restart)
 
 
 def fells_what_can_fall(attack: OnePixel, pixels: int) -> bool:

@@ -41,7 +41,7 @@ from robustbench_local.storage.checkpoints import load, restore
 from robustbench_local.storage.packing import pack
 from robustbench_local.storage.row import row_key
 from robustbench_local.storage.store import Store
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 from tests.helpers.rows import a_row, stored
 
 TIMES = int(os.environ.get("ROBUSTBENCH_LOCAL_FUZZ", "1"))
@@ -351,8 +351,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Workshop:
-    return Workshop(torch.device("cpu"), "bundled")
+def builder() -> ModelBuilder:
+    return ModelBuilder(torch.device("cpu"), "bundled")
 
 
 def sound(found: list[Cell], config: Any) -> None:
@@ -371,25 +371,25 @@ def plain(value: Any) -> Any:
 
 
 @cases("grids, Python", 150, values=nearly(GRID))
-def test_grids_from_python(values: dict[str, Any], folder: Path, workshop: Workshop) -> None:
+def test_grids_from_python(values: dict[str, Any], folder: Path, builder: ModelBuilder) -> None:
     (folder / "plain.yaml").write_text("data: mnist\nmodels: zoo:mnist/none\nattacks: fgsm\nthreats: linf:0.1\n")
 
     def ask() -> tuple[list[Cell], Any]:
         config = read_config(str(folder / "plain.yaml"), values)
-        return resolve(config, workshop), config
+        return resolve(config, builder), config
 
     if (found := outcome("grids, Python", ask)) is not None:
         sound(*found)
 
 
 @cases("grids, YAML", 150, values=nearly(GRID), data=st.data())
-def test_grid_files(values: dict[str, Any], data: st.DataObject, folder: Path, workshop: Workshop) -> None:
+def test_grid_files(values: dict[str, Any], data: st.DataObject, folder: Path, builder: ModelBuilder) -> None:
     text = yaml.safe_dump({name: plain(value) for name, value in values.items()}).encode()
     (folder / "mangled.yaml").write_bytes(data.draw(st.composite(damaged)(text)) if data.draw(st.booleans()) else text)
 
     def ask() -> tuple[list[Cell], Any]:
         config = read_config(str(folder / "mangled.yaml"), {})
-        return resolve(config, workshop), config
+        return resolve(config, builder), config
 
     if (found := outcome("grids, YAML", ask)) is not None:
         sound(*found)

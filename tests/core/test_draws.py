@@ -72,7 +72,7 @@ def test_bits_are_those_of_the_definition(seed):
 
 def test_numbered_bits_are_those_of_the_definition():
     numbers = torch.tensor([0, 5, 10**12])
-    found = Draws(7, ids(3)).numbered(numbers)._bits((2,)).tolist()
+    found = Draws(7, ids(3)).with_counter(numbers)._bits((2,)).tolist()
     for row, number in enumerate(numbers.tolist()):
         expected = [reference_bits(7, row, place, ("numbered",), number) for place in range(2)]
         assert found[row] == [signed(bits) for bits in expected]
@@ -112,12 +112,12 @@ def test_batch_order_and_compaction_change_nothing(dtype):
             assert torch.equal(getattr(draws[:], kind)(2, 2), expected)
             assert torch.equal(getattr(whole[rows], kind)(2, 2), expected)  # the rows still standing
         assert torch.equal(stream[:].uniform(), whole_stream[:].uniform()[rows])
-    assert torch.equal(whole.reseat(torch.tensor([9, 9]))[:].uniform(), whole[:].uniform()[[9, 9]])
+    assert torch.equal(whole.with_ids(torch.tensor([9, 9]))[:].uniform(), whole[:].uniform()[[9, 9]])
 
 
 def test_rows_of_a_numbered_stream_keep_their_numbers():
     numbers = torch.tensor([4, 0, 9, 4])
-    whole = Draws(1, ids(4)).numbered(numbers)
+    whole = Draws(1, ids(4)).with_counter(numbers)
     rows = torch.tensor([2, 0])
     assert torch.equal(whole[rows].uniform(5), whole[:].uniform(5)[rows])
     assert torch.equal(whole.stream("a")[rows].uniform(5), whole.stream("a").uniform(5)[rows])
@@ -125,13 +125,13 @@ def test_rows_of_a_numbered_stream_keep_their_numbers():
 
 def test_numbers_distinguish_samples_and_draws():
     draws = Draws(1, torch.zeros(1000, dtype=torch.int64))
-    assert len(draws.numbered(ids(1000)).uniform(2).unique(dim=0)) == 1000
-    assert len(draws.numbered(torch.zeros(1000, dtype=torch.int64)).uniform(2).unique(dim=0)) == 1
+    assert len(draws.with_counter(ids(1000)).uniform(2).unique(dim=0)) == 1000
+    assert len(draws.with_counter(torch.zeros(1000, dtype=torch.int64)).uniform(2).unique(dim=0)) == 1
 
 
 def test_numbers_within_numbers_keep_the_outer_one():
     draws, inner = Draws(1, torch.zeros(100, dtype=torch.int64)), torch.full((100,), 7)
-    found = draws.numbered(ids(100)).numbered(inner).uniform(2)
+    found = draws.with_counter(ids(100)).with_counter(inner).uniform(2)
     assert len(found.unique(dim=0)) == 100
 
 
@@ -154,8 +154,8 @@ def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
     ids, numbers = torch.tensor([5, 2, 900, 7]), torch.tensor([3, 0, 1, 1])
     kinds = {
         "plain": lambda: Draws(3, ids),
-        "numbered": lambda: Draws(3, ids).numbered(numbers),
-        "fan": lambda: Draws(3, ids).fan(range(3)),
+        "numbered": lambda: Draws(3, ids).with_counter(numbers),
+        "fan": lambda: Draws(3, ids).expand(range(3)),
         "ahead": lambda: Draws(3, ids).ahead(range(3))[1],
         "float64": lambda: Draws(3, ids, dtype=torch.float64),
     }
@@ -231,8 +231,8 @@ def test_neighbouring_addresses_are_independent():
         "other stream": draws.stream("b").uniform(),
         "stream of the stream": draws.stream("a").stream("a").uniform(),
         "seed": Draws(1, ids(n)).uniform(),
-        "number": draws.numbered(torch.zeros(n, dtype=torch.int64)).uniform(),
-        "next number": draws.numbered(torch.ones(n, dtype=torch.int64)).uniform(),
+        "number": draws.with_counter(torch.zeros(n, dtype=torch.int64)).uniform(),
+        "next number": draws.with_counter(torch.ones(n, dtype=torch.int64)).uniform(),
         "stream named numbered": draws.stream("numbered").uniform(),
     }
     columns = np.stack([first[:, 0].numpy(), *(value.numpy() for value in others.values())])
@@ -249,7 +249,7 @@ def test_addresses_do_not_collide():
         draws[:]._bits((100,)),
         draws.stream("a")._bits((100,)),
         Draws(1, ids(2000))._bits((100,)),
-        *(draws.numbered(torch.full((2000,), k))._bits((100,)) for k in range(3)),
+        *(draws.with_counter(torch.full((2000,), k))._bits((100,)) for k in range(3)),
     ]
     bits = torch.cat(parts).flatten()
     assert len(bits.unique()) == len(bits)
@@ -277,7 +277,7 @@ def test_integers_are_uniform_on_their_range(high):
 @pytest.mark.parametrize("count", [1, 5, 64, 65])
 def test_streams_made_ahead_are_the_same_streams(count):
     draws = Draws(3, ids(7)).stream("round")
-    ahead = draws.ahead(range(4, 9))
+    ahead = draws.prefetch(range(4, 9))
     assert list(ahead) == [4, 5, 6, 7, 8]
     for name in (8, 4, 6):
         mine, plain = ahead[name], draws.stream(name)
@@ -286,8 +286,8 @@ def test_streams_made_ahead_are_the_same_streams(count):
         assert torch.equal(mine.normal(2, 2), plain.normal(2, 2))
         assert torch.equal(mine[1:].integers(9), plain[1:].integers(9))
         assert torch.equal(mine.stream("within").uniform(3), plain.stream("within").uniform(3))
-    fewer = draws.ahead(range(2))
+    fewer = draws.prefetch(range(2))
     assert torch.equal(fewer[0].uniform(2), draws.stream(0).uniform(2))
     assert torch.equal(fewer[1].uniform(5), draws.stream(1).uniform(5))  # more than the first one asked for
-    numbered = draws.numbered(torch.arange(7))
+    numbered = draws.with_counter(torch.arange(7))
     assert torch.equal(numbered.ahead([1])[1].uniform(2), numbered.stream(1).uniform(2))

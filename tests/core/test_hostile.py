@@ -242,7 +242,7 @@ def test_a_budget_cannot_be_raised() -> None:
 def everything_it_was_given(oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
     object.__setattr__(threat, "eps", 9.0)
     object.__setattr__(oracle.threat, "eps", 9.0)
-    for tensor in (x, y, oracle._x, oracle._y, oracle._ledger.fallen, oracle._ledger.x_adv, oracle.forwards):
+    for tensor in (x, y, oracle._x, oracle._y, oracle._ledger.broken, oracle._ledger.x_adv, oracle.forwards):
         tensor.zero_()
     return torch.ones_like(x)
 
@@ -270,7 +270,7 @@ def test_what_an_attack_writes_reaches_neither_the_judge_nor_the_user(does: str)
 def test_a_meter_that_is_read_is_a_copy() -> None:
     def reads(oracle: Oracle, x: Tensor, *_: object) -> None:
         oracle.labels(x)
-        for tensor in (oracle.forwards, oracle.backwards, oracle.fallen, oracle.remembered, oracle.done):
+        for tensor in (oracle.forwards, oracle.backwards, oracle.broken, oracle.remembered, oracle.done):
             tensor.zero_()
         assert bool((oracle.forwards == 1).all())
 

@@ -45,12 +45,12 @@ def test_a_budget_is_spent_one_by_one() -> None:
 
 def test_a_fan_holds_the_streams_it_names() -> None:
     draws = Draws(2, torch.tensor([4, 9, 1])).stream("round")
-    fan = draws.fan([3, 8])
+    fan = draws.expand([3, 8])
     assert len(fan) == 6 and fan.ids.tolist() == [4, 4, 9, 9, 1, 1]
     rows = torch.tensor([5, 0, 2])
     part = fan[rows]
     for _ in range(2):
         whole = torch.stack([draws.stream(3).uniform(4), draws.stream(8).uniform(4)], 1).flatten(0, 1)
-        assert torch.equal(draws.fan([3, 8]).uniform(4), whole)
+        assert torch.equal(draws.expand([3, 8]).uniform(4), whole)
     assert torch.equal(part.uniform(4), whole[rows])
-    assert torch.equal(part.integers(7), draws.fan([3, 8])[rows].integers(7, 5)[:, 4])  # it counts on
+    assert torch.equal(part.integers(7), draws.expand([3, 8])[rows].integers(7, 5)[:, 4])  # it counts on

@@ -17,7 +17,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
-from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.grids.grid import run_grid
@@ -124,7 +124,7 @@ def test_checks_go_by_batch_size_and_ask_no_more_images_than_are_judged(n: int, 
 
 
 def test_verdicts_that_share_what_is_known_check_once_and_see_the_same() -> None:
-    model, known = Counting(), Known()
+    model, known = Counting(), AnswerCache()
 
     class Some:
         labels, ids = labels(model), torch.arange(N)

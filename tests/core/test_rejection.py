@@ -22,7 +22,7 @@ from robustbench_local.core.verdict import Verdict
 from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.defenses.multi_jpeg import MultiJPEG
 from robustbench_local.evaluation import search
-from robustbench_local.evaluation.preflight import Stranger
+from robustbench_local.evaluation.preflight import UndeclaredRandomModel
 from robustbench_local.metrics.detection import roc_auc
 from robustbench_local.metrics.summary import summarise
 
@@ -197,7 +197,7 @@ class Asking(Attack):
     access: ClassVar[Access] = Access.SCORES
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
-        oracle.note("classes", torch.full_like(oracle._ledger.worth, oracle.logits(x).shape[1]))
+        oracle.note("classes", torch.full_like(oracle._ledger.score, oracle.logits(x).shape[1]))
         oracle.note("goal", y.float())
         return x
 
@@ -231,7 +231,11 @@ def test_labels_never_name_the_rejection() -> None:
 def test_chains_carry_the_mark_and_leave_all_of_it_out() -> None:
     draws = Draws(0, torch.arange(1))
     gate = Gate()
-    chains = [JPEG().build(gate, None, draws), MultiJPEG(mode="vote").build(gate, None, draws), Stranger(gate)]  # type: ignore[arg-type]
+    chains = [
+        JPEG().build(gate, None, draws),
+        MultiJPEG(mode="vote").build(gate, None, draws),
+        UndeclaredRandomModel(gate),
+    ]  # type: ignore[arg-type]
     assert all(rejection(model) is Rejection.DETECTION for model in chains)
     assert undefended(chains[0]) is gate.net and undefended(chains[1]) is gate.net
     assert rejection(Deployed(Reader())) is Rejection.NONE and rejection(Reader()) is Rejection.NONE

@@ -186,9 +186,9 @@ def test_no_line_of_the_command_line_obeys_a_name(
 ) -> None:
     monkeypatch.setitem(listings.LISTS, "attacks", lambda: [Item(HOSTILE, HOSTILE, {HOSTILE: HOSTILE})])
     assert main(["list", "attacks"]) == 0
-    with Terminal() as report:
-        report.line(HOSTILE)
-        report.advance(HOSTILE, 0.5)
+    with Terminal() as progress:
+        progress.line(HOSTILE)
+        progress.advance(HOSTILE, 0.5)
     cell = {"forwards": 1, "backwards": 1, "prepared_forwards": 0, "prepared_backwards": 0, "seconds": 1.0}
     show_preview([cell | {"status": "to do", "cell": f"{HOSTILE} | {HOSTILE}"}])
     Card((Finding(HOSTILE, Status.BROKEN, HOSTILE, source=HOSTILE, advice=HOSTILE),), "linf:0.1", 4, 1, 0, 1).show()

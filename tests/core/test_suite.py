@@ -67,18 +67,18 @@ class Bare(Learning):
         return {"substitute": SUBSTITUTE, "universal": UNIVERSAL}
 
 
-def fallen(suite: Suite, batch: int = 20) -> Tensor:
+def broken(suite: Suite, batch: int = 20) -> Tensor:
     verdict = Judge(batch_size=batch)(network(), JUDGED, suite, ThreatModel.parse("linf:0.2"), attacker=POOL)
     return verdict.clean & ~verdict.robust
 
 
 def test_what_its_members_learnt_fells_images() -> None:
     assert Bare().own_images == 20
-    assert fallen(Bare()).sum() >= 5
-    assert torch.equal(fallen(Bare(), batch=3), fallen(Bare()))
-    assert (fallen(Learning()) >= fallen(Bare())).all()
+    assert broken(Bare()).sum() >= 5
+    assert torch.equal(broken(Bare(), batch=3), broken(Bare()))
+    assert (broken(Learning()) >= broken(Bare())).all()
     with pytest.raises(NotImplementedError):
-        fallen(Forgetful())
+        broken(Forgetful())
 
 
 def test_preparing_costs_the_sum_and_is_paid_once() -> None:

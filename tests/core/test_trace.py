@@ -62,7 +62,7 @@ def test_it_is_the_loss_that_was_climbed(setting: Any) -> None:
     ball, draws = ThreatModel.parse("linf:0.02"), Draws(0, torch.arange(len(x)))
     oracle = Watched(model, x, y, ball, attack.access, draws.stream("oracle"))
     attack(oracle, x.clone(), y, ball, draws.stream("attack"))
-    stood = ~oracle.fallen
+    stood = ~oracle.broken
     found = trace.of(oracle.notes)
     assert all(len(each) == len(x) for each in seen[:1])
     torch.testing.assert_close(found[1], seen[0].to(found[1]))

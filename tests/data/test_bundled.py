@@ -10,7 +10,7 @@ import torch
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.bundled import BUNDLED_COUNTS, DIGESTS, FOLDER, read_bundled, write_bundled
 from robustbench_local.data.cache import cached
-from robustbench_local.data.catalogue import CIFAR10, KNOWN, MNIST
+from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST
 from robustbench_local.data.load import load_data, open_data
 
 PINNED = {
@@ -30,7 +30,7 @@ def test_the_bundled_images_and_labels_are_the_pinned_ones(name, key):
     assert hashlib.sha256(read_bundled(name)[key].tobytes()).hexdigest() == PINNED[name, key]
 
 
-@pytest.mark.parametrize("data_set", KNOWN.values(), ids=KNOWN)
+@pytest.mark.parametrize("data_set", DATASETS.values(), ids=DATASETS)
 def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set):
     full = cached(data_set)
     if full is None:
@@ -63,7 +63,7 @@ def test_a_sprite_loses_nothing(tmp_path, monkeypatch):
 def test_the_bundle_is_small_and_says_where_it_comes_from():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_500_000
     text = (FOLDER / "PROVENANCE.txt").read_text(encoding="utf-8")
-    for data_set in KNOWN.values():
+    for data_set in DATASETS.values():
         assert data_set.provenance in text and data_set.npm_package in text
 
 

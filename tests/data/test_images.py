@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustbench_local.core.errors import DataError
-from robustbench_local.data.images import hold
+from robustbench_local.data.images import load_images
 from robustbench_local.data.load import load_data, open_data
 from robustbench_local.data.selection import select
 
@@ -26,7 +26,7 @@ def memory_map(tmp_path):
 
 
 def test_indexing_gives_exactly_pixels_over_255_whatever_the_index(memory_map):
-    images = hold("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
+    images = load_images("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
     expected = memory_map[10:60].astype(np.float32) / np.float32(255)
     mask = torch.arange(50) % 7 == 0
     for rows in (slice(None), slice(3, 9), torch.tensor([4, 0, 49]), mask):
@@ -40,7 +40,7 @@ def test_indexing_gives_exactly_pixels_over_255_whatever_the_index(memory_map):
 
 
 def test_a_slice_stays_in_the_memory_map_and_writing_to_a_batch_leaves_it_alone(memory_map):
-    images = hold("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
+    images = load_images("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
     assert isinstance(images.pixels, np.memmap) and np.shares_memory(images.pixels, memory_map)
     before = images[:].clone()
     images[:].zero_()
@@ -48,20 +48,20 @@ def test_a_slice_stays_in_the_memory_map_and_writing_to_a_batch_leaves_it_alone(
 
 
 def test_the_digest_is_that_of_pixels_then_labels_and_tells_selections_apart(memory_map):
-    chosen = hold("toy", "test", memory_map, LABELS, [5, 2], CLASSES, "cpu")
+    chosen = load_images("toy", "test", memory_map, LABELS, [5, 2], CLASSES, "cpu")
     content = memory_map[[5, 2]].tobytes() + LABELS[[5, 2]].astype("<i8").tobytes()
     assert chosen.digest == hashlib.sha256(content).hexdigest()
-    assert chosen.digest != hold("toy", "test", memory_map, LABELS, [2, 5], CLASSES, "cpu").digest
-    sliced = hold("toy", "test", memory_map, LABELS, slice(2, 5), CLASSES, "cpu")
-    assert sliced.digest == hold("toy", "test", memory_map, LABELS, [2, 3, 4], CLASSES, "cpu").digest
+    assert chosen.digest != load_images("toy", "test", memory_map, LABELS, [2, 5], CLASSES, "cpu").digest
+    sliced = load_images("toy", "test", memory_map, LABELS, slice(2, 5), CLASSES, "cpu")
+    assert sliced.digest == load_images("toy", "test", memory_map, LABELS, [2, 3, 4], CLASSES, "cpu").digest
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_floats_from_its_own_memory_and_streamed(memory_map, monkeypatch):
-    on_cpu = hold("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cpu")
-    resident = hold("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cuda")
+    on_cpu = load_images("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cpu")
+    resident = load_images("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 100))
-    streamed = hold("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cuda")
+    streamed = load_images("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cuda")
     assert isinstance(resident.pixels, torch.Tensor) and resident.pixels.dtype == torch.uint8
     assert isinstance(streamed.pixels, np.memmap)
     rows = torch.tensor([3, 80, 1])

@@ -24,7 +24,7 @@ from PIL import Image
 from robustbench_local.core.errors import DataError
 from robustbench_local.data import cache
 from robustbench_local.data.cache import cached, data_folder, fetch
-from robustbench_local.data.catalogue import CIFAR10, KNOWN, MNIST
+from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST
 from robustbench_local.data.load import describe, load_data, open_data
 from robustbench_local.data.sources import from_folder, from_npm
 from robustbench_local.storage.cache_folder import cache_folder
@@ -50,7 +50,7 @@ def tiny(data_set, monkeypatch):
         counts={"test": 5, "train": 10},
         digests={key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in arrays.items()},
     )
-    monkeypatch.setitem(KNOWN, data_set.name, small)
+    monkeypatch.setitem(DATASETS, data_set.name, small)
     return small, arrays
 
 
@@ -266,7 +266,7 @@ def test_a_wrong_digest_fails_its_source_and_the_next_one_is_tried(tmp_path, mon
     write_mnist(tmp_path / "real", arrays)
     monkeypatch.setitem(cache.DOWNLOADS, "torchvision", lambda small, _: from_folder(small, tmp_path / "real"))
     fetch(["mnist"], folder=tmp_path / "altered")
-    assert_same(cached(KNOWN["mnist"]), arrays)
+    assert_same(cached(DATASETS["mnist"]), arrays)
     assert "test_labels have sha256" in capsys.readouterr().err
 
 
@@ -470,7 +470,7 @@ def test_the_cache_follows_the_platform_and_the_variable(monkeypatch, system, en
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", DATASETS)
 def test_the_real_data_can_be_fetched(name):
     fetch([name])
     assert len(open_data(name)) == 10_000

@@ -18,7 +18,7 @@ from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import Defense, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import open_data
@@ -39,7 +39,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def trainer(n: int = 1000) -> TrainingLoop:
     images = open_data("mnist", split="train", source="bundled", n=n)
-    return TrainingLoop(images, Schedule(validation=10, batch=10), report=Report())
+    return TrainingLoop(images, Schedule(validation=10, batch=10), progress=Progress())
 
 
 def detection(verdict: Verdict) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from robustbench_local.core import losses
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
 from robustbench_local.defenses.distillation import Distillation, Student, Tempered
 from robustbench_local.defenses.none import Undefended
@@ -19,7 +19,7 @@ PLAN = Schedule(epochs=8, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0,
 
 
 def built(temperature, images, plan=PLAN, **more):
-    trainer = TrainingLoop(images, plan, report=more.pop("report", Report()), **more)
+    trainer = TrainingLoop(images, plan, progress=more.pop("report", Progress()), **more)
     net = build_model("fast_cnn", seed=0)
     return Distillation(temperature).build(net, trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 
@@ -78,10 +78,10 @@ def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path):
                 super().advance(what, share)
 
     with pytest.raises(KeyboardInterrupt):
-        built(10.0, images, plan, folder=tmp_path, report=InTheStudent(epoch=2))
-    report = Lines()
-    resumed, trainer = built(10.0, images, plan, folder=tmp_path, report=report)
-    assert [line for line in report.lines if "resumed" in line] == [
+        built(10.0, images, plan, folder=tmp_path, progress=InTheStudent(epoch=2))
+    progress = Lines()
+    resumed, trainer = built(10.0, images, plan, folder=tmp_path, progress=progress)
+    assert [line for line in progress.lines if "resumed" in line] == [
         "resumed after epoch 2 of 2",
         "resumed after epoch 1 of 2",
     ]

@@ -10,12 +10,12 @@ from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.defense import Deployed, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
 from robustbench_local.defenses.noise_fusion import InputNoise, NoiseFusion
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.trainer import TrainingLoop
 from tests.training.test_training import TINY, digits, fit
 
@@ -68,7 +68,7 @@ def test_gradients_pass_and_agree_with_finite_differences():
 def test_each_side_can_be_switched(run_time, training):
     defense = NoiseFusion(amplitude=0.3, run_time=run_time, training=training)
     assert defense.trains is training
-    trainer = TrainingLoop(digits(200), TINY, report=Report())
+    trainer = TrainingLoop(digits(200), TINY, progress=Progress())
     base = build_model("fast_cnn")
     before = [parameter.clone() for parameter in base.parameters()]
     model = defense.build(base, trainer, Draws(0, torch.zeros(1, dtype=torch.int64)))
@@ -99,9 +99,9 @@ def test_the_judge_takes_it_as_random_and_the_expectation_is_followed():
 
 
 def test_one_checkpoint_serves_all_that_trained_alike():
-    workshop, model = Workshop(torch.device("cpu")), ModelConfig("mnist_small")
+    builder, model = ModelBuilder(torch.device("cpu")), ModelConfig("mnist_small")
     plans = {
-        (run_time, training): workshop.blueprint(
+        (run_time, training): builder.spec(
             "mnist", model, {"noise_fusion": {"run_time": run_time, "training": training}}
         )
         for run_time, training in itertools.product((True, False), repeat=2)
@@ -110,10 +110,10 @@ def test_one_checkpoint_serves_all_that_trained_alike():
     assert plans[True, True].recipe == plans[False, True].recipe
     assert plans[True, True].defense != plans[False, True].defense
     assert plans[True, False].recipe is not None and plans[True, False].recipe.defense_name == "none"
-    assert not workshop.must_train(plans[True, False])  # the undefended network of the zoo, behind noise
-    made = workshop.make(plans[True, False])
+    assert not builder.needs_training(plans[True, False])  # the undefended network of the zoo, behind noise
+    made = builder.build(plans[True, False])
     assert isinstance(made, Deployed) and made.stochastic
-    bare = workshop.make(workshop.blueprint("mnist", model, "none"))
+    bare = builder.build(builder.spec("mnist", model, "none"))
     x, draws = digits(5)[:], Draws(0, torch.arange(5))
     expected = bare(InputNoise("gaussian", 0.1)(x, draws.stream("preprocess:0")))
     torch.testing.assert_close(call(made, x, draws), expected)

@@ -15,7 +15,7 @@ from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.adversarial_training import AdversarialTraining
@@ -43,7 +43,7 @@ NUMBER = Draws(0, torch.zeros(1, dtype=torch.int64))
 
 
 def built(defense, plan=ONCE, n=200, architecture="fast_cnn"):
-    trainer = TrainingLoop(digits(n), plan, report=Report())
+    trainer = TrainingLoop(digits(n), plan, progress=Progress())
     return defense.build(build_model(architecture, seed=0), trainer, NUMBER.stream("train")), trainer
 
 
@@ -148,10 +148,10 @@ def test_an_interrupted_average_ends_where_an_uninterrupted_one_does(tmp_path, r
     plan = dataclasses.replace(TINY, average=0.9)
     whole, _ = fit(recipe, plan)
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, plan, folder=tmp_path, report=Killed(epoch=2))
-    report = Lines()
-    resumed, _ = fit(recipe, plan, folder=tmp_path, report=report)
-    assert report.lines[0] == "resumed after epoch 1 of 3"
+        fit(recipe, plan, folder=tmp_path, progress=Killed(epoch=2))
+    progress = Lines()
+    resumed, _ = fit(recipe, plan, folder=tmp_path, progress=progress)
+    assert progress.lines[0] == "resumed after epoch 1 of 3"
     assert_equal_weights(whole, resumed)
 
 
@@ -296,7 +296,7 @@ def test_training_with_noise_in_layers_gives_accuracy_under_it():
             base, _ = fit(recipe, PLAN, images=digits(1000), net=base)
             model = NoisyNet(base, 1.0, 0.8, learnt=False, passes=1).eval()
         else:
-            model = recipe.build(base, TrainingLoop(digits(1000), PLAN, report=Report()), NUMBER)
+            model = recipe.build(base, TrainingLoop(digits(1000), PLAN, progress=Progress()), NUMBER)
         with torch.no_grad():
             found[name] = (model(test[:], Draws(3, test.ids)).argmax(1) == test.labels).double().mean().item()
     assert found["layers"] > found["none"] + 0.05 and found["layers"] > 0.4

@@ -12,7 +12,7 @@ from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import Deployed
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.data.load import load_data, open_data
 from robustbench_local.defenses.none import Undefended
@@ -87,7 +87,7 @@ def test_networks_that_cannot_be_widened_are_refused() -> None:
 
 def trained(defense: Thermometer | Undefended, plan: Schedule = PLAN) -> tuple[nn.Module, TrainingLoop]:
     images = open_data("mnist", split="train", source="bundled", n=800)
-    trainer = TrainingLoop(images, plan, report=Report())
+    trainer = TrainingLoop(images, plan, progress=Progress())
     return defense.build(build_model("fast_cnn"), trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 
 

@@ -16,7 +16,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import open_data
-from robustbench_local.evaluation.answer_cache import Known
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.judge import DRAWS, Judge
 
 COUNT = 40
@@ -40,7 +40,9 @@ class Noisy(Defended):
         return logits
 
 
-def judged(judge: Judge, attack: Attack, known: Known | None = None, model: Noisy | None = None) -> tuple[Verdict, int]:
+def judged(
+    judge: Judge, attack: Attack, known: AnswerCache | None = None, model: Noisy | None = None
+) -> tuple[Verdict, int]:
     """The verdict and how many images the model was asked about."""
     model = model or Noisy()
     model.asked = 0
@@ -56,7 +58,7 @@ def same(one: Verdict, other: Verdict) -> bool:
 
 
 def test_verdicts_on_one_model_share_its_answers_on_clean_images() -> None:
-    shared, model = Known(), Noisy()
+    shared, model = AnswerCache(), Noisy()
     for attack in (FGSM(), Brightness(), FGSM(loss="margin")):
         alone, asked = judged(Judge(eot=2), attack)
         together, fewer = judged(Judge(eot=2), attack, shared, model)
@@ -66,7 +68,7 @@ def test_verdicts_on_one_model_share_its_answers_on_clean_images() -> None:
 
 
 def test_fewer_draws_are_the_first_of_those_that_are_known() -> None:
-    shared, model = Known(), Noisy()
+    shared, model = AnswerCache(), Noisy()
     judged(Judge(eot=2), FGSM(), shared, model)
     alone, asked = judged(Judge(eot=2, draws=9), FGSM())
     together, fewer = judged(Judge(eot=2, draws=9), FGSM(), shared, model)
@@ -76,7 +78,7 @@ def test_fewer_draws_are_the_first_of_those_that_are_known() -> None:
 
 @pytest.mark.parametrize("judge", [Judge(eot=2, seed=1), Judge(eot=2, attack_under="fog:3")])
 def test_other_settings_share_no_answers_on_clean_images(judge: Judge) -> None:
-    shared, model = Known(), Noisy()
+    shared, model = AnswerCache(), Noisy()
     judged(Judge(eot=2), FGSM(), shared, model)
     alone, asked = judged(judge, FGSM())
     together, fewer = judged(judge, FGSM(), shared, model)
@@ -85,7 +87,7 @@ def test_other_settings_share_no_answers_on_clean_images(judge: Judge) -> None:
 
 
 def test_other_models_share_nothing() -> None:
-    shared = Known()
+    shared = AnswerCache()
     _, asked = judged(Judge(eot=2), FGSM(), shared)
     _, again = judged(Judge(eot=2), FGSM(), shared)
     assert asked == again
@@ -107,7 +109,7 @@ class Tiring(nn.Module):
 
 
 def test_a_model_that_turns_random_while_it_is_attacked_is_named() -> None:
-    shared, model, threat = Known(), Tiring(), ThreatModel.parse("linf:0.1")
+    shared, model, threat = AnswerCache(), Tiring(), ThreatModel.parse("linf:0.1")
     flags = [Judge(eot=1, draws=2)(model, IMAGES, FGSM(), threat, known=shared).flags for _ in "ab"]
     assert flags == [("changed",), ("undeclared_randomness",)]
 
@@ -119,7 +121,7 @@ def test_a_model_that_answers_otherwise_after_the_attack_is_named() -> None:
 
 
 def test_other_images_share_nothing() -> None:
-    shared, model = Known(), Noisy()
+    shared, model = AnswerCache(), Noisy()
     judged(Judge(), Brightness(), shared, model)
     others = open_data("mnist", ids=torch.arange(COUNT, 2 * COUNT), source="bundled")
     verdict = Judge()(model, others, Brightness(), ThreatModel.parse("none"), known=shared)

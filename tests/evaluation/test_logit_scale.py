@@ -155,7 +155,10 @@ def test_a_near_tie_is_one_at_every_scale() -> None:
                 draws = Draws(0, torch.arange(1))
                 oracle = Oracle(Leads(share, scale), x, y, ThreatModel.parse("linf:0.1"), access, draws)
                 oracle.labels(x)
-                assert oracle.fallen.item() is oracle.won.item() is clear and oracle.remembered.item(), (scale, share)
+                assert oracle.broken.item() is oracle.succeeded.item() is clear and oracle.remembered.item(), (
+                    scale,
+                    share,
+                )
 
 
 def test_the_unit_of_logits_is_one_for_usual_ones_and_exact() -> None:

@@ -190,5 +190,5 @@ def test_what_gradients_lead_is_given_up_as_before(
 
     monkeypatch.setattr(Best, "_unled", forbidden)
     verdict = rbl.evaluate(rbl.load_model("zoo:mnist/adversarial_training"), *digits, Best(effort=0.35), LINF)
-    given_up = verdict.robust & (verdict.forwards == 151)
-    assert given_up.sum() > 10 and not verdict.flags
+    abandoned = verdict.robust & (verdict.forwards == 151)
+    assert abandoned.sum() > 10 and not verdict.flags

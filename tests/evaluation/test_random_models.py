@@ -54,7 +54,7 @@ class Null(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         return self.restarts
 
-    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, turn: int) -> State:
+    def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         return {"x_adv": x}
 
     def step(

@@ -25,7 +25,7 @@ from experiments.reproduce.published import Figure, find, reproductions
 from experiments.reproduce.runner import NotHereError, opened, reproduce, write_figures
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import certify
 from robustbench_local.grids.grid import Grid
 from robustbench_local.models import zoo
@@ -133,7 +133,7 @@ def test_every_figure_names_one_cell_of_its_grid(name: str, tmp_path: Path) -> N
         architecture = {"trades_mnist": "trades_cnn", "fast_mnist": "fast_cnn"}[name]
         checkpoints.save(tmp_path / "fresh.safetensors", build_model(architecture), {})
         overrides["weights"] = str(tmp_path / "fresh.safetensors")
-    grid = Grid(str(item.grid), overrides, Report())
+    grid = Grid(str(item.grid), overrides, Progress())
     rows = [{"status": "error", "definition": grid._definition(cell, None)} for cell in grid.cells]
     radii = {figure.cell["radius"] for figure in item.figures if "radius" in figure.cell}
     assert bool(radii) == bool(item.certify)
@@ -146,7 +146,7 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     item = find("madry_mnist")
     item = replace(item, figures=tuple(figure for figure in item.figures if figure.cell["attack"] == "fgsm"))
     overrides = {"n": 8, "source": "bundled", "results": str(tmp_path), "attacks": "fgsm"}
-    compared = reproduce(item, overrides, Report())
+    compared = reproduce(item, overrides, Progress())
     assert compared[0].here is not None and compared[0].n == 8
     kept = json.loads((tmp_path / "madry_mnist/published.json").read_text())
     assert kept[0]["figure"]["value"] == 98.8 and len(kept) == len(item.figures)
@@ -196,19 +196,19 @@ def bare_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_network_that_is_not_trained_is_left_out_and_said_how_to_make(bare_zoo: Path) -> None:
     item, given = find("madry_mnist"), {"n": 4, "source": "bundled"}
-    grid, waiting = opened(item, given, Report(), bare_zoo)
+    grid, waiting = opened(item, given, Progress(), bare_zoo)
     assert {cell.model.defense_name for cell in grid.cells} == {"none"} and len(waiting) == 5
     compared = compare(item.figures[0], waiting)
     assert compared.verdict == "not run; first: robustbench-local train zoo=mnist/adversarial_training"
     assert compared.here is None and "not run" in page(item, [compared])
     (bare_zoo / "zoo/mnist/none.safetensors").unlink()
     with pytest.raises(NotHereError, match=r"train zoo=mnist/none; .*train zoo=mnist/adversarial_training$"):
-        opened(item, given, Report(), bare_zoo)
+        opened(item, given, Progress(), bare_zoo)
     assert not list((bare_zoo / "cache").rglob("*.safetensors"))  # nothing was trained on the way
 
 
 def test_what_no_recipe_of_the_zoo_gives_is_trained_at_first_use(bare_zoo: Path) -> None:
-    grid, waiting = opened(find("transfer_defense_gan"), {"n": 4, "source": "bundled"}, Report(), bare_zoo)
+    grid, waiting = opened(find("transfer_defense_gan"), {"n": 4, "source": "bundled"}, Progress(), bare_zoo)
     assert len(grid.cells) == 12 and not waiting
 
 
@@ -231,13 +231,13 @@ def test_certified_accuracy_of_a_smoothed_model(tmp_path: Path, monkeypatch: pyt
         "{data: mnist, models: [mnist_small], defenses: [none, randomized_smoothing], attacks: [fgsm],"
         " threats: [l2:1], n: 12, source: bundled}"
     )
-    grid = Grid(str(tmp_path / "it.yaml"), {"results": str(tmp_path)}, Report())
+    grid = Grid(str(tmp_path / "it.yaml"), {"results": str(tmp_path)}, Progress())
     settings, most = Certify(n0=20, n=200, alpha=0.01), 0.5 * float(stats.norm.ppf(0.01 ** (1 / 200)))
     radii = [0.0, 0.5, most + 1e-3]
-    rows = list(certified_rows(grid, settings, radii, Report()))
+    rows = list(certified_rows(grid, settings, radii, Progress()))
     assert [each["definition"]["radius"] for each in rows] == radii
     assert {each["definition"]["defense"] for each in rows} == {"randomized_smoothing"}
-    model, images = grid.workshop.make(grid.cells[-1].model), grid.images["mnist", None]
+    model, images = grid.builder.build(grid.cells[-1].model), grid.images["mnist", None]
     found = torch.cat(
         [
             certify(
@@ -258,9 +258,9 @@ def test_certified_accuracy_of_a_smoothed_model(tmp_path: Path, monkeypatch: pyt
     assert expected[0] >= 0.75 and expected[0] >= expected[1] > expected[2] == 0  # beyond what 200 draws can certify
     assert compare(Figure("it", {"radius": 0.5}, 50, figure="certified"), rows).here == 100 * expected[1]
     monkeypatch.setattr(certified, "certify", None)
-    assert list(certified_rows(grid, settings, radii, Report())) == rows  # kept, and not measured again
+    assert list(certified_rows(grid, settings, radii, Progress())) == rows  # kept, and not measured again
     with pytest.raises(TypeError):
-        list(certified_rows(grid, Certify(n0=20, n=201, alpha=0.01), radii, Report()))
+        list(certified_rows(grid, Certify(n0=20, n=201, alpha=0.01), radii, Progress()))
 
 
 def test_missing_weights_say_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from robustbench_local.core.errors import DataError, ModelError, StoreError
 from robustbench_local.gallery.gallery import _chosen, write_gallery
 from robustbench_local.gallery.rebuild import entry, images_of, model_of
 from robustbench_local.report.results import Results
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 
 pytest.importorskip("captum")
 
@@ -41,14 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "mnist_pgd"
 
 
-def workshop() -> Workshop:
-    return Workshop(torch.device("cpu"), "bundled")
+def builder() -> ModelBuilder:
+    return ModelBuilder(torch.device("cpu"), "bundled")
 
 
 def test_a_row_tells_how_to_make_its_model_and_images_again(folder: Path) -> None:
     results = Results.read([folder])
     for row in results.rows:
-        model, images = model_of(row, workshop()), images_of(row, workshop())
+        model, images = model_of(row, builder()), images_of(row, builder())
         answers = model(images[:]).argmax(1)
         clean = results.arrays(row, "clean")["clean"]
         assert np.array_equal((answers == images.labels).numpy(), clean)
@@ -59,19 +59,19 @@ def test_other_weights_and_other_images_are_refused(folder: Path) -> None:
     other = json.loads(json.dumps(row))
     other["definition"] |= {"weights_digest": "0" * 64, "data_digest": "0" * 64}
     with pytest.raises(ModelError, match="other weights here"):
-        model_of(other, workshop())
+        model_of(other, builder())
     with pytest.raises(DataError, match="are not those of row"):
-        images_of(other, workshop())
+        images_of(other, builder())
     other["definition"] |= {"model": "mnist_small (mine)"}
     with pytest.raises(ModelError, match="give its path"):
-        model_of(other, workshop())
+        model_of(other, builder())
     other["definition"] |= {"model": "mnist_small", "defense": "trades", "defense_settings": {"beta": 3.21}}
     with pytest.raises(ModelError, match="neither in the zoo nor"):
-        model_of(other, workshop())
+        model_of(other, builder())
 
 
 def test_the_page_shows_each_fate_and_its_pictures(folder: Path) -> None:
-    path = write_gallery(Results.read([folder]), folder, workshop(), each=2)
+    path = write_gallery(Results.read([folder]), folder, builder(), each=2)
     text = path.read_text(encoding="utf-8")
     for word in ("fell first, after", "stood", "amplified ×", "saliency, clean", "nearest error found", "L∞ distance"):
         assert word in text
@@ -84,7 +84,7 @@ def test_the_page_shows_each_fate_and_its_pictures(folder: Path) -> None:
 
 def test_the_change_is_amplified_by_what_the_page_says(folder: Path) -> None:
     """Clean, attacked and change are of one image: change is grey plus the stated factor times their difference."""
-    text = write_gallery(Results.read([folder]), folder, workshop(), each=1).read_text(encoding="utf-8")
+    text = write_gallery(Results.read([folder]), folder, builder(), each=1).read_text(encoding="utf-8")
     article = text[text.index("<article") : text.index("</article>")]
     clean, attacked, change = (
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), np.float64) / 255
@@ -122,4 +122,4 @@ def test_the_command_and_what_it_needs(folder: Path, tmp_path: Path, capsys: pyt
     for row in results.rows:
         row["arrays"].pop("x_adv")
     with pytest.raises(StoreError, match="save=x_adv"):
-        write_gallery(results, tmp_path, workshop())
+        write_gallery(results, tmp_path, builder())

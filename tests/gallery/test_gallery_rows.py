@@ -18,7 +18,7 @@ from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.gallery.gallery import write_gallery
 from robustbench_local.gallery.rebuild import foreign, images_of, model_of
 from robustbench_local.report.results import Results
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 from tests.helpers.rows import a_row
 
 
@@ -28,8 +28,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "EFFORT", 0.01)
 
 
-def workshop() -> Workshop:
-    return Workshop(torch.device("cpu"), "bundled")
+def builder() -> ModelBuilder:
+    return ModelBuilder(torch.device("cpu"), "bundled")
 
 
 def test_what_an_attacker_changed_is_told_from_what_the_weather_did(tmp_path: Path) -> None:
@@ -48,15 +48,15 @@ def test_what_an_attacker_changed_is_told_from_what_the_weather_did(tmp_path: Pa
     )
     results = Results.read([tmp_path / "mnist_pgd"])
     (row,) = results.rows
-    images = images_of(row, workshop())
+    images = images_of(row, builder())
     change = torch.from_numpy(results.arrays(row, "x_adv")["x_adv"]) - images[torch.arange(8)]
     assert 0.02 < change.abs().max() <= 0.05 + 1e-6
-    text = write_gallery(results, tmp_path, workshop(), each=1).read_text(encoding="utf-8")
+    text = write_gallery(results, tmp_path, builder(), each=1).read_text(encoding="utf-8")
     assert {float(length) <= 0.0501 for length in re.findall(r"L∞ distance ([\d.]+)", text)} == {True}
     other = json.loads(json.dumps(row))
     other["definition"]["attack_under"]["version"] = 99
     with pytest.raises(DataError, match="another corruption"):
-        images_of(other, workshop())
+        images_of(other, builder())
 
 
 BOOBY_TRAP = """
@@ -97,11 +97,11 @@ def test_what_strangers_rows_name_is_not_called_unless_they_are_trusted(
     assert main(command) == 2
     assert "import and call booby_trap:model" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="import and call booby_trap:model"):
-        write_gallery(Results.read([theirs]), theirs, workshop())
+        write_gallery(Results.read([theirs]), theirs, builder())
     (row,) = Results.read([theirs]).rows
     for make in (model_of, images_of):
         with pytest.raises(ConfigError, match="--trust"):
-            make(row, workshop())  # type: ignore[operator]
+            make(row, builder())  # type: ignore[operator]
     assert main(["report", str(theirs)]) == 0 and main(["metrics", str(theirs)]) == 0
     assert not Path("called").exists() and not (theirs / "gallery.html").exists()
     assert main([*command, "--trust"]) == 0

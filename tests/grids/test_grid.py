@@ -14,14 +14,14 @@ import torch
 from robustbench_local.config import reading
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.grids.grid import Grid, run_grid
 from robustbench_local.grids.plan import read_config, resolve
 from robustbench_local.models import zoo
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.row import sealed
-from robustbench_local.training.builder import Workshop, parse_recipe
+from robustbench_local.training.builder import ModelBuilder, parse_recipe
 from robustbench_local.training.zoo_builder import make
 
 MODELS = """
@@ -62,7 +62,7 @@ device: cpu
 SMALL = {"epochs": 1, "batch": 100, "validation": 1800, "watched": 20}
 
 
-class Record(Report):
+class Record(Progress):
     """Keeps what is said; `stop_at` interrupts, as Ctrl-C would, once that many lines were said."""
 
     def __init__(self, stop_at: int | None = None) -> None:
@@ -92,7 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cells(name: str, **overrides: Any) -> list[str]:
     config = read_config(name, overrides)
-    return [str(cell) for cell in resolve(config, Workshop(torch.device("cpu"), config.source))]
+    return [str(cell) for cell in resolve(config, ModelBuilder(torch.device("cpu"), config.source))]
 
 
 def test_a_grid_gives_rows_and_tables(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_defense_and_an_attack_may_have_draws_of_their_own(folder: Path) -> No
     smoothed = {"randomized_smoothing": {"samples": 32, "eot": 2, "draws": 3}}
     given = {"models": "mnist_small", "defenses": ["none", smoothed], "attacks": ["fgsm", {"pgd": {"draws": 7}}]}
     config = read_config("toy.yaml", {**given, "draws": 5, "eot": 4})
-    judges = [cell.judge(config) for cell in resolve(config, Workshop(torch.device("cpu")))]
+    judges = [cell.judge(config) for cell in resolve(config, ModelBuilder(torch.device("cpu")))]
     assert [(judge.eot, judge.draws) for judge in judges] == [(4, 5), (4, 7), (2, 3), (2, 7)]
     with pytest.raises(ConfigError, match="draws of randomized_smoothing is 0: it must be a whole number, at least 1"):
         cells("toy.yaml", models="mnist_small", defenses=[{"randomized_smoothing": {"draws": 0}}])
@@ -151,11 +151,11 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
     (folder / "wider.yaml").write_text("defaults: [toy, _self_]\nattacks: [fgsm, {pgd: {steps: 2}}, noise]\n")
     assert [row["status"] for row in run_grid("wider.yaml", dry_run=True)] == ["done", "done", "to do"]
     assert not (folder / "results/wider/rows").exists()
-    report = Record()
-    rows = run_grid("wider.yaml", report=report)
+    progress = Record()
+    rows = run_grid("wider.yaml", progress=progress)
     assert rows[:2] == [sealed({**row, "grid": "wider"}) for row in first]
-    assert [line.endswith("done before, in results/toy") for line in report.lines[:3]] == [True, True, False]
-    store = Grid("wider.yaml", {}, Report()).store
+    assert [line.endswith("done before, in results/toy") for line in progress.lines[:3]] == [True, True, False]
+    store = Grid("wider.yaml", {}, Progress()).store
     assert all(store.arrays(row["key"]) for row in rows)
     (folder / "results/toy/rows" / f"{first[0]['key']}.npz").write_bytes(b"damaged")
     (folder / "results/wider/rows" / f"{first[0]['key']}.json").unlink()
@@ -163,13 +163,13 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
         assert run_grid("wider.yaml")[0]["created"] >= first[0]["created"]
     (folder / "results/aside").mkdir()
     (folder / "results/aside/rows.tar.xz").write_bytes(b"damaged")
-    report = Record()
-    run_grid("wider.yaml", force=True, report=report)
-    run_grid("wider.yaml", n=15, report=report)
+    progress = Record()
+    run_grid("wider.yaml", force=True, progress=progress)
+    run_grid("wider.yaml", n=15, progress=progress)
     (folder / "kept.yaml").write_text("defaults: [toy, _self_]\nsave: x_adv\n")
-    kept = run_grid("kept.yaml", report=report)
+    kept = run_grid("kept.yaml", progress=progress)
     assert all("x_adv" in row["arrays"] for row in kept)
-    assert not any("done before" in line for line in report.lines)
+    assert not any("done before" in line for line in progress.lines)
 
 
 @pytest.mark.parametrize(
@@ -204,24 +204,24 @@ def test_a_failing_model_keeps_its_error_and_the_others_go_on(monkeypatch: pytes
     assert "not in the mood" in rows[0]["error"]["message"]
     assert "forward" in rows[0]["error"]["traceback"]
     monkeypatch.setenv("MOOD", "good")
-    report = Record()
-    rows = run_grid("toy.yaml", models=["toys:moody", "toys:linear"], report=report)
+    progress = Record()
+    rows = run_grid("toy.yaml", models=["toys:moody", "toys:linear"], progress=progress)
     assert [row["status"] for row in rows] == ["ok"] * 4
-    assert sum("done before" in line for line in report.lines) == 2
+    assert sum("done before" in line for line in progress.lines) == 2
 
 
 def test_what_is_to_be_saved_is_saved_though_the_cell_was_done_before(folder: Path) -> None:
     """A grid that had run once had nothing to do, and saved nothing."""
     run_grid("toy.yaml")
-    store = Grid("toy.yaml", {}, Report()).store
+    store = Grid("toy.yaml", {}, Progress()).store
     for save, names in (("scores", {"scores", "clean_scores"}), ("x_adv", {"x_adv", "fingerprint", "scores"})):
         assert {row["status"] for row in run_grid("toy.yaml", save=save, dry_run=True)} == {"to do"}
         saved = run_grid("toy.yaml", save=save)
         assert all(names <= store.arrays(row["key"]).keys() for row in saved)
-        report = Record()
-        assert run_grid("toy.yaml", save=save, report=report) == saved
-        assert run_grid("toy.yaml", report=report) == saved  # and who wants less takes what is there
-        assert sum("done before" in line for line in report.lines) == 4
+        progress = Record()
+        assert run_grid("toy.yaml", save=save, progress=progress) == saved
+        assert run_grid("toy.yaml", progress=progress) == saved  # and who wants less takes what is there
+        assert sum("done before" in line for line in progress.lines) == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*counts as missing")
@@ -235,27 +235,27 @@ def test_a_folder_that_is_removed_while_the_grid_runs_is_made_again(folder: Path
             if len(self.lines) in (1, 2):
                 shutil.rmtree(folder / "results")
 
-    report = Remover()
-    rows = run_grid("toy.yaml", report=report, force=force)
-    assert any("removed" in line for line in report.lines)
+    progress = Remover()
+    rows = run_grid("toy.yaml", progress=progress, force=force)
+    assert any("removed" in line for line in progress.lines)
     for old, new in zip(first, rows, strict=True):
         assert {**old["results"], "seconds": 0} == {**new["results"], "seconds": 0}
-    assert [row["key"] for row in Grid("toy.yaml", {}, Report()).store.rows()] == sorted(row["key"] for row in rows)
+    assert [row["key"] for row in Grid("toy.yaml", {}, Progress()).store.rows()] == sorted(row["key"] for row in rows)
     assert (folder / "results/toy/table.md").exists()
 
 
 def test_interrupted_it_keeps_what_is_finished(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_grid("toy.yaml", report=Record(stop_at=1))
+        run_grid("toy.yaml", progress=Record(stop_at=1))
     assert len(list((folder / "results/toy/rows").glob("*.json"))) == 1
-    report = Record()
-    rows = run_grid("toy.yaml", report=report)
+    progress = Record()
+    rows = run_grid("toy.yaml", progress=progress)
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert ["done before" in line for line in report.lines] == [True, False]
+    assert ["done before" in line for line in progress.lines] == [True, False]
 
 
 def test_adversarial_images_are_kept_losslessly_if_asked_for() -> None:
-    opened = Grid("toy.yaml", {"save": "x_adv"}, Report())
+    opened = Grid("toy.yaml", {"save": "x_adv"}, Progress())
     row = opened.run()[1]
     arrays = opened.store.arrays(row["key"])
     x = opened.images["mnist", None][:].numpy()
@@ -324,10 +324,10 @@ def test_a_mistake_is_an_error_before_anything_runs(
 
 def test_a_folder_that_cannot_be_written_to_is_an_error_before_anything_runs(folder: Path) -> None:
     (folder / "results").write_text("a file where a folder should be")
-    report = Record()
+    progress = Record()
     with pytest.raises(StoreError):
-        run_grid("toy.yaml", report=report)
-    assert not report.lines
+        run_grid("toy.yaml", progress=progress)
+    assert not progress.lines
 
 
 def test_threats_stand_per_data_set_or_per_attack() -> None:
@@ -369,7 +369,7 @@ def test_packaged_recipes_are_sound(name: str) -> None:
     """And what a grid says in the words of a recipe is that recipe, so that what the zoo holds is not trained again."""
     values = reading.read(reading.find("zoo", name), {})
     recipe = parse_recipe(values, name)
-    plan = Workshop(torch.device("cpu")).blueprint(
+    plan = ModelBuilder(torch.device("cpu")).blueprint(
         values["data"], config_model(values["architecture"]), values["defense"]
     )
     assert plan.recipe == replace(recipe, defense=recipe.defense.as_trained())
@@ -382,11 +382,11 @@ def config_model(name: str, **more: Any) -> Any:
 
 
 def test_a_bare_defense_takes_the_settings_of_the_zoo() -> None:
-    workshop = Workshop(torch.device("cpu"))
-    bare = workshop.blueprint("cifar10", config_model("preact_small"), "adversarial_training")
+    builder = ModelBuilder(torch.device("cpu"))
+    bare = builder.spec("cifar10", config_model("preact_small"), "adversarial_training")
     assert bare.defense.method == "fgsm_rs"  # type: ignore[attr-defined]
     assert bare.recipe is not None and bare.recipe.schedule.epochs == 20
-    named = workshop.blueprint("cifar10", config_model("preact_small"), {"adversarial_training": {"steps": 3}})
+    named = builder.spec("cifar10", config_model("preact_small"), {"adversarial_training": {"steps": 3}})
     assert named.defense.method == "pgd" and named.defense.steps == 3  # type: ignore[attr-defined]
 
 
@@ -397,14 +397,14 @@ def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
         "attacks": ["fgsm"],
     }
     assert [row["status"] for row in run_grid("toy.yaml", dry_run=True, **overrides)] == ["must train"] * 2
-    report = Record()
-    first = run_grid("toy.yaml", report=report, **overrides)
+    progress = Record()
+    first = run_grid("toy.yaml", progress=progress, **overrides)
     assert [row["status"] for row in first] == ["ok", "ok"]
-    assert sum(line.startswith("training") for line in report.lines) == 2
+    assert sum(line.startswith("training") for line in progress.lines) == 2
     assert len(list((folder / "cache/models").glob("*.safetensors"))) == 2
-    report = Record()
-    assert run_grid("toy.yaml", report=report, **overrides) == first
-    assert not any(line.startswith("training") for line in report.lines)
+    progress = Record()
+    assert run_grid("toy.yaml", progress=progress, **overrides) == first
+    assert not any(line.startswith("training") for line in progress.lines)
     overrides["models"][0]["schedule"] = SMALL | {"lr": 0.1}
     assert run_grid("toy.yaml", dry_run=True, **overrides)[0]["status"] == "must train"
 
@@ -412,7 +412,7 @@ def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
 def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> None:
     small = {f"schedule.{key}": value for key, value in SMALL.items()}
     path, figures = make(
-        "mnist/none", {**small, "source": "bundled", "n": 32, "device": "cpu", "attack": "fgsm"}, Report()
+        "mnist/none", {**small, "source": "bundled", "n": 32, "device": "cpu", "attack": "fgsm"}, Progress()
     )
     assert path == folder / "zoo/mnist/none.safetensors"
     assert figures["n"] == 32 and 0 <= figures["robust_accuracy"] <= figures["clean_accuracy"] <= 1
@@ -420,7 +420,7 @@ def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> N
     assert entry.figures == json.loads(json.dumps(figures)) and entry.metadata["minutes"]
 
     schedule = entry.recipe["schedule"]
-    report = Record()
+    progress = Record()
     model = {"name": entry.architecture, "schedule": schedule}
     rows = run_grid(
         "toy.yaml",
@@ -429,28 +429,28 @@ def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> N
         n=32,
         threats=[figures["threat"]],
         allow_chance=True,
-        report=report,
+        progress=progress,
     )
-    assert not any(line.startswith("training") for line in report.lines)
+    assert not any(line.startswith("training") for line in progress.lines)
     assert rows[0]["results"]["clean_accuracy"] == figures["clean_accuracy"]
     assert rows[0]["results"]["robust_accuracy"] == figures["robust_accuracy"]
 
     weights = checkpoints.load(path)[0]
     again = {**small, "source": "bundled", "n": 8, "attack": "pgd", "remeasure": True}
-    report = Record()
-    assert make("mnist/none", again, report)[1]["n"] == 8
-    assert not any(line.startswith("epoch") for line in report.lines)
+    progress = Record()
+    assert make("mnist/none", again, progress)[1]["n"] == 8
+    assert not any(line.startswith("epoch") for line in progress.lines)
     state, notes = checkpoints.load(path)
     assert json.loads(notes["figures"])["attack"].startswith("PGD") and notes["minutes"] == entry.metadata["minutes"]
     assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
 
 
 def test_making_a_zoo_model_refuses_a_mistake_before_it_trains() -> None:
-    report = Record()
+    progress = Record()
     for overrides in ({"schedule.epocs": 1}, {"architecture": "mnist_smal"}, {"attack": "pdg"}, {"treat": "linf:0.1"}):
         with pytest.raises(RobustBenchError, match="did you mean"):
-            make("mnist/none", {**overrides, "source": "bundled"}, report)
-    assert not report.lines
+            make("mnist/none", {**overrides, "source": "bundled"}, progress)
+    assert not progress.lines
 
 
 def test_overrides_are_parsed_as_hydra_does() -> None:

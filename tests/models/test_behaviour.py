@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from robustbench_local.core.errors import ModelError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.squeeze_detector import SqueezeDetector
 from robustbench_local.grids.grid import run_grid
 from robustbench_local.models.behaviour import behaviour
@@ -291,9 +291,9 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
     def key() -> tuple[str, list[str]]:
         files.digest()
         lines: list[str] = []
-        report = Report()
+        progress = Progress()
         report.line = lines.append  # type: ignore[method-assign]
-        (row,) = run_grid(str(tmp_path / "own.yaml"), report=report, results=str(tmp_path / "results"))
+        (row,) = run_grid(str(tmp_path / "own.yaml"), progress=progress, results=str(tmp_path / "results"))
         assert row["status"] == "ok", row["error"]
         assert len(row["definition"]["behaviour_digest"]) == 64
         return row["key"], [line for line in lines if "done before" in line]
@@ -321,5 +321,5 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
 def test_what_is_fitted_around_it_is_its_own() -> None:
     parts = [("squeeze_detector", SqueezeDetector())]
     net, here = nn.Linear(1, 1), torch.device("cpu")
-    kept = [Fitter("mnist", "bundled", here, Report(), own)._files(parts, net) for own in (None, "a", "a", "b")]
+    kept = [Fitter("mnist", "bundled", here, Progress(), own)._files(parts, net) for own in (None, "a", "a", "b")]
     assert kept[1] == kept[2] and len({str(files) for files in kept}) == 3

@@ -18,7 +18,7 @@ import torch
 from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError, StoreError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.none import Undefended
@@ -28,7 +28,7 @@ from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.files import whole_file
-from robustbench_local.training.builder import Workshop
+from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.trainer import TrainingLoop
 from robustbench_local.training.zoo_builder import make
 
@@ -36,7 +36,7 @@ SMALL = {"epochs": 1, "batch": 50, "validation": 1900, "watched": 4}
 MODEL = ModelConfig("fast_cnn", schedule=SMALL)
 
 
-class Record(Report):
+class Record(Progress):
     def __init__(self, at: str = "", do: Callable[[], object] = lambda: None) -> None:
         self.lines: list[str] = []
         self.at, self.do = at, do
@@ -74,8 +74,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def made(defense: str = "none") -> tuple[str, Record]:
     """The weights of the model that a grid would have, and what was said meanwhile."""
     report = Record()
-    workshop = Workshop(torch.device("cpu"), "bundled", report)
-    return weights_digest(workshop.make(workshop.blueprint("mnist", MODEL, defense))), report
+    builder = ModelBuilder(torch.device("cpu"), "bundled", report)
+    return weights_digest(builder.build(builder.spec("mnist", MODEL, defense))), report
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -149,11 +149,11 @@ def test_a_model_of_the_zoo_under_anothers_name_is_refused(tmp_path: Path) -> No
         load_model("zoo:mnist/none")
 
 
-def trained(folder: Path, report: Report | None = None) -> tuple[dict[str, Any], Path]:
+def trained(folder: Path, progress: Progress | None = None) -> tuple[dict[str, Any], Path]:
     """The weights that two epochs on a few digits give, and the file that keeps their state."""
     images = open_data("mnist", split="train", source="bundled", n=120)
     schedule = Schedule(epochs=2, batch=40, validation=40, watched=8, lr=0.05)
-    trainer = TrainingLoop(images, schedule, folder=folder, report=report or Report())
+    trainer = TrainingLoop(images, schedule, folder=folder, progress=progress or Progress())
     net = trainer.fit(build_model("fast_cnn"), Undefended(), Draws(0, images.ids[:1]).stream("train"))
     (file,) = folder.glob("training-*.pt")
     return net.state_dict(), file
@@ -189,7 +189,7 @@ def test_two_may_train_one_model_at_once(folder: Path) -> None:
     small: dict[str, Any] = {f"schedule.{key}": value for key, value in SMALL.items()}
     small |= {"source": "bundled", "n": 32, "device": "cpu", "attack": "fgsm"}
     second = []
-    report = Record("measuring", lambda: second.append(make("mnist/none", small, Report())))
+    report = Record("measuring", lambda: second.append(make("mnist/none", small, Progress())))
     path, first = make("mnist/none", small, report)
     assert second == [(path, first)] and path.exists()
     assert not [file for file in (folder / "cache").rglob("*.safetensors")]

@@ -18,7 +18,7 @@ from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.grids.grid import run_grid
 from robustbench_local.models.load import load_model
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
-from robustbench_local.training.builder import Blueprint, Workshop
+from robustbench_local.training.builder import ModelBuilder, ModelSpec
 
 GRID = """
 data: mnist
@@ -31,12 +31,12 @@ device: cpu
 """
 
 
-def plan(entry: Any, data: str = "mnist", architecture: str = "mnist_small") -> Blueprint:
-    return Workshop(torch.device("cpu")).blueprint(data, ModelConfig(architecture), entry)
+def plan(entry: Any, data: str = "mnist", architecture: str = "mnist_small") -> ModelSpec:
+    return ModelBuilder(torch.device("cpu")).blueprint(data, ModelConfig(architecture), entry)
 
 
 def make(entry: Any, **where: Any) -> torch.nn.Module:
-    return Workshop(torch.device("cpu")).make(plan(entry, **where))
+    return ModelBuilder(torch.device("cpu")).make(plan(entry, **where))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_wrapper_stands_before_the_trained_network_of_the_zoo() -> None:
     assert torch.equal(model(x), net(BitDepth(3).apply(x, None)))
     composed, alone = plan(["jpeg", "adversarial_training"]), plan("adversarial_training")
     assert composed.recipe == alone.recipe and composed.defense == alone.defense  # the zoo's settings
-    assert not Workshop(torch.device("cpu")).must_train(composed)
+    assert not ModelBuilder(torch.device("cpu")).needs_training(composed)
     assert torch.equal(make(["bit_depth", "none"])(x), make("bit_depth")(x))
 
 
@@ -87,8 +87,8 @@ def test_random_parts_draw_apart() -> None:
 
 
 def test_a_finished_model_can_be_wrapped_twice() -> None:
-    shop = Workshop(torch.device("cpu"))
-    model = shop.make(shop.blueprint("mnist", ModelConfig("zoo:mnist/none"), ["median", "bit_depth"]))
+    shop = ModelBuilder(torch.device("cpu"))
+    model = shop.build(shop.blueprint("mnist", ModelConfig("zoo:mnist/none"), ["median", "bit_depth"]))
     x, _ = load_data("mnist", n=4, source="bundled")
     assert torch.equal(model(x), make(["median", "bit_depth"])(x))
 

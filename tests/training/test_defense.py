@@ -119,7 +119,7 @@ def test_forward_and_surrogate_get_the_same_draws_and_each_query_the_next():
     first = step.seen["forward"]
     model(x, draws[:])
     assert torch.equal(step.seen["forward"], first)  # with gradients or without, the same numbers
-    model(x, draws.numbered(torch.ones(4, dtype=torch.int64)))
+    model(x, draws.with_counter(torch.ones(4, dtype=torch.int64)))
     assert not torch.equal(step.seen["forward"], first)
 
 

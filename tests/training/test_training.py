@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError
-from robustbench_local.core.progress import Report
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Schedule
 from robustbench_local.data.load import open_data
@@ -39,10 +39,10 @@ def tiny_net():
         )
 
 
-def fit(recipe, schedule=TINY, *, images=None, net=None, folder=None, seed=0, report=None):
+def fit(recipe, schedule=TINY, *, images=None, net=None, folder=None, seed=0, progress=None):
     images = digits(200) if images is None else images
     net = tiny_net() if net is None else net
-    trainer = TrainingLoop(images, schedule, seed=seed, folder=folder, report=report or Report())
+    trainer = TrainingLoop(images, schedule, seed=seed, folder=folder, progress=progress or Progress())
     return trainer.fit(net, recipe, Draws(seed, images.ids[:1]).stream("train")), trainer
 
 
@@ -51,7 +51,7 @@ def assert_equal_weights(one, other, equal=True):
     assert all(same) if equal else not all(same)
 
 
-class Lines(Report):
+class Lines(Progress):
     def __init__(self):
         self.lines = []
 
@@ -59,7 +59,7 @@ class Lines(Report):
         self.lines.append(text)
 
 
-class Killed(Report):
+class Killed(Progress):
     """Ends the run in the middle of an epoch, as Ctrl-C would."""
 
     def __init__(self, epoch):
@@ -196,15 +196,15 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, recip
     plan = dataclasses.replace(TINY, optimizer=optimizer, lr=lr, crop=2, flip=True)
     whole, reference = fit(recipe, plan)
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, plan, folder=tmp_path, report=Killed(epoch=2))
-    report = Lines()
-    resumed, trainer = fit(recipe, plan, folder=tmp_path, report=report)
-    assert report.lines[0] == "resumed after epoch 1 of 3" and len(report.lines) == 3
+        fit(recipe, plan, folder=tmp_path, progress=Killed(epoch=2))
+    progress = Lines()
+    resumed, trainer = fit(recipe, plan, folder=tmp_path, progress=progress)
+    assert progress.lines[0] == "resumed after epoch 1 of 3" and len(progress.lines) == 3
     assert_equal_weights(whole, resumed)
     assert trainer.history == reference.history
-    report = Lines()
-    again, _ = fit(recipe, plan, folder=tmp_path, report=report)  # nothing is left to do
-    assert report.lines == ["resumed after epoch 3 of 3"]
+    progress = Lines()
+    again, _ = fit(recipe, plan, folder=tmp_path, progress=progress)  # nothing is left to do
+    assert progress.lines == ["resumed after epoch 3 of 3"]
     assert_equal_weights(whole, again)
 
 
@@ -223,15 +223,15 @@ def test_a_run_killed_by_the_system_resumes(tmp_path):
                 except KeyboardInterrupt:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        fit(Undefended(), folder=Path(sys.argv[2]), report=Gone(epoch=3))
+        fit(Undefended(), folder=Path(sys.argv[2]), progress=Gone(epoch=3))
     """
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", textwrap.dedent(script), root, str(tmp_path), str(torch.get_num_threads())]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == -9, ended.stderr
-    report = Lines()
-    resumed, _ = fit(Undefended(), folder=tmp_path, report=report)
-    assert report.lines[0] == "resumed after epoch 2 of 3"
+    progress = Lines()
+    resumed, _ = fit(Undefended(), folder=tmp_path, progress=progress)
+    assert progress.lines[0] == "resumed after epoch 2 of 3"
     assert_equal_weights(fit(Undefended())[0], resumed)
 
 
@@ -245,9 +245,9 @@ def test_a_changed_setting_never_resumes_another_runs_state(tmp_path):
         dict(recipe=AdversarialTraining(threat="linf:0.2", steps=1)),
     ]
     for count, run in enumerate(runs, 1):
-        report = Lines()
-        fit(**{"schedule": TINY} | run, folder=tmp_path, report=report)
-        assert not any("resumed" in line for line in report.lines)
+        progress = Lines()
+        fit(**{"schedule": TINY} | run, folder=tmp_path, progress=progress)
+        assert not any("resumed" in line for line in progress.lines)
         assert len(list(tmp_path.iterdir())) == count
 
 
@@ -255,22 +255,22 @@ def test_a_changed_setting_never_resumes_another_runs_state(tmp_path):
 
 
 def run_script(*robust, epochs=6, **more):
-    recipe, report = Scripted(tuple(robust)), Lines()
-    net, trainer = fit(recipe, dataclasses.replace(TINY, epochs=epochs), report=report, **more)
+    recipe, progress = Scripted(tuple(robust)), Lines()
+    net, trainer = fit(recipe, dataclasses.replace(TINY, epochs=epochs), progress=progress, **more)
     kept = [
         place
         for place, weights in enumerate(recipe.weights)
         if all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
     ]
-    return kept, trainer, report.lines
+    return kept, trainer, progress.lines
 
 
 def test_collapse_stops_the_run_and_keeps_the_best_epoch(tmp_path):
     script = (0.5, 0.7, 0.2, 0.9, 0.9, 0.9)
     kept, trainer, lines = run_script(*script, folder=tmp_path)
     assert kept == [1] and len(trainer.history) == 3 and "collapsed" in lines[-1]
-    resumed, report = Scripted(script), Lines()
-    _, trainer = fit(resumed, dataclasses.replace(TINY, epochs=6), folder=tmp_path, report=report)
+    resumed, progress = Scripted(script), Lines()
+    _, trainer = fit(resumed, dataclasses.replace(TINY, epochs=6), folder=tmp_path, progress=progress)
     assert len(trainer.history) == 3 and not resumed.weights  # it is not tried again
 
 
@@ -330,7 +330,7 @@ def test_too_few_images_are_refused_before_anything_runs():
         ({"batch": 161}, "batch is 161: 160"),
     ):
         with pytest.raises(ConfigError, match=message):
-            TrainingLoop(digits(200), dataclasses.replace(TINY, **settings), report=Report())
+            TrainingLoop(digits(200), dataclasses.replace(TINY, **settings), progress=Progress())
 
 
 # adversarial training
