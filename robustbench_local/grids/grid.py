@@ -38,7 +38,9 @@ from robustbench_local.grids.environment import environment
 from robustbench_local.grids.plan import Cell, as_list, read_config, resolve
 from robustbench_local.metrics.classification import answers
 from robustbench_local.metrics.summary import summarise
+from robustbench_local.report import baseline
 from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store
@@ -112,9 +114,6 @@ class Grid:
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
-        from robustbench_local.report import baseline  # here: loading matplotlib takes half a second,
-        from robustbench_local.report.write import write_report  # which others need not wait
-
         self.store.check_writable()
         rows = self._rows()
         if not self._stored(rows):

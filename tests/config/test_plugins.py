@@ -1,7 +1,9 @@
-"""Plug-ins by name: ours, a stranger's, a broken one, and one that hides ours."""
+"""Plug-ins by name: ours, a stranger's, a broken one, and those of a project with folders named like ours."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,22 +114,61 @@ def test_what_is_no_attack_is_refused() -> None:
         find_attack("number")
 
 
-@pytest.mark.parametrize("files", [["__init__.py"], ["__init__.py", "pgd.py"], ["notes.py"]])
-def test_a_package_that_hides_ours_is_named(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "attacks").mkdir()
-    for file in files:
-        (tmp_path / "attacks" / file).write_text("class PGD: pass\n")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "attacks"]:
-        monkeypatch.delitem(sys.modules, name)
-    others = [path for path in sys.path if not (Path(path) / "attacks").is_dir()]
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
-    try:
-        with pytest.raises(PluginError, match="hidden by") as caught:
-            find_attack("pgd")
-        assert str(tmp_path / "attacks") in str(caught.value)
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "attacks"]:
-            del sys.modules[name]
+OWN = """
+from dataclasses import dataclass
+from robustbench_local import Attack, Defense
+
+@dataclass(frozen=True)
+class Mine(Attack):
+    def __call__(self, oracle, x, y, threat, draws):
+        return x
+
+@dataclass(frozen=True)
+class Plain(Defense):
+    def build(self, base, trainer, draws):
+        return base
+"""
+
+
+def test_a_project_with_attacks_and_defenses_of_its_own(stranger: Path, tmp_path: Path) -> None:
+    """Research repositories have folders of these names: ours, theirs and a third package's plug-ins all work there."""
+    project = tmp_path / "project"
+    for folder in ("attacks", "defenses"):
+        (project / folder).mkdir(parents=True)
+        (project / folder / "__init__.py").write_text("")
+        (project / folder / "mine.py").write_text(OWN)
+        (project / folder / "pgd.py").write_text("raise ImportError('not ours')")
+    info = project / "project-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: project\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[robustbench_local.attacks]\nmine = attacks.mine:Mine\n"
+        "[robustbench_local.defenses]\nplain = defenses.mine:Plain\n"
+    )
+    code = (
+        "import attacks.mine, defenses.mine\n"
+        "from robustbench_local.config.plugins import find_attack, find_defense\n"
+        "names = 'pgd', 'autoattack', 'fog', 'mine', 'nothing'\n"
+        "kinds = [type(find_attack(name)) for name in names]\n"
+        "kinds += [type(find_defense(name)) for name in ('jpeg', 'plain')]\n"
+        "print(*[kind.__module__ for kind in kinds])\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), root, str(stranger)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    own = "robustbench_local.attacks"
+    assert done.stdout.split() == [
+        f"{own}.pgd",
+        f"{own}.autoattack",
+        f"{own}.corruptions.weather",
+        "attacks.mine",
+        "strange",
+        "robustbench_local.defenses.jpeg",
+        "defenses.mine",
+    ]
 
 
 @dataclass(frozen=True)

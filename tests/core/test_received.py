@@ -167,7 +167,7 @@ def test_a_grids_rows_tell_all_that_its_model_received(
     monkeypatch.delitem(sys.modules, "receivers", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("robustbench_local.report.write.write_report", lambda *_: None)
+    monkeypatch.setattr("robustbench_local.grids.grid.write_report", lambda *_: None)
     monkeypatch.setattr("robustbench_local.grids.grid.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
     grid: dict[str, Any] = {"data": "mnist", "n": 12, "models": ["receivers:Counted"], "defenses": ["none"]}
     grid |= {"threats": ["linf:0.1"], "attacks": ["fgsm", "noise", {"square": {"steps": 20}}], "budget": budget}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_local import load_data, load_model
+from robustbench_local import evaluate, load_data, load_model
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
@@ -18,7 +18,6 @@ from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.fingerprint import fingerprint
-from robustbench_local.evaluation import evaluate
 from robustbench_local.evaluation.evaluate import named_by_content
 
 COUNT = 24

@@ -167,7 +167,7 @@ def test_what_changes_no_behaviour_changes_no_digest(files: Files) -> None:
 def test_all_processes_agree(files: Files) -> None:
     """Whatever seeds their hashes, wherever their objects lie, compiled now or before."""
     spec = f"{files.net}:make"
-    code = f"from robustbench_local.models import *; print(behaviour_digest({spec!r}, load_model({spec!r})))"
+    code = f"from robustbench_local.models.load import *; print(behaviour_digest({spec!r}, load_model({spec!r})))"
     found = set()
     for seed in ("1", "2"):
         known = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
@@ -292,7 +292,7 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
         files.digest()
         lines: list[str] = []
         progress = Progress()
-        report.line = lines.append  # type: ignore[method-assign]
+        progress.line = lines.append  # type: ignore[method-assign]
         (row,) = run_grid(str(tmp_path / "own.yaml"), progress=progress, results=str(tmp_path / "results"))
         assert row["status"] == "ok", row["error"]
         assert len(row["definition"]["behaviour_digest"]) == 64
