@@ -14,6 +14,7 @@ from robustbench_local.audit.check import Status
 from robustbench_local.audit.checklist import audit_model
 from robustbench_local.audit.subject import Effort
 from robustbench_local.config import reading
+from robustbench_local.config.arguments import LocationText
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.settings import construct
 from robustbench_local.core.device import pick_device
@@ -48,15 +49,15 @@ class AuditConfig:
     ids: str | list[int] | None = None
     sample: str | None = None
     split: str = "test"
-    source: str | None = None
-    weights: str | None = None
+    source: LocationText | None = None
+    weights: LocationText | None = None
     allow_pickle: bool = False
     surrogates: str | list[str] | None = None
     train: int = 0
     effort: float = 1.0
     seed: int = 0
     device: str = "auto"
-    out: str | None = None
+    out: LocationText | None = None
 
 
 def run(spec: str, overrides: list[str]) -> tuple[Card, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -89,11 +91,29 @@ class Here:
         return "a device: cpu, cuda or cuda:1"
 
 
+@dataclass(frozen=True)
+class OnDisk:
+    """What a file or folder can be called, whether or not it is there."""
+
+    def fit(self, value: str | Path) -> str | Path:
+        try:
+            if b"\0" in os.fsencode(value):
+                raise TypeError
+        except UnicodeEncodeError:
+            raise TypeError from None
+        return value
+
+    def spell(self, words: str) -> str:
+        return f"{words} that can be a path, without NUL characters"
+
+
 Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]
 Finite = Annotated[float, Range(-math.inf, open=True)]
 Positive = Annotated[float, Range(0, open=True)]
 Share = Annotated[float, Range(0, 1, open=True)]
+Location = Annotated[str | Path, OnDisk()]
+LocationText = Annotated[str, OnDisk()]  # of a settings file
 Device = Annotated[str | torch.device, Here()]
 Precision = Literal["float32", "fast", "float64"]
 Counting = Literal["all", "last"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from robustbench_local.config.arguments import Aim, Count, Counting, Precision, Range, Seed
+from robustbench_local.config.arguments import Aim, Count, Counting, LocationText, Precision, Range, Seed
 
 Severity = Annotated[int, Range(1, 5)]
 
@@ -57,7 +57,7 @@ class GridConfig:
     ids: str | list[int] | None = None
     sample: str | None = None
     split: str = "test"
-    source: str | None = None
+    source: LocationText | None = None
     device: str = "auto"
     precision: Precision = "float32"
     adaptive: bool | list[bool] = True
@@ -67,11 +67,11 @@ class GridConfig:
     eot: Count = 20
     draws: Count = 20
     batch_size: Count | None = None
-    weights: str | None = None
+    weights: LocationText | None = None
     allow_pickle: bool = False
     allow_large: bool = False
     allow_chance: bool = False
-    results: str = "results"
+    results: LocationText = "results"
     save: Literal["scores", "x_adv"] | None = None
     dry_run: bool = False
     force: bool = False
@@ -82,7 +82,7 @@ class ModelConfig:
     """One model of a grid. weights: a checkpoint for it; schedule: other than the zoo's, where it must be trained."""
 
     name: str
-    weights: str | None = None
+    weights: LocationText | None = None
     allow_pickle: bool = False
     schedule: dict[str, Any] = field(default_factory=dict)
 
@@ -121,7 +121,7 @@ class MakeConfig(ZooConfig):
     attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
     n: Count | None = None
     eot: Count = 20
-    source: str | None = None
+    source: LocationText | None = None
     device: str = "auto"
-    folder: str | None = None
+    folder: LocationText | None = None
     remeasure: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robustbench_local.config.arguments import Device, Seed, checked
+from robustbench_local.config.arguments import Device, Location, Seed, checked
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
@@ -26,7 +26,7 @@ def open_data(
     name: str,
     *,
     split: str = "test",
-    source: str | Path | None = None,
+    source: Location | None = None,
     n: int | None = None,
     ids: Ids | None = None,
     sample: str | None = None,
@@ -77,7 +77,7 @@ def load_data(
     n: int | None = None,
     *,
     split: str = "test",
-    source: str | Path | None = None,
+    source: Location | None = None,
     ids: Ids | None = None,
     sample: str | None = None,
     seed: Seed = 0,

@@ -19,7 +19,7 @@ from torch import nn
 
 from robustbench_local.audit.check import Status
 from robustbench_local.audit.escalation import audit_and_keep
-from robustbench_local.config.arguments import checked
+from robustbench_local.config.arguments import Location, checked
 from robustbench_local.core.containment import contained, guarded
 from robustbench_local.core.defense import call, is_stochastic, undefended
 from robustbench_local.core.device import pick_device
@@ -52,7 +52,7 @@ _BLOCK = 4096  # images turned into floats at a time
 
 @guarded()
 @checked()
-def run_grid(grid: str | Path, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
+def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
     overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has

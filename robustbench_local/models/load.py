@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustbench_local.config.arguments import Device, Seed, checked
+from robustbench_local.config.arguments import Device, Location, Seed, checked
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.containment import contained
 from robustbench_local.core.defense import Defense
@@ -51,7 +51,7 @@ def rebuild(architecture: str, defense: Defense) -> nn.Module:
 
 @checked(ModelError)
 def load_model(
-    spec: str, *, device: Device = "cpu", weights: str | Path | None = None, allow_pickle: bool = False
+    spec: str, *, device: Device = "cpu", weights: Location | None = None, allow_pickle: bool = False
 ) -> nn.Module:
     """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
 

@@ -99,7 +99,10 @@ class Store:
 
     def neighbours(self) -> list[Store]:
         """The stores of the other grids in the same results folder."""
-        folders = {path.parent for name in (ROWS, NAME) for path in self.folder.parent.glob(f"*/{name}")}
+        try:
+            folders = {path.parent for name in (ROWS, NAME) for path in self.folder.parent.glob(f"*/{name}")}
+        except OSError:  # no such place can be: whoever writes there is told
+            return []
         return [Store(folder, own=False) for folder in sorted(folders - {self.folder})]
 
     def rows(self) -> list[Row]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import robustbench_local as rbl
 from robustbench_local.config.arguments import Classes, Count, Finite, Positive, Range, Seed, Share, checked
 from robustbench_local.config.settings import fit, fit_fields, fitted, shown, spell
-from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
+from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError, StoreError
 from robustbench_local.data.load import open_data
 from robustbench_local.models.load import build_model
 
@@ -162,6 +162,13 @@ WRONG: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], type[Robu
     (rbl.audit_model, (NET, X, Y), {"train": X}, DataError, "train is a tensor"),
     (rbl.audit_model, (NET, X, Y), {"effort": 2}, ConfigError, "effort is 2"),
     (rbl.run_grid, (3,), {}, ConfigError, "grid is 3"),
+    (rbl.load_data, ("mnist",), {"source": "a\0b"}, DataError, "source is .* without NUL"),
+    (rbl.load_data, ("mnist",), {"source": "\ud800"}, DataError, "source is .* can be a path"),
+    (rbl.load_model, ("mnist_small",), {"weights": "\0"}, ModelError, "weights is .* without NUL"),
+    (rbl.load_model, ("mnist_small",), {"weights": "a" * 5000}, ModelError, "cannot open .* too long"),
+    (rbl.run_grid, ("a\0",), {}, ConfigError, "grid is .* without NUL"),
+    (rbl.run_grid, ("quickstart",), {"results": "\0"}, ConfigError, "results of grid .* without NUL"),
+    (rbl.run_grid, ("quickstart",), {"results": "a" * 5000}, StoreError, "too long"),
     (rbl.run_grid, ("quickstart",), {"eot": 0}, ConfigError, "eot of grid .* is 0: it must be"),
     (rbl.run_grid, ("quickstart",), {"seeds": [0, -1]}, ConfigError, r"seeds of grid .* is \[0, -1\]"),
     (rbl.run_grid, ("quickstart",), {"targets": "randon"}, ConfigError, 'did you mean "random"'),
