@@ -13,7 +13,8 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.config.arguments import Count, Positive, Range, Share, checked
+from robustbench_local.config.arguments import checked
+from robustbench_local.config.ranges import Count, Positive, Range, Share
 from robustbench_local.core.defense import Defended, Defense, Rejection, call, draws_for
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError

@@ -20,7 +20,7 @@ from typing import Any
 from experiments.reproduce.page import show
 from experiments.reproduce.published import Reproduction, find, reproductions
 from experiments.reproduce.runner import NotHereError, opened, reproduce
-from robustbench_local.cli.main import show_preview
+from robustbench_local.cli.preview import show_preview
 from robustbench_local.config import reading
 from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.core.progress import Terminal

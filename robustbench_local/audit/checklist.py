@@ -19,7 +19,8 @@ from robustbench_local.audit import sample_size as reporting
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check, Finding, Status
 from robustbench_local.audit.subject import Effort, Subject
-from robustbench_local.config.arguments import Count, Seed, Threat, checked
+from robustbench_local.config.arguments import Threat, checked
+from robustbench_local.config.ranges import Count, Seed
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.errors import RobustBenchError

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.config.arguments import Counting
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import joined, success_margin

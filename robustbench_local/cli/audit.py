@@ -2,112 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import argparse
+import inspect
 
-import torch
-
-from robustbench_local.audit.card import Card
-from robustbench_local.audit.check import Status
-from robustbench_local.audit.checklist import audit_model
-from robustbench_local.audit.subject import Effort
-from robustbench_local.config import reading
-from robustbench_local.config.arguments import LocationText
-from robustbench_local.config.plugins import find_attack, named
-from robustbench_local.config.settings import construct
-from robustbench_local.core.device import pick_device
-from robustbench_local.data.load import open_data
-from robustbench_local.models.load import load_model
-from robustbench_local.models.zoo import zoo_names
-from robustbench_local.storage.files import whole_file
-
-EXIT = {Status.SOUND: 0, Status.UNCHECKED: 0, Status.SUSPICIOUS: 3, Status.BROKEN: 4}
-SURROGATES = 2
+from robustbench_local.cli.audit_config import AuditConfig
+from robustbench_local.cli.parsing import Commands
 
 
-@dataclass(frozen=True)
-class AuditConfig:
-    """What stands after the model's name.
-
-    data        mnist, cifar10, folder:PATH or arrays:PATH
-    threat      linf:8/255, l2:0.5, l1:12
-    attack      whose evaluation is audited, a name or {name: {setting: value}}; by default a plain PGD
-    n, ids, sample, split, source   which images (see load_data)
-    weights     a checkpoint for the model; allow_pickle takes .pt and .pth files
-    surrogates  models to transfer from; by default two of the zoo for the same data
-    train       as many training images as this, to compare robust accuracy on (robust overfitting)
-    effort      2 spends twice the steps, queries and draws
-    out         a JSON file for the card
-    """
-
-    data: str
-    threat: str
-    attack: Any = None
-    n: int | None = 200
-    ids: str | list[int] | None = None
-    sample: str | None = None
-    split: str = "test"
-    source: LocationText | None = None
-    weights: LocationText | None = None
-    allow_pickle: bool = False
-    surrogates: str | list[str] | None = None
-    train: int = 0
-    effort: float = 1.0
-    seed: int = 0
-    device: str = "auto"
-    out: LocationText | None = None
-
-
-def run(spec: str, overrides: list[str]) -> tuple[Card, int]:
-    """(the card of that model, the exit code: 0 sound, 3 suspicious, 4 broken)."""
-    config = construct(AuditConfig, reading.parse(overrides), "audit")
-    device = pick_device(config.device)
-    images = open_data(
-        config.data,
-        split=config.split,
-        source=config.source,
-        n=None if config.ids is not None else config.n,
-        ids=config.ids,
-        sample=config.sample,
-        seed=config.seed,
-        device=device,
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="a report card of one model: audit zoo:mnist/none data=mnist threat=linf:0.3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run the evaluation checklist on one model (list models) and print a report card: sound (exit code"
+        " 0), suspicious (3) or broken (4).",
+        epilog=f"keys:\n\n{inspect.getdoc(AuditConfig)}",
     )
-    card = audit_model(
-        load_model(spec, device=device, weights=config.weights, allow_pickle=config.allow_pickle),
-        images[:],
-        images.labels,
-        config.threat,
-        attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
-        seed=config.seed,
-        effort=_effort(config.effort),
-        surrogates=_surrogates(spec, config),
-        classes=len(images.classes),
-        train=_training_images(config, device),
-    )
-    if config.out is not None:
-        with whole_file(Path(config.out)) as file:
-            file.write(json.dumps({"model": spec, **card.as_dict()}, indent=1).encode() + b"\n")
-    return card, EXIT[card.status]
+    parser.add_argument("model")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.set_defaults(do=run)
 
 
-def _effort(times: float) -> Effort:
-    usual = Effort()
-    steps, queries, draws = (max(1, round(times * each)) for each in (usual.steps, usual.queries, usual.draws))
-    return Effort(steps=steps, queries=queries, draws=draws)
+def run(options: argparse.Namespace) -> int:
+    from robustbench_local.cli.auditing import card_of
 
-
-def _surrogates(spec: str, config: AuditConfig) -> list[str]:
-    if config.surrogates is not None:
-        return [config.surrogates] if isinstance(config.surrogates, str) else list(config.surrogates)
-    fitting = [f"zoo:{name}" for name in zoo_names() if name.startswith(f"{config.data}/")]
-    plain = f"zoo:{config.data}/none"  # undefended: its images move furthest
-    return sorted((name for name in fitting if name != spec), key=lambda name: name != plain)[:SURROGATES]
-
-
-def _training_images(config: AuditConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-    if not config.train:
-        return None
-    images = open_data(config.data, split="train", source=config.source, n=config.train, device=device)
-    return images[:], images.labels
+    card, code = card_of(options.model, options.overrides)
+    card.show()
+    return code

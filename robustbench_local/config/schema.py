@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from robustbench_local.config.arguments import Aim, Count, Counting, LocationText, Precision, Range, Seed
+from robustbench_local.config.ranges import Aim, Count, Counting, LocationText, Precision, Range, Seed
 
 Severity = Annotated[int, Range(1, 5)]
 

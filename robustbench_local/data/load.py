@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robustbench_local.config.arguments import Device, Location, Seed, checked
+from robustbench_local.config.arguments import Device, checked
+from robustbench_local.config.ranges import Location, Seed
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.config.arguments import OneAttack, Seed, Threat, checked
+from robustbench_local.config.arguments import OneAttack, Threat, checked
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.config.ranges import Seed
 from robustbench_local.config.settings import check_fields
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded

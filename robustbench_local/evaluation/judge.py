@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.config.arguments import Aim, Count, Counting, Goals, Precision, Seed
+from robustbench_local.config.arguments import Goals
+from robustbench_local.config.ranges import Aim, Count, Counting, Precision, Seed
 from robustbench_local.config.settings import fit_fields
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption

@@ -19,7 +19,8 @@ from torch import nn
 
 from robustbench_local.audit.check import Status
 from robustbench_local.audit.escalation import audit_and_keep
-from robustbench_local.config.arguments import Location, checked
+from robustbench_local.config.arguments import checked
+from robustbench_local.config.ranges import Location
 from robustbench_local.core.containment import contained, guarded
 from robustbench_local.core.defense import call, is_stochastic, undefended
 from robustbench_local.core.device import pick_device

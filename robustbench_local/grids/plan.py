@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from robustbench_local.config import reading
-from robustbench_local.config.arguments import Counting
 from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.config.ranges import Counting
 from robustbench_local.config.schema import GridConfig, ModelConfig
 from robustbench_local.config.settings import construct, defaults
 from robustbench_local.core.attack import Attack

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.config.arguments import Finite, Positive, checked
+from robustbench_local.config.arguments import checked
+from robustbench_local.config.ranges import Finite, Positive
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.models import defense_gan
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustbench_local.config.arguments import Device, Location, Seed, checked
+from robustbench_local.config.arguments import Device, checked
 from robustbench_local.config.plugins import find_defense
+from robustbench_local.config.ranges import Location, Seed
 from robustbench_local.core.containment import contained
 from robustbench_local.core.defense import Defense
 from robustbench_local.core.draws import Draws

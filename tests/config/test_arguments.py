@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local.config.arguments import Classes, Count, Finite, Positive, Range, Seed, Share, checked
+from robustbench_local.config.arguments import Classes, checked
+from robustbench_local.config.ranges import Count, Finite, Positive, Range, Seed, Share
 from robustbench_local.config.settings import fit, fit_fields, fitted, shown, spell
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError, StoreError
 from robustbench_local.data.load import open_data

@@ -21,9 +21,10 @@ from rich.text import Text
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Finding, Status
 from robustbench_local.cli import listings
-from robustbench_local.cli import main as cli
 from robustbench_local.cli.listings import Item
-from robustbench_local.cli.main import main, show_preview
+from robustbench_local.cli.main import main
+from robustbench_local.cli.output import wrapped
+from robustbench_local.cli.preview import show_preview
 from robustbench_local.core.escaping import Target, shown
 from robustbench_local.core.progress import Terminal
 from tests.helpers.rows import a_row, stored
@@ -196,7 +197,7 @@ def test_no_line_of_the_command_line_obeys_a_name(
     assert main(["report", str(tmp_path / "no\x1b[31mwhere")]) == 2
     out, err = capsys.readouterr()
     assert not unseen(out) and not unseen(err) and "alert(1)" in out and "alert(1)" in err
-    assert cli._wrap(HOSTILE, "").isprintable() or "\n" in cli._wrap(HOSTILE, "")
+    assert wrapped(HOSTILE).isprintable() or "\n" in wrapped(HOSTILE)
 
 
 def test_rich_reads_no_markup_in_what_is_shown() -> None:

@@ -38,7 +38,7 @@ FIRST = (
     "robustbench_local.attacks.fgsm",
     "robustbench_local.attacks.pgd",
     "robustbench_local.defenses.none",
-    "robustbench_local.cli.audit",
+    "robustbench_local.cli.auditing",
     "robustbench_local.grids.grid",
     "robustbench_local.training.zoo_builder",
     "robustbench_local.report.corruption_text",

@@ -1,0 +1,41 @@
+"""What may stand after the name of a model to audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_local.config.ranges import LocationText
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What stands after the model's name.
+
+    data        mnist, cifar10, folder:PATH or arrays:PATH
+    threat      linf:8/255, l2:0.5, l1:12
+    attack      whose evaluation is audited, a name or {name: {setting: value}}; by default a plain PGD
+    n, ids, sample, split, source   which images (see load_data)
+    weights     a checkpoint for the model; allow_pickle takes .pt and .pth files
+    surrogates  models to transfer from; by default two of the zoo for the same data
+    train       as many training images as this, to compare robust accuracy on (robust overfitting)
+    effort      2 spends twice the steps, queries and draws
+    out         a JSON file for the card
+    """
+
+    data: str
+    threat: str
+    attack: Any = None
+    n: int | None = 200
+    ids: str | list[int] | None = None
+    sample: str | None = None
+    split: str = "test"
+    source: LocationText | None = None
+    weights: LocationText | None = None
+    allow_pickle: bool = False
+    surrogates: str | list[str] | None = None
+    train: int = 0
+    effort: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+    out: LocationText | None = None

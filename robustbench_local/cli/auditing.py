@@ -1,0 +1,78 @@
+"""The report card of one model, as `robustbench-local audit` asks for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from robustbench_local.audit.card import Card
+from robustbench_local.audit.check import Status
+from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.subject import Effort
+from robustbench_local.cli.audit_config import AuditConfig
+from robustbench_local.config import reading
+from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.config.settings import construct
+from robustbench_local.core.device import pick_device
+from robustbench_local.data.load import open_data
+from robustbench_local.models.load import load_model
+from robustbench_local.models.zoo import zoo_names
+from robustbench_local.storage.files import whole_file
+
+EXIT = {Status.SOUND: 0, Status.UNCHECKED: 0, Status.SUSPICIOUS: 3, Status.BROKEN: 4}
+SURROGATES = 2
+
+
+def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
+    """(the card of that model, the exit code: 0 sound, 3 suspicious, 4 broken)."""
+    config = construct(AuditConfig, reading.parse(overrides), "audit")
+    device = pick_device(config.device)
+    images = open_data(
+        config.data,
+        split=config.split,
+        source=config.source,
+        n=None if config.ids is not None else config.n,
+        ids=config.ids,
+        sample=config.sample,
+        seed=config.seed,
+        device=device,
+    )
+    card = audit_model(
+        load_model(spec, device=device, weights=config.weights, allow_pickle=config.allow_pickle),
+        images[:],
+        images.labels,
+        config.threat,
+        attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
+        seed=config.seed,
+        effort=_effort(config.effort),
+        surrogates=_surrogates(spec, config),
+        classes=len(images.classes),
+        train=_training_images(config, device),
+    )
+    if config.out is not None:
+        with whole_file(Path(config.out)) as file:
+            file.write(json.dumps({"model": spec, **card.as_dict()}, indent=1).encode() + b"\n")
+    return card, EXIT[card.status]
+
+
+def _effort(times: float) -> Effort:
+    usual = Effort()
+    steps, queries, draws = (max(1, round(times * each)) for each in (usual.steps, usual.queries, usual.draws))
+    return Effort(steps=steps, queries=queries, draws=draws)
+
+
+def _surrogates(spec: str, config: AuditConfig) -> list[str]:
+    if config.surrogates is not None:
+        return [config.surrogates] if isinstance(config.surrogates, str) else list(config.surrogates)
+    fitting = [f"zoo:{name}" for name in zoo_names() if name.startswith(f"{config.data}/")]
+    plain = f"zoo:{config.data}/none"  # undefended: its images move furthest
+    return sorted((name for name in fitting if name != spec), key=lambda name: name != plain)[:SURROGATES]
+
+
+def _training_images(config: AuditConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if not config.train:
+        return None
+    images = open_data(config.data, split="train", source=config.source, n=config.train, device=device)
+    return images[:], images.labels

@@ -1,0 +1,54 @@
+"""`robustbench-local run grid=cifar10_pgd n=100`: a grid, with its tables and pages."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+
+from robustbench_local.cli.output import FAILED, OK, say
+from robustbench_local.cli.overrides import name_and_overrides
+from robustbench_local.cli.parsing import Commands
+from robustbench_local.config.schema import GridConfig
+from robustbench_local.core import streams
+from robustbench_local.core.escaping import shown
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run a grid: run grid=cifar10_pgd n=100",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it resumes.",
+        epilog="keys, all of which may stand in the file and on the command line:\n\n"
+        f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"
+        " 'attacks=[fgsm,{pgd:{steps:10}}]' threats=[linf:4/255]",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.set_defaults(do=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from robustbench_local.cli.preview import show_preview
+    from robustbench_local.core.progress import Terminal
+    from robustbench_local.grids.grid import Grid
+    from robustbench_local.report.corruption_text import show_corruptions
+    from robustbench_local.report.results import Results
+    from robustbench_local.report.write import print_tables
+
+    name, overrides = name_and_overrides(options.overrides, "grid")
+    with Terminal() as progress:
+        grid = Grid(name, overrides, progress)
+        rows = grid.preview() if grid.config.dry_run else grid.run()
+    if grid.config.dry_run:
+        show_preview(rows)
+        return OK
+    results = Results.of(rows, grid.store)
+    print_tables(results)
+    show_corruptions(results.rows, results.standing, grid.config.baseline)
+    say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
+    failed = [row["error"] for row in rows if row["status"] != "ok"]
+    if failed:
+        streams.say(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:")
+        for error in failed:
+            streams.say("  " + shown(f"{error['cell']}: {error['type']}: {error['message']}", "terminal"))
+    return FAILED if failed else OK
