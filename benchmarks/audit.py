@@ -20,8 +20,8 @@ import torch
 
 from benchmarks._kept import Row, keep, kept
 from robustbench_local import load_data, load_model
-from robustbench_local.audit.check import Finding, Status
 from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.audit.subject import Effort
 from tests import liars

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.core.escaping import shown
 
 WORDS = {

@@ -1,15 +1,15 @@
-"""What a check is, what it may find, and the statistics that all checks share."""
+"""What a check is, and the statistics that all checks share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.metrics.paired import mcnemar
 from robustbench_local.metrics.rates import wilson
 
@@ -21,30 +21,6 @@ TESTS = 16  # paired tests in one audit
 ALPHA = FAMILY / TESTS  # Bonferroni: 9 images against none
 MOVE = 0.005  # half a point: what may be hidden or moved without a word
 MATERIAL = 0.02  # two points: what a stronger attack takes off before the weaker is called broken, see `weaker`
-
-
-class Status(IntEnum):
-    """How bad a finding is; a card is as bad as its worst."""
-
-    UNCHECKED = 0
-    SOUND = 1
-    SUSPICIOUS = 2
-    BROKEN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: evidence in words with its numbers, and the figures by name.
-
-    source and advice are the check's own: where the check comes from, and what to do where it is not sound.
-    """
-
-    check: str
-    status: Status
-    evidence: str
-    figures: Mapping[str, float] = field(default_factory=dict)
-    source: str = ""
-    advice: str = ""
 
 
 Result = tuple[Status, str, Mapping[str, float]]

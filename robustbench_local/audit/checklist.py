@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from robustbench_local.audit import convergence, gradients, orderings, setup, training
 from robustbench_local.audit import sample_size as reporting
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.check import Check, Finding, Status
+from robustbench_local.audit.check import Check
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Count, Seed

@@ -1,6 +1,6 @@
-"""Audits kept beside a grid's rows, one for each model on each selection of images.
+"""Running stronger attacks where a grid's own may have been too weak, and keeping what audits found beside the rows.
 
-A stronger attack takes a look at a few of the images that stand. Where it fells many, or a check suspects the attacks,
+A stronger attack takes a look at a few of the robust images. Where it breaks many, or a check suspects the attacks,
 it goes on to more of them, and tables take the lower number. It searches by scores as well; where a row says that no
 gradient led its attack, with three times the queries.
 """
@@ -8,9 +8,8 @@ gradient led its attack, with three times the queries.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit.check import ALPHA, MATERIAL, Finding, Paired, Status, by_share
-from robustbench_local.audit.evidence import Arrays, Evidence, RowFinding
+from robustbench_local.audit.check import ALPHA, MATERIAL, Paired, by_share
+from robustbench_local.audit.evidence import Arrays, Evidence
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic
 from robustbench_local.core.errors import StoreError
-from robustbench_local.core.escaping import shown
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
@@ -33,10 +33,8 @@ from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.storage import identity
 from robustbench_local.storage.row import Row
-from robustbench_local.storage.shape import all_of, count, flag, maybe, number, one_of, only, text, whole, wrong
 from robustbench_local.storage.store import Store
 
-RETRIED = "a stronger attack"  # the check that is said of
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
 BLIND = "square", {"steps": 1000}  # where that one cannot run, as on a model that gives no gradient
 EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
@@ -44,63 +42,6 @@ EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without w
 LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
-
-
-_FINDING = {
-    "check": text,
-    "status": one_of(*(status.name.lower() for status in Status)),
-    "evidence": text,
-    "figures": all_of(maybe(number)),
-    "source": text,
-    "advice": text,
-}
-_SHAPE = {
-    "rows": [text],
-    "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
-    "retries": [only({"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]})],
-}
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A stronger attack on `asked` images that stood within `threat`; fell: ids of those that did not stand again.
-
-    lowers: keys of the rows whose number is lowered by them. asked is 0 where no attack could run: its finding is then
-    UNCHECKED, and says why.
-    """
-
-    threat: str
-    attack: str
-    asked: int
-    fell: tuple[int, ...]
-    lowers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit of one model's rows found. rows: their keys."""
-
-    rows: tuple[str, ...]
-    findings: tuple[RowFinding, ...]
-    retries: tuple[Retry, ...]
-
-    @property
-    def of_rows(self) -> tuple[RowFinding, ...]:
-        """What the rows alone showed: of each retry there is one finding after them."""
-        return self.findings[: len(self.findings) - len(self.retries)]
-
-    def unchecked(self, threat: str) -> list[str]:
-        """Why no stronger attack was tried within a threat, though it should have been."""
-        return [
-            each.finding.evidence
-            for each in self.findings
-            if each.threat == threat and each.finding.check == RETRIED and each.finding.status is Status.UNCHECKED
-        ]
-
-    def faults(self, threat: str) -> list[Finding]:
-        """What is not sound within a threat, the worst first."""
-        bad = [each.finding for each in self.findings if each.threat == threat and each.finding.status > Status.SOUND]
-        return sorted(bad, key=lambda finding: -finding.status)
 
 
 def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
@@ -113,51 +54,17 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
         own = [row for row in rows if row["status"] == "ok" and identity.group(row) == group]
         keys = tuple(sorted(row["key"] for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
-        old = _read(before[name]) if name in before else None
+        old = read(before[name]) if name in before else None
         if old is None or not _still_holds(old, keys, findings, own, store):
             old = _with_retries(keys, findings, own, store, model, images)
-            store.keep_audit(name, _plain(old))
+            keep(store, name, old)
         kept.append(old)
     return kept
-
-
-def audits(store: Store) -> list[Audit]:
-    """All that are kept; what cannot be read counts as missing."""
-    found = map(_read, store.audits().values())
-    return [audit for audit in found if audit is not None]
 
 
 def arrays_of(store: Store) -> Arrays:
     """What an audit of rows reads of their arrays."""
     return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won", "forwards", "backwards")
-
-
-def lowered(
-    standing: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Iterable[Audit]
-) -> npt.NDArray[np.float64]:
-    """standing (N,) of the row of that key, 0 where a stronger attack felled the image of that id (N,)."""
-    fell = [np.isin(ids, retry.fell) for audit in found for retry in audit.retries if key in retry.lowers]
-    lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(fell), 0.0, standing) if fell else standing
-    return lower
-
-
-def asked(
-    retry: Retry,
-    audit: Audit,
-    rows: Mapping[str, Row],
-    robust: Callable[[Row], npt.NDArray[Any]],
-    ids: Callable[[Row], npt.NDArray[Any]],
-) -> npt.NDArray[Any] | None:
-    """Ids of the images that a retry of an audit asked about: the first that stood all rows of its threat.
-
-    rows by key. None where some of the audit's are not there, and nobody can tell.
-    """
-    if not rows.keys() >= {*audit.rows}:
-        return None
-    own = [rows[key] for key in audit.rows if rows[key]["definition"]["threat"] == retry.threat]
-    stood = np.logical_and.reduce([robust(row) for row in own])
-    found: npt.NDArray[Any] = ids(own[0])[stood][: retry.asked]
-    return found
 
 
 def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:
@@ -276,7 +183,7 @@ def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Seque
 
     As `weaker` has it: broken takes most of what stood, more images than chance (exact McNemar) and two points.
     """
-    fell = len(retry.fell)
+    fell = len(retry.broken)
     lower, cost = fell / total, fell / retry.asked * standing / total
     status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {attack} succeeds")
     if status is Status.BROKEN and (cost <= MATERIAL or Paired(fell, 0, total).p >= ALPHA):
@@ -307,29 +214,3 @@ def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, i
     verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
     fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
     return tuple(int(i) for i in fell.tolist())
-
-
-def _plain(audit: Audit) -> dict[str, Any]:
-    plain = asdict(audit)
-    for each in plain["findings"]:
-        each["finding"]["status"] = each["finding"]["status"].name.lower()
-    return plain
-
-
-def _read(record: Row) -> Audit | None:
-    """None, and a warning, for what is not as audits are."""
-    if fault := wrong(record, _SHAPE, "it"):
-        warnings.warn(shown(f"the audit {record['name']} counts as missing: {fault}", "terminal"), stacklevel=2)
-        return None
-    findings = tuple(
-        RowFinding(
-            Finding(**each["finding"] | {"status": Status[each["finding"]["status"].upper()]}),
-            each["threat"],
-            each["attack"],
-        )
-        for each in record["findings"]
-    )
-    retries = tuple(
-        Retry(**each | {"fell": tuple(each["fell"]), "lowers": tuple(each["lowers"])}) for each in record["retries"]
-    )
-    return Audit(tuple(record["rows"]), findings, retries)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import Finding, Result
+from robustbench_local.audit.check import Result
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.storage import identity
@@ -106,17 +106,6 @@ class Evidence:
         settings = self.about["attack_settings"]
         text = ", ".join(f"{key}={settings[key]}" for key in ("steps", "restarts", "loss") if key in settings)
         return f"{'' if self.adaptive else 'naive '}{self.about['attack']}" + (f" ({text})" if text else "")
-
-
-@dataclass(frozen=True)
-class RowFinding:
-    """finding: as of a model's audit; threat: whose table it belongs to; attack: whether it is the attack that is
-    suspected, so that a stronger one should be tried.
-    """
-
-    finding: Finding
-    threat: str
-    attack: bool = False
 
 
 Question = Callable[[list[Evidence]], Iterator[Result]]

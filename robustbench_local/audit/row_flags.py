@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_local.audit.check import Status
+from robustbench_local.audit.finding import Status
 
 # flags without a number, as preflight and judge raise them
 SET_UP = {

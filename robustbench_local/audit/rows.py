@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from robustbench_local.audit.check import MATERIAL, Finding, Result, Status, broken, by_share, sound, suspicious, weaker
-from robustbench_local.audit.evidence import CHECKS, Arrays, Evidence, RowCheck, RowFinding, row_check
+from robustbench_local.audit.check import MATERIAL, Result, broken, by_share, sound, suspicious, weaker
+from robustbench_local.audit.evidence import CHECKS, Arrays, Evidence, RowCheck, row_check
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import RowFinding
 from robustbench_local.audit.row_flags import MISSING, SET_UP
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.check import Status
 from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.finding import Status
 from robustbench_local.audit.subject import Effort
 from robustbench_local.cli.audit_config import AuditConfig
 from robustbench_local.config import reading

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.check import Status
 from robustbench_local.audit.escalation import audit_and_keep
+from robustbench_local.audit.finding import Status
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Location
 from robustbench_local.core.containment import contained, guarded

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.audit.escalation import asked
+from robustbench_local.audit.records import asked
 from robustbench_local.core.errors import ConfigError, StoreError
 from robustbench_local.metrics.paired import Paired, holm
 from robustbench_local.metrics.paired import compare as paired
@@ -201,7 +201,7 @@ def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
                     lambda row: results.arrays(row, "ids")["ids"],
                 )
                 if ids is not None:
-                    found[retry.attack] = ids, 1.0 - np.isin(ids, retry.fell)
+                    found[retry.attack] = ids, 1.0 - np.isin(ids, retry.broken)
     return found
 
 

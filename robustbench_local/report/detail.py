@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustbench_local.audit.check import Status
+from robustbench_local.audit.finding import Status
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.results import Results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from robustbench_local.audit.escalation import audits
+from robustbench_local.audit.records import audits
 from robustbench_local.core.errors import DataError, StoreError
 from robustbench_local.report import sheets
 from robustbench_local.report.sheets import Sheet

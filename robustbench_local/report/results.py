@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.audit.escalation import Audit
-from robustbench_local.audit.escalation import audits as kept_audits
+from robustbench_local.audit.records import Audit
+from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
 from robustbench_local.report import baseline

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustbench_local.audit.escalation import Audit, lowered
+from robustbench_local.audit.records import Audit, lowered
 from robustbench_local.metrics.classification import confusion
 from robustbench_local.metrics.groups import by_class, by_group, check_groups, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm

@@ -10,8 +10,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.audit.check import Finding, Status
-from robustbench_local.audit.escalation import Audit, lowered
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import Audit, lowered
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.oracle import Access
 from robustbench_local.metrics.paired import Rank, ranks

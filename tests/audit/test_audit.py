@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from robustbench_local import load_data
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.check import ALPHA, Finding, Status, by_share, check, correlation, paired, sound, weaker
+from robustbench_local.audit.check import ALPHA, by_share, check, correlation, paired, sound, weaker
 from robustbench_local.audit.checklist import CHECKS, audit_model
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.cli.main import main

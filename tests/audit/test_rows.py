@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from robustbench_local import load_data, run_grid
 from robustbench_local.audit import escalation as beside
-from robustbench_local.audit.check import Finding, Status
-from robustbench_local.audit.escalation import Audit, Retry, audits, lowered
-from robustbench_local.audit.evidence import CHECKS, RowFinding
+from robustbench_local.audit.evidence import CHECKS
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
 from robustbench_local.audit.rows import audit_rows
 from robustbench_local.report.table import robust_tables, standing_in
 from robustbench_local.storage.store import Store
@@ -161,7 +161,7 @@ def test_a_stronger_attack_is_run_where_one_is_suspected(grid: tuple[Path, list[
     named = [fault.check for fault in audit.faults("linf:0.3")]
     assert "gradients beat what sees less" in named and "a stronger attack" in named
     (retry,) = audit.retries
-    assert retry.attack == "best" and 0 < len(retry.fell) <= retry.asked
+    assert retry.attack == "best" and 0 < len(retry.broken) <= retry.asked
     assert retry.lowers == tuple(row["key"] for row in rows if row["definition"]["attack"] == "pgd")
 
 
@@ -170,7 +170,7 @@ def test_the_table_takes_the_lower_number_and_says_why(grid: tuple[Path, list[An
     store = Store(folder)
     stands = np.logical_and.reduce([store.arrays(row["key"], "robust")["robust"] for row in rows])
     (retry,) = audits(store)[0].retries
-    worst = f"{100 * (stands.sum() - len(retry.fell)) / N:.1f} ("
+    worst = f"{100 * (stands.sum() - len(retry.broken)) / N:.1f} ("
     text = (folder / "table.md").read_text()
     line = next(line for line in text.splitlines() if "liars:quantised" in line)
     assert line.rstrip(" |").split("| ")[-1].startswith(worst)
@@ -201,8 +201,8 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
     within = {retry.threat: retry for retry in audit.retries}
     robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
-    assert robust.asked == beside.LOOK[False] and not robust.fell and not audit.faults("linf:0.2")
-    assert len(masked.fell) > masked.asked / 2
+    assert robust.asked == beside.LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
+    assert len(masked.broken) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
     (findings,) = beside.audit_rows(rows, beside.arrays_of(store)).values()
     unlooked = replace(audit, findings=audit.of_rows, retries=())

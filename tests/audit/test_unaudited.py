@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from robustbench_local.audit import escalation as beside
-from robustbench_local.audit.check import Status
-from robustbench_local.audit.escalation import audits
+from robustbench_local.audit.finding import Status
+from robustbench_local.audit.records import audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ModelError
 from robustbench_local.grids.grid import run_grid
@@ -60,7 +60,7 @@ def test_a_model_without_gradients_is_audited_by_scores(here: Path) -> None:
     """Noise fells next to nothing, a thousand queries most: the audit must not give up for lack of gradients."""
     (audit,) = audits(run(here))
     (retry,) = audit.retries
-    assert retry.attack == "square" and len(retry.fell) > retry.asked / 2
+    assert retry.attack == "square" and len(retry.broken) > retry.asked / 2
     (finding,) = [each.finding for each in audit.findings if each.finding.check == beside.RETRIED]
     assert finding.status is not Status.UNCHECKED
     assert "square with 1,000 queries succeeds" in finding.evidence and "best failed, ModelError" in finding.evidence

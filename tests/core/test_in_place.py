@@ -14,7 +14,7 @@ from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.square import Square
 from robustbench_local.audit import setup
-from robustbench_local.audit.check import Status
+from robustbench_local.audit.finding import Status
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import Defended, Deployed, Preprocess, Rejection, call, through

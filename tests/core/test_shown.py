@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.check import Finding, Status
+from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.cli import listings
 from robustbench_local.cli.listings import Item
 from robustbench_local.cli.main import main

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustbench_local.audit.check import Finding, Status
-from robustbench_local.audit.escalation import Audit, Retry
-from robustbench_local.audit.evidence import RowFinding
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import Audit, Retry, RowFinding, keep
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import StoreError
 from robustbench_local.metrics.paired import mcnemar, noticeable
@@ -159,14 +157,12 @@ def test_what_was_made_differently_meets_and_is_said(key: str, tmp_path: Path) -
         assert key in IMAGES or any(key in each for each in found.differs)
 
 
-def audited(folder: Path, made: Made, asked: int, fell: Sequence[int]) -> None:
-    """An audit beside a row: of the images that stood, the first `asked` were tried again, and these fell."""
+def audited(folder: Path, made: Made, asked: int, broken: Sequence[int]) -> None:
+    """An audit beside a row: of the robust images the first `asked` were tried again, and these were broken."""
     row, _ = made
-    retry = Retry("linf:8/255", "best", asked, tuple(fell), (row["key"],))
+    retry = Retry("linf:8/255", "best", asked, tuple(broken), (row["key"],))
     finding = RowFinding(Finding("a stronger attack", Status.SUSPICIOUS, "it succeeds"), "linf:8/255")
-    audit = {"schema": 1, **asdict(Audit((row["key"],), (finding,), (retry,)))}
-    audit["findings"][0]["finding"]["status"] = "suspicious"
-    Store(folder).keep_audit("a.json", audit)
+    keep(Store(folder), "a.json", Audit((row["key"],), (finding,), (retry,)))
 
 
 def test_rows_that_are_the_same_are_the_same_whatever_their_audits_found(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustbench_local.audit.escalation import Audit, Retry, audits
+from robustbench_local.audit.records import Audit, Retry, audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ConfigError, DataError, StoreError
 from robustbench_local.grids.grid import run_grid

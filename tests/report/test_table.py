@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from robustbench_local.audit.check import Finding, Status
-from robustbench_local.audit.escalation import Audit
-from robustbench_local.audit.evidence import RowFinding
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import Audit, RowFinding
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report import render
 from robustbench_local.report.results import Results

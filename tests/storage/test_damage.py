@@ -6,16 +6,15 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from robustbench_local.audit.check import Finding, Status
-from robustbench_local.audit.escalation import Audit, Retry
-from robustbench_local.audit.evidence import RowFinding
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import Audit, Retry, RowFinding, keep
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.models import zoo
 from robustbench_local.report.render import markdown
@@ -81,9 +80,7 @@ def grid(folder: Path) -> None:
         keys = tuple(row["key"] for row, _ in made[place : place + 2])
         retry = Retry("linf:8/255", "best", 10, (1, 3, 5 + place), keys)
         finding = RowFinding(Finding("a stronger attack", Status.SUSPICIOUS, "it succeeds"), "linf:8/255", True)
-        audit = asdict(Audit(keys, (finding,), (retry,)))
-        audit["findings"][0]["finding"]["status"] = "suspicious"
-        store.keep_audit(f"{place}.json", audit)
+        keep(store, f"{place}.json", Audit(keys, (finding,), (retry,)))
 
 
 def of_store(folder: Path) -> dict[str, str]:

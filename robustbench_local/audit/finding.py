@@ -1,0 +1,31 @@
+"""What a check found: plain records, without a model, tensors or statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """How bad a finding is; a card is as bad as its worst."""
+
+    UNCHECKED = 0
+    SOUND = 1
+    SUSPICIOUS = 2
+    BROKEN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: evidence in words with its numbers, and the figures by name.
+
+    source and advice are the check's own: where the check comes from, and what to do where it is not sound.
+    """
+
+    check: str
+    status: Status
+    evidence: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    advice: str = ""
