@@ -10,7 +10,7 @@ GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise
 	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev browser picture results demo test slow fuzz faults check preflight clean
+.PHONY: help install dev browser picture results demo test slow fuzz faults check docs preflight clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
@@ -18,7 +18,8 @@ help:
 	@echo "make slow    the slow tests"
 	@echo "make fuzz    20,000 hostile inputs, new ones each time"
 	@echo "make faults  a hundred kills and 300 damaged files: nothing is lost, no number is wrong"
-	@echo "make check   ruff and mypy --strict"
+	@echo "make check   ruff, mypy --strict, and the documentation with its links"
+	@echo "make docs    the documentation, into site/index.html"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
 	@echo "make picture results/leaderboard.png, the README's, from a page of results/"
@@ -44,6 +45,12 @@ check: .venv/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) .ci/links.py
+	$(MAKE) docs
+
+# Ends where a link leads nowhere. The variable silences an advertisement.
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 install: .venv/.installed
 
@@ -83,4 +90,4 @@ preflight:
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Access",
     "Attack",

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, followed to the letter: its files are written, installed and run in a grid."""
+"""The pages on a first attack and a first defense, followed to the letter: files written, installed, run in a grid."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+DOCS = Path(__file__).parents[2] / "docs"
 INSTALL = "pip install "  # on a machine that may be offline, and without touching the environment under test
 
 
-def chapter(title: str) -> tuple[dict[str, str], list[str]]:
-    """The files of a chapter by name, and its commands."""
-    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def read(page: str) -> tuple[dict[str, str], list[str]]:
+    """The files of a page by name, and its commands."""
+    text = (DOCS / page).read_text(encoding="utf-8")
     files = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     (shell,) = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return files, shell.splitlines()
@@ -46,16 +46,16 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("title", "plugin", "kind", "attacks", "defenses"),
+    ("page", "plugin", "kind", "attacks", "defenses"),
     [
-        ("Your first attack", "corners", "attack", {"fgsm", "corners"}, {"none"}),
-        ("Your first defense", "few_levels", "defense", {"noise", "pgd"}, {"none", "few_levels"}),
+        ("first-attack.md", "corners", "attack", {"fgsm", "corners"}, {"none"}),
+        ("first-defense.md", "few_levels", "defense", {"noise", "pgd"}, {"none", "few_levels"}),
     ],
 )
 def test_the_page_works_as_it_stands(
-    tmp_path: Path, title: str, plugin: str, kind: str, attacks: set[str], defenses: set[str]
+    tmp_path: Path, page: str, plugin: str, kind: str, attacks: set[str], defenses: set[str]
 ) -> None:
-    files, (install, listing, run) = chapter(title)
+    files, (install, listing, run) = read(page)
     write(files, tmp_path)
 
     unknown = shell(run, tmp_path)  # the twin: without the installation the same grid must not run
