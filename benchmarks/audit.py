@@ -20,11 +20,10 @@ import torch
 
 from benchmarks._kept import Row, keep, kept
 from robustbench_local import load_data, load_model
-from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.checklist import audit_model, audit_rows
 from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.audit.rows import audit_rows
 from robustbench_local.audit.subject import Effort
-from tests import liars
+from tests.helpers import liars
 
 THREAT = "linf:0.3"
 EFFORT = Effort(draws=200, process=False)  # fewer random points, no fresh process: the time goes into cases

@@ -25,7 +25,7 @@ COLOURS = {Status.SOUND: "green", Status.SUSPICIOUS: "yellow", Status.BROKEN: "b
 @dataclass(frozen=True)
 class Card:
     """findings in the order of the checks. clean, robust: accuracies in [0, 1] on the `images` that were attacked,
-    robust by whatever fells each image among all that the audit ran within `threat`; seconds it took.
+    robust against all attacks that the audit ran within `threat`; seconds it took.
     """
 
     findings: tuple[Finding, ...]

@@ -1,127 +1,54 @@
-"""What a check is, and the statistics that all checks share."""
+"""What a check is: one question about an evaluation, put to a model, to a grid's rows, or to both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.metrics.paired import mcnemar
-from robustbench_local.metrics.rates import wilson
+from robustbench_local.audit.finding import Finding, Result, worst
 
 if TYPE_CHECKING:
+    from robustbench_local.audit.evidence import Rows
     from robustbench_local.audit.subject import Subject
 
-FAMILY = 0.05  # the chance that a sound model meets any false alarm among the paired tests of one audit
-TESTS = 16  # paired tests in one audit
-ALPHA = FAMILY / TESTS  # Bonferroni: 9 images against none
-MOVE = 0.005  # half a point: what may be hidden or moved without a word
-MATERIAL = 0.02  # two points: what a stronger attack takes off before the weaker is called broken, see `weaker`
-
-
-Result = tuple[Status, str, Mapping[str, float]]
+OfModel = Callable[["Subject"], Result]
+OfRows = Callable[["Rows"], Iterable[Result]]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question to a model under audit. run(subject) -> (status, evidence, figures)."""
+    """One question about an evaluation: where it comes from, what to do where the answer is not sound, who is asked.
+
+    of_model measures a model under audit; of_rows measures what was stored, with a result for each row or pair of rows
+    that it is about, of which the worst counts. attack: what is not sound speaks against the attack, so that a
+    stronger one should be tried.
+    """
 
     name: str
     source: str
     advice: str
-    run: Callable[[Subject], Result]
+    of_model: OfModel | None = None
+    of_rows: OfRows | None = None
+    attack: bool = False
+
+    def finding(self, result: Result) -> Finding:
+        return Finding(self.name, *result, source=self.source, advice=self.advice)
 
     def __call__(self, subject: Subject) -> Finding:
-        return Finding(self.name, *self.run(subject), source=self.source, advice=self.advice)
+        """Of a model. TypeError where models are not asked this."""
+        if self.of_model is None:
+            raise TypeError(f"the check {self.name!r} is of rows")
+        return self.finding(self.of_model(subject))
+
+    def on(self, rows: Rows) -> Finding | None:
+        """Of rows; None where they have nothing to say."""
+        result = worst(self.of_rows(rows)) if self.of_rows else None
+        return None if result is None else self.finding(result)
 
 
-def check(name: str, *, source: str, advice: str) -> Callable[[Callable[[Subject], Result]], Check]:
-    """Make a Check of a function."""
-    return lambda run: Check(name, source, advice, run)
-
-
-def sound(evidence: str, **figures: float) -> Result:
-    return Status.SOUND, evidence, figures
-
-
-def suspicious(evidence: str, **figures: float) -> Result:
-    return Status.SUSPICIOUS, evidence, figures
-
-
-def broken(evidence: str, **figures: float) -> Result:
-    return Status.BROKEN, evidence, figures
-
-
-def unchecked(why: str) -> Result:
-    return Status.UNCHECKED, why, {}
-
-
-def by_share(faults: Tensor, evidence: str, **figures: float) -> Result:
-    """Of faults (N,) bool: broken on more than half of the images, sound where the share may be half a point.
-
-    evidence reads on after "on 3 of 60 images". Between the two, where the share is above half a point for sure
-    (Wilson, 95 %), it is suspicious.
-    """
-    k, n = int(faults.sum()), len(faults)
-    text, figures = f"{evidence} on {k} of {n} images", {"share": k / max(n, 1), **figures}
-    if 2 * k > n:
-        return broken(text, **figures)
-    return suspicious(text, **figures) if n and wilson(k, n)[0] > MOVE else sound(text, **figures)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two judgements of the same images: how many only the first, or only the second, left standing."""
-
-    only_first: int
-    only_second: int
-    n: int
-
-    @property
-    def p(self) -> float:
-        """One-sided exact McNemar (1947): how probable so many of only_first are, were neither the stronger."""
-        return mcnemar(self.only_first, self.only_second, "greater")
-
-    @property
-    def points(self) -> float:
-        """By how much the first's accuracy is above the second's, in points."""
-        return 100 * (self.only_first - self.only_second) / max(self.n, 1)
-
-    @property
-    def above(self) -> bool:
-        """The first left more standing, by more than half a point and more than chance."""
-        return self.p < ALPHA and self.points > 100 * MOVE
-
-
-def paired(first: Tensor, second: Tensor) -> Paired:
-    """first, second (N,) bool: which images stand."""
-    return Paired(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
-
-
-def weaker(first: Tensor, second: Tensor, what: str) -> Result:
-    """Whether the first search, which left first (N,) standing, is weaker than the second.
-
-    Suspicious where it is for sure. Broken where the second also felled most of what the first left, and that is more
-    than two points of accuracy: of 300 images, of which few stand, a 95 % interval reaches as far, so that less than
-    that is no other picture of the model than its row gave already.
-    """
-    pair = paired(first, second)
-    left = int(first.sum())
-    text = f"{what}: {left} against {int(second.sum())} of {pair.n} images stand, p = {pair.p:.2g}"
-    figures = {"first": left / max(pair.n, 1), "second": float(second.double().mean()), "p": pair.p}
-    if not pair.above:
-        return sound(text, **figures)
-    most = 2 * pair.only_first > left and pair.points > 100 * MATERIAL
-    return broken(text, **figures) if most else suspicious(text, **figures)
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Of two tensors of one shape; 0 where one of them does not vary."""
-    a, b = a.double().flatten(), b.double().flatten()
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float(torch.dot(a, b)) / size if size > 0 else 0.0
+def check(
+    name: str, *, source: str, advice: str, of_rows: OfRows | None = None, attack: bool = False
+) -> Callable[[OfModel], Check]:
+    """Make a Check of a function that asks a model, and of one that asks rows the same."""
+    return lambda of_model: Check(name, source, advice, of_model, of_rows, attack)

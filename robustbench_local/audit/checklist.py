@@ -1,24 +1,26 @@
-"""The evaluation checklist, executed: on one model here, on the rows of a grid in audit.rows.
+"""The evaluation checklist, executed: on one model, or on the rows of a grid.
 
-Every check is a file's function with its source, its evidence and its advice, and none knows a model or an attack by
-name. Thresholds are of three kinds: exact tests at a family-wise level (core.ALPHA), half a point of accuracy
-(core.MOVE), and limits of float32.
+Every check is declared in a file of this room with its source and its advice, and none knows a model or an attack by
+name. Thresholds are of three kinds: exact tests at a family-wise level (statistics.ALPHA), half a point of accuracy
+(statistics.MOVE), and limits of float32.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit import convergence, gradients, orderings, setup, training
-from robustbench_local.audit import sample_size as reporting
+from robustbench_local.audit import consistency, convergence, gradients, orderings, reporting, setup, training
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
+from robustbench_local.audit.evidence import Arrays, Evidence, Rows
 from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.records import RowFinding
 from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Count, Seed
@@ -29,15 +31,18 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
+from robustbench_local.storage import identity
+from robustbench_local.storage.row import Row
 
 CHECKS: tuple[Check, ...] = (
     *setup.CHECKS,
+    *consistency.CHECKS,
     *gradients.CHECKS,
     *orderings.CHECKS,
     *convergence.CHECKS,
     *training.CHECKS,
     *reporting.CHECKS,
-    setup.afterwards,
+    consistency.afterwards,
 )
 
 
@@ -80,17 +85,17 @@ def audit_model(
             classes=classes,
             train=train,
         )
-        findings = tuple(_ask(check, subject) for check in CHECKS)
-        standing = subject.clean[: subject.attacked].clone()
+        findings = tuple(_ask(check, subject) for check in CHECKS if check.of_model)
+        robust = subject.clean[: subject.attacked].clone()
         for verdict in subject.verdicts:
-            standing[: len(verdict.robust)] &= verdict.robust
+            robust[: len(verdict.robust)] &= verdict.robust
     clean = float(subject.clean.double().mean())
     return Card(
         findings,
         str(subject.threat),
         subject.attacked,
         clean,
-        float(standing.double().mean()),
+        float(robust.double().mean()),
         time.monotonic() - started,
     )
 
@@ -104,3 +109,29 @@ def _ask(check: Check, subject: Subject) -> Finding:
     except Exception as error:  # a stranger's model may die of anything
         text = f"died of {type(error).__name__}: {error}"
         return Finding(check.name, Status.SUSPICIOUS, text, source=check.source, advice=check.advice)
+
+
+def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
+    """{group: findings} of good rows, a pure function of what was stored.
+
+    A group is a model on some images towards some goal, and its name a JSON list of what defines these: within it all
+    attacks judged the same images, so that they are compared image by image. arrays(row) gives "robust", "clean",
+    "distance" (N,) and what else is stored, "won" (N,) of attacks that minimise. Of each check the worst result within
+    each threat is kept.
+    """
+    groups: dict[str, list[Evidence]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "ok":
+            groups[identity.group(row)].append(Evidence(row, arrays(row)))
+    return {name: list(_audited(group)) for name, group in sorted(groups.items())}
+
+
+def _audited(group: Sequence[Evidence]) -> Iterator[RowFinding]:
+    by_threat: dict[str, list[Evidence]] = defaultdict(list)
+    for each in group:
+        by_threat[each.about["threat"]].append(each)
+    for threat, own in by_threat.items():
+        for check in CHECKS:
+            finding = check.on(Rows(own, group))
+            if finding is not None:
+                yield RowFinding(finding, threat, check.attack)

@@ -1,17 +1,22 @@
 """Convergence: has the attack done its work, within its budget, in the right direction, and is its claim the truth?
 
-Of the attack that the user evaluates with; without one, of the audit's own plain PGD.
+Of the attack that the user evaluates with; without one, of the audit's own plain PGD. Of rows, of their attacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 from scipy.stats import binomtest
+from torch import Tensor
 
-from robustbench_local.audit.check import ALPHA, Result, broken, by_share, check, sound, unchecked, weaker
+from robustbench_local.audit.check import Check, check
+from robustbench_local.audit.evidence import HALF, Rows
+from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, suspicious, unchecked, worst
+from robustbench_local.audit.statistics import ALPHA, by_share, weaker
 from robustbench_local.audit.subject import Subject
-from robustbench_local.audit.watched import Search, search
 from robustbench_local.config.settings import defaults
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm
@@ -19,25 +24,25 @@ from robustbench_local.core.threat import Norm
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
 CANNOT = "the attack cannot run on this model"
-HALF = 0.51  # of eps: pixels taken to span [-1, 1], the smallest of the mistakes of unit, use half of it
 
 
-def _own(subject: Subject) -> Search | None:
-    """The one search of the audited attack, kept."""
-    if subject.threat.norm not in subject.evaluation.norms:
-        return None
-    if not hasattr(subject, "_search"):
-        subject._search = search(subject, subject.evaluation)  # type: ignore[attr-defined]
-    found: Search | None = subject._search  # type: ignore[attr-defined]
-    return found
+def _longer(rows: Rows) -> Iterator[Result]:
+    """The same attack with more steps or restarts, whose own figure may be believed."""
+    for a, b in combinations(rows, 2):
+        short, long = sorted((a, b), key=lambda each: each.length)
+        if short.length < long.length and short.length > 1 and short.same(long, "steps", "restarts", "step_size"):
+            yield at_most_suspicious(weaker(short.robust, long.robust, f"{short} against {long}"))
 
 
 @check(
-    "steps, restarts and draws suffice",
+    "steps and restarts suffice",
     source=CARLINI + ".3 (verify that attacks converge); Tramèr et al. 2020",
     advice="raise what moved the verdict until it moves no more, and report the lower number",
+    of_rows=_longer,
+    attack=True,
 )
 def doubling(subject: Subject) -> Result:
+    """Twice the steps, restarts or queries; of a random model, twice the draws too."""
     attack = subject.evaluation
     base = subject.run(attack)
     if base is None:
@@ -53,17 +58,31 @@ def doubling(subject: Subject) -> Result:
         if more is not None:
             what = f"EOT with {subject.effort.eot} draws against twice as many"
             results.append(weaker(base.robust, more.robust, what))
-    return max(results, key=lambda result: result[0]) if results else unchecked("the attack has nothing to double")
+    return worst(results) or unchecked("the attack has nothing to double")
+
+
+def _by_last_iterate(rows: Rows) -> Iterator[Result]:
+    for each in rows:
+        if each.about.get("count", "all") == "all":
+            continue
+        twins = [other for other in rows if other.about.get("count") == "all" and each.same(other, "count")]
+        if not twins:
+            yield suspicious(f"{each} is judged by where its restarts end, and by nothing else")
+        for twin in twins:
+            what = f"{each}, last iterate against all of them"
+            yield at_most_suspicious(weaker(each.robust, twin.robust, what))
 
 
 @check(
     "nothing found is lost",
     source=f"{PINTOR}, indicator 3 (silent success); {CARLINI}",
-    advice="return the best image met, not the last one",
+    advice="return the best image met, not the last one; count every iterate (count: all)",
+    of_rows=_by_last_iterate,
+    attack=True,
 )
 def last_iterate(subject: Subject) -> Result:
-    """In-ball images that had won when the attack asked about them, and that it did not hand back."""
-    found = _own(subject)
+    """In-ball images that succeeded when the attack asked about them, and that it did not hand back."""
+    found = subject.recording
     verdict = subject.run(subject.evaluation)
     if found is None or verdict is None:
         return unchecked(CANNOT)
@@ -71,25 +90,40 @@ def last_iterate(subject: Subject) -> Result:
         return unchecked("of a random model the oracle keeps the best image")
     margins = subject.margin(found.x_adv)
     inside = subject.threat.contains(found.x_adv, subject.x[: len(margins)]) | subject.evaluation.minimises
-    lost = found.seen & ~((margins >= 0) & inside) & verdict.clean
-    return by_share(lost, "an image that had won was not handed back")
+    lost = found.succeeded & ~((margins >= 0) & inside) & verdict.clean
+    return by_share(lost, "an image that succeeded was not handed back")
+
+
+def _by_single_draws(rows: Rows) -> Iterator[Result]:
+    for each in rows:
+        if not each.row["results"]["stochastic"] or "corruption" in each.about:
+            continue  # nobody chose what a corruption does: one draw is as fair as many
+        draws, eot = int(each.about.get("draws", 1)), int(each.about.get("eot", 1))
+        if draws == 1:
+            yield broken(f"{each}: a random model, judged by one draw of each image", draws=1)
+        elif eot == 1 and each.access > Access.NONE:
+            yield suspicious(f"{each}: a random model, searched by single draws", eot=1)
+        else:
+            yield sound(f"{each}: {draws} fresh draws judge, {eot} guide each query")
 
 
 @check(
     "single draws are not counted",
     source="Athalye et al. 2018, arXiv:1802.00420, section 4.2; Carlini et al. 2019",
-    advice="judge a random model by fresh draws, and search by the mean of several (EOT)",
+    advice="judge a random model by 20 fresh draws, and search by the mean of several (draws, eot)",
+    of_rows=_by_single_draws,
 )
 def lucky(subject: Subject) -> Result:
     """What the attack returned for a random model, by the first draw alone against the share of 20 fresh draws."""
-    found = _own(subject)
+    found = subject.recording
     if not subject.random:
         return unchecked("the model is not random")
     verdict = subject.run(subject.evaluation)
     if found is None or verdict is None or verdict.bits is None:
         return unchecked(CANNOT)
-    claimed = found.seen & verdict.clean
-    return by_share(claimed & verdict.robust, "the attack had won by its own draws, and loses on most fresh draws,")
+    claimed = found.succeeded & verdict.clean
+    text = "the attack succeeds by its own draws, and fails on most fresh draws,"
+    return by_share(claimed & verdict.robust, text)
 
 
 @check(
@@ -98,30 +132,45 @@ def lucky(subject: Subject) -> Result:
     advice="look for the sign of the loss or of the gradient, also where draws are averaged",
 )
 def climbs(subject: Subject) -> Result:
-    """Whether the images that it hands back for those that stand lie nearer to the boundary than the clean ones."""
-    attack, found = subject.evaluation, _own(subject)
+    """Whether the images that it hands back lie nearer to the boundary than the clean ones."""
+    attack, found = subject.evaluation, subject.recording
     if found is None:
         return unchecked(CANNOT)
     if attack.access < Access.SCORES or attack.minimises:
         return unchecked("the attack follows no loss within the ball")
     before, after = subject.margin(subject.x[: len(found.x_adv)]), subject.margin(found.x_adv.clamp(0, 1))
     moved = before != after
-    fell = int((after < before)[moved].sum())
+    worse = int((after < before)[moved].sum())
     total = int(moved.sum())
-    text = f"the margin grew against the attacker on {fell} of {total} images that it moved"
-    if total and binomtest(fell, total, alternative="greater").pvalue < ALPHA:
-        return broken(text, share=fell / total)
-    return sound(text, share=fell / max(total, 1))
+    text = f"the margin grew against the attacker on {worse} of {total} images that it moved"
+    if total and binomtest(worse, total, alternative="greater").pvalue < ALPHA:
+        return broken(text, share=worse / total)
+    return sound(text, share=worse / max(total, 1))
+
+
+def _spent(used: Tensor, of: int, who: str = "") -> Result:
+    """used (n,): the share of eps between each robust image and its clean one; of: how many images there are in all."""
+    middle = float(used.median()) if len(used) else 1.0
+    text = f"{who}robust images are {middle:.2g} of eps away at the median; less than half of it is used"
+    return by_share(used < HALF, text, of=of, used=middle)
+
+
+def _stored_distances(rows: Rows) -> Iterator[Result]:
+    for each in rows:
+        if each.access is not Access.NONE and len(each.used):
+            yield _spent(each.used, len(each.robust), f"{each}: ")
 
 
 @check(
     "the budget is used",
     source=CARLINI + " (units); Tramèr et al. 2020, arXiv:2002.08347",
     advice="look at units: eps counts pixels in [0, 1], and 8/255 is not 8, 8/128 or 8/255/255",
+    of_rows=_stored_distances,
+    attack=True,
 )
 def budget(subject: Subject) -> Result:
-    """Of the images that stand: how far from the clean ones the attack ended, in eps."""
-    found = _own(subject)
+    """Of the robust images: how far from the clean ones the attack ended, in eps."""
+    found = subject.recording
     verdict = subject.run(subject.evaluation)
     if found is None or verdict is None:
         return unchecked(CANNOT)
@@ -131,9 +180,23 @@ def budget(subject: Subject) -> Result:
     outside = ~subject.threat.contains(found.x_adv, subject.x[: len(used)])
     if outside.any():
         return by_share(outside, "the attack left the ball, and is not counted there,", used=float(used.median()))
-    short = (used < HALF)[verdict.robust]
-    middle = float(used[verdict.robust].median()) if len(short) else 1.0
-    return by_share(short, f"at the median {middle:.2g} of eps are used; less than half", used=middle)
+    return _spent(used[verdict.robust], len(used))
+
+
+def _defense_known(rows: Rows) -> Iterator[Result]:
+    naive = [each for each in rows if not each.adaptive]
+    if naive and not any(each.adaptive and each.access > Access.NONE for each in rows):
+        yield broken(f"only attacks that know of no defense were run: {naive[0]}")
+    else:
+        yield sound("attacked as it is deployed")
+
+
+adaptive = Check(
+    "a defense met an adaptive attack",
+    source="Tramèr et al. 2020, arXiv:2002.08347; Carlini and Wagner 2017, arXiv:1705.07263",
+    advice="attack the deployed model through its surrogates and its detector (adaptive: true)",
+    of_rows=_defense_known,
+)
 
 
 @check(
@@ -142,8 +205,8 @@ def budget(subject: Subject) -> Result:
     advice="raise the number of steps until the loss moves no more, and report the lower number",
 )
 def settled(subject: Subject) -> Result:
-    """At the pace of its last tenth, how many of the standing images would as many steps again fell?"""
-    found, attack = _own(subject), subject.evaluation
+    """At the pace of its last tenth, how many of the robust images would as many steps again break?"""
+    found, attack = subject.recording, subject.evaluation
     verdict = subject.run(attack)
     if found is None or verdict is None:
         return unchecked(CANNOT)
@@ -153,10 +216,10 @@ def settled(subject: Subject) -> Result:
         return unchecked("fewer than 20 gradient queries in a round: a tenth of them says nothing")
     tenth = steps // rounds // 10
     late, before = found.margins[-tenth:].mean(0), found.margins[-2 * tenth : -tenth].mean(0)
-    stands = verdict.robust & late.isfinite() & before.isfinite()
+    known = verdict.robust & late.isfinite() & before.isfinite()
     reach = late + 10 * (late - before)
-    hopeful = stands & (reach > 0) & (late > before)
-    result = by_share(hopeful, "at the pace of its last tenth as many steps again would fell more,")
+    hopeful = known & (reach > 0) & (late > before)
+    result = by_share(hopeful, "at the pace of its last tenth as many steps again would break more,")
     if result[0] <= 1 or not hasattr(attack, "steps"):
         return result
     more = subject.run(replace(attack, **{"steps": 2 * attack.steps}))
@@ -177,4 +240,4 @@ def strength(subject: Subject) -> Result:
     return weaker(base.robust, subject.gradients, "this attack against the audit's own gradients")
 
 
-CHECKS = (doubling, last_iterate, lucky, climbs, budget, settled, strength)
+CHECKS = (doubling, last_iterate, lucky, climbs, budget, adaptive, settled, strength)

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit.check import ALPHA, MATERIAL, Paired, by_share
+from robustbench_local.audit.checklist import audit_rows
 from robustbench_local.audit.evidence import Arrays, Evidence
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
-from robustbench_local.audit.rows import audit_rows
+from robustbench_local.audit.statistics import ALPHA, MATERIAL, Paired, by_share
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic
@@ -41,7 +41,7 @@ EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without w
 # images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
 LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
-MANY = 0.1  # of those looked at: good attacks leave some that a better one fells
+MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
 
 
 def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
@@ -77,7 +77,7 @@ def _still_holds(
 ) -> bool:
     """Whether it is of these rows and findings, and the stronger attack looked at all that it had to."""
     tried = {retry.threat for retry in old.retries if retry.asked}
-    looked = all(threat in tried for threat, own in _untried(rows).items() if _standing(own, store).any())
+    looked = all(threat in tried for threat, own in _untried(rows).items() if _robust(own, store).any())
     return looked and old.rows == keys and _outcomes(old.of_rows) == _outcomes(findings)
 
 
@@ -112,11 +112,11 @@ def _effort(rows: Iterable[Row], store: Store) -> float:
     return 1.0 if any(bool(Evidence(row, arrays_of(store)(row)).unled.any()) for row in rows) else EFFORT
 
 
-def _standing(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
-    """(N,) which images stood all of these rows."""
+def _robust(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
+    """(N,) which images are robust in all of these rows."""
     each = [store.arrays(row["key"], "robust")["robust"] for row in rows]
-    stands: npt.NDArray[np.bool_] = np.logical_and.reduce(each)
-    return stands
+    everywhere: npt.NDArray[np.bool_] = np.logical_and.reduce(each)
+    return everywhere
 
 
 def _with_retries(
@@ -125,12 +125,12 @@ def _with_retries(
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
     for threat, own in _untried(rows).items():
-        stands = _standing(own, store)
-        standing = store.arrays(own[0]["key"], "ids")["ids"][stands]
-        if not len(standing):
+        robust = _robust(own, store)
+        ids = store.arrays(own[0]["key"], "ids")["ids"][robust]
+        if not len(ids):
             continue
         effort, suspect = _effort(own, store), threat in suspects
-        retry, finding = _retried(threat, own, standing, len(stands), model, images, effort=effort, suspect=suspect)
+        retry, finding = _retried(threat, own, ids, len(robust), model, images, effort=effort, suspect=suspect)
         retries.append(retry)
         findings = [*findings, RowFinding(finding, threat)]
     return Audit(keys, tuple(findings), tuple(retries))
@@ -139,7 +139,7 @@ def _with_retries(
 def _retried(
     threat: str,
     rows: list[Row],
-    standing: npt.NDArray[Any],
+    ids: npt.NDArray[Any],
     total: int,
     model: nn.Module,
     images: Source,
@@ -147,17 +147,17 @@ def _retried(
     effort: float,
     suspect: bool,
 ) -> tuple[Retry, Finding]:
-    """A stronger attack on some of the images that stand, of `total`; without gradients where none can be had."""
+    """A stronger attack on some of the robust images, of `total` in all; without gradients where none can be had."""
     look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
     faults = []
     for name, settings in ((STRONGER, {"effort": effort}), BLIND):
         try:
             attack = find_attack(name, settings)
-            asked = standing[:look]
-            fell = _felled(attack, rows[0], asked, model, images)
-            if suspect or len(fell) > MANY * len(asked):
-                asked = standing[:whole]
-                fell += _felled(attack, rows[0], asked[look:], model, images)
+            asked = ids[:look]
+            broken = _broken(attack, rows[0], asked, model, images)
+            if suspect or len(broken) > MANY * len(asked):
+                asked = ids[:whole]
+                broken += _broken(attack, rows[0], asked[look:], model, images)
         except StoreError:
             raise
         except Exception as error:  # a stranger's model may die of anything
@@ -165,9 +165,9 @@ def _retried(
             continue
         top = max(Access[row["definition"]["access"].upper()] for row in rows)
         lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
-        retry = Retry(threat, name, len(asked), fell, lowers)
+        retry = Retry(threat, name, len(asked), broken, lowers)
         said = f"{name} with {settings['steps']:,} queries" if faults else name
-        return retry, _finding(retry, len(standing), total, said, faults)
+        return retry, _finding(retry, len(ids), total, said, faults)
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,
         Status.UNCHECKED,
@@ -177,20 +177,20 @@ def _retried(
     )
 
 
-def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
-    """standing: how many of all `total` images stood, of which `retry.asked` were tried again by the attack, as it is
+def _finding(retry: Retry, robust: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
+    """robust: how many of all `total` images were, of which `retry.asked` were tried again by the attack, as it is
     said; faults: why by no stronger one.
 
-    As `weaker` has it: broken takes most of what stood, more images than chance (exact McNemar) and two points.
+    As `weaker` has it: broken takes most of what was robust, more images than chance (exact McNemar) and two points.
     """
-    fell = len(retry.broken)
-    lower, cost = fell / total, fell / retry.asked * standing / total
-    status, text, figures = by_share(torch.arange(retry.asked) < fell, f"of those that stood, {attack} succeeds")
-    if status is Status.BROKEN and (cost <= MATERIAL or Paired(fell, 0, total).p >= ALPHA):
+    broken = len(retry.broken)
+    lower, cost = broken / total, broken / retry.asked * robust / total
+    status, text, figures = by_share(torch.arange(retry.asked) < broken, f"of the robust images, {attack} succeeds")
+    if status is Status.BROKEN and (cost <= MATERIAL or Paired(broken, 0, total).p >= ALPHA):
         status = Status.SUSPICIOUS
     text = f"{text}: {100 * lower:.1f} points off the worst case"
-    if retry.asked < standing:
-        text += f"; on all {standing} it would be about {100 * cost:.0f}"
+    if retry.asked < robust:
+        text += f"; on all {robust} it would be about {100 * cost:.0f}"
     text = "; ".join([text, *faults])
     return Finding(
         RETRIED,
@@ -202,8 +202,8 @@ def _finding(retry: Retry, standing: int, total: int, attack: str, faults: Seque
     )
 
 
-def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
-    """Which of the images of these ids fall to the attack, judged as that row was."""
+def _broken(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
+    """On which of the images of these ids the attack succeeds, judged as that row was."""
     if not len(ids):
         return ()
     definition = row["definition"]
@@ -212,5 +212,5 @@ def _felled(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, i
     settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
     verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
-    fell: Tensor = some.ids[verdict.clean & ~verdict.robust]
-    return tuple(int(i) for i in fell.tolist())
+    broken: Tensor = some.ids[verdict.clean & ~verdict.robust]
+    return tuple(int(i) for i in broken.tolist())

@@ -1,16 +1,16 @@
-"""One row under audit, and questions to the rows of one model."""
+"""What checks may ask of stored rows: one with its arrays, and those of one model together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import Result
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.storage import identity
@@ -18,13 +18,13 @@ from robustbench_local.storage.row import Row
 
 Arrays = Callable[[Row], Mapping[str, Any]]
 
-HALF = 0.51  # of eps, see convergence.budget
+HALF = 0.51  # of eps: pixels taken to span [-1, 1], the smallest of the mistakes of unit, use half of it
 SEARCHES = 1000  # queries of an attack without gradients, from which on it is a serious one
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One good row with its arrays. standing (N,): which images stand, of a random model on most draws."""
+    """One good row with its arrays. robust (N,): which images are, of a random model on most draws."""
 
     row: Row
     arrays: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Evidence:
         return Access[self.about["access"].upper()]
 
     @cached_property
-    def standing(self) -> Tensor:
+    def robust(self) -> Tensor:
         return torch.as_tensor(self.arrays["robust"]).bool()
 
     @cached_property
@@ -64,31 +64,35 @@ class Evidence:
         return self.steps * int(self.about["attack_settings"].get("restarts") or 1)
 
     @property
-    def unused(self) -> Tensor:
-        """Of each right image that stands, if less than half of eps is used; none where that is not known.
+    def used(self) -> Tensor:
+        """How much of eps is used on each robust image that was right; none where that is not known.
 
-        Nor of an attack that minimises, which moves no image that it cannot fell.
+        Nor of an attack that minimises, which moves no image that it cannot break.
         """
         if self.threat.norm is Norm.NONE or "distance" not in self.arrays or "won" in self.arrays:
-            return torch.zeros(0, dtype=torch.bool)
-        used = torch.as_tensor(self.arrays["distance"]).double() / self.threat.eps
-        return (used < HALF)[self.standing & self.clean]
+            return torch.zeros(0, dtype=torch.float64)
+        return (torch.as_tensor(self.arrays["distance"]).double() / self.threat.eps)[self.robust & self.clean]
+
+    @property
+    def idle(self) -> bool:
+        """Whether most robust images came back hardly moved, as where a loss is flat."""
+        return bool((self.used < HALF).double().mean() > 0.5)
 
     @property
     def unled(self) -> Tensor:
-        """Of each image that stands, if no gradient led the attack; which they are was not stored, how many was."""
+        """Of each robust image, if no gradient led the attack; which they are was not stored, how many was."""
         counts = [flag.partition(":")[2] for flag in self.row["results"]["flags"] if flag.startswith("no_gradient:")]
-        return torch.arange(int(self.standing.sum())) < sum(map(int, counts))
+        return torch.arange(int(self.robust.sum())) < sum(map(int, counts))
 
     @property
     def searches(self) -> bool:
-        """Whether most images that stand were asked about a thousand times or more without a gradient in mind.
+        """Whether most robust images were asked about a thousand times or more without a gradient in mind.
 
         An attack by gradients asks for two answers per gradient at most: one to take it at, one to see where it led.
         """
-        if "forwards" not in self.arrays or not bool(self.standing.any()):
+        if "forwards" not in self.arrays or not bool(self.robust.any()):
             return False
-        spent = (torch.as_tensor(self.arrays[name]).double()[self.standing] for name in ("forwards", "backwards"))
+        spent = (torch.as_tensor(self.arrays[name]).double()[self.robust] for name in ("forwards", "backwards"))
         eot = int(self.about.get("eot", 1)) if self.row["results"]["stochastic"] else 1
         forwards, backwards = (each.median() / eot for each in spent)
         return bool(forwards - 2 * backwards >= SEARCHES)
@@ -108,28 +112,25 @@ class Evidence:
         return f"{'' if self.adaptive else 'naive '}{self.about['attack']}" + (f" ({text})" if text else "")
 
 
-Question = Callable[[list[Evidence]], Iterator[Result]]
-
-
 @dataclass(frozen=True)
-class RowCheck:
-    """One question to the rows of one model within one threat. attack: what is not sound speaks against the attack."""
+class Rows:
+    """Good rows of one model on the same images. within: one threat, also by iteration; group: any threat."""
 
-    name: str
-    source: str
-    advice: str
-    run: Question
-    attack: bool = False
+    within: Sequence[Evidence]
+    group: Sequence[Evidence]
 
+    def __iter__(self) -> Iterator[Evidence]:
+        return iter(self.within)
 
-CHECKS: list[RowCheck] = []
+    @property
+    def graded(self) -> list[Evidence]:
+        """Attacks by the gradients of the model as it is deployed."""
+        return [each for each in self if each.access is Access.GRADIENTS and each.adaptive]
 
-
-def row_check(name: str, *, source: str, advice: str, attack: bool = False) -> Callable[[Question], RowCheck]:
-    """Make a RowCheck of a function from good rows to results, and enlist it."""
-
-    def enlist(run: Question) -> RowCheck:
-        CHECKS.append(RowCheck(name, source, advice, run, attack))
-        return CHECKS[-1]
-
-    return enlist
+    @property
+    def single_and_iterated(self) -> Iterator[tuple[Evidence, Evidence]]:
+        """Each attack of a single step with each of more steps. A step that mostly was not taken met a flat loss: that
+        the budget is not used says so.
+        """
+        single = [each for each in self.graded if each.length == 1 and not each.idle]
+        return product(single, (each for each in self.graded if each.length > 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -29,3 +29,32 @@ class Finding:
     figures: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     advice: str = ""
+
+
+Result = tuple[Status, str, Mapping[str, float]]
+
+
+def sound(evidence: str, **figures: float) -> Result:
+    return Status.SOUND, evidence, figures
+
+
+def suspicious(evidence: str, **figures: float) -> Result:
+    return Status.SUSPICIOUS, evidence, figures
+
+
+def broken(evidence: str, **figures: float) -> Result:
+    return Status.BROKEN, evidence, figures
+
+
+def unchecked(why: str) -> Result:
+    return Status.UNCHECKED, why, {}
+
+
+def at_most_suspicious(result: Result) -> Result:
+    """What speaks against one number only, while others may be believed."""
+    return min(result[0], Status.SUSPICIOUS), *result[1:]
+
+
+def worst(results: Iterable[Result]) -> Result | None:
+    """The first of the worst; None of none."""
+    return max(results, key=lambda result: result[0], default=None)

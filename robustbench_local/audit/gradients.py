@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import Result, broken, by_share, check, correlation, sound, unchecked, weaker
+from robustbench_local.audit.check import check
+from robustbench_local.audit.evidence import Rows
+from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, unchecked, worst
+from robustbench_local.audit.statistics import by_share, correlation, weaker
 from robustbench_local.audit.subject import Subject
-from robustbench_local.audit.watched import search
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core import losses
 from robustbench_local.core.defense import Preprocess
+from robustbench_local.core.draws import Draws
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
@@ -25,10 +28,25 @@ FACTOR = 2  # by which the size of a gradient may be wrong
 AGREE = 0.9  # what autograd must then reach; the honest models that the audit is tried on reach 0.98 and more
 
 
+def _absent(rows: Rows) -> Iterator[Result]:
+    """Robust images where no gradient led anywhere. What other gradients led, or a long search without any, is another
+    figure beside it, that may be believed.
+    """
+    carried = any(each.searches or (each in rows.graded and not each.unled.double().mean() > 0.5) for each in rows)
+    for each in rows.graded:
+        if bool(each.unled.any()):
+            text = f"{each}: of the robust images, no gradient led the attack"
+            result = by_share(each.unled, text, of=len(each.robust))
+            yield at_most_suspicious(result) if carried else result
+
+
 @check(
     "gradients are there",
     source=f"{ATHALYE}, section 3; {PINTOR}, indicator 1 (unavailable gradients)",
-    advice="state a surrogate for what is not differentiable (BPDA), attack by the margin, by scores and by transfer",
+    advice="state a surrogate for what is not differentiable (BPDA), attack by the margin where the softmax saturates,"
+    " by scores (square, best) and by transfer",
+    of_rows=_absent,
+    attack=True,
 )
 def usable(subject: Subject) -> Result:
     """Zero, NaN or infinite, of cross-entropy and of the margin, on clean, perturbed and attacked images."""
@@ -42,8 +60,8 @@ def usable(subject: Subject) -> Result:
             grad = found[1].flatten(1)
             faults[f"the gradient of {name} is zero on {place} images:"] = (grad == 0).all(1)
             faults[f"the gradient of {name} is NaN or infinite on {place} images:"] = ~grad.isfinite().all(1)
-    worst = max(faults, key=lambda name: int(faults[name].sum()))
-    return by_share(faults[worst], worst)
+    most = max(faults, key=lambda name: int(faults[name].sum()))
+    return by_share(faults[most], most)
 
 
 @check(
@@ -123,18 +141,21 @@ def surrogates(subject: Subject) -> Result:
     attack = find_attack("pgd", {"steps": subject.effort.steps, "loss": "margin"})
     if subject.threat.norm not in attack.norms:
         return unchecked("the gradient attack does not know this norm")
-    declared = search(subject, attack)
+    declared = subject.record(attack)
     if declared is None:
         return broken("with its declared surrogates no gradient reaches the input")
     results = []
-    for name in ("no surrogate", "the identity"):
-        with _surrogate(subject, name):
-            other = search(subject, attack)
-        if other is not None:
-            results.append(weaker(~declared.seen, ~other.seen, f"with the declared surrogate against {name}"))
-    if not results:
-        return sound("without its surrogates there is no gradient")
-    return max(results, key=lambda result: result[0])
+    for name, other in (("no surrogate", None), ("the identity", _identity)):
+        with _surrogate(subject, other):
+            found = subject.record(attack)
+        if found is not None:
+            what = f"with the declared surrogate against {name}"
+            results.append(weaker(~declared.succeeded, ~found.succeeded, what))
+    return worst(results) or sound("without its surrogates there is no gradient")
+
+
+def _identity(x: Tensor, draws: Draws | None = None) -> Tensor:
+    return x
 
 
 def _steps(subject: Subject) -> list[Preprocess]:
@@ -144,15 +165,19 @@ def _steps(subject: Subject) -> list[Preprocess]:
 
 
 @contextmanager
-def _surrogate(subject: Subject, name: str) -> Iterator[None]:
+def _surrogate(subject: Subject, other: Callable[..., Tensor] | None) -> Iterator[None]:
+    """Every step with another surrogate in place of its own."""
     steps = _steps(subject)
+    own = [vars(step).get("surrogate") for step in steps]  # None: its class's
     for step in steps:
-        step.__dict__["surrogate"] = None if name == "no surrogate" else lambda x, draws=None: x
+        step.surrogate = other  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        for step in steps:
-            del step.__dict__["surrogate"]
+        for step, surrogate in zip(steps, own, strict=True):
+            del step.surrogate
+            if surrogate is not None:
+                step.surrogate = surrogate  # type: ignore[method-assign]
 
 
 CHECKS = (usable, finite_differences, surrogates)

@@ -1,15 +1,19 @@
-"""Orderings: what knows more, may do more, or works longer, fells more. Where it does not, the attack is weak there."""
+"""Orderings: what knows more, may do more, or works longer, breaks more. Where it does not, the attack is weak."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import Result, broken, by_share, check, sound, suspicious, unchecked, weaker
+from robustbench_local.audit.check import Check, check
+from robustbench_local.audit.evidence import Rows
+from robustbench_local.audit.finding import Result, broken, sound, suspicious, unchecked
+from robustbench_local.audit.statistics import by_share, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import success_margin
@@ -44,12 +48,37 @@ class RandomPoints(Attack):
         return oracle.best(x)
 
 
-@check("iterating helps", source=ATHALYE, advice="look for a bug in the iterative attack, or for masked gradients")
+def _iterated(rows: Rows) -> Iterator[Result]:
+    for single, many in rows.single_and_iterated:
+        yield weaker(many.robust, single.robust, f"{many} against a single step, {single}")
+
+
+@check(
+    "iterating helps",
+    source=ATHALYE,
+    advice="look for a bug in the iterative attack, or for masked gradients",
+    of_rows=_iterated,
+    attack=True,
+)
 def iterating(subject: Subject) -> Result:
     single, many = subject.run("fgsm"), subject.pgd()
     if single is None or many is None:
         return unchecked(NO_GRADIENT)
     return weaker(many.robust, single.robust, "PGD against a single step (FGSM)")
+
+
+def _with_less(rows: Rows) -> Iterator[Result]:
+    graded = [each for each in rows.graded if each.length > 1]
+    if not graded:
+        return
+    left = torch.stack([each.robust for each in graded]).all(0)
+    for less in (each for each in rows if each.access < Access.GRADIENTS and each.threat.norm is not Norm.NONE):
+        yield weaker(left, less.robust, f"all gradient attacks against {less}")
+
+
+beats_less = Check(
+    "gradients beat what sees less", source=f"{ATHALYE}; {CARLINI}", advice=STRONGER, of_rows=_with_less, attack=True
+)
 
 
 @check("gradients beat random points", source=ATHALYE + "; Carlini et al. 2019, section 4.11", advice=STRONGER)
@@ -99,10 +128,20 @@ def beats_labels(subject: Subject) -> Result:
     return weaker(subject.gradients[: len(walk.robust)], walk.robust, "gradients against HopSkipJump")
 
 
+def _in_larger_balls(rows: Rows) -> Iterator[Result]:
+    """The same attack in two balls of one norm: the larger holds the smaller."""
+    for large, small in product(rows, rows.group):
+        alike = small.threat.norm is large.threat.norm and small.same(large, "threat", "eps")
+        if alike and small.threat.eps < large.threat.eps:
+            yield weaker(large.robust, small.robust, f"{large} within {large.threat} against {small.threat}")
+
+
 @check(
     "success grows with eps",
     source=CARLINI + ".5 (accuracy against the budget)",
     advice="a larger ball holds the smaller one: look for a bug in the attack, or for masked gradients",
+    of_rows=_in_larger_balls,
+    attack=True,
 )
 def grows(subject: Subject) -> Result:
     if subject.threat.norm is Norm.NONE:
@@ -113,13 +152,13 @@ def grows(subject: Subject) -> Result:
         if verdict is None:
             return unchecked(NO_GRADIENT)
         curve.append(verdict.robust)
-    text = "at half, once and twice eps stand " + ", ".join(f"{int(bits.sum())}" for bits in curve)
-    results = [weaker(larger, smaller, text) for smaller, larger in pairwise(curve)]
-    return max(results, key=lambda result: result[0])
+    text = "robust at half, once and twice eps: " + ", ".join(f"{int(bits.sum())}" for bits in curve)
+    half, once = (weaker(larger, smaller, text) for smaller, larger in pairwise(curve))
+    return max(half, once, key=lambda result: result[0])
 
 
 @check(
-    "without a bound everything falls",
+    "without a bound no image is robust",
     source=ATHALYE
     + "; Carlini et al. 2019, section 4.8; "
     + "Brendel et al. 2018, arXiv:1712.04248 (a start in another class)",
@@ -160,10 +199,10 @@ def _stuck(subject: Subject) -> Tensor:
     return (success_margin(seen, subject.y[:count]) < 0) & subject.clean[:count]
 
 
-def _alone(standing: Tensor, subject: Subject, what: str) -> Result:
+def _alone(robust: Tensor, subject: Subject, what: str) -> Result:
     """No gradient attack runs; what another one leaves is the only figure there is."""
-    left = int(standing.sum())
-    return suspicious(f"{NO_GRADIENT}; {what} leaves {left} of {len(standing)}", left=left / max(1, len(standing)))
+    left = int(robust.sum())
+    return suspicious(f"{NO_GRADIENT}; {what} leaves {left} of {len(robust)}", left=left / max(1, len(robust)))
 
 
-CHECKS = (iterating, beats_noise, beats_scores, beats_transfer, beats_labels, grows, unbounded)
+CHECKS = (iterating, beats_less, beats_noise, beats_scores, beats_transfer, beats_labels, grows, unbounded)

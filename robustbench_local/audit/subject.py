@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.audit.recording import Recording, recorded
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
@@ -135,7 +136,7 @@ class Subject:
         return joined(logits, y) if self.rejects is Rejection.DETECTION else logits
 
     def margin(self, x: Tensor) -> Tensor:
-        """(n,): at 0 and above an attacker of the first n images has won, with x in their place."""
+        """(n,): at 0 and above an attacker of the first n images succeeds, with x in their place."""
         y = self.y[: len(x)]
         return losses.margin(self.seen(self.ask(x), y), y)
 
@@ -192,9 +193,22 @@ class Subject:
 
     @cached_property
     def gradients(self) -> Tensor | None:
-        """(n,) bool: what stands after the audit's own gradient attacks, by cross-entropy and by the margin."""
+        """(n,) bool: what is robust against the audit's own gradient attacks, by cross-entropy and by the margin."""
         runs = [run for run in (self.pgd(), self.pgd(loss="margin")) if run is not None]
         return torch.stack([run.robust for run in runs]).all(0) if runs else None
+
+    def record(self, attack: Attack) -> Recording | None:
+        """The attack on the attacked images as it sees it itself; None where it cannot run, or knows no such norm."""
+        if self.threat.norm not in attack.norms:
+            return None
+        n = self.attacked
+        x, y, draws = self.x[:n], self.y[:n], self.draws[:n]
+        return recorded(attack, self.deployed, x, y, self.threat, draws, eot=self.effort.eot)
+
+    @cached_property
+    def recording(self) -> Recording | None:
+        """Of the audited attack."""
+        return self.record(self.evaluation)
 
     @property
     def evaluation(self) -> Attack:

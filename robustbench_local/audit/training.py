@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from scipy.stats import binomtest, fisher_exact
+from torch import Tensor
 
-from robustbench_local.audit.check import ALPHA, MOVE, Result, broken, check, paired, sound, suspicious, unchecked
+from robustbench_local.audit.check import check
+from robustbench_local.audit.evidence import Rows
+from robustbench_local.audit.finding import Result, broken, sound, suspicious, unchecked
+from robustbench_local.audit.statistics import ALPHA, MOVE, paired
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.defense import Rejection
@@ -14,32 +20,53 @@ from robustbench_local.core.errors import ModelError
 from robustbench_local.core.threat import Norm
 from robustbench_local.evaluation.evaluate import named_by_content
 from robustbench_local.evaluation.judge import Judge
+from robustbench_local.metrics.rates import wilson
 
 NO_GRADIENT = "no gradient attack runs on this model"
 FRACTIONS = 8
+
+
+def _overfitted(single: Tensor, many: Tensor, clean: Tensor, names: tuple[str, str], parts: Tensor | None) -> Result:
+    """Whether a single step leaves robust (n,) what an attack of many steps breaks, of images that are right (n,).
+
+    parts (P, n): what is robust against 1/P, 2/P .. of the step, where it was measured. The boundary is bent where the
+    whole step breaks fewer than a part of it. Without them the two attacks must lie far apart: nearly all images that
+    are right robust against the one, nearly none against the other.
+    """
+    left, most, right, n = int(single.sum()), int(many.sum()), int(clean.sum()), len(single)
+    text = f"{names[0]} leaves {left} of {right} right images, {names[1]} leaves {most}"
+    figures = {"fgsm": left / max(n, 1), "pgd": most / max(n, 1)}
+    if parts is None:
+        apart = bool(right) and wilson(left, right)[0] > 0.5 and wilson(most, right)[1] < 0.1
+        return broken(text, **figures) if apart else sound(text, **figures)
+    best = int(parts.sum(1).argmin())
+    text += f", {best + 1}/{len(parts)} of the single step {int(parts[best].sum())}"
+    bent = paired(parts[-1], parts[best])
+    figures["p"] = bent.p
+    if bent.p < ALPHA / len(parts) and paired(single, many).above and 2 * most < left:
+        return broken(text, **figures)
+    return sound(text, **figures)
+
+
+def _stored_steps(rows: Rows) -> Iterator[Result]:
+    for single, many in rows.single_and_iterated:
+        yield _overfitted(single.robust, many.robust, single.clean, (str(single), str(many)), None)
 
 
 @check(
     "no catastrophic overfitting",
     source="Wong et al. 2020, arXiv:2001.03994; Kim, Lee and Lee 2021, arXiv:2010.01799 (the distorted boundary)",
     advice="train with several steps, a random start or gradient alignment; report PGD, never FGSM alone",
+    of_rows=_stored_steps,
 )
 def catastrophic(subject: Subject) -> Result:
-    """FGSM's full step fells fewer than a part of the same step, and PGD fells most of what FGSM left."""
     single, many = subject.run("fgsm"), subject.pgd()
     if single is None or many is None or subject.threat.norm is Norm.NONE:
         return unchecked(NO_GRADIENT)
-    n = len(single.robust)
-    step = single.x_adv - subject.x[:n]
-    parts = torch.stack([subject.margin(subject.x[:n] + k / FRACTIONS * step) < 0 for k in range(1, FRACTIONS + 1)])
-    best = int(parts.sum(1).argmin())
-    bent, helped = paired(parts[-1], parts[best]), paired(single.robust, many.robust)
-    left, most = int(single.robust.sum()), int(many.robust.sum())
-    text = f"FGSM leaves {left}, {best + 1}/{FRACTIONS} of its step {int(parts[best].sum())}, PGD {most} of {n} images"
-    figures = {"fgsm": left / n, "pgd": most / n, "p": bent.p}
-    if bent.p < ALPHA / FRACTIONS and helped.above and 2 * most < left:
-        return broken(text, **figures)
-    return sound(text, **figures)
+    x = subject.x[: len(single.robust)]
+    step = single.x_adv - x
+    parts = torch.stack([subject.margin(x + k / FRACTIONS * step) < 0 for k in range(1, FRACTIONS + 1)])
+    return _overfitted(single.robust, many.robust, single.clean, ("FGSM", "PGD"), parts)
 
 
 @check(
@@ -58,15 +85,15 @@ def leaking(subject: Subject) -> Result:
     kept = _by_few_pixels(subject)
     if kept is None:
         return unchecked("there are no two classes to compare")
-    won, lost, pixels = kept
-    text = f"with {pixels} pixels put on an image of another class, {won} of {won + lost} take the label of the pixels"
-    if binomtest(won, won + lost, alternative="greater").pvalue < ALPHA:
-        return broken(text, pixels=pixels, won=won)
-    return sound(text, pixels=pixels, won=won)
+    follow, stay, pixels = kept
+    text = f"with {pixels} pixels put on an image of another class, {follow} of {follow + stay} take their label"
+    if binomtest(follow, follow + stay, alternative="greater").pvalue < ALPHA:
+        return broken(text, pixels=pixels, follow=follow)
+    return sound(text, pixels=pixels, follow=follow)
 
 
-def _named(subject: Subject, x: torch.Tensor) -> torch.Tensor:
-    """(n,) bool: whether the right class wins, rejected or not, of the first n images with x in their place."""
+def _named(subject: Subject, x: Tensor) -> Tensor:
+    """(n,) bool: whether the right class comes first, rejected or not, of the first n images with x in their place."""
     return subject.ask(x)[:, : subject.classes].argmax(1) == subject.y[: len(x)]
 
 
@@ -147,8 +174,8 @@ def rejection(subject: Subject) -> Result:
     return sound(f"{text}; declared, and attacks have to pass it", **figures)
 
 
-def _rejection_score(logits: torch.Tensor) -> torch.Tensor:
-    """(n,): above 0 where the last class wins."""
+def _rejection_score(logits: Tensor) -> Tensor:
+    """(n,): above 0 where the last class comes first."""
     return logits[:, -1] - logits[:, :-1].amax(1)
 
 

@@ -1,4 +1,4 @@
-"""What may stand after the name of a model to audit."""
+"""What may be said after the name of a model to audit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustbench_local.config.ranges import LocationText
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What stands after the model's name.
+    """What may be said after the model's name.
 
     data        mnist, cifar10, folder:PATH or arrays:PATH
     threat      linf:8/255, l2:0.5, l1:12

@@ -12,11 +12,10 @@ import pytest
 from torch import Tensor, nn
 
 from robustbench_local import load_data, run_grid
-from robustbench_local.audit import escalation as beside
-from robustbench_local.audit.evidence import CHECKS
+from robustbench_local.audit import escalation
+from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
-from robustbench_local.audit.rows import audit_rows
 from robustbench_local.report.table import robust_tables, standing_in
 from robustbench_local.storage.store import Store
 from tests.helpers import liars
@@ -51,11 +50,11 @@ def test_honest_rows_are_sound(name: str, images: tuple[Tensor, Tensor]) -> None
 
 
 def made_up(*cells: tuple[str, dict[str, Any], list[int], dict[str, Any]], n: int = 100) -> list[tuple[Any, Any]]:
-    """Rows of attacks (name, settings, which images fell, more of the definition), all of 100 images right at first."""
+    """Rows of attacks (name, settings, which images it broke, more of the definition); all 100 images are right."""
     rows = []
-    for place, (attack, settings, fell, more) in enumerate(cells):
+    for place, (attack, settings, broken, more) in enumerate(cells):
         robust = np.ones(n, bool)
-        robust[fell] = False
+        robust[broken] = False
         definition = {
             "data": "d",
             "model": "m",
@@ -168,9 +167,9 @@ def test_a_stronger_attack_is_run_where_one_is_suspected(grid: tuple[Path, list[
 def test_the_table_takes_the_lower_number_and_says_why(grid: tuple[Path, list[Any]]) -> None:
     folder, rows = grid
     store = Store(folder)
-    stands = np.logical_and.reduce([store.arrays(row["key"], "robust")["robust"] for row in rows])
+    robust = np.logical_and.reduce([store.arrays(row["key"], "robust")["robust"] for row in rows])
     (retry,) = audits(store)[0].retries
-    worst = f"{100 * (stands.sum() - len(retry.broken)) / N:.1f} ("
+    worst = f"{100 * (robust.sum() - len(retry.broken)) / N:.1f} ("
     text = (folder / "table.md").read_text()
     line = next(line for line in text.splitlines() if "liars:quantised" in line)
     assert line.rstrip(" |").split("| ")[-1].startswith(worst)
@@ -184,12 +183,12 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     folder, rows = grid
     store = Store(folder)
     before = audits(store)
-    monkeypatch.setattr(beside, "_retried", None)  # a retry would die of it
-    assert beside.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
-    fewer = {group: found[:-1] for group, found in beside.audit_rows(rows, beside.arrays_of(store)).items()}
-    monkeypatch.setattr(beside, "audit_rows", lambda *given: fewer)  # as if a check had changed since
+    monkeypatch.setattr(escalation, "_retried", None)  # a retry would die of it
+    assert escalation.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
+    fewer = {group: found[:-1] for group, found in escalation.audit_rows(rows, escalation.arrays_of(store)).items()}
+    monkeypatch.setattr(escalation, "audit_rows", lambda *given: fewer)  # as if a check had changed since
     with pytest.raises(TypeError, match="not callable"):
-        beside.audit_and_keep(rows, store, nn.Identity(), None)  # type: ignore[arg-type]
+        escalation.audit_and_keep(rows, store, nn.Identity(), None)  # type: ignore[arg-type]
 
 
 def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
@@ -201,47 +200,48 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
     within = {retry.threat: retry for retry in audit.retries}
     robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
-    assert robust.asked == beside.LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
+    assert robust.asked == escalation.LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
     assert len(masked.broken) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
-    (findings,) = beside.audit_rows(rows, beside.arrays_of(store)).values()
+    (findings,) = escalation.audit_rows(rows, escalation.arrays_of(store)).values()
     unlooked = replace(audit, findings=audit.of_rows, retries=())
-    assert beside._still_holds(audit, audit.rows, findings, rows, store)
-    assert not beside._still_holds(unlooked, audit.rows, findings, rows, store)
+    assert escalation._still_holds(audit, audit.rows, findings, rows, store)
+    assert not escalation._still_holds(unlooked, audit.rows, findings, rows, store)
 
 
 def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> None:
     pgd, little, much = made_up(("pgd", {}, [], {}), ("best", {"effort": 0.2}, [], {}), ("best", {}, [], {}))
-    assert list(beside._untried([pgd[0]])) == list(beside._untried([pgd[0], little[0]])) == ["linf:0.1"]
-    assert not beside._untried([pgd[0], much[0]])
+    assert list(escalation._untried([pgd[0]])) == list(escalation._untried([pgd[0], little[0]])) == ["linf:0.1"]
+    assert not escalation._untried([pgd[0], much[0]])
     fewer = made_up(("best", {"steps": 100, "effort": 1.0}, [], {}), ("best", {}, [], {"budget": 50}))
     for weaker, _ in [*fewer, *made_up(("best", {"effort": 1.0}, [], {"adaptive": False}))]:
-        assert list(beside._untried([pgd[0], weaker])) == ["linf:0.1"]
+        assert list(escalation._untried([pgd[0], weaker])) == ["linf:0.1"]
 
 
 @pytest.mark.parametrize(
-    ("fell", "asked", "standing", "total", "status"),
+    ("broken", "asked", "robust", "total", "status"),
     [
-        (5, 5, 5, 300, Status.SUSPICIOUS),  # all that stood, and yet 1.7 points
+        (5, 5, 5, 300, Status.SUSPICIOUS),  # all that were robust, and yet 1.7 points
         (8, 8, 8, 24, Status.SUSPICIOUS),  # 33 points, which chance could give
         (9, 9, 9, 24, Status.BROKEN),
         (15, 20, 20, 1000, Status.SUSPICIOUS),
-        (17, 100, 208, 300, Status.SUSPICIOUS),  # a sixth of what stood
+        (17, 100, 208, 300, Status.SUSPICIOUS),  # a sixth of what was robust
         (60, 100, 208, 300, Status.BROKEN),
         (60, 100, 3000, 10_000, Status.BROKEN),  # 0.6 points off the table, about 18 off what it says
         (1, 100, 208, 300, Status.SOUND),
     ],
 )
-def test_the_word_is_as_strong_as_the_gap(fell: int, asked: int, standing: int, total: int, status: Status) -> None:
-    finding = beside._finding(Retry("linf:0.1", "best", asked, tuple(range(fell)), ("a",)), standing, total, "best", ())
+def test_the_word_is_as_strong_as_the_gap(broken: int, asked: int, robust: int, total: int, status: Status) -> None:
+    retry = Retry("linf:0.1", "best", asked, tuple(range(broken)), ("a",))
+    finding = escalation._finding(retry, robust, total, "best", ())
     assert finding.status is status
-    assert f"{fell} of {asked} images: {100 * fell / total:.1f} points off the worst case" in finding.evidence
-    assert (f"on all {standing} it would be about" in finding.evidence) is (asked < standing)
+    assert f"{broken} of {asked} images: {100 * broken / total:.1f} points off the worst case" in finding.evidence
+    assert (f"on all {robust} it would be about" in finding.evidence) is (asked < robust)
 
 
 def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
-    for felled, status in ((98, Status.SUSPICIOUS), (97, Status.BROKEN)):
-        made = made_up(("pgd", {"steps": 10}, [*range(felled)], {}))
+    for broken, status in ((98, Status.SUSPICIOUS), (97, Status.BROKEN)):
+        made = made_up(("pgd", {"steps": 10}, [*range(broken)], {}))
         for _, arrays in made:
             arrays["distance"][:] = 0.01
         assert statuses(made)["the budget is used"] is status
@@ -250,7 +250,7 @@ def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
 def test_of_an_attack_that_minimises_nobody_asks_whether_it_used_the_budget() -> None:
     made = made_up(("cw", {"steps": 10}, [*range(40)], {}))
     for _, arrays in made:
-        arrays["distance"][40:] = 0.0  # what it cannot fell comes back as it was
+        arrays["distance"][40:] = 0.0  # what it cannot break comes back as it was
     assert statuses(made)["the budget is used"] is Status.BROKEN
     for _, arrays in made:
         arrays["won"] = (np.arange(100) < 40).astype(np.float32)
@@ -268,9 +268,9 @@ def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
 def test_lowering_touches_the_named_rows_and_images_only() -> None:
     finding = Finding("a check", Status.SUSPICIOUS, "evidence")
     audit = Audit(("a", "b"), (RowFinding(finding, "linf:0.1", True),), (Retry("linf:0.1", "best", 3, (7,), ("a",)),))
-    standing, ids = np.array([1.0, 0.5, 1.0]), np.array([5, 7, 9])
-    assert lowered(standing, ids, "a", [audit]).tolist() == [1.0, 0.0, 1.0]
-    assert lowered(standing, ids, "b", [audit]).tolist() == [1.0, 0.5, 1.0]
+    robust, ids = np.array([1.0, 0.5, 1.0]), np.array([5, 7, 9])
+    assert lowered(robust, ids, "a", [audit]).tolist() == [1.0, 0.0, 1.0]
+    assert lowered(robust, ids, "b", [audit]).tolist() == [1.0, 0.5, 1.0]
     assert audit.faults("linf:0.1") == [finding] and audit.faults("linf:0.2") == []
 
 
@@ -286,14 +286,14 @@ def searched(made: list[tuple[Any, Any]], forwards: int, backwards: int, which: 
 
 
 def test_where_no_gradient_led_an_attack_its_number_is_not_believed() -> None:
-    fell, check = [*range(30)], "gradients are there"
-    pgd = ("pgd", {"steps": 10}, fell, UNLED)
+    broken, check = [*range(30)], "gradients are there"
+    pgd = ("pgd", {"steps": 10}, broken, UNLED)
     assert statuses(made_up(pgd))[check] is Status.BROKEN
     assert statuses(made_up(pgd))["set-up"] is Status.SOUND
-    assert statuses(made_up(("pgd", {"steps": 10}, fell, {"flags": ["no_gradient:20"]})))[check] is Status.SUSPICIOUS
+    assert statuses(made_up(("pgd", {"steps": 10}, broken, {"flags": ["no_gradient:20"]})))[check] is Status.SUSPICIOUS
     one = ("pgd", {"steps": 10}, [*range(99)], {"flags": ["no_gradient:1"]})
     assert statuses(made_up(one))[check] is Status.SUSPICIOUS
-    assert check not in statuses(made_up(("pgd", {"steps": 10}, fell, LED)))
+    assert check not in statuses(made_up(("pgd", {"steps": 10}, broken, LED)))
 
 
 @pytest.mark.parametrize(
@@ -329,13 +329,13 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
 ) -> None:
     retried: dict[str, float] = {}
 
-    def felled(attack: Any, row: Any, *given: Any) -> tuple[int, ...]:
+    def broken(attack: Any, row: Any, *given: Any) -> tuple[int, ...]:
         retried[row["definition"]["model"]] = attack.effort
         return ()
 
     (tmp_path / "grid.yaml").write_text(UNLED_GRID.format(more=more))
     monkeypatch.chdir(Path(liars.__file__).parent)
-    monkeypatch.setattr(beside, "_felled", felled)
+    monkeypatch.setattr(escalation, "_broken", broken)
     rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
     (table,) = robust_tables(rows, standing_in(store, audits(store)), audits(store))
     lines = {line.model: line for line in table.lines}
@@ -344,4 +344,4 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
     assert honest.rank is not None and not honest.faults
     assert "gradients are there" in {fault.check for fault in masked.faults}
     assert any("liars:quantised" in note and "no_gradient:" in note for note in table.notes)
-    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": beside.EFFORT}
+    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": escalation.EFFORT}

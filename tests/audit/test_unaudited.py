@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_local.audit import escalation as beside
+from robustbench_local.audit import escalation
 from robustbench_local.audit.finding import Status
 from robustbench_local.audit.records import audits
 from robustbench_local.cli.main import main
@@ -57,11 +57,11 @@ def run(here: Path) -> Store:
 
 
 def test_a_model_without_gradients_is_audited_by_scores(here: Path) -> None:
-    """Noise fells next to nothing, a thousand queries most: the audit must not give up for lack of gradients."""
+    """Noise breaks next to nothing, a thousand queries most: the audit must not give up for lack of gradients."""
     (audit,) = audits(run(here))
     (retry,) = audit.retries
     assert retry.attack == "square" and len(retry.broken) > retry.asked / 2
-    (finding,) = [each.finding for each in audit.findings if each.finding.check == beside.RETRIED]
+    (finding,) = [each.finding for each in audit.findings if each.finding.check == escalation.RETRIED]
     assert finding.status is not Status.UNCHECKED
     assert "square with 1,000 queries succeeds" in finding.evidence and "best failed, ModelError" in finding.evidence
     results = Results.read([here / "mine"])
@@ -76,7 +76,7 @@ def test_an_audit_that_fails_leaves_its_reason_everywhere(here: Path, monkeypatc
         raise ModelError("the budget\nof this endpoint is spent")
 
     with monkeypatch.context() as patch:
-        patch.setattr(beside, "_felled", dies)
+        patch.setattr(escalation, "_broken", dies)
         store = run(here)
     folder, reason = store.folder, "ModelError: the budget of this endpoint is spent"
     first = {name: (folder / name).read_text() for name in FILES}
@@ -86,7 +86,7 @@ def test_an_audit_that_fails_leaves_its_reason_everywhere(here: Path, monkeypatc
     assert {name: (folder / name).read_text() for name in FILES} == first
     (table,) = Results.read([folder]).tables()
     assert answer(table).endswith("It was not audited.")
-    monkeypatch.setattr(beside, "BLIND", ("square", {"steps": 10}))
+    monkeypatch.setattr(escalation, "BLIND", ("square", {"steps": 10}))
     run(here)  # what failed is tried again
     assert audits(store)[0].retries[0].asked == N and "ot audited" not in (folder / "table.md").read_text()
 

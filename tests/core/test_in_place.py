@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.square import Square
-from robustbench_local.audit import setup
+from robustbench_local.audit import consistency
 from robustbench_local.audit.finding import Status
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack
@@ -291,6 +291,6 @@ def test_an_audit_tells_a_model_that_writes_wherever_it_does() -> None:
     x, y = images(1)
     writers = Linear(WRITES["clamp_"], 1, False), Linear(by_data, 1, False)
     for model in (*writers, Deployed(writers[0]), Linear(WRITES["clamp_"], 1, True)):
-        found = setup.in_place(Subject(model, x, y, ThreatModel.parse("linf:0.1")))
+        found = consistency.in_place(Subject(model, x, y, ThreatModel.parse("linf:0.1")))
         copies = isinstance(model, Linear) and model.copies
         assert found.status is (Status.SOUND if copies else Status.BROKEN)

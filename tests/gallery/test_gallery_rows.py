@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import robustbench_local as rbl
-from robustbench_local.audit import escalation as beside
+from robustbench_local.audit import escalation
 from robustbench_local.cli.main import main
 from robustbench_local.config import plugins
 from robustbench_local.core.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from tests.helpers.rows import a_row
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an audit finds is of no account here."""
-    monkeypatch.setattr(beside, "EFFORT", 0.01)
+    monkeypatch.setattr(escalation, "EFFORT", 0.01)
 
 
 def builder() -> ModelBuilder:
