@@ -156,7 +156,7 @@ def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
         "plain": lambda: Draws(3, ids),
         "numbered": lambda: Draws(3, ids).with_counter(numbers),
         "fan": lambda: Draws(3, ids).expand(range(3)),
-        "ahead": lambda: Draws(3, ids).ahead(range(3))[1],
+        "prefetch": lambda: Draws(3, ids).prefetch(range(3))[1],
         "float64": lambda: Draws(3, ids, dtype=torch.float64),
     }
     for begin in kinds.values():
@@ -290,4 +290,4 @@ def test_streams_made_ahead_are_the_same_streams(count):
     assert torch.equal(fewer[0].uniform(2), draws.stream(0).uniform(2))
     assert torch.equal(fewer[1].uniform(5), draws.stream(1).uniform(5))  # more than the first one asked for
     numbered = draws.with_counter(torch.arange(7))
-    assert torch.equal(numbered.ahead([1])[1].uniform(2), numbered.stream(1).uniform(2))
+    assert torch.equal(numbered.prefetch([1])[1].uniform(2), numbered.stream(1).uniform(2))

@@ -19,7 +19,7 @@ PLAN = Schedule(epochs=8, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0,
 
 
 def built(temperature, images, plan=PLAN, **more):
-    trainer = TrainingLoop(images, plan, progress=more.pop("report", Progress()), **more)
+    trainer = TrainingLoop(images, plan, progress=more.pop("progress", Progress()), **more)
     net = build_model("fast_cnn", seed=0)
     return Distillation(temperature).build(net, trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 

@@ -369,7 +369,7 @@ def test_packaged_recipes_are_sound(name: str) -> None:
     """And what a grid says in the words of a recipe is that recipe, so that what the zoo holds is not trained again."""
     values = reading.read(reading.find("zoo", name), {})
     recipe = parse_recipe(values, name)
-    plan = ModelBuilder(torch.device("cpu")).blueprint(
+    plan = ModelBuilder(torch.device("cpu")).spec(
         values["data"], config_model(values["architecture"]), values["defense"]
     )
     assert plan.recipe == replace(recipe, defense=recipe.defense.as_trained())

@@ -32,11 +32,11 @@ device: cpu
 
 
 def plan(entry: Any, data: str = "mnist", architecture: str = "mnist_small") -> ModelSpec:
-    return ModelBuilder(torch.device("cpu")).blueprint(data, ModelConfig(architecture), entry)
+    return ModelBuilder(torch.device("cpu")).spec(data, ModelConfig(architecture), entry)
 
 
 def make(entry: Any, **where: Any) -> torch.nn.Module:
-    return ModelBuilder(torch.device("cpu")).make(plan(entry, **where))
+    return ModelBuilder(torch.device("cpu")).build(plan(entry, **where))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_random_parts_draw_apart() -> None:
 
 def test_a_finished_model_can_be_wrapped_twice() -> None:
     shop = ModelBuilder(torch.device("cpu"))
-    model = shop.build(shop.blueprint("mnist", ModelConfig("zoo:mnist/none"), ["median", "bit_depth"]))
+    model = shop.build(shop.spec("mnist", ModelConfig("zoo:mnist/none"), ["median", "bit_depth"]))
     x, _ = load_data("mnist", n=4, source="bundled")
     assert torch.equal(model(x), make(["median", "bit_depth"])(x))
 
