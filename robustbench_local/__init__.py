@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from robustbench_local.data.load import load_data
     from robustbench_local.evaluation.evaluate import evaluate
     from robustbench_local.evaluation.judge import Judge
-    from robustbench_local.grids.grid import run_grid
+    from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
 
@@ -64,7 +64,7 @@ _PLACES = {
     "data.load": ("load_data",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.judge": ("Judge",),
-    "grids.grid": ("run_grid",),
+    "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),
 }

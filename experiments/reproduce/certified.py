@@ -12,7 +12,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing, certified_accuracy, certify
-from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import Grid
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store
@@ -45,7 +45,7 @@ def certified_rows(grid: Grid, settings: Certify, radii: Sequence[float], progre
     for cell in models.values():
         images = grid.images[cell.model.data, None]
         model = grid.builder.build(cell.model)
-        whole = cell.definition(images, weights_digest(model), grid.config)
+        whole = grid.task(cell, weights_digest(model)).definition
         definition = {key: whole[key] for key in _MODEL} | {"certify": asdict(settings)}
         key = row_key(definition)
         if grid.config.force or not store.done(key):

@@ -17,7 +17,7 @@ from robustbench_local.config import reading
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
-from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import Grid
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
@@ -70,19 +70,19 @@ def opened(
     lacking = [f"{item.name} needs {key}=PATH: {how}" for key, how in item.needs.items() if key not in overrides]
     if lacking:
         raise NotHereError("; ".join(lacking))
-    grid = Grid(str(item.grid), {"results": str(folder), **overrides}, progress)
+    grid = Grid.open(str(item.grid), {"results": str(folder), **overrides}, progress)
     plans = {id(cell.model): cell.model for cell in grid.cells}
     missing = {key: name for key, plan in plans.items() if (name := untrained(plan, grid.builder))}
     waiting = [
         {
             "status": "waits",
             "waits": f"not run; first: {_train(missing[id(cell.model)])}",
-            "definition": cell.definition(grid.images[cell.model.data, cell.n], None, grid.config),
+            "definition": grid.task(cell, None).definition,
         }
         for cell in grid.cells
         if id(cell.model) in missing
     ]
-    grid.cells = [cell for cell in grid.cells if id(cell.model) not in missing]
+    grid = grid.only(lambda cell: id(cell.model) not in missing)
     if not grid.cells:
         first = "; ".join(map(_train, dict.fromkeys(missing.values())))
         raise NotHereError(f"{item.name} is about a network that is not trained yet; first: {first}")

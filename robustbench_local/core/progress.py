@@ -31,6 +31,19 @@ class Progress:
         return None
 
 
+class Part(Progress):
+    """A share of a longer job's progress: from start on, of width, both in [0, 1]."""
+
+    def __init__(self, whole: Progress, label: str, start: float, width: float) -> None:
+        self._whole, self._label, self._start, self._width = whole, label, start, width
+
+    def line(self, text: str) -> None:
+        self._whole.line(f"{self._label}: {text}")
+
+    def advance(self, what: str, share: float) -> None:
+        self._whole.advance(self._label, self._start + self._width * share)
+
+
 class Terminal(Progress):
     """On standard error, so that tables on standard output can be piped."""
 

@@ -3,115 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
-from robustbench_local.config.ranges import Counting
 from robustbench_local.config.schema import GridConfig, ModelConfig
-from robustbench_local.config.settings import construct, defaults
+from robustbench_local.config.settings import construct
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
-from robustbench_local.data.images import Images
-from robustbench_local.evaluation.corrupted_images import CorruptionSpec
-from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
-from robustbench_local.training.builder import ModelBuilder, ModelSpec
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One attack on one deployed model, within one threat model, from one seed."""
-
-    model: ModelSpec
-    attack_name: str
-    attack: Attack
-    threat: ThreatModel
-    seed: int
-    count: Counting
-    adaptive: bool = True
-    n: int | None = None  # images, where its attack is given fewer than the grid has
-    eot: int = EOT  # of a random model: the draws per query
-    draws: int = DRAWS  # and per verdict
-    random_models: bool = True  # whether it is run on those as well
-
-    def __str__(self) -> str:
-        model = self.model
-        settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
-        attack = f"{self.attack_name}({settings})" if settings else self.attack_name
-        rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
-        rest += f" n {self.n}" if self.n else ""
-        return f"{model.data} {model.model.label} {model.label} | {'' if self.adaptive else 'naive '}{rest}"
-
-    def definition(
-        self,
-        images: Images,
-        weights_digest: str | None,
-        config: GridConfig,
-        attacker: Images | None = None,
-        behaviour_digest: str | None = None,
-    ) -> dict[str, Any]:
-        """All that decides the result, as the row records it and its key is made from."""
-        behaves = {} if behaviour_digest is None else {"behaviour_digest": behaviour_digest}
-        learnt = {"attacker_digest": attacker.digest} if attacker is not None and self.attack.own_images else {}
-        natural = {"corruption": self.attack.benchmark or "other"} if isinstance(self.attack, Corruption) else {}
-        under = (
-            {}
-            if config.attack_under is None
-            else {"attack_under": CorruptionSpec.parse(config.attack_under).definition()}
-        )
-        read = {"attack_sources": sources} if (sources := self.attack.sources()) else {}
-        return {
-            "data": images.name,
-            "split": images.split,
-            "data_digest": images.digest,
-            "ids": _compact(images.ids),
-            "model": self.model.model.label,
-            "weights_digest": weights_digest,
-            "defense": self.model.label,
-            "defense_settings": self.model.settings,
-            "defense_version": self.model.version,
-            "attack": self.attack_name,
-            "attack_settings": asdict(self.attack),
-            "attack_version": self.attack.version,
-            "access": self.attack.access.name.lower(),
-            "threat": str(self.threat),
-            "eps": self.threat.eps,
-            "seed": self.seed,
-            "count": self.count,
-            "precision": config.precision,
-            "targets": config.targets,
-            "budget": config.budget,
-            "eot": self.eot,
-            "draws": self.draws,
-            **behaves,
-            **({} if self.adaptive else {"adaptive": False}),
-            **learnt,
-            **read,
-            **natural,
-            **under,
-        }
-
-    def judge(self, config: GridConfig) -> Judge:
-        return Judge(
-            seed=self.seed,
-            count=self.count,
-            precision=config.precision,
-            targets=config.targets,
-            budget=config.budget,
-            eot=self.eot,
-            draws=self.draws,
-            batch_size=config.batch_size,
-            adaptive=self.adaptive,
-            attack_under=config.attack_under,
-            allow_chance=config.allow_chance,
-        )
+from robustbench_local.grids.cell import Cell
+from robustbench_local.training.builder import ModelBuilder
 
 
 def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
@@ -289,17 +195,3 @@ def _model(model: Any, config: GridConfig) -> ModelConfig:
     values = _entry(model)
     values.setdefault("allow_pickle", config.allow_pickle)
     return construct(ModelConfig, values, f"model {values.get('name', model)}")
-
-
-def _compact(ids: torch.Tensor) -> str | list[int]:
-    """ "0:1000" for a contiguous run, the list otherwise."""
-    first, count = int(ids[0]), len(ids)
-    if torch.equal(ids, torch.arange(first, first + count, device=ids.device)):
-        return f"{first}:{first + count}"
-    return [int(i) for i in ids.tolist()]
-
-
-def _changed(attack: Attack) -> dict[str, Any]:
-    """The settings that are not the attack's defaults."""
-    usual = defaults(type(attack))
-    return {name: value for name, value in asdict(attack).items() if value != usual[name]}

@@ -18,7 +18,7 @@ from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.data.load import open_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.storage.store import Store
 from tests.helpers.rows import a_row, stored
 

@@ -14,7 +14,7 @@ from robustbench_local.audit.finding import Status
 from robustbench_local.audit.records import audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ModelError
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.report.results import Results
 from robustbench_local.report.statistics import Statistics
 from robustbench_local.report.words import answer

@@ -183,7 +183,7 @@ def test_a_mistake_that_nobody_hears_of_has_its_exit_code(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("loading", ["robustbench_local.grids.grid", "torch"])
+@pytest.mark.parametrize("loading", ["robustbench_local.grids.run", "torch"])
 def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path) -> None:
     """As if the key were pressed at the moment in which this module begins to load."""
     script = (

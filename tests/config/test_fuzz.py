@@ -34,7 +34,8 @@ from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.core.threat import parse_number
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.randomized_smoothing import certify
-from robustbench_local.grids.plan import Cell, read_config, resolve
+from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.plan import read_config, resolve
 from robustbench_local.models.load import build_model
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.checkpoints import load, restore

@@ -20,7 +20,7 @@ from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.storage.row import Row
 
 N = 12
@@ -167,8 +167,8 @@ def test_a_grids_rows_tell_all_that_its_model_received(
     monkeypatch.delitem(sys.modules, "receivers", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("robustbench_local.grids.grid.write_report", lambda *_: None)
-    monkeypatch.setattr("robustbench_local.grids.grid.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
+    monkeypatch.setattr("robustbench_local.grids.run.write_report", lambda *_: None)
+    monkeypatch.setattr("robustbench_local.grids.run.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
     grid: dict[str, Any] = {"data": "mnist", "n": 12, "models": ["receivers:Counted"], "defenses": ["none"]}
     grid |= {"threats": ["linf:0.1"], "attacks": ["fgsm", "noise", {"square": {"steps": 20}}], "budget": budget}
     rows: list[Row] = run_grid("quickstart", source="bundled", device="cpu", **grid)

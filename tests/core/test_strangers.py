@@ -123,7 +123,7 @@ def test_a_cell_that_would_end_the_run_is_a_failed_cell_and_the_others_go_on(
 ) -> None:
     """An attack, a model, a model under attack, and a defense."""
     monkeypatch.setenv("ENDS", ends)
-    monkeypatch.setattr("robustbench_local.grids.grid.write_report", lambda *_: None)
+    monkeypatch.setattr("robustbench_local.grids.run.write_report", lambda *_: None)
     models = "models=[leavers:Leaver,leavers:Late,leavers:good]"
     grid = [models, "defenses=[builds,none]", "attacks=[leaves,noise,fgsm]"]
     assert main([*RUN, *grid]) == 1

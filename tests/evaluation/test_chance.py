@@ -167,7 +167,7 @@ def test_in_a_grid_its_cells_fail_and_the_others_go_on(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("robustbench_local.grids.grid.write_report", lambda *_: None)
+    monkeypatch.setattr("robustbench_local.grids.run.write_report", lambda *_: None)
     run = [
         "run",
         "grid=quickstart",

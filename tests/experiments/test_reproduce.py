@@ -27,7 +27,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import certify
-from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import Grid
 from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model
 from robustbench_local.storage import checkpoints
@@ -133,8 +133,8 @@ def test_every_figure_names_one_cell_of_its_grid(name: str, tmp_path: Path) -> N
         architecture = {"trades_mnist": "trades_cnn", "fast_mnist": "fast_cnn"}[name]
         checkpoints.save(tmp_path / "fresh.safetensors", build_model(architecture), {})
         overrides["weights"] = str(tmp_path / "fresh.safetensors")
-    grid = Grid(str(item.grid), overrides, Progress())
-    rows = [{"status": "error", "definition": grid._definition(cell, None)} for cell in grid.cells]
+    grid = Grid.open(str(item.grid), overrides, Progress())
+    rows = [{"status": "error", "definition": grid.task(cell, None).definition} for cell in grid.cells]
     radii = {figure.cell["radius"] for figure in item.figures if "radius" in figure.cell}
     assert bool(radii) == bool(item.certify)
     rows += [{"status": "error", "definition": {"radius": radius}} for radius in radii]
@@ -231,7 +231,7 @@ def test_certified_accuracy_of_a_smoothed_model(tmp_path: Path, monkeypatch: pyt
         "{data: mnist, models: [mnist_small], defenses: [none, randomized_smoothing], attacks: [fgsm],"
         " threats: [l2:1], n: 12, source: bundled}"
     )
-    grid = Grid(str(tmp_path / "it.yaml"), {"results": str(tmp_path)}, Progress())
+    grid = Grid.open(str(tmp_path / "it.yaml"), {"results": str(tmp_path)}, Progress())
     settings, most = Certify(n0=20, n=200, alpha=0.01), 0.5 * float(stats.norm.ppf(0.01 ** (1 / 200)))
     radii = [0.0, 0.5, most + 1e-3]
     rows = list(certified_rows(grid, settings, radii, Progress()))

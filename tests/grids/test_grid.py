@@ -15,8 +15,8 @@ from robustbench_local.config import reading
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
 from robustbench_local.core.progress import Progress
-from robustbench_local.grids.grid import Grid, run_grid
 from robustbench_local.grids.plan import read_config, resolve
+from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.models import zoo
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
@@ -155,7 +155,7 @@ def test_a_cell_of_a_neighbouring_grid_is_taken_over(folder: Path) -> None:
     rows = run_grid("wider.yaml", progress=progress)
     assert rows[:2] == [sealed({**row, "grid": "wider"}) for row in first]
     assert [line.endswith("done before, in results/toy") for line in progress.lines[:3]] == [True, True, False]
-    store = Grid("wider.yaml", {}, Progress()).store
+    store = Grid.open("wider.yaml", {}, Progress()).store
     assert all(store.arrays(row["key"]) for row in rows)
     (folder / "results/toy/rows" / f"{first[0]['key']}.npz").write_bytes(b"damaged")
     (folder / "results/wider/rows" / f"{first[0]['key']}.json").unlink()
@@ -213,7 +213,7 @@ def test_a_failing_model_keeps_its_error_and_the_others_go_on(monkeypatch: pytes
 def test_what_is_to_be_saved_is_saved_though_the_cell_was_done_before(folder: Path) -> None:
     """A grid that had run once had nothing to do, and saved nothing."""
     run_grid("toy.yaml")
-    store = Grid("toy.yaml", {}, Progress()).store
+    store = Grid.open("toy.yaml", {}, Progress()).store
     for save, names in (("scores", {"scores", "clean_scores"}), ("x_adv", {"x_adv", "fingerprint", "scores"})):
         assert {row["status"] for row in run_grid("toy.yaml", save=save, dry_run=True)} == {"to do"}
         saved = run_grid("toy.yaml", save=save)
@@ -240,7 +240,8 @@ def test_a_folder_that_is_removed_while_the_grid_runs_is_made_again(folder: Path
     assert any("removed" in line for line in progress.lines)
     for old, new in zip(first, rows, strict=True):
         assert {**old["results"], "seconds": 0} == {**new["results"], "seconds": 0}
-    assert [row["key"] for row in Grid("toy.yaml", {}, Progress()).store.rows()] == sorted(row["key"] for row in rows)
+    stored = Grid.open("toy.yaml", {}, Progress()).store.rows()
+    assert [row["key"] for row in stored] == sorted(row["key"] for row in rows)
     assert (folder / "results/toy/table.md").exists()
 
 
@@ -255,7 +256,7 @@ def test_interrupted_it_keeps_what_is_finished(folder: Path) -> None:
 
 
 def test_adversarial_images_are_kept_losslessly_if_asked_for() -> None:
-    opened = Grid("toy.yaml", {"save": "x_adv"}, Progress())
+    opened = Grid.open("toy.yaml", {"save": "x_adv"}, Progress())
     row = opened.run()[1]
     arrays = opened.store.arrays(row["key"])
     x = opened.images["mnist", None][:].numpy()

@@ -39,7 +39,7 @@ FIRST = (
     "robustbench_local.attacks.pgd",
     "robustbench_local.defenses.none",
     "robustbench_local.cli.auditing",
-    "robustbench_local.grids.grid",
+    "robustbench_local.grids.run",
     "robustbench_local.training.zoo_builder",
     "robustbench_local.report.corruption_text",
     "robustbench_local.report.write",

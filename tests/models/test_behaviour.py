@@ -17,7 +17,7 @@ from torch import nn
 from robustbench_local.core.errors import ModelError
 from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.squeeze_detector import SqueezeDetector
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.models.behaviour import behaviour
 from robustbench_local.models.load import behaviour_digest, load_model
 from robustbench_local.training.fitted import Fitter

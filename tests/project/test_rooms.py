@@ -140,7 +140,7 @@ def test_the_package_keeps_to_its_rooms(check: str) -> None:
         ("upward", "core.draws", "from robustbench_local.evaluation import judge"),
         ("upward", "storage.row", "from robustbench_local.config.settings import construct"),
         ("upward", "metrics.rates", "if True:\n    import robustbench_local.report.table"),
-        ("of plug-ins", "grids.grid", "from robustbench_local.attacks.pgd import PGD"),
+        ("of plug-ins", "grids.run", "from robustbench_local.attacks.pgd import PGD"),
         ("circles", "core.errors", "from robustbench_local.core.threat import Norm"),
         ("late", "report.table", "def f():\n    from robustbench_local.report import svg"),
     ],

@@ -15,8 +15,8 @@ from robustbench_local.cli.main import main
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.grids.grid import run_grid
 from robustbench_local.grids.plan import read_config
+from robustbench_local.grids.run import run_grid
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.corruption import CorruptionTable, correlations, corruption_tables
 from robustbench_local.report.corruption_text import corruption_files, csv_text, show_corruptions

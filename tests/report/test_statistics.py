@@ -14,7 +14,7 @@ import pytest
 from robustbench_local.audit.records import Audit, Retry, audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ConfigError, DataError, StoreError
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.metrics.paired import compare
 from robustbench_local.report import sheets
 from robustbench_local.report.curve import at

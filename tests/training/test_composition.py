@@ -15,7 +15,7 @@ from robustbench_local.core.errors import ConfigError, PluginError
 from robustbench_local.data.load import load_data
 from robustbench_local.defenses.bit_depth import BitDepth
 from robustbench_local.defenses.jpeg import JPEG
-from robustbench_local.grids.grid import run_grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.models.load import load_model
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.training.builder import ModelBuilder, ModelSpec

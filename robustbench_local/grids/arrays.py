@@ -1,0 +1,54 @@
+"""The per-sample arrays beside a row: what a verdict says of each image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from robustbench_local.core.source import Source
+from robustbench_local.core.trace import others
+from robustbench_local.core.verdict import Verdict
+from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.metrics.classification import answers
+from robustbench_local.storage.npz import Array
+
+SAVED = {  # the arrays that `save` adds
+    None: frozenset[str](),
+    "scores": frozenset({"clean_scores", "scores"}),
+    "x_adv": frozenset({"clean_scores", "scores", "x_adv", "fingerprint"}),
+}
+_BLOCK = 4096  # images turned into floats at a time
+
+
+def arrays_of(verdict: Verdict, images: Source, save: str | None) -> dict[str, Array]:
+    """{name: (N, ...)}. images: those judged, as the attack met them."""
+    arrays = _always(verdict)
+    if save is not None:
+        arrays |= _scores(verdict)
+    if save == "x_adv":
+        arrays |= _adversarial(verdict, images)
+    return arrays
+
+
+def _always(verdict: Verdict) -> dict[str, Array]:
+    names = ["labels", "ids", "clean", "robust", "robust_8bit", "forwards", "backwards", "corrupted"]
+    names += ["clean_bits", "bits", "bits_8bit", "won"]
+    names += ["distance"] if verdict.corrupted is None else []  # a corruption keeps to no ball
+    found = {name: getattr(verdict, name) for name in names}
+    found |= {f"note_{name}": values for name, values in others(verdict.notes).items()}
+    arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
+    for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
+        arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
+    return arrays
+
+
+def _scores(verdict: Verdict) -> dict[str, Array]:
+    """The log-probabilities, to three digits."""
+    return {name: np.asarray(getattr(verdict, name).half().cpu()) for name in ("clean_scores", "scores")}
+
+
+def _adversarial(verdict: Verdict, images: Source) -> dict[str, Array]:
+    """The adversarial images, and what those they were made from are known by."""
+    known = [fingerprint(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK)]
+    kept = {"x_adv": verdict.x_adv, "fingerprint": torch.cat(known)}
+    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in kept.items()}

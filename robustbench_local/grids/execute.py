@@ -1,0 +1,68 @@
+"""Running one cell: a task and its model in, a row and its arrays out. Nothing is stored here."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_local.core.progress import Progress
+from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.grids.arrays import arrays_of
+from robustbench_local.grids.cell import Task
+from robustbench_local.grids.environment import environment
+from robustbench_local.metrics.summary import summarise
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.row import Row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row that is not stored yet, and its per-sample arrays; an error has none."""
+
+    row: Row
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+def execute(
+    task: Task, model: nn.Module, *, known: AnswerCache | None = None, progress: Progress | None = None
+) -> Outcome:
+    """The outcome of a cell on its deployed model: "ok" with results and arrays, or "error", whatever it died of.
+
+    known: what cells on this same model asked of clean images before; what is new is added.
+    """
+    judge, images = task.judge, task.images
+    started = time.monotonic()
+    try:
+        verdict = judge(
+            model, images, task.cell.attack, task.cell.threat, progress, attacker=task.attacker, known=known
+        )
+        results = summarise(verdict, images.classes)
+    except Exception as error:  # an attack may die of anything; the other cells go on
+        if images.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return failure(task, error, time.monotonic() - started)
+    arrays = arrays_of(verdict, judge.sees(images), task.config.save)
+    return Outcome(_row(task, status="ok", results=results), arrays)
+
+
+def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
+    """The outcome of a cell that died, or whose model could not be built."""
+    what = {
+        "cell": str(task.cell),
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "seconds": seconds,
+    }
+    return Outcome(_row(task, status="error", error=what))
+
+
+def _row(task: Task, **what: Any) -> Row:
+    where = environment(task.images.device)
+    return {"key": task.key, **what, "grid": task.grid, "definition": task.definition, "environment": where}

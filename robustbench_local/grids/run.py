@@ -1,0 +1,232 @@
+"""Running a grid: cells -> rows -> table. What is done is never done again, and one failing cell stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_local.audit.escalation import audit_and_keep
+from robustbench_local.audit.finding import Status
+from robustbench_local.config.arguments import checked
+from robustbench_local.config.ranges import Location
+from robustbench_local.config.schema import GridConfig
+from robustbench_local.core.containment import contained, guarded
+from robustbench_local.core.device import pick_device
+from robustbench_local.core.errors import ConfigError, PluginError, StoreError
+from robustbench_local.core.progress import Part, Progress
+from robustbench_local.core.source import Source
+from robustbench_local.data.images import Images
+from robustbench_local.data.load import open_data
+from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.grids.arrays import SAVED
+from robustbench_local.grids.cell import Cell, Task, applicable
+from robustbench_local.grids.execute import Outcome, execute, failure
+from robustbench_local.grids.plan import as_list, read_config, resolve
+from robustbench_local.grids.price import Pace, Price
+from robustbench_local.report import baseline
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.row import Row
+from robustbench_local.storage.store import Store
+from robustbench_local.training.builder import ModelBuilder, ModelSpec
+
+
+@guarded()
+@checked()
+def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
+    """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
+
+    overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has
+    status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
+    "to do" or "must train". Rows and tables are written to results/<name of the grid>/.
+    Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
+    rows cannot be written.
+    """
+    opened = Grid.open(str(grid), overrides, progress or Progress())
+    return opened.preview() if opened.config.dry_run else opened.run()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid, resolved: its cells, the images they are about, and the store of its rows.
+
+    neighbours: the stores of other grids in the same results folder, whose rows are taken over. images: by data set
+    and n, None for all of the grid's. attackers: by data set, what an attack may learn from.
+    """
+
+    name: str
+    config: GridConfig
+    progress: Progress
+    store: Store
+    neighbours: tuple[Store, ...]
+    builder: ModelBuilder
+    cells: tuple[Cell, ...]
+    images: dict[tuple[str, int | None], Images]
+    attackers: dict[str, Images]
+
+    @classmethod
+    def open(cls, name: str, overrides: dict[str, Any], progress: Progress) -> Grid:
+        """The grid of that name or path. ConfigError and its like on any mistake in it; nothing runs."""
+        config = read_config(name, overrides)
+        device = pick_device(config.device)
+        store = Store(Path(config.results).expanduser() / Path(name).stem)
+        builder = ModelBuilder(device, config.source, progress)
+        cells = tuple(resolve(config, builder))
+        wanted = {(str(data), None) for data in as_list(config.data)} | {(cell.model.data, cell.n) for cell in cells}
+        images = {(data, n): _judged(config, data, n, device) for data, n in wanted}
+        for cell in cells:
+            cell.attack.sources()  # what an attack reads must be there before anything runs
+        learning = {cell.model.data for cell in cells if cell.attack.own_images}
+        attackers = {data: _attackers(config, images[data, None], data) for data in learning}
+        neighbours = tuple(store.neighbours())
+        return cls(Path(name).stem, config, progress, store, neighbours, builder, cells, images, attackers)
+
+    def only(self, wanted: Callable[[Cell], bool]) -> Grid:
+        """The same grid with fewer cells."""
+        return replace(self, cells=tuple(filter(wanted, self.cells)))
+
+    def task(self, cell: Cell, digest: str | None) -> Task:
+        """The cell with what it is run on. digest: of the weights of its model, None where there are none yet."""
+        data = cell.model.data
+        images, attacker = self.images[data, cell.n], self.attackers.get(data)
+        return Task(self.name, cell, self.config, images, digest, attacker, self.builder.behaviour(cell.model))
+
+    def run(self) -> list[Row]:
+        """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
+        self.store.check_writable()
+        rows = self._rows()
+        if not self._stored(rows):
+            self.progress.line("rows were removed or damaged while the grid ran: they are made again")
+            rows = replace(self, config=replace(self.config, force=False))._rows()
+        baseline.keep(self.store.folder, self.config.baseline)
+        write_report(Results.of(rows, self.store), self.store.folder)
+        return rows
+
+    def preview(self) -> list[Row]:
+        """Each cell's status, and its price (see Price); what is done costs no more seconds."""
+        rows: list[Row] = []
+        for spec, cells in self._by_model():
+            training = self.builder.needs_training(spec)
+            model = self.builder.build_untrained(spec) if training else self.builder.build(spec)
+            pace = Pace.measured(model, self.images[spec.data, None])
+            digest = None if training else weights_digest(model)
+            for cell in applicable(cells, model):
+                task = self.task(cell, digest)
+                done = not training and next(self._good(task.key), None) is not None
+                status = "must train" if training else "done" if done else "to do"
+                price = Price.of(cell, len(task.images), pace)
+                if done:
+                    price = replace(price, seconds=0.0)
+                rows.append({"status": status, "cell": str(cell), **asdict(price)})
+        return rows
+
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = []
+        for spec, cells in self._by_model():
+            try:
+                with contained(PluginError, spec.label):
+                    model = self.builder.build(spec)
+                digest = weights_digest(model)
+            except StoreError:
+                raise
+            except Exception as error:  # a stranger's model may die of anything; the other models go on
+                rows += [self._keep(failure(self.task(cell, None), error), cell) for cell in cells]
+                continue
+            cells = applicable(cells, model)
+            known = AnswerCache()
+            own = [self._row(cell, model, digest, len(rows) + place, known) for place, cell in enumerate(cells)]
+            rows += own
+            if cells:
+                self._audit(own, model, cells[0].judge(self.config).sees(self.images[spec.data, None]))
+        return rows
+
+    def _by_model(self) -> Iterator[tuple[ModelSpec, list[Cell]]]:
+        for _, cells in groupby(self.cells, key=lambda cell: id(cell.model)):
+            group = list(cells)
+            yield group[0].model, group
+
+    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: AnswerCache) -> Row:
+        """The cell's row: the stored one where it is good, otherwise a new one."""
+        task = self.task(cell, digest)
+        if done := self._resumed(task):
+            return done
+        count = len(self.cells)
+        part = Part(self.progress, f"{place + 1}/{count} {cell}", place / count, 1 / count)
+        return self._keep(execute(task, model, known=known, progress=part), cell)
+
+    def _resumed(self, task: Task) -> Row | None:
+        """The row of a cell that was done before; a neighbour's is copied."""
+        for store, row in self._good(task.key):
+            with suppress(StoreError):  # it is there no more
+                own = row if store is self.store else self.store.take(row, store, grid=self.name)
+                self.progress.line(f"{task.cell}: done before" + (f", in {store.folder}" if own is not row else ""))
+                return own
+        return None
+
+    def _keep(self, outcome: Outcome, cell: Cell) -> Row:
+        """Store a row, and say how its cell ended."""
+        made = outcome.row
+        row = self.store.write(made["key"], made, outcome.arrays)
+        if made["status"] != "ok":
+            self.progress.line(f"{cell}: FAILED, {made['error']['type']}: {made['error']['message']}")
+            return made
+        clean, robust, seconds = (made["results"][of] for of in ("clean_accuracy", "robust_accuracy", "seconds"))
+        self.progress.line(f"{cell}: clean {100 * clean:.1f} %, robust {100 * robust:.1f} % ({seconds:.1f} s)")
+        return row
+
+    def _good(self, key: str) -> Iterator[tuple[Store, Row]]:
+        """The good rows of that name, with all that is to be saved: the grid's own, then those of its neighbours."""
+        wanted = SAVED[self.config.save]
+        for store in () if self.config.force else (self.store, *self.neighbours):
+            row = store.read(key)
+            if row is not None and row["status"] == "ok" and wanted <= row["arrays"].keys():
+                yield store, row
+
+    def _stored(self, rows: list[Row]) -> bool:
+        """Whether the good ones among them are all there still."""
+        return all(row["status"] != "ok" or self.store.done(row["key"]) for row in rows)
+
+    def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:
+        """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
+        try:
+            for audit in audit_and_keep(rows, self.store, model, images):
+                for each in audit.findings:
+                    if each.finding.status is not Status.SOUND:
+                        self.progress.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+        except StoreError:
+            if self._stored(rows):
+                raise  # otherwise they are made again, and audited then
+        except Exception as error:  # a stranger's model may die of anything
+            self.progress.line(f"the audit FAILED, {type(error).__name__}: {error}")
+
+
+def _judged(config: GridConfig, data: str, n: int | None, device: torch.device) -> Images:
+    return open_data(
+        data,
+        split=config.split,
+        source=config.source,
+        n=n or config.n,
+        ids=config.ids,
+        sample=config.sample,
+        seed=int(as_list(config.seeds)[0]),
+        device=device,
+    )
+
+
+def _attackers(config: GridConfig, judged: Images, data: str) -> Images:
+    """What an attacker may learn from: the training split, without what is judged."""
+    whole = open_data(data, split="train", source=config.source, device=judged.device)
+    if config.split != "train":
+        return whole
+    left = whole.ids[~torch.isin(whole.ids, judged.ids)].tolist()
+    if not left:
+        raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
+    return open_data(data, split="train", source=config.source, ids=left, device=judged.device)
