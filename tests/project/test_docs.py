@@ -1,0 +1,83 @@
+"""The documentation: links lead somewhere, the site builds, and it asks no other host for anything."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FETCHED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>""")
+
+
+def links(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / ".ci/links.py")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    done = links(ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "there.md#gone", "#gone", "picture.png", "there.md#in-a-fence"])
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path, link: str) -> None:
+    (tmp_path / "there.md").write_text("# A title, here\n\n```sh\n# in a fence\n```\n", encoding="utf-8")
+    page = "# Own\n[good](there.md) [good](there.md#a-title-here) [good](#own) [other](https://example.org/x#y)\n"
+    (tmp_path / "page.md").write_text(page, encoding="utf-8")
+    assert links(tmp_path).returncode == 0
+    (tmp_path / "page.md").write_text(f"{page}[bad]({link})\n", encoding="utf-8")
+    done = links(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"page.md: {link}"]
+
+
+def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """As `make docs`, of the pages in that folder."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_asks_no_other_host(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = {
+        path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")
+    }
+    assert {name: FETCHED.findall(text) for name, text in pages.items() if FETCHED.search(text)} == {}
+    for name in ("evaluate", "audit_model", "run_grid", "load_data", "load_model"):
+        assert f">{name}</span>" in pages["api/calls.html"], name
+
+
+def test_what_another_host_would_be_asked_for_is_found() -> None:
+    assert FETCHED.search('<script src="https://example.org/x.js">') and FETCHED.search("<img src=//example.org/x.png>")
+    assert not FETCHED.search('<a href="https://example.org"><script src="../assets/x.js">')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[bad](nowhere.md)", "nowhere.md"),
+        ("[bad](glossary.md#gone)", "#gone"),
+        ("![bad](none.png)", "none.png"),
+        ("[bad](../README.md)", "../README.md"),
+        ("::: robustbench_local.core.threat.Gone", "robustbench_local.core.threat.Gone"),
+    ],
+)
+def test_a_page_that_is_wrong_ends_the_build(tmp_path: Path, text: str, complaint: str) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "robustbench_local").symlink_to(ROOT / "robustbench_local")
+    page = tmp_path / "docs" / "index.md"
+    page.write_text(f"{page.read_text(encoding='utf-8')}\n\n{text}\n", encoding="utf-8")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert complaint in done.stderr
