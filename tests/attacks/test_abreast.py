@@ -17,7 +17,7 @@ from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_invariances import COUNT, chosen, images, network
+from tests.helpers.small_networks import COUNT, chosen, images, network
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from robustbench_local.attacks.adapters._peer import Peer, Traits
 from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
-from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, PluginError, ThreatError
 from robustbench_local.core.metered import Metered, SpentError
@@ -22,7 +21,8 @@ from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_closed_forms import distances, two_classes
+from tests.helpers.linear import distances, two_classes
+from tests.helpers.small_networks import Jittered
 
 for package in ("torchattacks", "foolbox", "art", "pyautoattack"):
     pytest.importorskip(package, reason=f"{package} is not installed: its adapter is left out")
@@ -169,21 +169,6 @@ def test_targets(name: str, settings: dict[str, Any]) -> None:
     for untargeted in ("torchattacks:DeepFool", "art:DeepFool"):
         with pytest.raises(ConfigError, match="untargeted"):
             evaluate(model, data.x, data.labels, untargeted, "l2:0.3", targets=goal)
-
-
-class Jittered(Defended):
-    """A random defense: every draw shifts the image a little."""
-
-    stochastic = True
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        assert draws is not None
-        answer: Tensor = self.net(x + 0.02 * draws.normal(*x.shape[1:]))
-        return answer
 
 
 @pytest.mark.parametrize(("name", "settings"), [FOLLOWERS[0], BLACK_BOXES[0]])

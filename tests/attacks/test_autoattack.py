@@ -27,8 +27,8 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
-from tests.attacks.test_closed_forms import linear
-from tests.attacks.test_invariances import COUNT, LINF, Jittered, chosen, images, network
+from tests.helpers.linear import linear
+from tests.helpers.small_networks import COUNT, LINF, Jittered, chosen, images, network
 
 NORMS = (Norm.LINF, Norm.L2, Norm.L1)
 

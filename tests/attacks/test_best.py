@@ -24,9 +24,9 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
-from tests.attacks.test_closed_forms import THREATS, two_classes
-from tests.attacks.test_invariances import images, network
+from tests.helpers.linear import THREATS, two_classes
 from tests.helpers.score_based import Stubborn, company_changes_nothing
+from tests.helpers.small_networks import images, network
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
-from tests.attacks.test_closed_forms import distances, two_classes
+from tests.helpers.linear import distances, two_classes
 
 L2, LINF = ThreatModel.parse("l2:0.2"), ThreatModel.parse("linf:0.1")
 CLOSE = 1.1  # how far beyond the exact distance an attack may end, as a median

@@ -25,7 +25,7 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
-from tests.attacks.test_closed_forms import linear, two_classes
+from tests.helpers.linear import linear, two_classes
 
 LINF, L2 = ThreatModel.parse("linf:0.1"), ThreatModel.parse("l2:0.2")
 CASES: list[tuple[Attack, ThreatModel]] = [

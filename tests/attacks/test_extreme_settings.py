@@ -13,7 +13,7 @@ from robustbench_local.core.defense import call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.training import NoTraining
-from tests.models.test_small_images import AnySize
+from tests.helpers.small_networks import AnySize
 
 EXTREMES = (-1.0, 0.0, 1e-30, 1e300, math.inf, math.nan)
 

@@ -20,7 +20,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import load_model
-from tests.attacks.test_closed_forms import distances, linear, two_classes
+from tests.helpers.linear import distances, linear, two_classes
 from tests.helpers.score_based import company_changes_nothing, costs_what_it_says, reaches_targets, stays_inside
 
 THREATS = [ThreatModel.parse(text) for text in ("linf:0.1", "l2:0.5", "l1:2")]

@@ -15,6 +15,7 @@ import pytest
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
+from tests.helpers.packages import installed
 
 STRANGER = """
 from dataclasses import dataclass
@@ -37,12 +38,11 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An installed package of somebody else's: a good attack, one whose import fails, and something else entirely."""
     (tmp_path / "strange.py").write_text(STRANGER)
     (tmp_path / "shattered.py").write_text("import no_such_library\n")
-    info = tmp_path / "stranger-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
+    installed(
+        tmp_path,
+        "stranger",
         "[robustbench_local.attacks]\nnothing = strange:Nothing\nshattered = shattered:Attack\n"
-        "number = strange:not_an_attack\npgd = strange:Nothing\n"
+        "number = strange:not_an_attack\npgd = strange:Nothing\n",
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -138,12 +138,11 @@ def test_a_project_with_attacks_and_defenses_of_its_own(stranger: Path, tmp_path
         (project / folder / "__init__.py").write_text("")
         (project / folder / "mine.py").write_text(OWN)
         (project / folder / "pgd.py").write_text("raise ImportError('not ours')")
-    info = project / "project-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: project\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
+    installed(
+        project,
+        "project",
         "[robustbench_local.attacks]\nmine = attacks.mine:Mine\n"
-        "[robustbench_local.defenses]\nplain = defenses.mine:Plain\n"
+        "[robustbench_local.defenses]\nplain = defenses.mine:Plain\n",
     )
     code = (
         "import attacks.mine, defenses.mine\n"

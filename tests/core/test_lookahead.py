@@ -10,7 +10,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_invariances import images, network
+from tests.helpers.small_networks import images, network
 
 
 def verdict(threat: str, lookahead: int, budget: int | None = None) -> Verdict:

@@ -25,6 +25,7 @@ from robustbench_local.core.errors import ModelError, PluginError, RobustBenchEr
 from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from tests.helpers.packages import installed
 
 ENDS = ("sys.exit(0)", "sys.exit('enough')", "os._exit(0)", "raise KeyboardInterrupt", "raise BaseException('odd')")
 CODE = """
@@ -105,10 +106,7 @@ RUN = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "leavers.py").write_text(CODE)
     (tmp_path / "gone.py").write_text("import os, sys\nexec(os.environ['ENDS'])\n")
-    info = tmp_path / "leavers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leavers\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
+    installed(tmp_path, "leavers", POINTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))

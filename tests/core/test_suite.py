@@ -21,7 +21,7 @@ from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.judge import Judge
-from tests.core.test_prepare import JUDGED, LINF, POOL, Learner, network
+from tests.helpers.learner import JUDGED, LINF, POOL, Learner, network
 
 SUBSTITUTE = Substitute(seeds=12, rounds=3, epochs=4, batch=8)
 UNIVERSAL = Universal(images=20, epochs=3, batch=10)

@@ -13,7 +13,7 @@ from robustbench_local.defenses.distillation import Distillation, Student, Tempe
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
 from robustbench_local.training.trainer import TrainingLoop
-from tests.training.test_training import Killed, Lines, digits, fit
+from tests.helpers.tiny_training import Killed, Lines, digits, fit
 
 PLAN = Schedule(epochs=8, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 

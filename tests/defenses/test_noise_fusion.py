@@ -17,7 +17,7 @@ from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model
 from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.trainer import TrainingLoop
-from tests.training.test_training import TINY, digits, fit
+from tests.helpers.tiny_training import TINY, digits, fit
 
 PLAN = Schedule(epochs=4, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 

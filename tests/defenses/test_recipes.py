@@ -35,7 +35,7 @@ from robustbench_local.models.load import build_model, load_model, rebuild
 from robustbench_local.storage import checkpoints
 from robustbench_local.training.builder import TrainingRecipe, describe, metadata, parse_recipe
 from robustbench_local.training.trainer import TrainingLoop
-from tests.training.test_training import TINY, Killed, Lines, accuracy, assert_equal_weights, digits, fit, tiny_net
+from tests.helpers.tiny_training import TINY, Killed, Lines, accuracy, assert_equal_weights, digits, fit, tiny_net
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
 ONCE = dataclasses.replace(TINY, epochs=1, validation=40, watched=10)

@@ -16,18 +16,10 @@ from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing,
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import build_model
 from robustbench_local.ops.noise import gaussian
-from tests.training.test_training import accuracy, digits, fit
+from tests.helpers.side import SIGMA, Side, at
+from tests.helpers.tiny_training import accuracy, digits, fit
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
-SIGMA = 0.5
-
-
-class Side(nn.Module):
-    """Two classes, told apart by the first pixel: its smoothed form is known in closed form."""
-
-    def forward(self, x):
-        first = x.flatten(1)[:, 0] - 0.5
-        return 20 * torch.stack([-first, first], 1)
 
 
 class Votes(nn.Module):
@@ -41,14 +33,6 @@ class Votes(nn.Module):
         answer = nn.functional.one_hot(self.answers[self.turn], self.count).float()
         self.turn += 1
         return answer + 0 * x.sum()
-
-
-def at(distances):
-    """Images whose first pixel is so far right of the boundary."""
-    distances = torch.as_tensor(distances)
-    x = torch.full((len(distances), 1, 2, 2), 0.5, dtype=distances.dtype)
-    x[:, 0, 0, 0] += distances
-    return x
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.05])

@@ -16,7 +16,7 @@ from robustbench_local.defenses.mart import Mart
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.defenses.trades import Trades
 from robustbench_local.models.load import build_model
-from tests.training.test_training import accuracy, digits, fit, tiny_net
+from tests.helpers.tiny_training import accuracy, digits, fit, tiny_net
 
 PLAN = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
 BALL = "linf:0.1"

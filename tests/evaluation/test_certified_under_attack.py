@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import robustbench_local as rbl
 from robustbench_local.core.draws import Draws
 from robustbench_local.defenses.randomized_smoothing import Smoothed, _votes, certify
-from tests.defenses.test_smoothing import SIGMA, Side, at
+from tests.helpers.side import SIGMA, Side, at
 
 ALPHA = 0.001  # the chance that a certificate is wrong, and that a vote is
 MANY = 100_000

@@ -17,7 +17,7 @@ from robustbench_local.core.oracle import Access, Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_invariances import images, network
+from tests.helpers.small_networks import images, network
 
 DISTANCE = 0.188
 SCALES = (1e-6, 1e-3, 1e6)

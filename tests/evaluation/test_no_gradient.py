@@ -21,7 +21,7 @@ from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_invariances import Jittered, images, network
+from tests.helpers.small_networks import Jittered, images, network
 
 LINF = "linf:0.3"
 Map = Callable[[Tensor], Tensor]

@@ -12,13 +12,13 @@ from robustbench_local import evaluate, load_data, load_model
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.defense import Defended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.evaluation.evaluate import named_by_content
+from tests.helpers.small_networks import Jittered
 
 COUNT = 24
 BACK, SHUFFLED = torch.arange(COUNT - 1, -1, -1), torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
@@ -30,19 +30,6 @@ def network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4)).double().eval()
-
-
-class Jittered(Defended):
-    stochastic = True
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
-        assert draws is not None
-        answer: Tensor = self.net(x + 0.02 * draws.normal(*x.shape[1:]).to(x))
-        return answer
 
 
 def pictures(model: nn.Module, count: int = COUNT, seed: int = 5) -> tuple[Tensor, Tensor]:

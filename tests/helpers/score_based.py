@@ -13,7 +13,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
-from tests.attacks.test_invariances import COUNT, MODELS, chosen, images, network
+from tests.helpers.small_networks import COUNT, MODELS, chosen, images, network
 
 
 class NoGradients(nn.Module):

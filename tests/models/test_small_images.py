@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.core.corruption import SEVERITIES, Corruption
@@ -21,6 +21,7 @@ from robustbench_local.defenses.bilateral import Bilateral
 from robustbench_local.defenses.median import Median
 from robustbench_local.defenses.non_local_means import NonLocalMeans
 from robustbench_local.evaluation.evaluate import evaluate
+from tests.helpers.small_networks import AnySize
 
 SMALL = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 6)]
 SIZES = [*SMALL, (1, 2), (3, 3), (65, 3), (28, 29)]
@@ -88,19 +89,6 @@ def test_what_is_no_image_is_an_error_and_no_robustness() -> None:
         evaluate(net, x, y, Nothing(), "none")
     with pytest.raises(PluginError, match=r"Cropped .* makes images \(1, 1, 4, 4\) of images \(3, 1, 4, 4\)"):
         Cropped().apply(x, Draws(0, torch.arange(3)))
-
-
-class AnySize(nn.Module):
-    """The mean of what a convolution sees: a network for images of any size."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
-        self.classes = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classes(self.conv(x).relu().mean((2, 3)))
-        return out
 
 
 @pytest.mark.parametrize("name", [row.name for row in listing(DEFENSES)])

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from robustbench_local.core.draws import Draws
@@ -17,58 +16,11 @@ from robustbench_local.core.errors import ConfigError, ThreatError
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Schedule
-from robustbench_local.data.load import open_data
 from robustbench_local.defenses.adversarial_training import AdversarialTraining, ascend
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
 from robustbench_local.training.trainer import TrainingLoop
-
-TINY = Schedule(epochs=3, batch=32, optimizer="adam", lr=2e-3, weight_decay=0.0, validation=40, watched=16)
-
-
-def digits(n, split="train"):
-    return open_data("mnist", split=split, source="bundled", n=n)
-
-
-def tiny_net():
-    """With batch statistics, so that they must be saved too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 6, 4, stride=4), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10)
-        )
-
-
-def fit(recipe, schedule=TINY, *, images=None, net=None, folder=None, seed=0, progress=None):
-    images = digits(200) if images is None else images
-    net = tiny_net() if net is None else net
-    trainer = TrainingLoop(images, schedule, seed=seed, folder=folder, progress=progress or Progress())
-    return trainer.fit(net, recipe, Draws(seed, images.ids[:1]).stream("train")), trainer
-
-
-def assert_equal_weights(one, other, equal=True):
-    same = [torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items()]
-    assert all(same) if equal else not all(same)
-
-
-class Lines(Progress):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-
-class Killed(Progress):
-    """Ends the run in the middle of an epoch, as Ctrl-C would."""
-
-    def __init__(self, epoch):
-        self.epoch, self.calls = epoch, 0
-
-    def advance(self, what, share):
-        self.calls += what.startswith(f"epoch {self.epoch}/")
-        if self.calls == 3:
-            raise KeyboardInterrupt
+from tests.helpers.tiny_training import TINY, Killed, Lines, accuracy, assert_equal_weights, digits, fit, tiny_net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +166,8 @@ def test_a_run_killed_by_the_system_resumes(tmp_path):
         from pathlib import Path
         torch.set_num_threads(int(sys.argv[3]))
         sys.path.insert(0, sys.argv[1])
-        from tests.training.test_training import Killed, Undefended, fit
+        from robustbench_local.defenses.none import Undefended
+        from tests.helpers.tiny_training import Killed, fit
 
         class Gone(Killed):
             def advance(self, what, share):
@@ -345,11 +298,6 @@ def trained():
         name: fit(recipe, plan, images=digits(1000), net=build_model("fast_cnn", seed=0))
         for name, recipe in recipes.items()
     }
-
-
-def accuracy(net, x, y):
-    with torch.no_grad():
-        return (net(x).argmax(1) == y).double().mean().item()
 
 
 def test_adversarial_training_raises_robust_accuracy_and_keeps_most_of_the_clean(trained):
