@@ -50,19 +50,19 @@ class Replay(Attack):
             (store, row)
             for store in stores
             for row in store.rows()
-            if {"x_adv", "fingerprint"} <= row["arrays"].keys() and row["definition"]["attack"] != "replay"
+            if {"x_adv", "fingerprint"} <= row["arrays"].keys() and row.attack != "replay"
         ]
         yield from sorted(kept, key=lambda each: (each[1]["results"]["robust_accuracy"], each[1]["key"]))
 
     def sources(self) -> dict[str, str]:
         """Which images there are: once there are more, replaying them is another cell."""
-        kept = [(row["key"], row["arrays"]["x_adv"]) for _, row in self.keeping()]
+        kept = [(row.key, row["arrays"]["x_adv"]) for _, row in self.keeping()]
         return {"rows": hashlib.sha256(json.dumps(kept).encode()).hexdigest()}
 
     def prepare(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Attack:
         kept = []
         for store, row in self.keeping():
-            arrays = store.arrays(row["key"], "x_adv", "fingerprint")
+            arrays = store.arrays(row.key, "x_adv", "fingerprint")
             kept.append((torch.from_numpy(arrays["fingerprint"]), torch.from_numpy(arrays["x_adv"])))
         if not kept:
             raise ConfigError(f"no row under {Path(self.rows).absolute()} kept its images: run a grid with save=x_adv")

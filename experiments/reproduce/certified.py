@@ -55,7 +55,7 @@ def certified_rows(grid: Grid, settings: Certify, radii: Sequence[float], progre
         kept = torch.from_numpy(store.arrays(key, "radius")["radius"])
         for radius, accuracy in zip(radii, certified_accuracy(kept, radii), strict=True):
             results = {"n": len(kept), "certified_accuracy": accuracy}
-            yield {"status": "ok", "definition": definition | {"radius": radius}, "results": results}
+            yield Row(status="ok", definition=definition | {"radius": radius}, results=results)
 
 
 def _radii(grid: Grid, plan: ModelSpec, settings: Certify, seed: int, progress: Progress) -> torch.Tensor:

@@ -11,10 +11,7 @@ from experiments.reproduce.kinds import pooled
 from experiments.reproduce.published import CERTAINTY, Figure
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.metrics.rates import wilson
-
-Row = dict[str, Any]
-
-_UNSAID = {"adaptive": True}  # what a definition leaves out
+from robustbench_local.storage.row import Row
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,16 @@ class Compared:
 
 def compare(figure: Figure, rows: Iterable[Row]) -> Compared:
     """The figure beside the rows of the grid that its cell names. ConfigError unless they are as many as it says."""
-    matching = [row for row in rows if _matches(row["definition"], figure.cell)]
+    matching = [row for row in rows if _matches(row, figure.cell)]
     if len(matching) != figure.rows:
         wanted = "one" if figure.rows == 1 else figure.rows
         raise ConfigError(
             f"{figure.what}: {len(matching)} rows of the grid are {figure.cell}, and it must name {wanted}"
         )
     for row in matching:
-        if row["status"] != "ok":
+        if not row.ok:
             return Compared(figure, None, 0, None, row.get("waits", "failed: see the rows"))
-    found = pooled(figure.figure, [row["results"] for row in matching])
+    found = pooled(figure.figure, [row.results for row in matching])
     if found is None:
         return Compared(figure, None, 0, None, "no image to count")
     share, n = found[0], max(1, round(found[1]))
@@ -69,11 +66,10 @@ def compare(figure: Figure, rows: Iterable[Row]) -> Compared:
     return Compared(figure, 100 * share, n, interval)
 
 
-def _matches(definition: Row, cell: dict[str, Any]) -> bool:
+def _matches(row: Row, cell: dict[str, Any]) -> bool:
     for key, wanted in cell.items():
         of, _, setting = key.partition(".")
-        own = definition.get(f"{of}_settings", {}).get(setting)
-        found = own if setting else definition.get(of, _UNSAID.get(of))
+        found = (row.said(f"{of}_settings") or {}).get(setting) if setting else row.said(of)
         if found != wanted:
             return False
     return True

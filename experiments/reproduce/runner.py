@@ -74,11 +74,11 @@ def opened(
     plans = {id(cell.model): cell.model for cell in grid.cells}
     missing = {key: name for key, plan in plans.items() if (name := untrained(plan, grid.builder))}
     waiting = [
-        {
-            "status": "waits",
-            "waits": f"not run; first: {_train(missing[id(cell.model)])}",
-            "definition": grid.task(cell, None).definition,
-        }
+        Row(
+            status="waits",
+            waits=f"not run; first: {_train(missing[id(cell.model)])}",
+            definition=grid.task(cell, None).definition,
+        )
         for cell in grid.cells
         if id(cell.model) in missing
     ]

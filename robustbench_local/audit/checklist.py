@@ -31,7 +31,6 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
-from robustbench_local.storage import identity
 from robustbench_local.storage.row import Row
 
 CHECKS: tuple[Check, ...] = (
@@ -116,13 +115,13 @@ def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding
 
     A group is a model on some images towards some goal, and its name a JSON list of what defines these: within it all
     attacks judged the same images, so that they are compared image by image. arrays(row) gives "robust", "clean",
-    "distance" (N,) and what else is stored, "won" (N,) of attacks that minimise. Of each check the worst result within
-    each threat is kept.
+    "distance" (N,) and what else is stored, "success" (N,) of attacks that minimise. Of each check the worst result
+    within each threat is kept.
     """
     groups: dict[str, list[Evidence]] = defaultdict(list)
     for row in rows:
-        if row["status"] == "ok":
-            groups[identity.group(row)].append(Evidence(row, arrays(row)))
+        if row.ok:
+            groups[row.of_group()].append(Evidence(row, arrays(row)))
     return {name: list(_audited(group)) for name, group in sorted(groups.items())}
 
 

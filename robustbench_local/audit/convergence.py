@@ -96,7 +96,7 @@ def last_iterate(subject: Subject) -> Result:
 
 def _by_single_draws(rows: Rows) -> Iterator[Result]:
     for each in rows:
-        if not each.row["results"]["stochastic"] or "corruption" in each.about:
+        if not each.row.results["stochastic"] or "corruption" in each.about:
             continue  # nobody chose what a corruption does: one draw is as fair as many
         draws, eot = int(each.about.get("draws", 1)), int(each.about.get("eot", 1))
         if draws == 1:

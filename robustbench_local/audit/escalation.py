@@ -26,12 +26,10 @@ from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic
 from robustbench_local.core.errors import StoreError
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
-from robustbench_local.storage import identity
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
@@ -51,8 +49,8 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
     """
     kept, before = [], store.audits()
     for group, findings in audit_rows(rows, arrays_of(store)).items():
-        own = [row for row in rows if row["status"] == "ok" and identity.group(row) == group]
-        keys = tuple(sorted(row["key"] for row in own))
+        own = [row for row in rows if row.ok and row.of_group() == group]
+        keys = tuple(sorted(row.key for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
         old = read(before[name]) if name in before else None
         if old is None or not _still_holds(old, keys, findings, own, store):
@@ -64,7 +62,7 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
 
 def arrays_of(store: Store) -> Arrays:
     """What an audit of rows reads of their arrays."""
-    return lambda row: store.arrays(row["key"], "robust", "clean", "distance", "won", "forwards", "backwards")
+    return lambda row: store.arrays(row.key, "robust", "clean", "distance", "success", "forwards", "backwards")
 
 
 def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:
@@ -85,19 +83,19 @@ def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """{threat: rows} within which the stronger attack is not among the attacks, and could be."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["definition"]["threat"], []).append(row)
+        groups.setdefault(row.threat, []).append(row)
     return {threat: own for threat, own in sorted(groups.items()) if _could(own[0]) and not any(map(_is_stronger, own))}
 
 
 def _could(row: Row) -> bool:
     """Whether the stronger attack knows the norm of that row, and its goal: it cannot aim."""
-    norm = ThreatModel.parse(row["definition"]["threat"], allow_large=True).norm
-    return norm in _stronger().norms and row["definition"].get("targets") is None
+    norm = ThreatModel.parse(row.threat, allow_large=True).norm
+    return norm in _stronger().norms and row.said("targets") is None
 
 
 def _is_stronger(row: Row) -> bool:
     """Whether it is the stronger attack itself, with as much effort, no budget, and knowing of the defense."""
-    about, own = row["definition"], asdict(_stronger())
+    about, own = row.definition, asdict(_stronger())
     given = {**own, **about["attack_settings"]}
     whole = about["attack"] == STRONGER and given["effort"] >= EFFORT and {**given, "effort": EFFORT} == own
     return bool(whole and about.get("budget") is None and about.get("adaptive", True))
@@ -114,7 +112,7 @@ def _effort(rows: Iterable[Row], store: Store) -> float:
 
 def _robust(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
     """(N,) which images are robust in all of these rows."""
-    each = [store.arrays(row["key"], "robust")["robust"] for row in rows]
+    each = [store.arrays(row.key, "robust")["robust"] for row in rows]
     everywhere: npt.NDArray[np.bool_] = np.logical_and.reduce(each)
     return everywhere
 
@@ -126,7 +124,7 @@ def _with_retries(
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
     for threat, own in _untried(rows).items():
         robust = _robust(own, store)
-        ids = store.arrays(own[0]["key"], "ids")["ids"][robust]
+        ids = store.arrays(own[0].key, "ids")["ids"][robust]
         if not len(ids):
             continue
         effort, suspect = _effort(own, store), threat in suspects
@@ -163,8 +161,8 @@ def _retried(
         except Exception as error:  # a stranger's model may die of anything
             faults.append(f"{name} failed, {type(error).__name__}: {error}")
             continue
-        top = max(Access[row["definition"]["access"].upper()] for row in rows)
-        lowers = tuple(row["key"] for row in rows if Access[row["definition"]["access"].upper()] is top)
+        top = max(row.access for row in rows)
+        lowers = tuple(row.key for row in rows if row.access is top)
         retry = Retry(threat, name, len(asked), broken, lowers)
         said = f"{name} with {settings['steps']:,} queries" if faults else name
         return retry, _finding(retry, len(ids), total, said, faults)
@@ -206,10 +204,10 @@ def _broken(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, i
     """On which of the images of these ids the attack succeeds, judged as that row was."""
     if not len(ids):
         return ()
-    definition = row["definition"]
+    definition = row.definition
     where = torch.isin(images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(images.ids.device)
     some = Tensors(images[where], images.labels[where], images.ids[where])
-    settings = {key: definition[key] for key in ("eot", "draws") if key in definition}
+    settings: dict[str, Any] = {key: row.said(key) for key in ("eot", "draws") if key in definition}
     threat = ThreatModel.parse(definition["threat"], allow_large=True)
     verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
     broken: Tensor = some.ids[verdict.clean & ~verdict.robust]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm, ThreatModel
-from robustbench_local.storage import identity
 from robustbench_local.storage.row import Row
 
 Arrays = Callable[[Row], Mapping[str, Any]]
@@ -31,7 +30,7 @@ class Evidence:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        about: Mapping[str, Any] = self.row["definition"]
+        about: Mapping[str, Any] = self.row.definition
         return about
 
     @cached_property
@@ -52,7 +51,7 @@ class Evidence:
 
     @property
     def adaptive(self) -> bool:
-        return identity.adaptive(self.row)
+        return self.row.adaptive
 
     @property
     def steps(self) -> int:
@@ -69,7 +68,7 @@ class Evidence:
 
         Nor of an attack that minimises, which moves no image that it cannot break.
         """
-        if self.threat.norm is Norm.NONE or "distance" not in self.arrays or "won" in self.arrays:
+        if self.threat.norm is Norm.NONE or "distance" not in self.arrays or "success" in self.arrays:
             return torch.zeros(0, dtype=torch.float64)
         return (torch.as_tensor(self.arrays["distance"]).double() / self.threat.eps)[self.robust & self.clean]
 
@@ -81,7 +80,7 @@ class Evidence:
     @property
     def unled(self) -> Tensor:
         """Of each robust image, if no gradient led the attack; which they are was not stored, how many was."""
-        counts = [flag.partition(":")[2] for flag in self.row["results"]["flags"] if flag.startswith("no_gradient:")]
+        counts = [flag.partition(":")[2] for flag in self.row.results["flags"] if flag.startswith("no_gradient:")]
         return torch.arange(int(self.robust.sum())) < sum(map(int, counts))
 
     @property
@@ -93,7 +92,7 @@ class Evidence:
         if "forwards" not in self.arrays or not bool(self.robust.any()):
             return False
         spent = (torch.as_tensor(self.arrays[name]).double()[self.robust] for name in ("forwards", "backwards"))
-        eot = int(self.about.get("eot", 1)) if self.row["results"]["stochastic"] else 1
+        eot = int(self.about.get("eot", 1)) if self.row.stochastic else 1
         forwards, backwards = (each.median() / eot for each in spent)
         return bool(forwards - 2 * backwards >= SEARCHES)
 
@@ -104,7 +103,7 @@ class Evidence:
             for each in (self, other)
         )
         left_out = (*but, "attack_settings", "attack_version")
-        return mine == theirs and identity.cell(self.row, left_out) == identity.cell(other.row, left_out)
+        return mine == theirs and self.row.of_cell(left_out) == other.row.of_cell(left_out)
 
     def __str__(self) -> str:
         settings = self.about["attack_settings"]

@@ -105,7 +105,7 @@ def keep(store: Store, name: str, audit: Audit) -> None:
     store.keep_audit(name, plain)
 
 
-def read(record: Row) -> Audit | None:
+def read(record: Mapping[str, Any]) -> Audit | None:
     """None, and a warning, for what is not as audits are."""
     if fault := wrong(record, _SHAPE, "it"):
         warnings.warn(shown(f"the audit {record['name']} counts as missing: {fault}", "terminal"), stacklevel=2)
@@ -147,7 +147,7 @@ def asked(
     """
     if not rows.keys() >= {*audit.rows}:
         return None
-    own = [rows[key] for key in audit.rows if rows[key]["definition"]["threat"] == retry.threat]
+    own = [rows[key] for key in audit.rows if rows[key].threat == retry.threat]
     everywhere = np.logical_and.reduce([robust(row) for row in own])
     found: npt.NDArray[Any] = ids(own[0])[everywhere][: retry.asked]
     return found

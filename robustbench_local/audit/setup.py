@@ -45,7 +45,7 @@ FLAGS = {
 def _flagged(rows: Rows) -> Iterator[Result]:
     """What was flagged when the model was first asked, and about the images that came back."""
     for each in rows:
-        for flag in each.row["results"]["flags"]:
+        for flag in each.row.results["flags"]:
             name, _, count = flag.partition(":")
             if name in FLAGS:
                 status, text = FLAGS[name]

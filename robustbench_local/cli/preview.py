@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.text import Text
 from robustbench_local.core.escaping import shown
 
 
-def show_preview(rows: list[dict[str, Any]]) -> None:
+def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
     """The cells of a dry run below their models, and what all of them take."""
     console = Console()
     for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):

@@ -29,6 +29,6 @@ def run(options: argparse.Namespace) -> int:
     results = Results.read(options.folders)
     write_report(results, into, options.title)
     print_tables(results)
-    show_corruptions(results.rows, results.standing, results.baseline)
+    show_corruptions(results.rows, results.robust_shares, results.baseline)
     say(f"leaderboard in {into / 'index.html'}; table.md, .csv, .tex, .json, plots and model_info beside it")
     return OK

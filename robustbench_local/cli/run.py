@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         return OK
     results = Results.of(rows, grid.store)
     print_tables(results)
-    show_corruptions(results.rows, results.standing, grid.config.baseline)
+    show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
     failed = [row["error"] for row in rows if row["status"] != "ok"]
     if failed:

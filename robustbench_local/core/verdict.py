@@ -20,7 +20,7 @@ class Verdict:
     where another verdict had asked before). These four are all that the model received.
     clean_scores and scores (N, K) are log-probabilities on the clean and on the attacked images (on the clean one
     where the attacked one lies outside the ball), of a random model the log of their mean over its draws (NaN where
-    a logit was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. won, of
+    a logit was not finite); where the model rejects, K + 1 of them. detects: the model is a detector. success, of
     attacks that minimise only: (N,) the share of draws that x_adv deceives, wherever it lies. corrupted, of a
     corruption only: right on the corrupted image, whatever the clean one is. notes are the attack's figures per
     image, (N,), NaN where it has none.
@@ -42,7 +42,7 @@ class Verdict:
     clean_bits: Tensor | None = None
     bits: Tensor | None = None
     bits_8bit: Tensor | None = None
-    won: Tensor | None = None
+    success: Tensor | None = None
     prepared_forwards: int = 0
     prepared_backwards: int = 0
     checked_forwards: int = 0

@@ -279,7 +279,7 @@ class Judge:
         if natural:
             tensors["corrupted"] = stands.double().mean(1) > 0.5
         if search.attack.minimises:
-            tensors["won"] = 1 - (search.success_margins(model, reached, goal, x_adv, x) < 0).float().mean(1)
+            tensors["success"] = 1 - (search.success_margins(model, reached, goal, x_adv, x) < 0).float().mean(1)
         if random:
             tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
         count = dict(

@@ -28,12 +28,11 @@ from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
 from robustbench_local.report.drawing import TEAL
 from robustbench_local.report.page import environment, policy
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import done, robust_tables
+from robustbench_local.report.table import robust_tables
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import named, norm_name, within
-from robustbench_local.storage import identity
 from robustbench_local.storage.files import whole_file
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, done
 from robustbench_local.training.builder import ModelBuilder
 
 EACH = 3  # images of each fate
@@ -88,18 +87,18 @@ def write_gallery(
     check_trust((row for row in results.rows if _kept(row)), trust)
     rooms: list[Room] = []
     faults: list[RobustBenchError] = []
-    for table in robust_tables(results.rows, results.standing):
+    for table in robust_tables(results.rows, results.robust_shares):
         for line in table.lines:
             kept = [row for row in line.rows if row is not None and _kept(row)]
             if kept:
-                row = min(kept, key=lambda row: row["results"]["robust_accuracy"])
+                row = min(kept, key=lambda row: row.results["robust_accuracy"])
                 title = f"{table.data}, {within(table.threat)}: {named(line)}"
                 try:
                     model = model_of(row, builder, weights, allow_pickle, trust=trust)
                     images = images_of(row, builder, trust=trust)
                 except RobustBenchError as error:  # the others can still be shown
                     faults.append(error)
-                    rooms.append(Room(title, visible(row["definition"]["attack"]), (), visible(error)))
+                    rooms.append(Room(title, visible(row.attack), (), visible(error)))
                     continue
                 with as_deployed(model), full_float32():
                     rooms.append(_room(title, row, model, images, results, each))
@@ -119,13 +118,13 @@ def write_gallery(
 
 
 def _kept(row: Row) -> bool:
-    return done(row) and "x_adv" in row.get("arrays", {})
+    return done(row) and "x_adv" in row.array_names
 
 
 def _room(
     title: str, row: Row, model: nn.Module, images: Images | CorruptedImages, results: Results, each: int
 ) -> Room:
-    threat = ThreatModel.parse(row["definition"]["threat"], allow_large=True)
+    threat = ThreatModel.parse(row.threat, allow_large=True)
     arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
     places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
     rows = torch.tensor([place for place, _ in places], device=images.ids.device)
@@ -154,7 +153,7 @@ def _room(
             views.append(View("nearest error found", _picture(nearest[k]), said))
         own = int(images.ids[place])
         samples.append(Sample(own, visible(images.classes[int(y[k])]), fate, tuple(views)))
-    return Room(title, visible(row["definition"]["attack"]), tuple(samples), note)
+    return Room(title, visible(row.attack), tuple(samples), note)
 
 
 def _chosen(
@@ -176,7 +175,7 @@ def _nearest(
     """(images, found (n,)): over all rows of this model that kept images, the nearest that it gets wrong."""
     best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     for other in results.rows:
-        if _kept(other) and identity.group(other) == identity.group(row):
+        if _kept(other) and other.of_group() == row.of_group():
             tried = torch.from_numpy(results.arrays(other, "x_adv")["x_adv"])[rows.cpu()].to(x)
             length = threat.distance(tried, x)
             nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)

@@ -25,7 +25,7 @@ def foreign(row: Row) -> list[str]:
     Architectures, the zoo, known data sets and installed plug-ins are this machine's own; a function or a path that a
     stranger's row names may be anything.
     """
-    about = row["definition"]
+    about = row.definition
     model, data = str(about["model"]).partition(" (")[0], str(about["data"])
     calls = [f"import and call {model}"] if ":" in model and not model.startswith("zoo:") else []
     return calls + ([f"read {data}"] if ":" in data else [])
@@ -51,7 +51,7 @@ def model_of(
     imported and called; ConfigError where it would have to be, and may not.
     """
     check_trust([row], trust)
-    about = row["definition"]
+    about = row.definition
     name, _, stem = about["model"].partition(" (")
     if stem and weights is None:
         raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
@@ -73,7 +73,7 @@ def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images
     as in model_of.
     """
     check_trust([row], trust)
-    about = row["definition"]
+    about = row.definition
     images = open_data(
         about["data"], split=about["split"], source=builder.source, ids=about["ids"], device=builder.device
     )

@@ -32,7 +32,7 @@ def arrays_of(verdict: Verdict, images: Source, save: str | None) -> dict[str, A
 
 def _always(verdict: Verdict) -> dict[str, Array]:
     names = ["labels", "ids", "clean", "robust", "robust_8bit", "forwards", "backwards", "corrupted"]
-    names += ["clean_bits", "bits", "bits_8bit", "won"]
+    names += ["clean_bits", "bits", "bits_8bit", "success"]
     names += ["distance"] if verdict.corrupted is None else []  # a corruption keeps to no ball
     found = {name: getattr(verdict, name) for name in names}
     found |= {f"note_{name}": values for name, values in others(verdict.notes).items()}

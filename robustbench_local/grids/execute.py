@@ -64,5 +64,12 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
 
 
 def _row(task: Task, **what: Any) -> Row:
-    where = environment(task.images.device)
-    return {"key": task.key, **what, "grid": task.grid, "definition": task.definition, "environment": where}
+    return Row(
+        key=task.key,
+        **what,
+        grid=task.grid,
+        definition=task.definition,
+        families=task.cell.model.families,
+        minimises=task.cell.attack.minimises,
+        environment=environment(task.images.device),
+    )

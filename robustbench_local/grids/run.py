@@ -34,7 +34,7 @@ from robustbench_local.report import baseline
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, done
 from robustbench_local.storage.store import Store
 from robustbench_local.training.builder import ModelBuilder, ModelSpec
 
@@ -125,7 +125,7 @@ class Grid:
                 price = Price.of(cell, len(task.images), pace)
                 if done:
                     price = replace(price, seconds=0.0)
-                rows.append({"status": status, "cell": str(cell), **asdict(price)})
+                rows.append(Row(status=status, cell=str(cell), **asdict(price)))
         return rows
 
     def _rows(self) -> list[Row]:
@@ -156,8 +156,8 @@ class Grid:
     def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: AnswerCache) -> Row:
         """The cell's row: the stored one where it is good, otherwise a new one."""
         task = self.task(cell, digest)
-        if done := self._resumed(task):
-            return done
+        if kept := self._resumed(task):
+            return kept
         count = len(self.cells)
         part = Part(self.progress, f"{place + 1}/{count} {cell}", place / count, 1 / count)
         return self._keep(execute(task, model, known=known, progress=part), cell)
@@ -174,12 +174,12 @@ class Grid:
     def _keep(self, outcome: Outcome, cell: Cell) -> Row:
         """Store a row, and say how its cell ended."""
         made = outcome.row
-        row = self.store.write(made["key"], made, outcome.arrays)
-        if made["status"] != "ok":
-            self.progress.line(f"{cell}: FAILED, {made['error']['type']}: {made['error']['message']}")
+        row = self.store.write(made.key, made, outcome.arrays)
+        if not made.ok:
+            self.progress.line(f"{cell}: FAILED, {made.failure}")
             return made
-        clean, robust, seconds = (made["results"][of] for of in ("clean_accuracy", "robust_accuracy", "seconds"))
-        self.progress.line(f"{cell}: clean {100 * clean:.1f} %, robust {100 * robust:.1f} % ({seconds:.1f} s)")
+        clean, robust = 100 * made.results["clean_accuracy"], 100 * made.results["robust_accuracy"]
+        self.progress.line(f"{cell}: clean {clean:.1f} %, robust {robust:.1f} % ({made.results['seconds']:.1f} s)")
         return row
 
     def _good(self, key: str) -> Iterator[tuple[Store, Row]]:
@@ -187,12 +187,12 @@ class Grid:
         wanted = SAVED[self.config.save]
         for store in () if self.config.force else (self.store, *self.neighbours):
             row = store.read(key)
-            if row is not None and row["status"] == "ok" and wanted <= row["arrays"].keys():
+            if done(row) and wanted <= row.array_names:
                 yield store, row
 
     def _stored(self, rows: list[Row]) -> bool:
         """Whether the good ones among them are all there still."""
-        return all(row["status"] != "ok" or self.store.done(row["key"]) for row in rows)
+        return all(not row.ok or self.store.done(row.key) for row in rows)
 
     def _audit(self, rows: list[Row], model: nn.Module, images: Source) -> None:
         """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""

@@ -144,14 +144,14 @@ def _confidence(scores: Floats) -> dict[str, Any] | None:
 
 
 def _distances(verdict: Verdict, distance: Floats, clean: Floats) -> dict[str, Any] | None:
-    if verdict.won is None:
+    if verdict.success is None:
         return None
-    return quantiles(nearest(distance, _array(verdict.won), clean)[_bits(verdict.clean)])
+    return quantiles(nearest(distance, _array(verdict.success), clean)[_bits(verdict.clean)])
 
 
 def _queries(verdict: Verdict, fell: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
     """None of random models and minimum-norm attacks, which go on after a success."""
-    if verdict.bits is not None or verdict.won is not None or not fell.any():
+    if verdict.bits is not None or verdict.success is not None or not fell.any():
         return None
     return quantiles(_array(verdict.forwards)[fell])
 

@@ -16,12 +16,9 @@ from robustbench_local.audit.records import asked
 from robustbench_local.core.errors import ConfigError, StoreError
 from robustbench_local.metrics.paired import Paired, holm
 from robustbench_local.metrics.paired import compare as paired
-from robustbench_local.report.curve import clean_shares, mean_shares
 from robustbench_local.report.matching import Pair, pairs, renamed
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import done
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
 PARTS = ("attack", "worst case", "clean", "audit")
 LOST = ("only before", "failed after", "other data", "no image in common")
@@ -106,7 +103,7 @@ class _Both:
         old, new = pair.before, pair.after
         change = Change(PARTS[0], pair.name, "", _robust(old), _robust(new), differs=pair.differs)
         if done(old) and done(new):
-            return self._paired(change, old, new, _standing(self.before, old), _standing(self.after, new))
+            return self._paired(change, old, new, _robust_shares(self.before, old), _robust_shares(self.after, new))
         if done(old):
             return replace(change, what="failed after" if new else "only before")
         if done(new):
@@ -116,10 +113,10 @@ class _Both:
     def worst_cases(self, met: Sequence[Pair]) -> Iterator[Change]:
         """Per image the least over the attacks that both have, where these are several."""
         aimed = [pair for pair in met if _is_aimed(pair.both[0])]
-        for (name, _), group in _by(aimed, lambda pair: (pair.within, identity.images(pair.both[0]))).items():
+        for (name, _), group in _by(aimed, lambda pair: (pair.within, pair.both[0].of_images())).items():
             if len(group) > 1:
-                old = _least([_standing(self.before, pair.both[0]) for pair in group])
-                new = _least([_standing(self.after, pair.both[1]) for pair in group])
+                old = _least([_robust_shares(self.before, pair.both[0]) for pair in group])
+                new = _least([_robust_shares(self.after, pair.both[1]) for pair in group])
                 change = Change(PARTS[1], f"{name}, worst case of {len(group)} attacks", "")
                 yield self._paired(change, *group[0].both, old, new)
 
@@ -127,8 +124,10 @@ class _Both:
         """Of each model, on the images of the cell that has most of them in common."""
         for name, group in _by(met, lambda pair: pair.of).items():
             change = Change(PARTS[2], f"{name}, clean", "")
-            each = [(*pair.both, _clean(self.before, pair.both[0]), _clean(self.after, pair.both[1])) for pair in group]
-            found = [self._paired(change, *of) for of in each]
+            found = [
+                self._paired(change, old, new, _clean_shares(self.before, old), _clean_shares(self.after, new))
+                for old, new in (pair.both for pair in group)
+            ]
             yield max(found, key=lambda one: one.pair.n if one.pair else 0)
 
     def audits(self, met: Sequence[Pair]) -> Iterator[Change]:
@@ -158,7 +157,7 @@ class _Both:
 
     def _is_other_data(self, old: Row, new: Row) -> bool:
         """Digests are of the judged images: of other selections only the labels can tell whether data is the same."""
-        if old["definition"]["data_digest"] == new["definition"]["data_digest"]:
+        if old.definition["data_digest"] == new.definition["data_digest"]:
             return False
         one, two = self.before.arrays(old, "ids", "labels"), self.after.arrays(new, "ids", "labels")
         _, first, second = np.intersect1d(one["ids"], two["ids"], return_indices=True)
@@ -166,13 +165,13 @@ class _Both:
         return np.array_equal(one["ids"], two["ids"]) or not same_labels
 
 
-def _standing(results: Results, row: Row) -> Shares:
+def _robust_shares(results: Results, row: Row) -> Shares:
     """By the row alone: each image's share of draws that stand, which is 0 or 1 of a fixed model."""
     arrays = results.arrays(row, "ids", "robust", "bits")
-    return arrays["ids"], mean_shares(arrays, "bits", "robust")
+    return arrays["ids"], robust_shares(arrays)
 
 
-def _clean(results: Results, row: Row) -> Shares:
+def _clean_shares(results: Results, row: Row) -> Shares:
     arrays = results.arrays(row, "ids", "clean", "clean_bits")
     return arrays["ids"], clean_shares(arrays)
 
@@ -187,12 +186,12 @@ def _least(each: Sequence[Shares]) -> Shares:
 
 def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
     """{attack: which of the images that an audit of these rows asked about stood it}; the last audit of an attack."""
-    keys = {row["key"]: row for row in results.rows if done(row)}
-    own = {row["key"] for row in rows}
+    keys = {row.key: row for row in results.rows if done(row)}
+    own = {row.key for row in rows}
     found: dict[str, Shares] = {}
     for audit in results.audits if rows else ():
         for retry in audit.retries if own & {*audit.rows} else ():
-            if retry.asked and retry.threat == rows[0]["definition"]["threat"]:
+            if retry.asked and retry.threat == rows[0].threat:
                 ids = asked(
                     retry,
                     audit,
@@ -207,7 +206,7 @@ def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
 
 def _is_aimed(row: Row) -> bool:
     """Whether it counts in a worst case."""
-    return identity.adaptive(row) and "corruption" not in row["definition"]
+    return row.adaptive and not row.corrupts
 
 
 def _by(met: Sequence[Pair], key: Any) -> dict[Any, list[Pair]]:
@@ -224,8 +223,8 @@ def _word(pair: Paired, p: float, alpha: float) -> str:
 
 
 def _robust(row: Row | None) -> float | None:
-    return float(row["results"]["robust_accuracy"]) if done(row) else None
+    return row.results["robust_accuracy"] if done(row) else None
 
 
 def _models(results: Results) -> str:
-    return ", ".join(sorted({f"{row['definition']['model']} / {row['definition']['defense']}" for row in results.rows}))
+    return ", ".join(sorted({f"{row.model} / {row.defense}" for row in results.rows}))

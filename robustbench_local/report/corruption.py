@@ -16,9 +16,8 @@ from scipy import stats
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.labels import Label, attack_labels, defense_labels
-from robustbench_local.report.table import Rate, Standing, done, met_before, robust_tables
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row
+from robustbench_local.report.table import Rate, SharesOf, met_before, robust_tables
+from robustbench_local.storage.row import Row, done, telling_none_apart
 
 Cell = tuple[str, int, int]  # corruption, severity, seed
 
@@ -35,7 +34,7 @@ class CorruptionLine:
 
     @property
     def clean(self) -> float | None:
-        return next((row["results"]["clean_accuracy"] for row in self.cells.values() if done(row)), None)
+        return next((row.results["clean_accuracy"] for row in self.cells.values() if done(row)), None)
 
     def accuracy(self, *, corruption: str | None = None, severity: int | None = None) -> Rate | None:
         """The mean accuracy on corrupted images over these cells, each counting the same, and its 95 % interval.
@@ -48,7 +47,7 @@ class CorruptionLine:
             for (name, level, _), row in self.cells.items()
             if corruption in (None, name) and severity in (None, level)
         ]
-        good = [row["results"]["corruption_accuracy"] for row in chosen if done(row)]
+        good = [row.results["corruption_accuracy"] for row in chosen if done(row)]
         if not good or len(good) < len(chosen):
             return None
         mean = sum(good) / len(good)
@@ -130,12 +129,12 @@ class Correlation:
 
 def corruption_tables(rows: Iterable[Row], baseline: str | None = None) -> list[CorruptionTable]:
     """A table for each published set and selection of images; lines by mean corruption error, the smallest first."""
-    natural = [row for row in rows if "corruption" in row["definition"]]
-    groups = _by(lambda row: (row["definition"]["corruption"], identity.images(row)), natural)
+    natural = [row for row in rows if row.corrupts]
+    groups = _by(lambda row: (row.definition["corruption"], row.of_images()), natural)
     return [_table(group, baseline) for _, group in sorted(groups.items())]
 
 
-def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
+def correlations(rows: Sequence[Row], shares_of: SharesOf) -> list[Correlation]:
     """Of each set of corruptions with each threat model, over the models that have both; of 3 models and more.
 
     Robust accuracy is the per-sample worst case over the attacks of the grid. A constant has no correlation: those of
@@ -145,13 +144,13 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
     for table in corruption_tables(rows):
         natural = {line.identity: 1 - line.mean_error for line in table.lines if line.mean_error is not None}
         robust: dict[str, dict[str, float]] = defaultdict(dict)
-        for other in robust_tables(rows, standing):
+        for other in robust_tables(rows, shares_of):
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
-                if row is not None and line.worst[-1] is not None and visible(row["definition"]["data"]) == table.data:
+                if row is not None and line.worst[-1] is not None and visible(row.definition["data"]) == table.data:
                     aim = f", targets: {other.targets}" if other.targets else ""
                     within = f"{other.within}, {other.images} images{aim}"
-                    robust[within][identity.model(row)] = line.worst[-1].value
+                    robust[within][row.of_model()] = line.worst[-1].value
         for threat, accuracies in robust.items():
             both = [(natural[key], accuracies[key]) for key in natural if key in accuracies]
             if len(both) < 3 or any(len(set(column)) == 1 for column in zip(*both, strict=True)):
@@ -163,25 +162,25 @@ def correlations(rows: Sequence[Row], standing: Standing) -> list[Correlation]:
 
 
 def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
-    groups = _by(identity.model, rows)
-    names = _names(rows, identity.shared(groups.values()))
+    groups = _by(Row.of_model, rows)
+    names = _names(rows, telling_none_apart(groups.values()))
     cells = sorted({_cell(row, names) for row in rows})
     lines = []
     labels = defense_labels([group[0] for group in groups.values()])
     for label, (model, group) in zip(labels, groups.items(), strict=True):
         found = {_cell(row, names): row for row in group}
-        about = group[0]["definition"]
-        images = next((row["results"]["n"] for row in rows if done(row)), 0)
+        about = group[0].definition
+        images = next((row.results["n"] for row in rows if done(row)), 0)
         each = {cell: found.get(cell) for cell in cells}
         lines.append(CorruptionLine(visible(about["model"]), label, images, each, model))
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
-    about = rows[0]["definition"]
+    about = rows[0].definition
     return CorruptionTable(
         visible(about["data"]),
         visible(about["split"]),
         lines[0].images,
         visible(about["corruption"]),
-        met_before(about),
+        met_before(rows[0]),
         tuple(lines),
         baseline,
         tuple(_notes(lines)),
@@ -191,25 +190,24 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
 def _names(rows: list[Row], alike: Sequence[str]) -> Callable[[Row], str]:
     """What each row's corruption is called: its name, and that by which namesakes differ besides severity and seed."""
     labels = attack_labels([_of_any_severity(row) for row in rows], (*alike, "seed"))
-    named = {row["key"]: str(label) for row, label in zip(rows, labels, strict=True)}
-    return lambda row: named[row["key"]]
+    named = {row.key: str(label) for row, label in zip(rows, labels, strict=True)}
+    return lambda row: named[row.key]
 
 
 def _of_any_severity(row: Row) -> Row:
-    about = row["definition"]
-    rest = {key: value for key, value in about["attack_settings"].items() if key != "severity"}
-    return {**row, "definition": {**about, "attack_settings": rest}}
+    rest = {key: value for key, value in row.definition["attack_settings"].items() if key != "severity"}
+    return row.changed(attack_settings=rest)
 
 
 def _cell(row: Row, name: Callable[[Row], str]) -> Cell:
-    return name(row), row["definition"]["attack_settings"]["severity"], row["definition"]["seed"]
+    return name(row), row.definition["attack_settings"]["severity"], row.definition["seed"]
 
 
 def _notes(lines: Sequence[CorruptionLine]) -> Iterator[str]:
     for line in lines:
         for (name, severity, _), row in line.cells.items():
             if not done(row):
-                why = "not run" if row is None else f"failed, {row['error']['type']}: {row['error']['message']}"
+                why = "not run" if row is None else f"failed, {row.failure}"
                 yield f"{line.model} / {line.defense}, {name} {severity}: {visible(' '.join(why.split()))}"
 
 

@@ -21,9 +21,9 @@ from robustbench_local.report.corruption import (
     corruption_tables,
 )
 from robustbench_local.report.render import WIDTH, plain_texts
-from robustbench_local.report.table import Standing, done
+from robustbench_local.report.table import SharesOf
 from robustbench_local.report.text import DASH
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, done
 
 CAPTION = (
     "Errors in %, on the corrupted images, whether or not the model is right on the clean ones. Mean corruption error:"
@@ -54,7 +54,7 @@ _COLUMNS = (
 )
 
 
-def show_corruptions(rows: Sequence[Row], standing: Standing, baseline: str | None = None) -> None:
+def show_corruptions(rows: Sequence[Row], shares_of: SharesOf, baseline: str | None = None) -> None:
     """Print to standard output: a table for each published set, then how they go with robust accuracy."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     for table in corruption_tables(rows, baseline):
@@ -68,17 +68,17 @@ def show_corruptions(rows: Sequence[Row], standing: Standing, baseline: str | No
         for note in [*_legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
-    for found in correlations(rows, standing):
+    for found in correlations(rows, shares_of):
         console.print(Text(_sentence(found)))
 
 
-def corruption_files(rows: Sequence[Row], standing: Standing, baseline: str | None = None) -> dict[str, str]:
+def corruption_files(rows: Sequence[Row], shares_of: SharesOf, baseline: str | None = None) -> dict[str, str]:
     """{name: text} of corruption.md and corruption.csv, where rows hold corruptions."""
     tables = corruption_tables(rows, baseline)
     if not tables:
         return {}
     parts = [part for table in tables for part in _markdown(table)]
-    parts += [shown(" ".join(_sentence(found) for found in correlations(rows, standing)), "markdown")]
+    parts += [shown(" ".join(_sentence(found) for found in correlations(rows, shares_of)), "markdown")]
     return {"corruption.md": "\n\n".join(filter(None, parts)) + "\n", "corruption.csv": csv_text(tables)}
 
 
@@ -104,10 +104,10 @@ def csv_text(tables: Iterable[CorruptionTable]) -> str:
                     "status": row["status"] if row else "missing",
                 }
                 if done(row):
-                    results = row["results"]
+                    results = row.results
                     low, high = results["corruption_interval"]
                     about |= {"clean": results["clean_accuracy"], "accuracy": results["corruption_accuracy"]}
-                    about |= {"low": low, "high": high, "key": row["key"]}
+                    about |= {"low": low, "high": high, "key": row.key}
                 writer.writerow(plain_texts(about))
     return text.getvalue()
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from robustbench_local.metrics.curves import nested, standing_at
+from robustbench_local.metrics.curves import nested, robust_at
 from robustbench_local.metrics.rates import Floats
-from robustbench_local.report.table import Line, Standing, Table, done, worst_case
+from robustbench_local.report.table import Line, SharesOf, Table, worst_case
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, clean_shares, done
 
 _BETWEEN = (0.25, 0.5, 0.75, 1.5, 2.0)  # of the widest eps: where minimum-norm attacks carry a curve on
 
 
 def curve(
-    places: Sequence[tuple[Table, Line]], standing: Standing, arrays: Callable[[Row], Mapping[str, Array]]
+    places: Sequence[tuple[Table, Line]], shares_of: SharesOf, arrays: Callable[[Row], Mapping[str, Array]]
 ) -> Iterator[tuple[float, str, Floats]]:
     """(eps, attacks, shares (N,)) from eps 0 on, of one model in the tables of one norm; nothing of a single eps.
 
@@ -24,12 +24,12 @@ def curve(
     without a worst case gives no point: a figure of those attacks that did run would be too high.
     """
     rows = [row for _, line in places for row in line.rows if done(row)]
-    nearest = [row for row in rows if "won" in arrays(row) and row["definition"].get("adaptive", True)]
+    nearest = [row for row in rows if row.minimises and row.adaptive]
     points = {0.0: clean_shares(arrays(rows[0]))} if rows else {}
     gaps = set()
     for table, line in places:
-        eps = float(next(row["definition"]["eps"] for row in line.rows if row is not None))
-        shares = worst_case(table, line, standing)
+        eps = next(row.eps for row in line.rows if row is not None)
+        shares = worst_case(table, line, shares_of)
         if shares is None:
             gaps.add(eps)
         else:
@@ -48,16 +48,5 @@ def curve(
 
 def at(arrays: Mapping[str, Array], eps: float) -> Floats:
     """(N,) shares that stand a minimum-norm attack at eps, from the arrays of its row."""
-    distance, won = (arrays[name].astype(np.float64) for name in ("distance", "won"))
-    return standing_at(eps, distance, won, clean_shares(arrays))
-
-
-def clean_shares(arrays: Mapping[str, Array]) -> Floats:
-    """(N,) whether each image was right: 0, 1, or a random model's share of draws."""
-    return mean_shares(arrays, "clean_bits", "clean")
-
-
-def mean_shares(arrays: Mapping[str, Array], bits: str, whole: str) -> Floats:
-    """(N,) the mean of the bits (N, R) of a random model, or the whole (N,) of a fixed one."""
-    found: Floats = arrays[bits].mean(1, dtype=np.float64) if bits in arrays else arrays[whole].astype(np.float64)
-    return found
+    distance, success = (arrays[name].astype(np.float64) for name in ("distance", "success"))
+    return robust_at(eps, distance, success, clean_shares(arrays))

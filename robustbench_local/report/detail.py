@@ -11,10 +11,10 @@ from robustbench_local.audit.finding import Status
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Line, Rate, Table, done, rate, worst_case
+from robustbench_local.report.table import Line, Rate, Table, rate, worst_case
 from robustbench_local.report.text import explain, flag_name, percent
 from robustbench_local.report.words import verdict
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, done
 
 _FEWEST = 10  # images a class, to speak of classes
 _SHOWN = {  # the measures that have a place of their own on the page
@@ -111,7 +111,7 @@ def flags_of(rows: Iterable[Row | None]) -> list[Flag]:
     """Every flag of these rows once, counts left out where rows differ."""
     every: dict[str, set[str]] = {}
     for row in rows:
-        for flag in row["results"]["flags"] if done(row) else ():
+        for flag in row.results["flags"] if done(row) else ():
             every.setdefault(flag_name(visible(flag)), set()).add(visible(flag))
     return [_flag(found.pop() if len(found) == 1 else name) for name, found in sorted(every.items())]
 
@@ -123,11 +123,11 @@ def _flag(flag: str) -> Flag:
 def _cell(attack: str, row: Row | None) -> Cell:
     if row is None:
         return Cell(attack, "", None, "not run")
-    access = visible(row["definition"]["access"])
+    access = visible(row.definition["access"])
     if not done(row):
-        fault = f"failed, {row['error']['type']}: {row['error']['message']}"
+        fault = f"failed, {row.failure}"
         return Cell(attack, access, None, visible(" ".join(fault.split())))
-    found = row["results"]
+    found = row.results
     prepared = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     beside = found.get("checked_forwards", 0) + found.get("judged_forwards", 0)  # older rows do not say
     distance = found["distance_median"]
@@ -154,15 +154,15 @@ def _classes(line: Line, table: Table, results: Results) -> Iterator[Class]:
     Nothing of fewer than _FEWEST images a class, whose intervals would reach over most of the scale.
     """
     good = [row for row in line.rows if done(row)]
-    if not good or not good[0]["results"]["per_class"]:
+    if not good or not good[0].results["per_class"]:
         return
-    bits = worst_case(table, line, results.standing)
+    bits = worst_case(table, line, results.robust_shares)
     if bits is None:
-        bits = results.standing(min(good, key=lambda row: row["results"]["robust_accuracy"]))
+        bits = results.robust_shares(min(good, key=lambda row: row.results["robust_accuracy"]))
     labels = results.arrays(good[0], "labels").get("labels")
     if labels is None or len(labels) < _FEWEST * len(np.unique(labels)):
         return
-    for label, known in zip(np.unique(labels), good[0]["results"]["per_class"], strict=True):
+    for label, known in zip(np.unique(labels), good[0].results["per_class"], strict=True):
         own = bits[labels == label]
         n, stood, right = len(own), float(own.sum()), known["clean"] * len(own)
         clean, robust = Rate(right / n, *wilson(right, n)), Rate(stood / n, *wilson(stood, n))
@@ -178,7 +178,7 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(True, ran)
     else:
         yield Ground(False, f"{total - len(good)} of {total} attacks are missing or failed: no worst case, no rank.")
-    levels = {row["definition"]["access"] for row in good}
+    levels = {row.definition["access"] for row in good}
     if "gradients" in levels and levels & {"scores", "labels"}:
         yield Ground(True, "Attacked with gradients and without: masked gradients would show.")
     elif "gradients" in levels:
@@ -190,7 +190,7 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
     if good and not flags_of(line.rows):
         yield Ground(True, "Nothing was flagged.")
     rounded = [
-        (row["results"]["robust_accuracy_8bit"] - row["results"]["robust_accuracy"], str(label))
+        (row.results["robust_accuracy_8bit"] - row.results["robust_accuracy"], str(label))
         for label, row in zip(table.attacks, line.rows, strict=True)
         if done(row)
     ]
@@ -201,7 +201,7 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(True, "What was found survives rounding to 8 bits inside the ball.")
     if line.unaudited:
         yield Ground(False, f"Not audited: {line.unaudited}.")
-    keys = {row["key"] for row in good}
+    keys = {row.key for row in good}
     for audit in results.audits:
         for each in audit.findings if keys & {*audit.rows} else ():
             found = each.finding
@@ -218,7 +218,7 @@ def _settings(line: Line) -> Iterator[tuple[str, str]]:
     row = next((row for row in line.rows if row is not None), None)
     if row is None:
         return
-    about, machine = row["definition"], row.get("environment", {})
+    about, machine = row.definition, row.get("environment", {})
     for name, value in about["defense_settings"].items():
         yield visible(name), "not set" if value is None else visible(value)
     for name in ("seed", "precision", "eot", "draws", "weights_digest", "behaviour_digest", "data_digest"):
@@ -238,7 +238,7 @@ def _measures(line: Line) -> Iterator[tuple[str, str]]:
     """What rows know beyond the usual: numbers, of the first row that has them."""
     seen: set[str] = set(_SHOWN)
     for row in line.rows:
-        for name, value in row["results"].items() if done(row) else ():
+        for name, value in row.results.items() if done(row) else ():
             if name not in seen and isinstance(value, int | float) and not isinstance(value, bool):
                 seen.add(name)
                 yield visible(name.replace("_", " ")), f"{value:.4g}"

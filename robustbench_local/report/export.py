@@ -8,8 +8,9 @@ from typing import Any
 
 from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import Label
-from robustbench_local.report.table import Line, Rate, Table, done
+from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import slug
+from robustbench_local.storage.row import done
 
 _FOLDERS = {"linf": "Linf", "l2": "L2"}  # the norms that RobustBench ranks within
 
@@ -78,12 +79,12 @@ def _table(table: Table) -> dict[str, Any]:
                 "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
-                "flags": [[*map(visible, row["results"]["flags"])] if done(row) else [] for row in line.rows],
+                "flags": [[*map(visible, row.results["flags"])] if done(row) else [] for row in line.rows],
                 "audit": [
                     *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),
                     *({"check": visible(fault.check), "status": fault.status.name.lower()} for fault in line.faults),
                 ],
-                "keys": [row["key"] if row else None for row in line.rows],
+                "keys": [row.key if row else None for row in line.rows],
             }
             for line in table.lines
         ],
@@ -105,9 +106,9 @@ def _percent(rate: Rate | None) -> str | None:
 
 def _autoattack(line: Line) -> Rate | None:
     for row, rate in zip(line.rows, line.robust, strict=True):
-        if row is None or row["definition"]["attack"] != "autoattack":
+        if row is None or row.attack != "autoattack":
             continue
-        if row["definition"]["attack_settings"].get("variant") == "standard":
+        if row.definition["attack_settings"].get("variant") == "standard":
             return rate
     return None
 
@@ -115,4 +116,4 @@ def _autoattack(line: Line) -> Rate | None:
 def _unreliable(line: Line) -> bool | None:
     """RobustBench's word for what AutoAttack cannot be trusted with: here, anything flagged, not sound or unaudited."""
     rows = [row for row in line.rows if done(row)]
-    return bool(line.faults or line.unaudited) or any(row["results"]["flags"] for row in rows) if rows else None
+    return bool(line.faults or line.unaudited) or any(row.results["flags"] for row in rows) if rows else None

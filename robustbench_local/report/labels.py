@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robustbench_local.core.escaping import visible
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import DRAWN, JUDGED, Row
 
 # anything else is part of an attack's name
 _USUAL = {"count": "all", "precision": "float32", "budget": None}
@@ -35,26 +34,24 @@ def attack_labels(rows: Sequence[Row], but: Collection[str] = ()) -> list[Label]
 
     Where that leaves some alike: also whatever else of its identity differs. but: keys that tell no two apart.
     """
-    judged = [key for key in (*identity.JUDGED, *identity.DRAWN) if key not in but]
+    judged = [key for key in (*JUDGED, *DRAWN) if key not in but]
     named = {"attack", "attack_settings", "adaptive", *judged, *but}
-    rest = sorted(set().union(*map(identity.of_attack, rows)) - named)
-    names = [f"{'' if identity.adaptive(row) else _NAIVE}{row['definition']['attack']}" for row in rows]
-    settings = [
-        row["definition"]["attack_settings"] | {key: row["definition"].get(key, _USUAL.get(key)) for key in judged}
-        for row in rows
-    ]
-    others = [{key: _plain(row["definition"].get(key)) for key in rest} for row in rows]
+    rest = sorted(set().union(*(row.attack_keys() for row in rows)) - named)
+    names = [f"{'' if row.adaptive else _NAIVE}{row.attack}" for row in rows]
+    usual = {key: _USUAL.get(key) for key in judged}
+    given = [{key: row.said(key) for key in judged if key in row.definition} for row in rows]
+    settings = [row.definition["attack_settings"] | usual | own for row, own in zip(rows, given, strict=True)]
+    others = [{key: _plain(row.said(key)) for key in rest} for row in rows]
     labels = _labels(names, names, settings, others)
-    return [replace(label, naive=not identity.adaptive(row)) for label, row in zip(labels, rows, strict=True)]
+    return [replace(label, naive=not row.adaptive) for label, row in zip(labels, rows, strict=True)]
 
 
 def defense_labels(rows: Sequence[Row]) -> list[Label]:
     """The defense of each row; namesakes are those in front of the same architecture. As attack_labels."""
-    about = [row["definition"] for row in rows]
     made = ("weights_digest", "behaviour_digest", "defense_version")
-    made_of = [{key: each.get(key) for key in made} for each in about]
-    names, settings = ([each[key] for each in about] for key in ("defense", "defense_settings"))
-    return _labels(names, [(each["defense"], each["model"]) for each in about], settings, made_of)
+    made_of = [{key: row.said(key) for key in made} for row in rows]
+    settings = [row.definition["defense_settings"] for row in rows]
+    return _labels([row.defense for row in rows], [(row.defense, row.model) for row in rows], settings, made_of)
 
 
 def _labels(
@@ -70,7 +67,7 @@ def _labels(
 
 def with_draws(labels: Sequence[Label], rows: Sequence[Row]) -> list[Label]:
     """The labels of models, with how often each was asked where they differ in it."""
-    drawn = [{key: row["definition"].get(key) for key in identity.DRAWN} for row in rows]
+    drawn = [{key: row.said(key) for key in DRAWN} for row in rows]
     shown = _telling([None] * len(rows), drawn)
     return [replace(label, details=label.details + more) for label, more in zip(labels, shown, strict=True)]
 

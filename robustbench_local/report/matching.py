@@ -12,11 +12,10 @@ from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import attack_labels, defense_labels
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import met_before
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import READ, VERSIONS, Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.
-MADE = ("weights_digest", "behaviour_digest", *identity.VERSIONS, *identity.READ, "attacker_digest")
+MADE = ("weights_digest", "behaviour_digest", *VERSIONS, *READ, "attacker_digest")
 IMAGES = ("data_digest", "ids")
 CHOSEN = ("defense_settings", "seed")  # where nothing else is left to meet
 
@@ -43,7 +42,7 @@ class Pair:
 
 def renamed(results: Results, names: Mapping[str, str]) -> Results:
     """With other names for models and defenses; ConfigError where there is no such, or where two would become one."""
-    known = {str(row["definition"][of]) for row in results.rows for of in ("model", "defense")}
+    known = {name for row in results.rows for name in (row.model, row.defense)}
     for name in names:
         if name not in known:
             raise ConfigError(f'no model or defense is called "{name}"{did_you_mean(name, known)}: {_listed(known)}')
@@ -51,12 +50,11 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
     if merged:
         raise ConfigError(f'two would be called "{merged[0]}": map one of them elsewhere as well')
 
-    def of(row: Row) -> Row:
-        about = row["definition"]
-        changed = {key: names.get(about[key], about[key]) for key in ("model", "defense")}
-        return {**row, "definition": {**about, **changed}}
-
-    return replace(results, rows=[of(row) for row in results.rows])
+    rows = [
+        row.changed(model=names.get(row.model, row.model), defense=names.get(row.defense, row.defense))
+        for row in results.rows
+    ]
+    return replace(results, rows=rows)
 
 
 def pairs(before: Sequence[Row], after: Sequence[Row]) -> list[Pair]:
@@ -82,16 +80,13 @@ def pairs(before: Sequence[Row], after: Sequence[Row]) -> list[Pair]:
 def _grouped(rows: Iterable[Row], but: Collection[str]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[identity.cell(row, but)].append(row)
+        groups[row.of_cell(but)].append(row)
     return groups
 
 
 def _pair(names: Mapping[int, tuple[str, str, str]], before: Sequence[Row], after: Sequence[Row]) -> Pair:
     """Where a folder holds a cell of several weights or image sets, the last good one speaks for it."""
-    last = [
-        max(rows, key=lambda row: (row["status"] == "ok", row.get("created", "")), default=None)
-        for rows in (before, after)
-    ]
+    last = [max(rows, key=lambda row: (row.ok, row.created), default=None) for rows in (before, after)]
     many = [
         f"the newest of {len(rows)} rows {when}"
         for rows, when in ((before, "before"), (after, "after"))
@@ -106,35 +101,31 @@ def _pair(names: Mapping[int, tuple[str, str, str]], before: Sequence[Row], afte
 def _differs(before: Row, after: Row) -> list[str]:
     found = []
     for key in (*MADE, *CHOSEN):
-        old, new = (row["definition"].get(key) for row in (before, after))
+        old, new = (row.said(key) for row in (before, after))
         if key == "defense_settings" and old != new:
             changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
             found.append(f"{key}: " + ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in changed))
         elif old != new:
-            whole = key in (*identity.VERSIONS, "seed")
+            whole = key in (*VERSIONS, "seed")
             found.append(f"{key} {old} -> {new}" if whole else f"other {key}")
     return [visible(each) for each in found]
 
 
 def _names(rows: Sequence[Row]) -> dict[int, tuple[str, str, str]]:
     """{id of a row: (name of its cell, of its model on its images, of these within its threat)}."""
-    bare = [_without(row, (*MADE, *IMAGES)) for row in rows]
+    bare = [row.without((*MADE, *IMAGES)) for row in rows]
     attacks = attack_labels(bare) if bare else []
     defenses = defense_labels(bare)
     names = {}
     for row, attack, defense in zip(rows, attacks, defenses, strict=True):
-        about = row["definition"]
-        under = f" under {met_before(about)}" if about.get("attack_under") else ""
+        about = row.definition
+        under = f" under {met_before(row)}" if row.under else ""
         aim = f", targets: {about['targets']}" if about.get("targets") else ""
         split = "" if about.get("split", "test") == "test" else f" {about['split']}"
         where, model = f"{about['data']}{split}", f"{about['model']} / {defense}"
         within = f"{where} {about['threat']}{under}{aim}, {model}"
         names[id(row)] = tuple(map(visible, (f"{within}, {attack}", f"{where}{under}, {model}", within)))
     return names  # type: ignore[return-value]
-
-
-def _without(row: Row, keys: Collection[str]) -> Row:
-    return {**row, "definition": {key: value for key, value in row["definition"].items() if key not in keys}}
 
 
 def _listed(names: Iterable[Any]) -> str:

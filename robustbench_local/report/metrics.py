@@ -10,8 +10,8 @@ from robustbench_local.core.errors import DataError, StoreError
 from robustbench_local.report import sheets
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.statistics import Groups, Statistics
-from robustbench_local.report.table import done
 from robustbench_local.storage.files import whole_file
+from robustbench_local.storage.row import done
 from robustbench_local.storage.store import Store
 
 
@@ -26,7 +26,7 @@ def write_metrics(folder: Path, groups: Path | None = None, folds: int = 5, *, c
     if not any(map(done, rows)):
         raise StoreError(f"{folder.absolute()} has no row with its arrays beside it: run the grid, or name its folder")
     named = _read(groups) if groups else None
-    found = Statistics(rows, lambda row: store.arrays(row["key"]), named, folds, audits(store))
+    found = Statistics(rows, lambda row: store.arrays(row.key), named, folds, audits(store))
     made = found.sheets() + (found.confusions() if confusion else [])
     for name, text in (("metrics.md", sheets.markdown(made)), ("metrics.json", sheets.json_text(made))):
         with whole_file(folder / name) as file:

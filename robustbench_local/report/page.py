@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -23,8 +23,9 @@ from robustbench_local.report.labels import Label
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import data_uri
-from robustbench_local.report.table import Line, Rate, Table, done
+from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import FLAGS, percent
+from robustbench_local.storage.row import done
 
 _UNKNOWN = "other"
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
@@ -180,13 +181,15 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
     cells = list(zip(table.attacks, line.rows, strict=True))
-    good = [(label, row["results"]["robust_accuracy"]) for label, row in cells if done(row) and not label.naive]
+    good = [(label, row.results["robust_accuracy"]) for label, row in cells if done(row) and not label.naive]
     flags = flags_of(line.rows)
     defense = words.defense(line)
     name, of = (defense, line.model) if defended else (line.model, defense)
     terms = [line.model, defense, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
     terms += [flag.label for flag in flags]
-    terms += [f"{key}={value}" for row in line.rows[:1] if row for key, value in _settings(row, "defense").items()]
+    terms += [
+        f"{key}={value}" for row in line.rows[:1] if row for key, value in row.definition["defense_settings"].items()
+    ]
     return Entry(
         id=hashlib.sha256(json.dumps([table.title, line.model, str(line.defense)]).encode()).hexdigest()[:10],
         place=place,
@@ -207,7 +210,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
 
 def _strongest(label: Label, line: Line, results: Results) -> Label:
     """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
-    keys = {row["key"] for row in line.rows if done(row)}
+    keys = {row.key for row in line.rows if done(row)}
     retries = (retry for audit in results.audits for retry in audit.retries if retry.broken and keys & {*retry.lowers})
     more = sorted({visible(retry.attack) for retry in retries})
     return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
@@ -216,12 +219,8 @@ def _strongest(label: Label, line: Line, results: Results) -> Label:
 def _attacks(table: Table) -> Iterator[dict[str, str]]:
     for place, label in enumerate(table.attacks):
         row = next(row for line in table.lines if (row := line.rows[place]) is not None)
-        settings = ", ".join(f"{key}={value}" for key, value in _settings(row, "attack").items())
-        yield {"label": str(label), "access": visible(row["definition"]["access"]), "settings": visible(settings)}
-
-
-def _settings(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    return dict(row["definition"][f"{kind}_settings"])
+        settings = ", ".join(f"{key}={value}" for key, value in row.definition["attack_settings"].items())
+        yield {"label": str(label), "access": visible(row.definition["access"]), "settings": visible(settings)}
 
 
 @functools.cache

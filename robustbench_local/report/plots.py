@@ -12,13 +12,13 @@ import numpy as np
 from robustbench_local.report.detail import detail
 from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, style
 from robustbench_local.report.picture import FEWEST, MOST, Picture, model_of, name_of
-from robustbench_local.report.plots_search import by_queries, by_steps, convergence, falling, minimises
+from robustbench_local.report.plots_search import by_queries, by_steps, convergence, falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import LINE, SOFT, svg
-from robustbench_local.report.table import Table, done, identity_of
+from robustbench_local.report.table import Table, identity_of
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import within
-from robustbench_local.storage import identity
+from robustbench_local.storage.row import done
 
 _MANY = 40  # lines of a heat map
 
@@ -130,7 +130,7 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
     for table in tables:
         norm, _, rest = table.threat.partition(":")
         if rest:
-            same = identity.images(next(row for line in table.lines for row in line.rows if row is not None))
+            same = next(row for line in table.lines for row in line.rows if row is not None).of_images()
             groups[norm, table.grid, same, table.stochastic].append((_eps(table), table))
     for group in groups.values():
         group.sort(key=lambda pair: pair[0])
@@ -173,12 +173,12 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
 
 
 def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str, list[Any]]:
-    """{model: (attack, eps, share standing)} of the minimum-norm attacks."""
+    """{model: (attack, eps, share shares_of)} of the minimum-norm attacks."""
     found: dict[str, list[Any]] = defaultdict(list)
     for eps, table in group:
         for line in table.lines:
             for attack, row in zip(table.attacks, line.rows, strict=True):
-                if done(row) and not table.stochastic and minimises(row):
+                if done(row) and not table.stochastic and row.minimises:
                     arrays = results.arrays(row, "clean", "robust", "distance")
                     clean, distance = arrays["clean"], arrays["distance"]
                     hit = clean & (~arrays["robust"] | (distance > eps))  # what stands inside was not found
@@ -187,4 +187,4 @@ def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str
 
 
 def _eps(table: Table) -> float:
-    return next(float(row["definition"]["eps"]) for line in table.lines for row in line.rows if row is not None)
+    return next(row.eps for line in table.lines for row in line.rows if row is not None)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from robustbench_local.core.oracle import Access
 from robustbench_local.report.drawing import (
     COLOURS,
     MARKS,
@@ -25,8 +26,8 @@ from robustbench_local.report.labels import Label
 from robustbench_local.report.picture import MOST, Picture, model_of, name_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import svg
-from robustbench_local.report.table import Line, Table, done
-from robustbench_local.storage.row import Row
+from robustbench_local.report.table import Line, Table
+from robustbench_local.storage.row import done
 
 _LONG = 200  # passes, beyond which their axis is logarithmic
 _TITLE = 42  # letters in a line above a panel
@@ -39,7 +40,7 @@ def by_queries(table: Table, results: Results) -> Iterator[Picture]:
         results,
         "queries",
         "forwards",
-        {"scores", "labels"},
+        {Access.SCORES, Access.LABELS},
         "forward passes per image",
         "How fast an attacker without gradients gets through: images still right after so many queries each.",
     )
@@ -51,7 +52,7 @@ def by_steps(table: Table, results: Results) -> Iterator[Picture]:
         results,
         "steps",
         "backwards",
-        {"gradients"},
+        {Access.GRADIENTS},
         "gradient steps per image",
         "Robust accuracy over steps: images still right after so many gradients each. A curve that still falls at its"
         " end says that a longer attack would find more.",
@@ -63,7 +64,7 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     found: dict[Label, list[tuple[int, Line, dict[str, Any]]]] = defaultdict(list)
     for place, line in enumerate(table.lines[:MOST]):
         for attack, row in zip(table.attacks, line.rows, strict=True):
-            trace = row["results"].get("trace") if done(row) else None
+            trace = row.results.get("trace") if done(row) else None
             if trace and trace["images"] >= _STOOD:
                 found[attack].append((place, line, trace))
     attacks = [attack for attack in table.attacks if attack in found]
@@ -99,13 +100,13 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
 def _evolves(line: Line, attack: Label, table: Table) -> bool:
     """Whether it asks for no gradient, and so does not step."""
     row = line.rows[table.attacks.index(attack)]
-    return row is not None and row["definition"]["access"] != "gradients"
+    return row is not None and row.access is not Access.GRADIENTS
 
 
 def _spending(
-    table: Table, results: Results, name: str, meter: str, access: set[str], unit: str, caption: str
+    table: Table, results: Results, name: str, meter: str, access: set[Access], unit: str, caption: str
 ) -> Iterator[Picture]:
-    """Standing images over what was spent; none of random models and minimum-norm attacks, which retire no image.
+    """SharesOf images over what was spent; none of random models and minimum-norm attacks, which retire no image.
 
     Nor of naive attacks and of those judged by their end: there images fall at the end, all at once.
     """
@@ -114,9 +115,9 @@ def _spending(
     curves: dict[Label, list[tuple[int, Line, Any]]] = defaultdict(list)
     for place, line in enumerate(table.lines[:MOST]):
         for attack, row in zip(table.attacks, line.rows, strict=True):
-            if attack.naive or not done(row) or row["definition"]["count"] != "all" or minimises(row):
+            if attack.naive or not done(row) or row.definition["count"] != "all" or row.minimises:
                 continue
-            if row["definition"]["access"] in access:
+            if row.access in access:
                 arrays = results.arrays(row, "clean", "robust", meter)
                 spent = arrays[meter]
                 curve = falling(arrays["clean"], arrays["robust"], spent, float(spent.max(initial=0)))
@@ -160,8 +161,3 @@ def falling(
     left = (clean.sum() - np.arange(len(fell) + 1)) / len(clean)
     x = np.concatenate([[0], fell, [max(end, fell[-1] if len(fell) else end)]])
     return x, np.append(left, left[-1])
-
-
-def minimises(row: Row) -> bool:
-    """By what is stored: what a row names is not looked up here, where it may be anything."""
-    return "won" in row.get("arrays", {})

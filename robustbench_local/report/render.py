@@ -21,6 +21,7 @@ from robustbench_local.report.text import DASH, interval, percent
 if TYPE_CHECKING:
     from robustbench_local.metrics.paired import Rank
     from robustbench_local.report.table import Line, Table
+    from robustbench_local.storage.row import Row
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
@@ -141,14 +142,14 @@ def plain_texts(record: dict[str, Any]) -> dict[str, Any]:
     return record | {key: shown(value, "csv") for key, value in record.items() if isinstance(value, str | Label)}
 
 
-def _of_row(row: dict[str, Any] | None) -> dict[str, Any]:
+def _of_row(row: Row | None) -> dict[str, Any]:
     if row is None:
         return {"status": "missing"}
-    about = {key: row["definition"].get(key) for key in ("access", "seed", "count", "precision")}
-    about |= {"status": row["status"], "key": row["key"]}
-    if row["status"] != "ok":
-        return about | {"error": f"{row['error']['type']}: {row['error']['message']}"}
-    results = row["results"]
+    about = {key: row.said(key) for key in ("access", "seed", "count", "precision")}
+    about |= {"status": row["status"], "key": row.key}
+    if not row.ok:
+        return about | {"error": row.failure}
+    results = row.results
     costs = {key: results[key] for key in ("forwards_mean", "backwards_mean", "distance_median", "seconds")}
     return about | costs | {"robust_8bit": results["robust_accuracy_8bit"], "flags": " ".join(results["flags"])}
 

@@ -15,11 +15,10 @@ from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
 from robustbench_local.report import baseline
-from robustbench_local.report.table import Table, robust_tables, standing_in
-from robustbench_local.storage import identity
+from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import VERSIONS, Row
 from robustbench_local.storage.store import Store
 
 
@@ -29,13 +28,13 @@ class Results:
 
     rows: Sequence[Row]
     stores: dict[str, Store]
-    _standing: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    _shares: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
     grids: dict[str, list[Row]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, rows: Iterable[Row], store: Store) -> Results:
         rows = list(rows)
-        return cls(rows, {row["key"]: store for row in rows})
+        return cls(rows, {row.key: store for row in rows})
 
     @classmethod
     def read(cls, folders: Iterable[str | Path]) -> Results:
@@ -55,8 +54,8 @@ class Results:
             store = Store(folder)
             grids[folder.name] = newest(store.rows())
             for row in grids[folder.name]:
-                if row["key"] not in rows or rows[row["key"]]["status"] != "ok":
-                    rows[row["key"]], stores[row["key"]] = row, store
+                if row.key not in rows or not rows[row.key].ok:
+                    rows[row.key], stores[row.key] = row, store
         if not rows:
             raise StoreError(f"no row in {', '.join(str(folder) for folder in found)} can be read: see the warnings")
         alone = len(named) > 1 or len([name for name, own in grids.items() if own]) < 2
@@ -64,23 +63,23 @@ class Results:
 
     def arrays(self, row: Row, *names: str) -> dict[str, Array]:
         """Those of these arrays that a good row has. StoreError where they are damaged."""
-        return self.stores[row["key"]].arrays(row["key"], *names)
+        return self.stores[row.key].arrays(row.key, *names)
 
-    def standing(self, row: Row) -> npt.NDArray[np.float64]:
-        """(N,) of a good row, whether each image stood: 0, 1, or a random model's share of draws. See standing_in."""
-        key = row["key"]
-        if key not in self._standing:
-            self._standing[key] = standing_in(self.stores[key], self.audits)(row)
-        return self._standing[key]
+    def robust_shares(self, row: Row) -> npt.NDArray[np.float64]:
+        """(N,) of a good row, whether each image stood: 0, 1, or a random model's share of draws. See shares_in."""
+        key = row.key
+        if key not in self._shares:
+            self._shares[key] = shares_in(self.stores[key], self.audits)(row)
+        return self._shares[key]
 
     def tables(self) -> list[Table]:
         """The tables of all rows, as audited; of several grids each one's, those of the most images first."""
         if not self.grids:
-            return robust_tables(self.rows, self.standing, self.audits)
+            return robust_tables(self.rows, self.robust_shares, self.audits)
         found = [
             replace(table, grid=visible(name))
             for name, rows in self.grids.items()
-            for table in robust_tables(rows, self.standing, self.audits)
+            for table in robust_tables(rows, self.robust_shares, self.audits)
         ]
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
@@ -101,16 +100,10 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     rows = list(rows)
     last: dict[str, tuple[list[int], int]] = {}
     for row in rows:
-        if row["status"] == "ok":
-            cell, version = _cell(row)
-            last[cell] = max(last.get(cell, version), version)
-    return [row for row in rows if row["status"] != "ok" or _cell(row)[1] == last[_cell(row)[0]]]
-
-
-def _cell(row: Row) -> tuple[str, tuple[list[int], int]]:
-    """What a row measured, and the versions it did so with: the defense's, a list of a chain's, and the attack's."""
-    defense, attack = (row["definition"].get(version, 1) for version in identity.VERSIONS)
-    return identity.cell(row, identity.VERSIONS), ([defense] if isinstance(defense, int) else defense, attack)
+        if row.ok:
+            cell = row.of_cell(VERSIONS)
+            last[cell] = max(last.get(cell, row.versions), row.versions)
+    return [row for row in rows if not row.ok or row.versions == last[row.of_cell(VERSIONS)]]
 
 
 def with_rows(folder: Path) -> list[Path]:

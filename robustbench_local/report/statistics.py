@@ -18,13 +18,12 @@ from robustbench_local.metrics.groups import by_class, by_group, check_groups, l
 from robustbench_local.metrics.paired import compare, holm
 from robustbench_local.metrics.rates import Floats, Ints, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
-from robustbench_local.report.curve import clean_shares, curve, mean_shares
+from robustbench_local.report.curve import curve
 from robustbench_local.report.labels import Label
 from robustbench_local.report.sheets import Sheet
-from robustbench_local.report.table import Line, Table, done, least, robust_tables, worst_case
-from robustbench_local.storage import identity
+from robustbench_local.report.table import Line, Table, least, robust_tables, worst_case
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
 Groups = Mapping[str, Sequence[str | int]]
 _INTERVAL = "low and high: 95 % sampling interval of an upper bound"
@@ -46,7 +45,7 @@ class Statistics:
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Mapping[str, Array]] = {}
-        self.tables = robust_tables(self.rows, self.standing, self.audits)
+        self.tables = robust_tables(self.rows, self.robust_shares, self.audits)
         if self.groups:
             every = [(row, self.of(row)) for row in self.rows if done(row)]
             classes = {name for row, arrays in every for name in _classes(row, arrays["labels"].astype(np.int64))}
@@ -73,20 +72,20 @@ class Statistics:
 
     def of(self, row: Row) -> Mapping[str, Array]:
         """The arrays of a row, read once."""
-        if row["key"] not in self._kept:
-            self._kept[row["key"]] = self.arrays(row)
-        return self._kept[row["key"]]
+        if row.key not in self._kept:
+            self._kept[row.key] = self.arrays(row)
+        return self._kept[row.key]
 
-    def standing(self, row: Row) -> Floats:
+    def robust_shares(self, row: Row) -> Floats:
         """(N,) whether each image stood the attack: 0, 1, or a random model's share of draws."""
         arrays = self.of(row)
-        return lowered(mean_shares(arrays, "bits", "robust"), arrays["ids"], row["key"], self.audits)
+        return lowered(robust_shares(arrays), arrays["ids"], row.key, self.audits)
 
     def cells(self) -> Sheet:
         def figures(row: Row) -> dict[str, Any]:
-            results = row["results"]
+            results = row.results
             success = results.get("attack_success_rate")
-            kind = "corruption" if row["definition"]["threat"] == "none" else "robust"  # norm none is no attack
+            kind = "corruption" if row.threat == "none" else "robust"  # norm none is no attack
             of_kind = _rate(results, kind if f"{kind}_interval" in results else "robust")
             return {
                 **_three("clean", _rate(results, "clean")),
@@ -118,7 +117,7 @@ class Statistics:
     def pairs(self) -> Sheet:
         found = []
         for table in self.tables:
-            shares = [(line, worst_case(table, line, self.standing)) for line in table.lines]
+            shares = [(line, worst_case(table, line, self.robust_shares)) for line in table.lines]
             known = [(line, each) for line, each in shares if each is not None]
             made = [(one, two, compare(a, b)) for (one, a), (two, b) in combinations(known, 2)]
             for (one, two, pair), p in zip(made, holm([pair.p for *_, pair in made]), strict=True):
@@ -148,12 +147,12 @@ class Statistics:
         by_model: dict[tuple[str, ...], list[tuple[Table, Line]]] = defaultdict(list)
         for table, line in self._lines():
             if table.targets is None and table.threat != "none":
-                same = next(identity.images(row) for row in line.rows if row is not None)
+                same = next(row.of_images() for row in line.rows if row is not None)
                 about = (table.data, table.split, same, _norm(table), _model(line))
                 by_model[about].append((table, line))
         found = []
         for (data, split, _, norm, model), places in by_model.items():
-            for eps, attacks, shares in curve(places, self.standing, self.of):
+            for eps, attacks, shares in curve(places, self.robust_shares, self.of):
                 record = {"data": f"{data} {split}", "norm": norm, "model": model, "eps": eps, "attacks": attacks}
                 found.append(record | _three("robust", rate(shares)))
         return Sheet(
@@ -168,14 +167,14 @@ class Statistics:
             "Distance of the nearest adversarial image",
             "Of minimum-norm attacks, over the n images that were right, in units of the norm; a dash where fewer than"
             " that share was reached at any distance.",
-            lambda row: row["results"].get("distance"),
+            lambda row: row.results.get("distance"),
         )
 
     def queries(self) -> Sheet:
         return self._per_cell(
             "Queries to success",
             "Forward passes per image, over the n images that were right and fell; attacks that stop there.",
-            lambda row: row["results"].get("queries_to_success"),
+            lambda row: row.results.get("queries_to_success"),
         )
 
     def classification(self) -> Sheet:
@@ -190,7 +189,7 @@ class Statistics:
         return self._clean_and_attacked(
             "Calibration",
             "ece: expected calibration error, 15 bins; nll in nats; brier in [0, 2]; confidence: mean of the highest"
-            " probability; when fallen: of the adversarial images alone, in the wrong class.",
+            " probability; adversarial: of the adversarial images alone, in the wrong class.",
             "calibration",
         )
 
@@ -229,12 +228,12 @@ class Statistics:
             alike: dict[str, list[tuple[Label, Row]]] = defaultdict(list)
             for attack, row in zip(table.attacks, line.rows, strict=True):
                 if done(row):
-                    alike[identity.cell(row, ("seed",))].append((attack, row))
+                    alike[row.of_cell(("seed",))].append((attack, row))
             for labels, rows in (zip(*each, strict=True) for each in alike.values() if len(each) > 1):
                 details = tuple(detail for detail in labels[0].details if not detail.startswith("seed="))
                 record = _names(table, line) | {"attack": str(replace(labels[0], details=details))}
-                record |= _spread("seeds", spread([row["results"]["robust_accuracy"] for row in rows]))
-                worst = least(rows, self.standing)
+                record |= _spread("seeds", spread([row.results["robust_accuracy"] for row in rows]))
+                worst = least(rows, self.robust_shares)
                 found.append(record | {"least per image": None if worst is None else float(worst.mean())})
         return Sheet(
             "Repeated seeds",
@@ -262,11 +261,11 @@ class Statistics:
             rows = [row for row in line.rows if done(row) and "predicted" in self.of(row)]
             if not rows:
                 continue
-            row = min(rows, key=lambda row: float(row["results"]["robust_accuracy"]))
+            row = min(rows, key=lambda row: float(row.results["robust_accuracy"]))
             arrays = self.of(row)
             labels = arrays["labels"].astype(np.int64)
             names = _classes(row, labels)
-            for kind, array in (("clean", "clean_predicted"), (f"under {row['definition']['attack']}", "predicted")):
+            for kind, array in (("clean", "clean_predicted"), (f"under {row.attack}", "predicted")):
                 given = np.minimum(arrays[array].astype(np.int64), len(names))
                 counts = confusion(labels, given, len(names))
                 frame = pd.DataFrame(counts, columns=[*names, "no class"])
@@ -281,7 +280,7 @@ class Statistics:
     def _worst(self) -> Iterator[tuple[Table, Line, Floats, Mapping[str, Array]]]:
         """Lines with a worst case, its shares, and the arrays of one of their rows: all are of the same images."""
         for table, line in self._lines():
-            shares = worst_case(table, line, self.standing)
+            shares = worst_case(table, line, self.robust_shares)
             if shares is not None:
                 yield table, line, shares, self.of(next(row for row in line.rows if done(row)))
 
@@ -309,11 +308,11 @@ class Statistics:
         for table, line in self._lines():
             clean = False
             for attack, row in zip(table.attacks, line.rows, strict=True):
-                if not done(row) or key not in row["results"]:
+                if not done(row) or key not in row.results:
                     continue
                 results = row["results"][key]
-                fallen = {"when fallen": (row["results"]["adversarial_confidence"] or {}).get("mean")}
-                more = fallen if key == "calibration" else {}
+                adversarial = {"adversarial": (row.results["adversarial_confidence"] or {}).get("mean")}
+                more = adversarial if key == "calibration" else {}
                 if not clean:
                     found.append({**_names(table, line), "attack": "none", **results["clean"]})
                     clean = True
@@ -323,7 +322,7 @@ class Statistics:
 
 def _classes(row: Row, labels: Ints) -> list[str]:
     """Names of all classes; those of which the row has no image bear their number."""
-    results, there = row["results"], np.unique(labels).tolist()
+    results, there = row.results, np.unique(labels).tolist()
     names = dict(zip(there, (each["class"] for each in results["per_class"]), strict=True))
     return [names.get(k, str(k)) for k in range(results.get("classes", max(there) + 1))]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,10 @@ from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import DRAWN, Row, done, robust_shares, telling_none_apart
 from robustbench_local.storage.store import Store
 
-Standing = Callable[[Row], npt.NDArray[np.float64]]
+SharesOf = Callable[[Row], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ class Table:
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
 
-def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audit] | None = None) -> list[Table]:
-    """The tables of rows; standing(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
+def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Sequence[Audit] | None = None) -> list[Table]:
+    """The tables of rows; shares_of(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
     audits: all there are, so that what has none says so; None: audits are not spoken of.
 
@@ -101,14 +100,15 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
     known: dict[str, npt.NDArray[np.float64]] = {}
 
     def once(row: Row) -> npt.NDArray[np.float64]:
-        return known[row["key"]] if row["key"] in known else known.setdefault(row["key"], standing(row))
+        return known[row.key] if row.key in known else known.setdefault(row.key, shares_of(row))
 
     found = []
-    aimed = [row for row in rows if "corruption" not in row["definition"]]  # those have tables of their own
-    for _, same_images in sorted(_by(identity.images, aimed).items(), key=_weight):
-        within = [list(_by(identity.model, group).values()) for _, group in sorted(_by(_threat, same_images).items())]
+    aimed = [row for row in rows if not row.corrupts]  # those have tables of their own
+    for _, same_images in sorted(_by(Row.of_images, aimed).items(), key=_weight):
+        by_threat = _by(lambda row: row.threat, same_images)
+        within = [list(_by(Row.of_model, group).values()) for _, group in sorted(by_threat.items())]
         for stochastic in (False, True):
-            chosen = [[group for group in groups if any(map(_is_stochastic, group)) is stochastic] for groups in within]
+            chosen = [[each for each in models if _is_stochastic(each) is stochastic] for models in within]
             found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
     return found
 
@@ -116,8 +116,7 @@ def robust_tables(rows: Iterable[Row], standing: Standing, audits: Sequence[Audi
 def _weight(group: tuple[str, list[Row]]) -> tuple[str, int, str]:
     """Of each data set the tables of most images come first."""
     images, rows = group
-    about = rows[0]["definition"]
-    return str(about["data"]), -_count(about["ids"]), images
+    return rows[0].definition["data"], -rows[0].images, images
 
 
 def _place(line: Line) -> tuple[bool, float, str, str]:
@@ -126,53 +125,52 @@ def _place(line: Line) -> tuple[bool, float, str, str]:
     return line.broken, -(worst.value if worst else -1.0), line.model, str(line.defense)
 
 
-def standing_in(store: Store, audits: Sequence[Audit] = ()) -> Standing:
+def shares_in(store: Store, audits: Sequence[Audit] = ()) -> SharesOf:
     """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
 
-    def standing(row: Row) -> npt.NDArray[np.float64]:
-        arrays = store.arrays(row["key"], "robust", "bits", "ids")
-        mean = arrays["bits"].mean(1, dtype=np.float64) if "bits" in arrays else arrays["robust"].astype(np.float64)
-        return lowered(mean, arrays["ids"], row["key"], audits)
+    def shares_of(row: Row) -> npt.NDArray[np.float64]:
+        arrays = store.arrays(row.key, "robust", "bits", "ids")
+        return lowered(robust_shares(arrays), arrays["ids"], row.key, audits)
 
-    return standing
-
-
-def done(row: Row | None) -> TypeGuard[Row]:
-    return row is not None and row["status"] == "ok"
+    return shares_of
 
 
 def rate(row: Row | None, what: str) -> Rate | None:
     """The "clean" or "robust" accuracy of a row; None where there is no result."""
-    return Rate(row["results"][f"{what}_accuracy"], *row["results"][f"{what}_interval"]) if done(row) else None
+    if not done(row):
+        return None
+    results: Mapping[str, Any] = row.results
+    return Rate(results[f"{what}_accuracy"], *results[f"{what}_interval"])
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, audits: Sequence[Audit] | None) -> Table:
-    alike = identity.shared(groups)
-    columns = {identity.attack(row, alike): row for group in groups for row in group}  # one row to speak for each
-    order = sorted(columns, key=lambda attack: (_access(columns[attack]), attack))
+def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, audits: Sequence[Audit] | None) -> Table:
+    alike = telling_none_apart(groups)
+    columns = {row.of_attack(alike): row for group in groups for row in group}  # one row to speak for each
+    order = sorted(columns, key=lambda attack: (columns[attack].access, attack))
     attacks = attack_labels([columns[attack] for attack in order], alike)
     models = defense_labels([group[0] for group in groups])
-    if stochastic and {*identity.DRAWN} <= {*alike}:
+    if stochastic and {*DRAWN} <= {*alike}:
         models = with_draws(models, [group[0] for group in groups])
-    judging = {attack: row for attack, row in columns.items() if identity.adaptive(row)}
-    levels = sorted({_access(row) for row in judging.values()} - {Access.NONE}) or [Access.NONE]
+    judging = {attack: row for attack, row in columns.items() if row.adaptive}
+    levels = sorted({row.access for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
     for model, group in zip(models, groups, strict=True):
-        found = {identity.attack(row, alike): row for row in group}
+        found = {row.of_attack(alike): row for row in group}
         cells = {attack: found.get(attack) for attack in order}
         worst = [
-            _rate(least([cells[attack] for attack, row in judging.items() if _access(row) <= level], standing))
+            _rate(least([cells[attack] for attack, row in judging.items() if row.access <= level], shares_of))
             for level in levels
         ]
-        name, about = visible(group[0]["definition"]["model"]), _of_audits(group, audits)
-        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **about))
-    lines = _ranked(lines, attacks, standing)
+        name, audited = visible(group[0].model), _of_audits(group, audits)
+        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **audited))
+    lines = _ranked(lines, attacks, shares_of)
     lines.sort(key=_place)
-    about = groups[0][0]["definition"]
+    row = groups[0][0]
+    about = row.definition
     return Table(
         data=visible(about["data"]),
         split=visible(about["split"]),
-        images=_count(about["ids"]),
+        images=row.images,
         threat=visible(about["threat"]),
         targets=visible(about["targets"]) if about.get("targets") else None,
         stochastic=stochastic,
@@ -180,36 +178,36 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, standing: Standing, au
         lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
-        under=met_before(about),
+        under=met_before(row),
     )
 
 
-def least(cells: Iterable[Row | None], standing: Standing) -> npt.NDArray[np.float64] | None:
+def least(cells: Iterable[Row | None], shares_of: SharesOf) -> npt.NDArray[np.float64] | None:
     """(N,) the least of each image's shares over these cells; None where one of them failed or is missing."""
-    shares = [standing(row) if done(row) else None for row in cells]
+    shares = [shares_of(row) if done(row) else None for row in cells]
     good = [each for each in shares if each is not None]
     return np.minimum.reduce(good) if good and len(good) == len(shares) else None
 
 
-def worst_case(table: Table, line: Line, standing: Standing) -> npt.NDArray[np.float64] | None:
+def worst_case(table: Table, line: Line, shares_of: SharesOf) -> npt.NDArray[np.float64] | None:
     """(N,) shares that stand all attacks of the table, but for the naive; None as in least()."""
-    return least(_judging(line, table.attacks), standing)
+    return least(_judging(line, table.attacks), shares_of)
 
 
 def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
     return [row for row, attack in zip(line.rows, attacks, strict=True) if not attack.naive]
 
 
-def _ranked(lines: Sequence[Line], attacks: Sequence[Label], standing: Standing) -> list[Line]:
+def _ranked(lines: Sequence[Line], attacks: Sequence[Label], shares_of: SharesOf) -> list[Line]:
     shares = {
-        str(place): None if line.broken else least(_judging(line, attacks), standing)
+        str(place): None if line.broken else least(_judging(line, attacks), shares_of)
         for place, line in enumerate(lines)
     }
     found = ranks({place: each for place, each in shares.items() if each is not None})
     return [replace(line, rank=found.get(str(place))) for place, line in enumerate(lines)]
 
 
-def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
+def _with_union(tables: Sequence[Table], shares_of: SharesOf) -> list[Table]:
     """The tables of the same images, with the worst case over all of them as a column, if they are of several norms.
 
     Norm none is no ball, and no part of it. A model that lacks one of the tables has a dash.
@@ -222,7 +220,7 @@ def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
     shares: dict[str, list[npt.NDArray[np.float64] | None]] = defaultdict(list)
     for table in balls:
         for line in table.lines:
-            shares[identity_of(line)].append(worst_case(table, line, standing))
+            shares[identity_of(line)].append(worst_case(table, line, shares_of))
     unions: dict[str, Rate | None] = {}
     for model, each in shares.items():
         good = [one for one in each if one is not None]
@@ -239,11 +237,15 @@ def _with_union(tables: Sequence[Table], standing: Standing) -> list[Table]:
 
 def identity_of(line: Line) -> str:
     """Which model a line is of, in whatever table."""
-    return next(identity.model(row) for row in line.rows if row is not None)
+    return next(row.of_model() for row in line.rows if row is not None)
+
+
+def _is_stochastic(group: Iterable[Row]) -> bool:
+    return any(row.stochastic for row in group)
 
 
 def _eps(table: Table) -> float:
-    return next(float(row["definition"].get("eps", 0)) for line in table.lines for row in line.rows if row is not None)
+    return next(row.eps for line in table.lines for row in line.rows if row is not None)
 
 
 def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
@@ -254,8 +256,8 @@ def _of_audits(group: Sequence[Row], audits: Sequence[Audit] | None) -> dict[str
     """{faults, unaudited} of the audits that saw rows of this group, within its threat."""
     if audits is None:
         return {}
-    keys = {row["key"] for row in group if done(row)}
-    threat = group[0]["definition"]["threat"]
+    keys = {row.key for row in group if done(row)}
+    threat = group[0].threat
     own = [audit for audit in audits if keys & {*audit.rows}]
     left = keys.difference(*(audit.rows for audit in own))
     why = [visible(" ".join(reason.split())) for audit in own for reason in audit.unchecked(threat)]
@@ -266,10 +268,9 @@ def _of_audits(group: Sequence[Row], audits: Sequence[Audit] | None) -> dict[str
     return {"faults": tuple(fault for audit in own for fault in audit.faults(threat)), "unaudited": "; ".join(why)}
 
 
-def met_before(about: dict[str, Any]) -> str | None:
-    """The corruption that the images of a row's definition had met, as "fog:3"."""
-    under = about.get("attack_under")
-    return visible(f"{under['name']}:{under['settings']['severity']}") if under else None
+def met_before(row: Row) -> str | None:
+    """The corruption that the images of a row had met, as "fog:3", in characters that can be seen."""
+    return None if row.under is None else visible(row.under)
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
@@ -294,8 +295,8 @@ def _remark(row: Row | None) -> str:
     if row is None:
         return "not run"
     if done(row):
-        return visible(", ".join(row["results"]["flags"]))
-    return visible(" ".join(f"failed, {row['error']['type']}: {row['error']['message']}".split()))
+        return visible(", ".join(row.results["flags"]))
+    return visible(" ".join(f"failed, {row.failure}".split()))
 
 
 def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -303,22 +304,3 @@ def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         groups[key(row)].append(row)
     return groups
-
-
-def _threat(row: Row) -> str:
-    return str(row["definition"]["threat"])
-
-
-def _access(row: Row) -> Access:
-    return Access[row["definition"]["access"].upper()]
-
-
-def _is_stochastic(row: Row) -> bool:
-    return done(row) and bool(row["results"]["stochastic"])
-
-
-def _count(ids: str | Sequence[int]) -> int:
-    if not isinstance(ids, str):
-        return len(ids)
-    first, _, last = ids.partition(":")
-    return int(last) - int(first)

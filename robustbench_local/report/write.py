@@ -37,7 +37,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
         **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
         **dict(export.model_infos(tables)),
     }
-    files |= corruption_files(results.rows, results.standing, results.baseline)
+    files |= corruption_files(results.rows, results.robust_shares, results.baseline)
     for name, text in files.items():
         with whole_file(folder / name) as file:
             file.write(text.encode())

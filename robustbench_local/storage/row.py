@@ -1,42 +1,37 @@
-"""What a row is: its fields and their types, its key, and a checksum over all of it."""
+"""A row: what one cell of a grid measured. Its key, what it is of, what tells it from others, and each image's share.
+
+Whatever asks a row something asks here, so that what older rows say otherwise, or not at all, is known in one place.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeGuard, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from robustbench_local.core.errors import RobustBenchError, StoreError
+from robustbench_local.core.errors import StoreError
 from robustbench_local.core.oracle import Access
-from robustbench_local.core.threat import ThreatModel
-from robustbench_local.storage.shape import (
-    all_of,
-    count,
-    difference,
-    either,
-    flag,
-    mapping,
-    maybe,
-    number,
-    one_of,
-    share,
-    size,
-    text,
-    whole,
-    wrong,
-)
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.schema import Definition, Results, row_fault
+from robustbench_local.storage.sealing import SCHEMA, digest, plain, unsealed
 
-SCHEMA = 1  # raised when old rows can no longer be read as new ones
+# Which keys of a definition say what. A key that is new is the attack's until it is named here, and never left out:
+# rows that differ in it are two cells.
+MODEL = ("model", "weights_digest", "defense", "defense_settings", "defense_version")
+IMAGES = ("data", "split", "ids", "data_digest", "attack_under", "targets")
+THREAT = ("threat", "eps")
+DRAWN = ("eot", "draws")
+READ = ("attack_sources",)  # of a growing folder of rows every model may have met another state
+JUDGED = ("count", "precision", "budget", "seed")
+BEHAVIOUR = ("behaviour_digest",)  # the model's as well, which only a user's own says
+VERSIONS = ("defense_version", "attack_version")
 
-Row = dict[str, Any]
-
-
-class OutdatedError(StoreError):
-    """A record that is whole, for all that is known, but of another version of this package."""
+_ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order
+_UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
+_RENAMED = {"won": "success"}  # arrays that older rows call otherwise
 
 
 def row_key(definition: Mapping[str, Any]) -> str:
@@ -45,188 +40,226 @@ def row_key(definition: Mapping[str, Any]) -> str:
     Neither the order of keys matters nor whether a whole number is written as 1 or 1.0. StoreError for what JSON
     cannot hold.
     """
-    return _digest(plain({"schema": SCHEMA, "definition": definition}, exact=True), 24)
+    return digest(plain({"schema": SCHEMA, "definition": definition}, exact=True), 24)
 
 
-def sealed(record: Mapping[str, Any]) -> Row:
-    """The record, plain, with its checksum: 16 hex digits of a sha256 over everything else in it."""
-    record = plain({key: value for key, value in record.items() if key != "checksum"})
-    return {**record, "checksum": _checksum(record)}
+class Row(dict[str, Any]):
+    """One cell's record: the JSON object of its file, as a dict, and by name what everybody asks of it.
 
-
-def written(record: Mapping[str, Any]) -> bytes:
-    """A sealed record as its file holds it."""
-    return json.dumps(record, indent=1, allow_nan=False).encode() + b"\n"
-
-
-def unsealed(content: bytes) -> Row:
-    """The record that a file holds. StoreError where it was cut short or changed, OutdatedError for another version's.
-
-    A record without a checksum is one of those: nothing tells whether it is as it was written.
+    It stays a dict so that scripts index it, json.dumps writes it and a data frame is made of it. definition says what
+    was measured and makes its key; a row that is `ok` has results and arrays, any other an error.
     """
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        raise StoreError("it is no JSON: cut short or overwritten") from None
-    if not isinstance(record, dict):
-        raise StoreError("it is no JSON object: cut short or overwritten")
-    if record.get("schema") != SCHEMA:
-        raise OutdatedError(f"it has schema {record.get('schema')!r:.60}, not {SCHEMA}")
-    if "checksum" not in record:
-        raise OutdatedError("it has no checksum: an earlier version wrote it, and nothing tells if it was changed")
-    try:
-        if _checksum(record) != record["checksum"]:
-            raise StoreError("its checksum is another: it was changed after it was written")
-    except (ValueError, RecursionError):
-        raise StoreError("it holds what no row can") from None
-    return record
+
+    @property
+    def key(self) -> str:
+        return str(self["key"])
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell ran to its end, so that there are results."""
+        return bool(self["status"] == "ok")
+
+    @property
+    def created(self) -> str:
+        """When it was written, as ISO 8601; "" where it never was."""
+        return str(self.get("created", ""))
+
+    @property
+    def definition(self) -> Definition:
+        return cast(Definition, self["definition"])
+
+    @property
+    def results(self) -> Results:
+        return cast(Results, self["results"])
+
+    @property
+    def failure(self) -> str:
+        """What a row that is not ok died of: "ModelError: logits are NaN"."""
+        return f"{self['error']['type']}: {self['error']['message']}"
+
+    @property
+    def array_names(self) -> set[str]:
+        """Names of the arrays beside it."""
+        return {_RENAMED.get(name, name) for name in self.get("arrays", {})}
+
+    @property
+    def families(self) -> list[str]:
+        """What kind of defense each part of its defense is, "" where it does not say."""
+        return list(self.get("families", [""]))
+
+    @property
+    def minimises(self) -> bool:
+        """Whether its attack looks for the nearest adversarial image; rows that do not say so keep its success."""
+        return bool(self.get("minimises", "success" in self.array_names))
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is of an attack on a model, as a grid's cells are."""
+        return "attack" in self.definition
+
+    def said(self, key: str) -> Any:
+        """What its definition says of that; None where it says nothing."""
+        return cast(dict[str, Any], self.definition).get(key, _UNSAID.get(key))
+
+    @property
+    def model(self) -> str:
+        return self.definition["model"]
+
+    @property
+    def defense(self) -> str:
+        return self.definition["defense"]
+
+    @property
+    def attack(self) -> str:
+        return self.definition["attack"]
+
+    @property
+    def threat(self) -> str:
+        return self.definition["threat"]
+
+    @property
+    def eps(self) -> float:
+        return float(self.definition.get("eps", 0))
+
+    @property
+    def access(self) -> Access:
+        return Access[self.definition["access"].upper()]
+
+    @property
+    def adaptive(self) -> bool:
+        """False of an attack that knew of no defense: shown, and no part of a worst case."""
+        return bool(self.said("adaptive"))
+
+    @property
+    def corrupts(self) -> bool:
+        """Whether its attack is a corruption, which aims at nobody and has tables of its own."""
+        return "corruption" in self.definition
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the model was found to be random."""
+        return self.ok and self.results["stochastic"]
+
+    @property
+    def images(self) -> int:
+        """How many images were chosen."""
+        ids = self.definition["ids"]
+        first, _, last = ids.partition(":") if isinstance(ids, str) else ("0", "", str(len(ids)))
+        return int(last) - int(first)
+
+    @property
+    def under(self) -> str | None:
+        """The corruption that its images had met before, as "fog:3"."""
+        met = self.said("attack_under")
+        return f"{met['name']}:{met['settings']['severity']}" if met else None
+
+    @property
+    def versions(self) -> tuple[list[int], int]:
+        """The defense's, a list of a chain's, and the attack's: the larger one is the later one."""
+        defense, attack = (self.said(key) or 1 for key in VERSIONS)
+        return ([defense] if isinstance(defense, int) else defense, attack)
+
+    def changed(self, **definition: Any) -> Row:
+        """A copy of which the definition says this instead; its key stays."""
+        return Row({**self, "definition": {**self.definition, **definition}})
+
+    def without(self, keys: Collection[str]) -> Row:
+        """A copy of which the definition does not say these."""
+        kept = {key: value for key, value in self.definition.items() if key not in keys}
+        return Row({**self, "definition": kept})
+
+    def of_cell(self, but: Collection[str] = ()) -> str:
+        """All that is defined, but for these keys: two rows of which it is the same measured the same."""
+        return _text({key: value for key, value in self._about().items() if key not in but})
+
+    def of_model(self) -> str:
+        """The deployed model: the line of a table."""
+        return self._listed((*MODEL, *self._there(BEHAVIOUR)))
+
+    def of_images(self) -> str:
+        """What was judged and towards which goal: the table. Corrupted beforehand, they are other images."""
+        return self._listed(IMAGES)
+
+    def of_group(self) -> str:
+        """A model on some images: what one audit is about, and named by."""
+        return self._listed((*MODEL, *IMAGES, *self._there(BEHAVIOUR)))
+
+    def of_attack(self, but: Collection[str] = ()) -> str:
+        """The attack, how it was judged, and whatever no other question asks for: the column of a table."""
+        about = self._about()
+        named = [None if key in but else about.get(key) for key in _ATTACK]
+        return _text([*named, {key: about[key] for key in sorted(self.attack_keys() - {*_ATTACK, *but})}])
+
+    def attack_keys(self) -> set[str]:
+        """The keys that are neither the images', nor the model's, nor the threat's."""
+        return self._about().keys() - {*IMAGES, *MODEL, *BEHAVIOUR, *THREAT}
+
+    def _about(self) -> dict[str, Any]:
+        return {key: value for key, value in (_UNSAID | dict(self.definition)).items() if value is not None}
+
+    def _there(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key in self.definition]
+
+    def _listed(self, keys: Iterable[str]) -> str:
+        return _text([cast(dict[str, Any], self.definition).get(key) for key in keys])
 
 
 def row_of(content: bytes, key: str) -> Row:
     """The row of that key that a file holds. StoreError where it is damaged, another's or not as rows are."""
-    row = unsealed(content)
-    fault = wrong(row, _RECORD[row.get("status") == "ok"], "it")
-    if fault is None and (row["key"] != key or row_key(row["definition"]) != key):
-        fault = f"it is the row of {row_key(row['definition'])}"
-    if fault is None and is_cell(row):
-        fault = wrong(row, _CELL[row["status"] == "ok"], "it")
-        if fault is None and row["status"] == "ok" and "corruption" in row["definition"]:
-            fault = wrong(row["results"], _CORRUPTED, "results")
+    record = unsealed(content)
+    fault = row_fault(record)
+    if fault is None and (record["key"] != key or row_key(record["definition"]) != key):
+        fault = f"it is the row of {row_key(record['definition'])}"
     if fault:
         raise StoreError(f"{fault}: it is not a row of that name")
-    return row
+    return Row(record)
 
 
-def is_cell(row: Row) -> bool:
-    """Whether it is of an attack on a model, as a grid's cells are."""
-    return "attack" in row["definition"]
+def done(row: Row | None) -> TypeGuard[Row]:
+    """Whether there is a row, and it has results."""
+    return row is not None and row.ok
 
 
-def plain(value: Any, exact: bool = False) -> Any:
-    """value as JSON knows it. exact: whole floats become ints, NaN and infinities are refused, not null."""
-    match value:
-        case Mapping():
-            return {str(name): plain(item, exact) for name, item in value.items()}
-        case list() | tuple():
-            return [plain(item, exact) for item in value]
-        case np.generic():
-            return plain(value.item(), exact)
-        case float() if not math.isfinite(value) and not exact:
-            return None
-        case float() if math.isfinite(value) and exact and value.is_integer():
-            return int(value)
-        case float() if math.isfinite(value):
-            return value
-        case None | bool() | int() | str():
-            return value
-    kind = type(value).__name__
-    raise StoreError(f"{value!r} ({kind}) has no place in a row: finite numbers, strings, lists, dicts only")
+def telling_none_apart(groups: Iterable[Iterable[Row]]) -> tuple[str, ...]:
+    """Keys that do not tell the attacks of these models apart, given the rows of each model.
+
+    How often a random model was asked is the model's, unless it differs among its attacks; what an attack read is of no
+    account unless a model met the same attack twice.
+    """
+    rows = [list(group) for group in groups]
+    drawn = () if any(len({row._listed(DRAWN) for row in each}) > 1 for each in rows) else DRAWN
+    twice = any(len({row.of_attack(READ) for row in each}) < len({row.of_attack() for row in each}) for each in rows)
+    return (*drawn, *(() if twice else READ))
 
 
-def _checksum(record: Mapping[str, Any]) -> str:
-    return _digest({key: value for key, value in record.items() if key != "checksum"}, 16)
+def renamed(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays of a file, by the names that they have today."""
+    return {_RENAMED.get(name, name): values for name, values in arrays.items()}
 
 
-def _digest(value: Any, digits: int) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+def names_before(names: Iterable[str]) -> tuple[str, ...]:
+    """These names of arrays, and those that older rows have for them."""
+    wanted = {*names}
+    return (*wanted, *(old for old, name in _RENAMED.items() if name in wanted))
 
 
-def _threat(value: Any) -> bool:
-    try:
-        return text(value) and ThreatModel.parse(value, allow_large=True) is not None
-    except RobustBenchError:
-        return False
+def clean_shares(arrays: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+    """(N,) whether each image is classified rightly: 0, 1, or a random model's share of draws."""
+    return _shares(arrays, "clean_bits", "clean")
 
 
-def _range(value: Any) -> bool:
-    """Ids that follow each other: "0:500"."""
-    ends = value.split(":") if text(value) else []
-    return len(ends) == 2 and all(end.isdecimal() and len(end) < 20 for end in ends) and int(ends[0]) <= int(ends[1])
+def robust_shares(arrays: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+    """(N,) whether each image is robust to the attack: 0, 1, or a random model's share of draws."""
+    return _shares(arrays, "bits", "robust")
 
 
-_RECORD = {
-    good: {
-        "key": text,
-        "created": text,
-        "status": one_of("ok", "error"),
-        "definition": mapping,
-        "arrays": all_of(text),
-        "grid?": text,
-        "environment?": all_of(either(text, whole)),
-        **({"results": {"n": count}} if good else {"error": {"type": text, "message": text}}),
-    }
-    for good in (True, False)
-}
+def _shares(arrays: Mapping[str, Array], bits: str, whole: str) -> npt.NDArray[np.float64]:
+    """The mean of the bits (N, R) of a random model, or the whole (N,) of a fixed one."""
+    found: npt.NDArray[np.float64] = (
+        arrays[bits].mean(1, dtype=np.float64) if bits in arrays else arrays[whole].astype(np.float64)
+    )
+    return found
 
-_DEFINITION = {
-    "data": text,
-    "split": text,
-    "data_digest": text,
-    "ids": either(_range, [whole]),
-    "model": text,
-    "weights_digest": maybe(text),
-    "defense": text,
-    "defense_settings": mapping,
-    "defense_version": either(whole, [whole]),
-    "attack": text,
-    "attack_settings": mapping,
-    "attack_version": whole,
-    "access": one_of(*(access.name.lower() for access in Access)),
-    "threat": _threat,
-    "eps": size,
-    "seed": whole,
-    "count": text,
-    "precision": text,
-    "targets": maybe(either(text, whole)),
-    "budget": maybe(whole),
-    "eot": whole,
-    "draws": whole,
-    "adaptive?": flag,
-    "corruption?": text,
-    "attacker_digest?": text,
-    "attack_sources?": all_of(text),
-    "attack_under?": {"name": text, "settings": {"severity": whole}},
-}
 
-_INTERVAL = (share, share)
-
-_RESULTS = {
-    "n": count,
-    "stochastic": flag,
-    "clean_accuracy": share,
-    "clean_interval": _INTERVAL,
-    "robust_accuracy": share,
-    "robust_interval": _INTERVAL,
-    "robust_accuracy_8bit": share,
-    "forwards_mean": size,
-    "backwards_mean": size,
-    "distance_median": maybe(size),
-    "seconds": size,
-    "flags": [text],
-    "per_class": [{"class": text, "n": count, "clean": share, "robust": share, "robust_interval?": _INTERVAL}],
-    "classes?": count,
-    "intervals?": text,
-    "prepared_forwards?": count,
-    "prepared_backwards?": count,
-    "attack_success_rate?": maybe({"of": count, "rate": share, "interval": _INTERVAL}),
-    "largest_gap?": maybe({"best": text, "worst": text, "robust": difference, "interval": (difference, difference)}),
-    "classification?": {"clean": all_of(maybe(number)), "attacked": all_of(maybe(number))},
-    "calibration?": {"clean": all_of(maybe(number)), "attacked": all_of(maybe(number))},
-    "adversarial_confidence?": maybe({"n": count, "mean": share, "median": share}),
-    "notes?": all_of(maybe(number)),
-    "distance?": maybe(all_of(maybe(size))),
-    "queries_to_success?": maybe(all_of(maybe(size))),
-    "detector?": all_of(maybe(number)),
-    "trace?": maybe({"images": count, "steps": [whole], "low": [number], "median": [number], "high": [number]}),
-}
-
-_CORRUPTED = {"corruption_accuracy": share, "corruption_interval": _INTERVAL}
-
-_CELL = {
-    good: {
-        "definition": _DEFINITION,
-        **({"results": _RESULTS, "arrays": dict.fromkeys(("labels", "ids", "clean", "robust"), text)} if good else {}),
-    }
-    for good in (True, False)
-}
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,8 +1,8 @@
 """The rows of a grid on disk: one JSON per cell, with its per-sample arrays beside it.
 
-    FOLDER/rows/KEY.json    the row, sealed by a checksum (record.py); KEY is the hash of what defines the cell
+    FOLDER/rows/KEY.json    the row, sealed by a checksum (sealing.py); KEY is the hash of what defines the cell
     FOLDER/rows/KEY.npz     its arrays, (N, ...); the row lists their checksums, so that they stay a pair
-    FOLDER/audits/*.json    what audits of its rows found (audit/beside.py), sealed as well
+    FOLDER/audits/*.json    what audits of its rows found (audit/records.py), sealed as well
     FOLDER/rows.tar.xz      files of all kinds in one, where `robustbench-local pack` was called
 
 A file is whole or absent, arrays come before their row, and nothing is locked: any number of processes may
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,12 @@ from robustbench_local.core.escaping import shown
 from robustbench_local.storage import npz
 from robustbench_local.storage.archive import AUDITS, NAME, ROWS, Packed
 from robustbench_local.storage.files import Stamp, set_aside, stamp, sweep, whole_file
-from robustbench_local.storage.npz import Array as Array
-from robustbench_local.storage.row import SCHEMA as SCHEMA
-from robustbench_local.storage.row import OutdatedError, is_cell, plain, row_of, sealed, unsealed, written
-from robustbench_local.storage.row import Row as Row
-from robustbench_local.storage.row import row_key as row_key
+from robustbench_local.storage.npz import Array
+from robustbench_local.storage.row import Row, done, names_before, renamed, row_of
+from robustbench_local.storage.sealing import SCHEMA, OutdatedError, Record, plain, sealed, unsealed, written
 
 MOST_BYTES = 64 * 2**20  # of one JSON file
+_Read = TypeVar("_Read", bound=Record)
 
 
 class Store:
@@ -62,7 +61,7 @@ class Store:
         except that an error never replaces a good row. NaN and infinities become null. StoreError for a full disk or a
         read-only folder, and for what is no row.
         """
-        if row["status"] == "error" and (there := self.read(key)) is not None and there["status"] == "ok":
+        if row["status"] == "error" and done(there := self.read(key)):
             return there
         record, checksums = plain(row), {}
         if arrays:
@@ -72,17 +71,17 @@ class Store:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         record = sealed({"schema": SCHEMA, "key": key, "created": created, **record, "arrays": checksums})
         try:
-            row_of(content := written(record), key)
+            made = row_of(content := written(record), key)
         except StoreError as error:
             raise StoreError(f"row {key} could not be read again: {error}") from None
         with whole_file(self._rows / f"{key}.json") as file:
             file.write(content)
-        return record
+        return made
 
     def read(self, key: str) -> Row | None:
         """The row, or None where there is none that is whole, of this version and with its arrays."""
         found = self._record(f"{key}.json", _row_of)
-        if found is not None and found["status"] == "ok" and (fault := self._apart(found)) is not None:
+        if done(found) and (fault := self._apart(found)) is not None:
             if not self._packed.damaged:  # which was named, and may have held thousands
                 self._missing(self._place(f"{key}.json"), fault)
             return None
@@ -90,12 +89,11 @@ class Store:
 
     def done(self, key: str) -> bool:
         """Whether a good row is there; no row, a damaged one and an error are all to be done (again)."""
-        row = self.read(key)
-        return row is not None and row["status"] == "ok"
+        return done(self.read(key))
 
     def take(self, row: Row, other: Store, **changes: Any) -> Row:
         """Copy a row that another store has, with changes, and its arrays."""
-        return self.write(row["key"], {**row, **changes}, other.arrays(row["key"]))
+        return self.write(row.key, {**row, **changes}, other.arrays(row.key))
 
     def neighbours(self) -> list[Store]:
         """The stores of the other grids in the same results folder."""
@@ -110,7 +108,7 @@ class Store:
         names = {path.name for path in self._rows.glob("[!.]*.json")}  # first: they may be packed meanwhile
         names |= {name for name in self._packed.files if "/" not in name}
         keys = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-        return [row for row in map(self.read, keys) if row is not None and is_cell(row)]
+        return [row for row in map(self.read, keys) if row is not None and row.is_cell]
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
         """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
@@ -120,7 +118,7 @@ class Store:
             raise StoreError(f"{path.absolute()} is not there, the arrays of a row: run its grid again")
         try:
             with file:
-                return npz.load(file, names)
+                return renamed(npz.load(file, names_before(names)))
         except StoreError as error:
             raise StoreError(f"cannot read {path.absolute()}: {error}; run its grid again") from error
 
@@ -129,7 +127,7 @@ class Store:
         with whole_file(self.folder / AUDITS / name) as file:
             file.write(written(sealed({"schema": SCHEMA, "name": name, **record})))
 
-    def audits(self) -> dict[str, Row]:
+    def audits(self) -> dict[str, Record]:
         """{name: record} of the audits kept, sorted; one that was packed before and kept again counts as kept last."""
         names = {f"{AUDITS}/{path.name}" for path in (self.folder / AUDITS).glob("[!.]*.json")}
         names |= {name for name in self._packed.files if name.startswith(f"{AUDITS}/")}
@@ -155,7 +153,7 @@ class Store:
         content = self._packed.files.get(name)
         return None if content is None else io.BytesIO(content), None
 
-    def _record(self, name: str, read: Callable[[bytes, str], Row]) -> Row | None:
+    def _record(self, name: str, read: Callable[[bytes, str], _Read]) -> _Read | None:
         """What `read` makes of a file; a damaged one is set aside, and may have hidden one that was packed before."""
         while True:
             file, seen = self._open(name)
@@ -174,7 +172,7 @@ class Store:
 
     def _apart(self, row: Row) -> str | None:
         """Why the arrays are not those that a good row lists; decompressed once, and again when the file changes."""
-        name = f"{row['key']}.npz"
+        name = f"{row.key}.npz"
         while row["arrays"]:
             file, seen = self._open(name)
             if file is None:
@@ -184,7 +182,7 @@ class Store:
                 if self._verified.get(name) == known:
                     return None
                 try:
-                    fault = npz.verify(file, row["arrays"], row["results"]["n"])
+                    fault = npz.verify(file, row["arrays"], row.results["n"])
                 except StoreError as error:
                     if self._set_aside(self._place(name), str(error), seen):
                         continue
@@ -208,7 +206,7 @@ def _row_of(content: bytes, name: str) -> Row:
     return row_of(content, name.removesuffix(".json"))
 
 
-def _audit_of(content: bytes, name: str) -> Row:
+def _audit_of(content: bytes, name: str) -> Record:
     record = unsealed(content)
     if record.get("name") != Path(name).name:
         raise StoreError(f"it is the audit {record.get('name')!r:.60}")

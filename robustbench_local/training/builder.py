@@ -112,6 +112,11 @@ class ModelSpec:
         return {f"{name}.{key}": value for name, settings in every for key, value in settings.items()}
 
     @property
+    def families(self) -> list[str]:
+        """What kind of defense each part is."""
+        return [defense.family for _, defense in self.parts]
+
+    @property
     def version(self) -> int | list[int]:
         versions = [defense.version for _, defense in self.parts]
         return versions if self.wrappers else versions[0]

@@ -16,7 +16,7 @@ from robustbench_local.audit import escalation
 from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
-from robustbench_local.report.table import robust_tables, standing_in
+from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.store import Store
 from tests.helpers import liars
 
@@ -253,7 +253,7 @@ def test_of_an_attack_that_minimises_nobody_asks_whether_it_used_the_budget() ->
         arrays["distance"][40:] = 0.0  # what it cannot break comes back as it was
     assert statuses(made)["the budget is used"] is Status.BROKEN
     for _, arrays in made:
-        arrays["won"] = (np.arange(100) < 40).astype(np.float32)
+        arrays["success"] = (np.arange(100) < 40).astype(np.float32)
     assert "the budget is used" not in statuses(made)
 
 
@@ -337,7 +337,7 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
     monkeypatch.chdir(Path(liars.__file__).parent)
     monkeypatch.setattr(escalation, "_broken", broken)
     rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
-    (table,) = robust_tables(rows, standing_in(store, audits(store)), audits(store))
+    (table,) = robust_tables(rows, shares_in(store, audits(store)), audits(store))
     lines = {line.model: line for line in table.lines}
     masked, honest = lines["liars:quantised"], lines["zoo:mnist/none"]
     assert (masked.rank is None) is masked.broken is (not more)

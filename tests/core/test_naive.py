@@ -15,7 +15,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation import search
 from robustbench_local.report.render import markdown
-from robustbench_local.report.table import robust_tables, standing_in
+from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.store import Store
 
 
@@ -116,7 +116,7 @@ def test_a_grid_shows_naive_beside_adaptive_and_leaves_it_out_of_the_worst_case(
     )
     assert len(rows) == 5  # square asks what is deployed, and none has nothing to leave out
     folder = next(path.parent for path in tmp_path.rglob("table.md"))
-    (table,) = robust_tables(rows, standing_in(Store(folder)))
+    (table,) = robust_tables(rows, shares_in(Store(folder)))
     assert [attack.name for attack in table.attacks] == ["square", "naive pgd", "pgd"]
     line = next(line for line in table.lines if str(line.defense) == "bit_depth")
     _, naive, adaptive = (cell.value for cell in line.robust if cell)

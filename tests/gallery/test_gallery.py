@@ -19,6 +19,7 @@ from robustbench_local.core.errors import DataError, ModelError, StoreError
 from robustbench_local.gallery.gallery import _chosen, write_gallery
 from robustbench_local.gallery.rebuild import entry, images_of, model_of
 from robustbench_local.report.results import Results
+from robustbench_local.storage.row import Row
 from robustbench_local.training.builder import ModelBuilder
 
 pytest.importorskip("captum")
@@ -56,7 +57,7 @@ def test_a_row_tells_how_to_make_its_model_and_images_again(folder: Path) -> Non
 
 def test_other_weights_and_other_images_are_refused(folder: Path) -> None:
     row = Results.read([folder]).rows[0]
-    other = json.loads(json.dumps(row))
+    other = Row(json.loads(json.dumps(row)))
     other["definition"] |= {"weights_digest": "0" * 64, "data_digest": "0" * 64}
     with pytest.raises(ModelError, match="other weights here"):
         model_of(other, builder())

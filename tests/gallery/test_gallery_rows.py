@@ -18,6 +18,7 @@ from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.gallery.gallery import write_gallery
 from robustbench_local.gallery.rebuild import foreign, images_of, model_of
 from robustbench_local.report.results import Results
+from robustbench_local.storage.row import Row
 from robustbench_local.training.builder import ModelBuilder
 from tests.helpers.rows import a_row
 
@@ -53,7 +54,7 @@ def test_what_an_attacker_changed_is_told_from_what_the_weather_did(tmp_path: Pa
     assert 0.02 < change.abs().max() <= 0.05 + 1e-6
     text = write_gallery(results, tmp_path, builder(), each=1).read_text(encoding="utf-8")
     assert {float(length) <= 0.0501 for length in re.findall(r"L∞ distance ([\d.]+)", text)} == {True}
-    other = json.loads(json.dumps(row))
+    other = Row(json.loads(json.dumps(row)))
     other["definition"]["attack_under"]["version"] = 99
     with pytest.raises(DataError, match="another corruption"):
         images_of(other, builder())

@@ -20,7 +20,7 @@ from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.models import zoo
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
-from robustbench_local.storage.row import sealed
+from robustbench_local.storage.sealing import sealed
 from robustbench_local.training.builder import ModelBuilder, parse_recipe
 from robustbench_local.training.zoo_builder import make
 

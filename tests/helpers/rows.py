@@ -82,9 +82,9 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     assert about.keys() <= {*definition, *SOMETIMES}
     definition |= about
     definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
-    row: Row = {"key": row_key(definition), "definition": definition}
+    row = Row(key=row_key(definition), definition=definition)
     if robust is None:
-        return row | {"status": "error", "error": {"type": "ModelError", "message": "logits\nare NaN"}}, np.zeros(0)
+        return Row(row, status="error", error={"type": "ModelError", "message": "logits\nare NaN"}), np.zeros(0)
     bits = np.array(robust, dtype=bool)
     mean = float(bits.mean())
     interval = list(wilson(mean * len(bits), len(bits)))
@@ -105,7 +105,7 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     }
     if "corruption" in about:
         results |= {"corruption_accuracy": mean, "corruption_interval": interval}
-    return row | {"status": "ok", "results": results}, bits
+    return Row(row, status="ok", results=results), bits
 
 
 def stored(folder: Path, *made: tuple[Row, np.ndarray], audited: bool = True, **also: Any) -> Store:

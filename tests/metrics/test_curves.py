@@ -15,7 +15,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.metrics.curves import nearest, nested, quantiles, standing_at
+from robustbench_local.metrics.curves import nearest, nested, quantiles, robust_at
 from robustbench_local.metrics.groups import by_class, by_group, largest_gap, rates_of
 from robustbench_local.metrics.rates import Rate, sidak, wilson
 from robustbench_local.metrics.spread import folds, over_folds, spread
@@ -49,9 +49,9 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def shares(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    assert verdict.won is not None
+    assert verdict.success is not None
     clean = verdict.clean.double() if verdict.clean_bits is None else verdict.clean_bits.double().mean(1)
-    return verdict.distance.double().numpy(), verdict.won.double().numpy(), clean.numpy()
+    return verdict.distance.double().numpy(), verdict.success.double().numpy(), clean.numpy()
 
 
 @pytest.mark.parametrize("slip", [0.0, 0.1])
@@ -61,8 +61,8 @@ def test_the_curve_says_at_every_eps_what_a_verdict_there_says(slip: float) -> N
     at_one = shares(evaluate(model, x, y, DDN(steps=15), "l2:0.5", draws=10, eot=5))
     for eps in (0.2, 0.5, 1.0, 2.0):
         verdict = evaluate(model, x, y, DDN(steps=15), f"l2:{eps}", draws=10, eot=5)
-        assert standing_at(eps, *at_one).mean() == pytest.approx(verdict.robust_accuracy, abs=1e-6)
-    found = np.array([standing_at(eps, *at_one).mean() for eps in np.linspace(0, 2, 30)])
+        assert robust_at(eps, *at_one).mean() == pytest.approx(verdict.robust_accuracy, abs=1e-6)
+    found = np.array([robust_at(eps, *at_one).mean() for eps in np.linspace(0, 2, 30)])
     assert found[0] > found[-1] + 0.4
     if not slip:
         assert (np.diff(found) <= 0).all()
@@ -84,7 +84,7 @@ def test_a_random_model_gains_nothing_from_an_attack_whose_images_lie_outside() 
     assert torch.equal(verdict.bits[outside], verdict.clean_bits[outside])
     assert verdict.robust_accuracy < 0.93
     assert torch.equal(verdict.scores[outside], verdict.clean_scores[outside])
-    assert verdict.won is not None and verdict.won[outside].max() > 0.8  # out there it has won
+    assert verdict.success is not None and verdict.success[outside].max() > 0.8  # out there it succeeds
 
 
 def test_the_row_has_quantiles_of_distances_of_minimum_norm_attacks_only() -> None:

@@ -171,7 +171,7 @@ def test_rows_that_are_the_same_are_the_same_whatever_their_audits_found(tmp_pat
     stored(tmp_path / "a", made)
     stored(tmp_path / "b", made)
     audited(tmp_path / "b", made, 30, range(12))
-    assert Results.read([tmp_path / "b"]).standing(made[0]).sum() == 18
+    assert Results.read([tmp_path / "b"]).robust_shares(made[0]).sum() == 18
     found = compare(Results.read([tmp_path / "a"]), Results.read([tmp_path / "b"]))
     assert {change.part: change.what for change in found} == {
         "attack": "same",

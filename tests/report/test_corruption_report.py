@@ -57,9 +57,9 @@ def corrupted(defense: str, attack: str, severity: int, error: float | None, **a
         }
         | about
     )
-    row: Row = {"key": row_key(definition), "definition": definition}
+    row = Row(key=row_key(definition), definition=definition)
     if error is None:
-        return row | {"status": "error", "error": {"type": "DataError", "message": "no\nimage"}}
+        return Row(row, status="error", error={"type": "DataError", "message": "no\nimage"})
     accuracy = 1 - error
     results = {
         "n": 100,
@@ -69,7 +69,7 @@ def corrupted(defense: str, attack: str, severity: int, error: float | None, **a
         "corruption_interval": list(wilson(100 * accuracy, 100)),
         "stochastic": False,
     }
-    return row | {"status": "ok", "results": results}
+    return Row(row, status="ok", results=results)
 
 
 def attacked(defense: str, robust: float) -> Row:
@@ -89,7 +89,7 @@ def attacked(defense: str, robust: float) -> Row:
         "robust_interval": [0, 1],
         "flags": [],
     }
-    return {"key": row_key(definition), "definition": definition, "status": "ok", "results": results}
+    return Row(key=row_key(definition), definition=definition, status="ok", results=results)
 
 
 ROWS = [

@@ -40,7 +40,7 @@ def test_a_published_table_is_made_of_the_rows_beside_it(folder: Path) -> None:
 def test_published_corruption_errors_are_made_of_the_rows_beside_them(name: str) -> None:
     results = Results.read([published(RESULTS / name)])
     assert results.baseline == read_config(name, {}).baseline
-    found = corruption_files(results.rows, results.standing, results.baseline)["corruption.md"]
+    found = corruption_files(results.rows, results.robust_shares, results.baseline)["corruption.md"]
     assert found == (RESULTS / name / "corruption.md").read_text(encoding="utf-8")
 
 

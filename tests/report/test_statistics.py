@@ -21,8 +21,7 @@ from robustbench_local.report.curve import at
 from robustbench_local.report.metrics import write_metrics
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.statistics import Statistics
-from robustbench_local.report.table import done
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import Row, done
 from robustbench_local.storage.store import Store
 
 MODELS = '''
@@ -144,7 +143,7 @@ def test_pairs_are_of_the_worst_cases(grid: Statistics) -> None:
     lines = {f"{row['definition']['model']} / none": [] for row in grid.rows}  # type: ignore[var-annotated]
     for row in grid.rows:
         if row["definition"]["threat"] == "linf:0.1":
-            lines[f"{row['definition']['model']} / none"].append(grid.standing(row))
+            lines[f"{row['definition']['model']} / none"].append(grid.robust_shares(row))
     first, second = (np.minimum.reduce(lines[record[name]]) for name in ("first", "second"))
     assert record["difference"] == pytest.approx(first.mean() - second.mean())
     assert record["p"] == compare(first, second).p
@@ -198,7 +197,7 @@ def test_a_failed_cell_takes_its_point_from_the_curve_and_its_line_from_the_pair
         if (about["model"], about["threat"], about["attack"]) != ("metric_toys:one", "linf:0.1", "pgd"):
             return row
         error = {"type": "ModelError", "message": "out of order"}
-        return {"key": row["key"], "definition": about, "status": "error", "error": error}
+        return Row(key=row.key, definition=about, status="error", error=error)
 
     broken = Statistics([failing(row) for row in grid.rows], grid.arrays)
     assert len(records(broken.pairs(), threat="linf:0.1")) == 0
@@ -218,7 +217,7 @@ def test_what_an_audit_felled_is_felled_everywhere(grid: Statistics) -> None:
     before = {
         record["name"]: record for record in records(grid.classes(), model="metric_toys:one / none", threat="linf:0.05")
     }
-    standing = np.minimum.reduce([grid.standing(row) for row in own])
+    standing = np.minimum.reduce([grid.robust_shares(row) for row in own])
     arrays = grid.of(own[0])
     fell = int(arrays["ids"][standing == 1][0])
     keys = tuple(row["key"] for row in own)

@@ -317,7 +317,7 @@ def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.C
     results = Results.of(store.rows(), store)
     found = write_report(results, tmp_path)
     assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
-    assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(results.rows, results.standing))
+    assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(results.rows, results.robust_shares))
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2
     print_tables(results)
     assert "random models" in capsys.readouterr().out

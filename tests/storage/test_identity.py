@@ -9,8 +9,7 @@ from robustbench_local.report.corruption import corruption_tables
 from robustbench_local.report.labels import attack_labels
 from robustbench_local.report.results import newest
 from robustbench_local.report.table import Table, robust_tables
-from robustbench_local.storage import identity
-from robustbench_local.storage.row import Row, row_key
+from robustbench_local.storage.row import VERSIONS, Row, row_key
 from tests.helpers.rows import OTHER, a_row
 
 BITS = [1, 0, 1, 1]
@@ -35,7 +34,7 @@ def test_the_keys_of_a_definition_are_all_here() -> None:
 def test_rows_that_differ_in_one_key_are_two_cells_of_the_tables(key: str, random: bool) -> None:
     made = [BITS, [[bit] * 3 for bit in BITS]][random]
     rows = [a_row(made)[0], a_row(made, **{key: OTHER[key]})[0]]
-    assert identity.cell(rows[0]) != identity.cell(rows[1])
+    assert rows[0].of_cell() != rows[1].of_cell()
     tables = robust_tables(rows, standing)
     assert sorted(shown(tables)) == sorted(row["key"] for row in rows)
     for table in tables:
@@ -58,12 +57,12 @@ def test_and_of_the_tables_of_corruptions(key: str) -> None:
 @pytest.mark.parametrize("key", OTHER)
 def test_only_a_later_version_takes_a_cells_place(key: str) -> None:
     rows = [a_row(BITS)[0], a_row(BITS, **{key: OTHER[key]})[0]]
-    assert len(newest(rows)) == (1 if key in identity.VERSIONS else 2)
+    assert len(newest(rows)) == (1 if key in VERSIONS else 2)
 
 
 def test_what_a_definition_leaves_out_is_the_usual() -> None:
     bare, said = a_row(BITS)[0], a_row(BITS, adaptive=True, attack_under=None)[0]
-    assert identity.cell(bare) == identity.cell(said) and identity.attack(bare) == identity.attack(said)
+    assert bare.of_cell() == said.of_cell() and bare.of_attack() == said.of_attack()
 
 
 def test_a_folder_of_rows_that_grew_meanwhile_is_one_column_unless_a_model_met_both() -> None:
@@ -101,4 +100,4 @@ def test_an_audit_is_named_as_before() -> None:
     """The name of an audit's file is made of this text: another one would orphan what is kept."""
     row, _ = a_row(BITS)
     expected = f'["preact_small", "{"w" * 64}", "none", {{}}, 1, "cifar10", "test", "0:4", "{"d" * 64}", null, null]'
-    assert identity.group(row) == expected and row["key"] == row_key(row["definition"])
+    assert row.of_group() == expected and row["key"] == row_key(row["definition"])

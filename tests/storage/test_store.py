@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from robustbench_local.core.errors import StoreError
-from robustbench_local.storage.row import SCHEMA, Row, row_key, sealed, written
+from robustbench_local.storage.row import Row, row_key
+from robustbench_local.storage.sealing import SCHEMA, sealed, written
 from robustbench_local.storage.store import Store
 from tests.helpers.rows import a_row
 
