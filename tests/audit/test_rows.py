@@ -17,6 +17,7 @@ from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
 from robustbench_local.report.table import robust_tables, shares_in
+from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 from tests.helpers import liars
 
@@ -69,7 +70,7 @@ def made_up(*cells: tuple[str, dict[str, Any], list[int], dict[str, Any]], n: in
             **more,
         }
         results = {"flags": more.get("flags", []), "stochastic": False}
-        row = {"key": str(place), "status": "ok", "definition": definition, "results": results, "environment": {}}
+        row = Row(key=str(place), status="ok", definition=definition, results=results, environment={})
         rows.append((row, {"robust": robust, "clean": np.ones(n, bool), "distance": np.full(n, 0.1)}))
     return rows
 
@@ -122,7 +123,7 @@ def test_models_and_images_are_not_mixed() -> None:
 
 
 def test_errors_are_no_evidence() -> None:
-    assert audit_rows([{"status": "error", "key": "0", "definition": {}}], lambda row: {}) == {}
+    assert audit_rows([Row(status="error", key="0", definition={})], lambda row: {}) == {}
 
 
 def test_every_check_of_rows_names_itself() -> None:

@@ -32,12 +32,13 @@ from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.row import Row
 
 
-def row(n: int, clean: float, robust: float, **definition: object) -> dict[str, object]:
+def row(n: int, clean: float, robust: float, **definition: object) -> Row:
     results = {"n": n, "clean_accuracy": clean, "robust_accuracy": robust}
     of_pgd = {"attack": "pgd", "attack_settings": {"steps": 40}}
-    return {"status": "ok", "definition": of_pgd | definition, "results": results}
+    return Row(status="ok", definition=of_pgd | definition, results=results)
 
 
 def test_rates_and_success_among_the_images_that_were_right() -> None:
@@ -113,7 +114,7 @@ def test_a_figure_names_one_row() -> None:
 
 
 def test_a_failed_cell_agrees_with_nothing() -> None:
-    failed = {"status": "error", "definition": {"attack": "pgd"}, "error": {}}
+    failed = Row(status="error", definition={"attack": "pgd"}, error={})
     compared = compare(Figure("it", {"attack": "pgd"}, 50), [failed])
     assert compared.here is None and compared.interval is None and "failed" in compared.verdict
 
@@ -134,10 +135,10 @@ def test_every_figure_names_one_cell_of_its_grid(name: str, tmp_path: Path) -> N
         checkpoints.save(tmp_path / "fresh.safetensors", build_model(architecture), {})
         overrides["weights"] = str(tmp_path / "fresh.safetensors")
     grid = Grid.open(str(item.grid), overrides, Progress())
-    rows = [{"status": "error", "definition": grid.task(cell, None).definition} for cell in grid.cells]
+    rows = [Row(status="error", definition=grid.task(cell, None).definition) for cell in grid.cells]
     radii = {figure.cell["radius"] for figure in item.figures if "radius" in figure.cell}
     assert bool(radii) == bool(item.certify)
-    rows += [{"status": "error", "definition": {"radius": radius}} for radius in radii]
+    rows += [Row(status="error", definition={"radius": radius}) for radius in radii]
     for figure in item.figures:
         compare(figure, rows)
 

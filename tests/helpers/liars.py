@@ -32,6 +32,7 @@ from robustbench_local.defenses.randomized_smoothing import Smoothed
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.metrics.summary import summarise
+from robustbench_local.storage.row import Row
 
 
 @dataclass(frozen=True)
@@ -684,13 +685,13 @@ def evaluated(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, threat: st
         "targets": None,
         **({} if judge.adaptive else {"adaptive": False}),
     }
-    row = {
-        "status": "ok",
-        "key": secrets.token_hex(12),
-        "definition": definition,
-        "results": summarise(verdict, [str(k) for k in range(10)]),
-        "environment": {"robustbench_local": "-", "torch": torch.__version__, "device": "cpu"},
-    }
+    row = Row(
+        status="ok",
+        key=secrets.token_hex(12),
+        definition=definition,
+        results=summarise(verdict, [str(k) for k in range(10)]),
+        environment={"robustbench_local": "-", "torch": torch.__version__, "device": "cpu"},
+    )
     arrays = {name: getattr(verdict, name).numpy() for name in ("robust", "clean", "distance", "ids")}
     return row, arrays
 
