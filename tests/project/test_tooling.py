@@ -1,0 +1,51 @@
+"""What is run beside the tests: extras that code uses, hooks and workflows that call what is there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NEEDED_BY = {"packaging": "adversarial-robustness-toolbox"}  # which does not say so
+PYTHON_CLASSIFIER = "Programming Language :: Python :: "
+
+
+def unused(extras: dict[str, list[str]]) -> list[str]:
+    """What users' extras install and no source of the package names."""
+    places = [ROOT / "robustbench_local", ROOT / "attacks", ROOT / "defenses"]
+    text = "\n".join(path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py"))
+    asked = [Requirement(each).name for extra, needs in extras.items() if extra != "dev" for each in needs]
+    return [name for name in asked if not re.search(rf"\b{re.escape(NEEDED_BY.get(name, name))}\b", text)]
+
+
+def test_extras_install_nothing_that_no_code_uses() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert unused(extras) == []
+    assert unused(extras | {"slurm": ["submitit>=1.5"]}) == ["submitit"]
+
+
+def test_hooks_run_what_make_check_runs() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repo,) = config["repos"]
+    assert repo["repo"] == "local"  # nothing is fetched
+    checked = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ncheck:")[2].partition("\n\n")[0]
+    for hook in repo["hooks"]:
+        command = hook["entry"].replace(".venv/bin/python", "$(PY)")
+        assert command.replace("--check", "").strip() in checked.replace("--check", ""), hook["id"]
+    assert {hook["id"] for hook in repo["hooks"]} >= {"ruff", "ruff-format", "mypy"}
+
+
+def test_workflows_call_ci_on_the_oldest_and_the_newest_python() -> None:
+    (workflow,) = (ROOT / ".github/workflows").glob("*.yml")
+    job = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]["checks"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    said = [each.removeprefix(PYTHON_CLASSIFIER) for each in PROJECT["classifiers"] if PYTHON_CLASSIFIER in each]
+    assert job["strategy"]["matrix"]["python"] == [said[0], said[-1]]
+    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in said)
