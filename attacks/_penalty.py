@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.losses import Loss
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 
 SLOPE = 10.0  # of a margin, per unit of L2: usual ones are up to a hundred times steeper or flatter
@@ -106,7 +107,7 @@ class PenaltyAttack(Attack):
         lowest, since = torch.full_like(smallest, torch.inf), torch.zeros_like(rows)
         state = self.begin(x)
         for i in range(self.steps):
-            goal = oracle.clearly.clamp_min(self.confidence)
+            goal = oracle.near_tie.clamp_min(self.confidence)
             state, objective, margin = self.step(state, oracle, x, y, c.view(-1, 1, 1, 1), goal, i)
             size = torch.where(margin >= goal, self.size(state["x_adv"], x), torch.inf)
             smaller = (size < smallest[rows]).nonzero()[:, 0]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 IN_LOGITS = ("ce", "margin")  # losses that are measured in logits

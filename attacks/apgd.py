@@ -12,10 +12,11 @@ from torch import Tensor
 
 from robustbench_local.attacks._targets import ranked
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 MOMENTUM = 0.25  # the share of the last move in the next one

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 from robustbench_local.attacks.apgd import APGD
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm
 

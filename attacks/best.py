@@ -14,11 +14,12 @@ from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.ledger import usable
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 GRADIENTS = 0.39  # the share of all queries that ask for a gradient

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 RATES = (1.0, 0.01)  # length of the first and the last step
@@ -56,7 +57,7 @@ class DDN(IterativeAttack):
     ) -> State:
         x_adv = state["x_adv"]
         _, grad, logits = oracle.grad(x_adv, y, losses.tempered(losses.named("ce", targeted=oracle.targeted)))
-        fails = losses.named("margin", targeted=oracle.targeted)(logits, y) < oracle.clearly
+        fails = losses.named("margin", targeted=oracle.targeted)(logits, y) < oracle.near_tie
         norm = torch.minimum(state["norm"] * (1 + self.gamma * (2 * fails - 1)), _length(torch.maximum(x, 1 - x)))
         flat = (grad == 0).flatten(1).all(1).view(-1, 1, 1, 1)  # a saturated softmax: any way is as good
         grad = torch.where(flat, draws.normal(*x.shape[1:]).to(x), grad)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 NUDGE = 1e-4  # added to every walk, as in the authors' code: otherwise what the box cuts off may never be made up for
@@ -50,7 +51,7 @@ class DeepFool(Attack):
         rows = (~oracle.done).nonzero()[:, 0]
         for _ in range(self.steps):
             logits = oracle[rows].logits(x_adv[rows])
-            stands = (losses.margin(logits, y[rows]) < oracle[rows].clearly) & ~oracle[rows].done
+            stands = (losses.margin(logits, y[rows]) < oracle[rows].near_tie) & ~oracle[rows].done
             rows, logits = rows[stands], logits[stands]
             if not len(rows):
                 break

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from robustbench_local.attacks._targets import ranked
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 
@@ -89,7 +90,7 @@ class FAB(IterativeAttack):
 
         margin = losses.margin(oracle.logits(x_adv), y)
         won, distance = margin >= 0, threat.distance(x_adv, x)
-        nearer = (margin >= oracle.clearly) & (distance < state["distance"])
+        nearer = (margin >= oracle.near_tie) & (distance < state["distance"])
         found = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["found"])
         further = torch.where(won.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
         return state | {

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 DUAL = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}
@@ -64,7 +65,7 @@ class FMN(IterativeAttack):
         x_adv, radius = state["x_adv"], state["radius"]
         margin, grad, _ = oracle.grad(x_adv, y, losses.named("margin", targeted=oracle.targeted))
         grad = torch.where(torch.where(grad > 0, x_adv < 1, x_adv > 0), grad, 0)  # the box holds the others
-        fails, size = margin < oracle.clearly, threat.distance(x_adv, x)
+        fails, size = margin < oracle.near_tie, threat.distance(x_adv, x)
         smallest = torch.where(fails, state["smallest"], torch.minimum(state["smallest"], size))
         if threat.norm is Norm.L0:
             larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 
@@ -54,7 +55,7 @@ class JSMA(Attack):
             if not len(rows):
                 break
             pair, found, logits = self._pair(oracle[rows], x_adv[rows], y[rows])
-            moves = found & (margin(logits, y[rows]) < oracle[rows].clearly) & ~oracle[rows].done
+            moves = found & (margin(logits, y[rows]) < oracle[rows].near_tie) & ~oracle[rows].done
             rows, pair = rows[moves], pair[moves]
             flat = x_adv[rows].flatten(1)
             x_adv[rows] = flat.scatter_add(1, pair, torch.full_like(flat, self.theta)).clamp(0, 1).view_as(x[rows])

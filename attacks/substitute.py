@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from robustbench_local.attacks._learning import check_counts, check_fit, minibatches
 from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import success_margin
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError, did_you_mean
 from robustbench_local.core.model_state import seeded
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.models.load import build_model

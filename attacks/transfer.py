@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from robustbench_local.attacks._learning import check_fit
 from robustbench_local.attacks.mim import MIM
+from robustbench_local.core.access import Access
 from robustbench_local.core.decision import success_margin
 from robustbench_local.core.defense import Deployed, Preprocess, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.models.load import behaviour_digest, load_model
 from robustbench_local.storage.checkpoints import weights_digest

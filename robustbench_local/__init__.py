@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustbench_local.audit.checklist import audit_model
+    from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
     from robustbench_local.core.corruption import Corruption
     from robustbench_local.core.defense import Defended, Defense, Deployed, Preprocess
     from robustbench_local.core.draws import Draws
     from robustbench_local.core.errors import RobustBenchError
-    from robustbench_local.core.oracle import Access, Oracle
+    from robustbench_local.core.oracle import Oracle
     from robustbench_local.core.threat import Norm, ThreatModel
     from robustbench_local.core.training import Recipe, Trainer
     from robustbench_local.core.verdict import Verdict
@@ -52,12 +53,13 @@ __all__ = [
 
 _PLACES = {
     "audit.checklist": ("audit_model",),
+    "core.access": ("Access",),
     "core.attack": ("Attack", "IterativeAttack"),
     "core.corruption": ("Corruption",),
     "core.defense": ("Defended", "Defense", "Deployed", "Preprocess"),
     "core.draws": ("Draws",),
     "core.errors": ("RobustBenchError",),
-    "core.oracle": ("Access", "Oracle"),
+    "core.oracle": ("Oracle",),
     "core.threat": ("Norm", "ThreatModel"),
     "core.training": ("Recipe", "Trainer"),
     "core.verdict": ("Verdict",),

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.config.settings import fit, spell
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError, RobustBenchError, did_you_mean
 from robustbench_local.core.metered import SpentError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.preflight import kept_random_state
 

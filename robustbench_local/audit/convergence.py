@@ -18,7 +18,7 @@ from robustbench_local.audit.finding import Result, at_most_suspicious, broken, 
 from robustbench_local.audit.statistics import ALPHA, by_share, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.settings import defaults
-from robustbench_local.core.oracle import Access
+from robustbench_local.core.access import Access
 from robustbench_local.core.threat import Norm
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"

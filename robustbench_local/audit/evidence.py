@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustbench_local.core.oracle import Access
+from robustbench_local.core.access import Access
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.storage.row import Row
 

@@ -15,10 +15,11 @@ from robustbench_local.audit.evidence import Rows
 from robustbench_local.audit.finding import Result, broken, sound, suspicious, unchecked
 from robustbench_local.audit.statistics import by_share, weaker
 from robustbench_local.audit.subject import Subject
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.decision import success_margin
+from robustbench_local.core.decision import correct
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420, section 3.1"
@@ -196,7 +197,7 @@ def _stuck(subject: Subject) -> Tensor:
         ]
     )[:, 0]
     seen = subject.ask(subject.x[start], rows=torch.arange(count, device=start.device))
-    return (success_margin(seen, subject.y[:count]) < 0) & subject.clean[:count]
+    return correct(seen, subject.y[:count]) & subject.clean[:count]
 
 
 def _alone(robust: Tensor, subject: Subject, what: str) -> Result:

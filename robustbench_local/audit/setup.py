@@ -14,8 +14,7 @@ from robustbench_local.audit.finding import Result, Status, broken, sound, suspi
 from robustbench_local.audit.statistics import by_share
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
-from robustbench_local.core.decision import success_margin
-from robustbench_local.core.ledger import ROUNDING
+from robustbench_local.core.decision import ROUNDING, success_margin
 from robustbench_local.core.threat import Norm
 from robustbench_local.evaluation.chance import better_range
 from robustbench_local.evaluation.preflight import are_probabilities

@@ -16,7 +16,7 @@ from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.decision import joined, success_margin
+from robustbench_local.core.decision import correct, joined
 from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
@@ -117,7 +117,7 @@ class Subject:
     def right(self, x: Tensor) -> Tensor:
         """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""
         parts = [self.ask(x[rows], rows=rows) for rows in torch.arange(len(x), device=x.device).split(250)]
-        return success_margin(torch.cat(parts), self.y) < 0
+        return correct(torch.cat(parts), self.y)
 
     @cached_property
     def clean(self) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.blocks import blocks
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 SEVERITIES = (1, 2, 3, 4, 5)

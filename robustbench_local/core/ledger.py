@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustbench_local.core import losses
+from robustbench_local.core.decision import near_tie, nearness
 from robustbench_local.core.threat import Norm, ThreatModel
 
 BOX = ThreatModel(Norm.NONE, 0.0)
-# margin past the boundary that ends a search, since float32 kernels differ with batch shape: in the logits' unit, and
-# so much of their size at least; where labels are all that is seen, which know no unit, of their size alone
-CLEARLY, ROUNDING, BY_LABELS = 1e-4, 1e-6, 1e-5
 
 
 class Ledger:
@@ -34,7 +31,7 @@ class Ledger:
         self.distance = torch.zeros_like(self.score)  # the same's, where the attack minimises
         self.scale = torch.zeros_like(self.score)  # the largest size of any logits so far, see losses.size
         self.broken = torch.zeros(count, dtype=torch.bool, device=x.device)
-        self.guided = torch.zeros_like(self.broken)  # a gradient that led somewhere was seen
+        self.guided = torch.zeros_like(self.broken)  # a gradient of any use was seen
         self.x_adv = x.clone()
         self.budget = budget
         self.minimises = minimises
@@ -43,13 +40,11 @@ class Ledger:
         self._threat, self._stochastic, self._labels_only = threat, stochastic, labels_only
 
     @property
-    def clearly(self) -> Tensor:
-        """(N,) the margin beyond which nobody doubts a success, for logits of the size answered so far."""
-        if self._labels_only:
-            return BY_LABELS * self.scale
-        return torch.maximum(CLEARLY * losses.unit(self.scale), ROUNDING * self.scale)
+    def near_tie(self) -> Tensor:
+        """(N,) the margin below which a success is a near-tie, for logits of the size answered so far."""
+        return near_tie(self.scale, labels_only=self._labels_only)
 
-    def weigh(self, size: Tensor, rows: Tensor | None) -> None:
+    def record_size(self, size: Tensor, rows: Tensor | None) -> None:
         """Logits of these sizes (M * P,) were answered; rows (M,) as in `remember`.
 
         Of two classes that nearly tie the answer alone tells no scale: all of the sample's answers do.
@@ -71,22 +66,22 @@ class Ledger:
         count = len(x)
         size = len(margin) // max(1, count)
         mine = slice(None) if rows is None else rows
-        if self._stochastic and not self.minimises:  # a random model's best image need not have won
+        if self._stochastic and not self.minimises:  # a random model's best image need be no success
             index = (margin.view(count, size) > self.score[mine][:, None]).flatten().nonzero()[:, 0]
         else:
             index = (margin >= 0).nonzero()[:, 0]
         if not len(index):
             return
-        clearly = self.clearly[mine]
-        known = self._score(self.score[mine], self.distance[mine], clearly)
+        tie = self.near_tie[mine]
+        known = self._rank(self.score[mine], self.distance[mine], tie)
         there, far = torch.full_like(margin, -torch.inf), torch.zeros_like(margin)
         space = BOX if self.minimises else self._threat
         inside = space.contains(x_adv[index], x[index // size])
         there[index] = torch.where(inside, margin[index], -torch.inf)
         if self.minimises:
             far[index] = self._threat.distance(x_adv[index], x[index // size])
-        score = self._score(there, far, clearly.repeat_interleave(size))
-        best = score.view(count, size).max(1)
+        rank = self._rank(there, far, tie.repeat_interleave(size))
+        best = rank.view(count, size).max(1)
         better = (best.values > known).nonzero()[:, 0]
         if not len(better):
             return
@@ -99,24 +94,18 @@ class Ledger:
         chosen = better * size + best.indices[better]
         self.x_adv[at], self.score[at], self.distance[at] = x_adv[chosen], there[chosen], far[chosen]
         if not self._stochastic and not self.minimises:
-            self.broken[at] |= there[chosen] >= clearly[better]
+            self.broken[at] |= there[chosen] >= tie[better]
 
-    def led(self, grad: Tensor, rows: Tensor | None) -> None:
+    def record_gradient(self, grad: Tensor, rows: Tensor | None) -> None:
         """Note whose gradients (M, C, H, W) are of any use; rows as in `remember`. One that was is enough."""
         new = (~(self.guided if rows is None else self.guided[rows])).nonzero()[:, 0]
         if len(new):
             new = new[usable(grad[new])]
             self.guided[new if rows is None else rows[new]] = True
 
-    def _score(self, margin: Tensor, distance: Tensor, clearly: Tensor) -> Tensor:
-        """(M,): the margin; for a minimising attack nearness; -inf: worth nothing.
-
-        Nearness at distance d is 1 / d, and of a near-tie -d: any clear success is worth more than any near-tie, and
-        within both the nearer more, to the last digit that d has.
-        """
-        if not self.minimises:
-            return margin
-        return torch.where(margin >= clearly, 1 / distance, -distance).masked_fill(margin == -torch.inf, -torch.inf)
+    def _rank(self, margin: Tensor, distance: Tensor, tie: Tensor) -> Tensor:
+        """(M,), larger is better: the margin; for a minimising attack nearness."""
+        return nearness(margin, distance, tie) if self.minimises else margin
 
 
 def usable(grad: Tensor) -> Tensor:

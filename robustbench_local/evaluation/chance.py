@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from robustbench_local.core.decision import success_margin
+from robustbench_local.core.decision import correct
 from robustbench_local.metrics.paired import mcnemar
 from robustbench_local.metrics.rates import wilson
 
@@ -176,11 +176,11 @@ def look(
     """
     if len(y) < FEW:
         return Look()
-    predicted, right = logits.nan_to_num(-torch.inf).argmax(1), success_margin(logits, y) < 0
+    predicted, right = logits.nan_to_num(-torch.inf).argmax(1), correct(logits, y)
     standing = Standing.of(predicted, right, y, classes)
     order = better_order(predicted, y, right, classes)
     tried = most is None or standing.lost
-    pixels = better_range(x, right, lambda z: success_margin(ask(z), y) < 0, most) if tried else None
+    pixels = better_range(x, right, lambda z: correct(ask(z), y), most) if tried else None
     better = max((each for each in (order, pixels) if each), key=lambda each: each.right, default=None)
     text = f"the model is {standing}"
     if better is None:

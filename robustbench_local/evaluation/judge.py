@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from robustbench_local.config.ranges import Aim, Count, Counting, Precision, See
 from robustbench_local.config.settings import fit_fields
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
-from robustbench_local.core.decision import rounds_of, success_margins
+from robustbench_local.core.decision import majority, rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, is_stochastic, noticed_writes, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
@@ -26,8 +25,8 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict as Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
+from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
-from robustbench_local.evaluation.eight_bit import to_8bit
 from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
 from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
@@ -45,11 +44,11 @@ class Judge:
     targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
     then reach that class, and robust means it did not. budget: forward passes per sample, of attack and checks
     together (see `checks`). batch_size: None finds itself. precision: "float32"; "fast" searches in bfloat16 first and
-    attacks what stands again in float32; "float64" is for checks. count: "all" counts every in-ball iterate, "last"
-    only where each restart ends, as papers did. eot and draws: search draws per query and fresh draws per verdict of a
-    random model. attack_under: a corruption by name and severity ("fog:3") that images meet first; clean then means
-    under that corruption. allow_chance: whether a model at chance on clean images is attacked all the same, and
-    flagged; None: nobody looks.
+    attacks what is not broken again in float32; "float64" is for checks. count: "all" counts every in-ball iterate,
+    "last" only where each restart ends, as papers did. eot and draws: search draws per query and fresh draws per
+    verdict of a random model. attack_under: a corruption by name and severity ("fog:3") that images meet first; clean
+    then means under that corruption. allow_chance: whether a model at chance on clean images is attacked all the same,
+    and flagged; None: nobody looks.
 
     adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
     one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
@@ -122,11 +121,11 @@ class Judge:
             given, model = model, checked.model
             name = type(attack).__name__
             search, spent = self._search(attack, threat, judged).prepare(model, *own)
-            parts: list[_Part] = []
+            parts: list[BatchVerdict] = []
             done = 0
             while done < len(images):
                 rows = slice(done, min(done + size, len(images)))
-                part: _Part | None = None
+                part: BatchVerdict | None = None
                 try:
                     part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, known)
                 except RuntimeError as error:
@@ -151,8 +150,8 @@ class Judge:
                 )
         if wrote and "writes_input" not in flags:
             flags.append("writes_input")
-        for fault in parts[0].count:
-            if total := sum(part.count[fault] for part in parts):
+        for fault in parts[0].faults:
+            if total := sum(part.faults[fault] for part in parts):
                 flags.append(f"{fault}:{total}")
         tensors = {key: torch.cat([part.tensors[key] for part in parts]) for key in parts[0].tensors}
         noted = sorted(set().union(*(part.notes for part in parts)))
@@ -232,63 +231,25 @@ class Judge:
         draws: Draws,
         dtype: torch.dtype,
         known: AnswerCache,
-    ) -> _Part:
+    ) -> BatchVerdict:
         x, y = images[rows].to(dtype), images.labels[rows]
         check_images(x, y)
         x = x.contiguous(memory_format=torch.channels_last)
-        random, threat = is_stochastic(model), search.threat
         about = self.seed, self.attack_under, dtype, tuple(images.ids[rows].tolist())
         streams = [draws.stream("clean").stream(k) for k in range(rounds_of(model, self.draws))]
         asks = [partial(search.answer, model, x, stream) for stream in streams]
         clean_answers = torch.stack([known.once(ask, model, *about, k) for k, ask in enumerate(asks)], 1)
-        rights = success_margins(clean_answers, y) < 0
-        clean = rights.double().mean(1) > 0.5
+        clean = CleanAnswers(clean_answers, success_margins(clean_answers, y) < 0)
         classes = clean_answers.shape[2] - (rejection(model) is not Rejection.NONE)  # which no target is to be
         means = clean_answers.mean(1)[:, :classes]
         goal = y if self.targets is None else self._goal(means, y, rows, draws.stream("targets"))
-        natural = isinstance(search.attack, Corruption)
-        attacked = torch.ones_like(clean) if random or natural else clean  # what errs already is not attacked
+        attacked = majority(clean.right)  # what errs already is not attacked
+        if is_stochastic(model) or isinstance(search.attack, Corruption):
+            attacked = torch.ones_like(attacked)
         found = SearchResult.nothing(x)
         if attacked.any():
             found.update(attacked, search(model, x[attacked], goal[attacked], draws[attacked]))
-        x_adv = found.x_adv
-        nan = x_adv.isnan().flatten(1).any(1)
-        inside = threat.contains(x_adv, x)
-        x_adv = torch.where(nan.view(-1, 1, 1, 1), x, x_adv)
-        inside_8bit = inside & threat.contains(rounded := to_8bit(x_adv, x, threat), x)
-        reached = search.answers(model, x_adv, draws.stream("verdict"), self.draws)
-        moved = (rounded != x_adv).flatten(1).any(1)  # no corruption's: they have 256 levels already
-        reached_8bit = reached.clone()
-        if moved.any():
-            reached_8bit[moved] = search.answers(model, rounded[moved], draws[moved].stream("verdict"), self.draws)
-        attacked, seen = _allowed(reached, inside, clean_answers), _allowed(x_adv, inside, x)
-        stands = search.success_margins(model, attacked, goal, seen, x) < 0
-        attacked_8bit, seen_8bit = _allowed(reached_8bit, inside_8bit, clean_answers), _allowed(rounded, inside_8bit, x)
-        stands_8bit = search.success_margins(model, attacked_8bit, goal, seen_8bit, x) < 0
-        tensors = dict(
-            clean=clean,
-            x_adv=x_adv,
-            forwards=found.forwards,
-            backwards=found.backwards,
-            distance=threat.distance(x_adv, x),
-            clean_scores=_scores(clean_answers),
-            scores=_scores(attacked),
-        )
-        for name, bits in (("robust", stands), ("robust_8bit", stands_8bit)):
-            tensors[name] = bits.double().mean(1) > 0.5 if random else clean & bits[:, 0]
-        if natural:
-            tensors["corrupted"] = stands.double().mean(1) > 0.5
-        if search.attack.minimises:
-            tensors["success"] = 1 - (search.success_margins(model, reached, goal, x_adv, x) < 0).float().mean(1)
-        if random:
-            tensors |= dict(clean_bits=rights, bits=stands, bits_8bit=stands_8bit)
-        count = dict(
-            nan_pixels=int(nan.sum()),
-            outside_ball=0 if search.attack.minimises else int((~inside & ~nan).sum()),  # those look for no ball
-            near_tie=0 if random else int((found.broken & tensors["robust"]).sum()),
-            no_gradient=int((found.blind & tensors["robust"]).sum()),
-        )
-        return _Part(tensors, count, found.notes)
+        return decide(search, found, model, x, goal, clean, draws, self.draws)
 
     def _goal(self, logits: Tensor, y: Tensor, rows: slice, draws: Draws) -> Tensor:
         """The class each image is to become."""
@@ -301,30 +262,6 @@ class Judge:
                 raise ConfigError(f"targets must be classes in 0 .. {classes - 1} other than the true one")
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
-
-
-@dataclass
-class _Part:
-    """One batch's share of a verdict."""
-
-    tensors: dict[str, Tensor]
-    count: dict[str, int]
-    notes: dict[str, Tensor]
-
-    def note(self, name: str) -> Tensor:
-        """(n,), NaN where this batch has no such note."""
-        return self.notes.get(name, torch.full_like(self.tensors["distance"], torch.nan))
-
-
-def _allowed(attacked: Tensor, inside: Tensor, clean: Tensor) -> Tensor:
-    """(N, ...): what is outside the ball does not count, and the clean image's stands in its place."""
-    return torch.where(inside.view(-1, *[1] * (attacked.ndim - 1)), attacked, clean)
-
-
-def _scores(answers: Tensor) -> Tensor:
-    """(N, K) log-probabilities of answers (N, R, K): of a random model the log of their mean over its draws."""
-    mean: Tensor = answers.log_softmax(2).logsumexp(1)
-    return mean - math.log(answers.shape[1])
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

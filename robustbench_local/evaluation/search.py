@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, prepared
 from robustbench_local.core.containment import contained
 from robustbench_local.core.corruption import Corruption
-from robustbench_local.core.decision import joined, rounds_of, success_margins
-from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection, undefended
+from robustbench_local.core.decision import changed, detects, rounds_of, success_margins
+from robustbench_local.core.defense import call, is_stochastic, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, PluginError
 from robustbench_local.core.model_state import has_bfloat16
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.preflight import Tally
 
@@ -91,12 +92,12 @@ class Search:
         return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
     def __call__(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
-        """The adaptive search, and for what it did not fell the naive one; or the naive one alone.
+        """The adaptive search, and for what it did not break the naive one; or the naive one alone.
 
         Of a random detector an image that is best left as it is comes back so: to reject that is an error.
         """
         found = self._both(model, x, goal, draws)
-        if self._detected(model) and is_stochastic(model):
+        if self.detected(model) and is_stochastic(model):
             alone = SearchResult.nothing(x)
             scores = [self._score(model, one, x, goal, draws) for one in (found, alone)]
             found = SearchResult.better(found, alone, scores[1] > scores[0])
@@ -128,34 +129,26 @@ class Search:
         with torch.no_grad():
             return call(model, x, draws)
 
-    def success_margins(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
-        """(N, R) leads of the attacker by the model's answers (N, R, K) about x_adv.
+    def margins(self, model: nn.Module, answers: Tensor, goal: Tensor, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The attacker's margins (N, R) by the model's answers (N, R, K) to x_adv."""
+        rejectable = changed(x_adv, x) if self.detected(model) else None
+        return success_margins(answers, goal, targeted=self.targeted, rejectable=rejectable)
 
-        What a detector rejects, the attacker has lost; but for an image that is as it was, or that nature changed.
-        """
-        margin = success_margins(answers, goal, targeted=self.targeted)
-        if not self._detected(model):
-            return margin
-        rounds = answers.shape[1]
-        caught = joined(answers.flatten(0, 1), goal.repeat_interleave(rounds)).view(len(goal), rounds, -1)
-        changed = (x_adv != x).flatten(1).any(1, keepdim=True)
-        return torch.where(changed, success_margins(caught, goal), margin)
-
-    def _detected(self, model: nn.Module) -> bool:
-        natural = isinstance(self.attack, Corruption)
-        return rejection(model) is Rejection.DETECTION and not self.targeted and not natural
+    def detected(self, model: nn.Module) -> bool:
+        """Whether to be rejected by the model is this attack's failure."""
+        return detects(model, targeted=self.targeted, natural=isinstance(self.attack, Corruption))
 
     def _score(self, model: nn.Module, found: SearchResult, x: Tensor, goal: Tensor, draws: Draws) -> Tensor:
         """(N,) the attacker's mean margin over search draws; of attacks that minimise, how near a success is."""
         seen = self.answers(model, found.x_adv, draws.stream("worth"), self.eot)
-        margin = self.success_margins(model, seen, goal, found.x_adv, x).mean(1)
+        margin = self.margins(model, seen, goal, found.x_adv, x).mean(1)
         inside = self.threat.contains(found.x_adv, x)
         if not self.attack.minimises:
             return torch.where(inside, margin, -torch.inf)
         return torch.where(margin >= 0, -self.threat.distance(found.x_adv, x), -torch.inf)
 
     def _run(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws) -> SearchResult:
-        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not fell starts anew.
+        """Run the attack. "fast" searches in bfloat16 first, where that is native; what it did not break starts anew.
 
         A random model is searched in float32 only: nothing of it may retire on one draw.
         """
@@ -163,10 +156,10 @@ class Search:
             with torch.autocast(x.device.type, torch.bfloat16):
                 quick = self._attack(model, x, goal, draws)
             seen = self.answers(model, quick.x_adv, draws.stream("verdict"))
-            margins = self.success_margins(model, seen, goal, quick.x_adv, x)[:, 0]
-            stands = (margins < 0) | ~self.threat.contains(quick.x_adv, x)
-            if stands.any():
-                quick.update(stands, self._attack(model, x[stands], goal[stands], draws[stands]), add=True)
+            margins = self.margins(model, seen, goal, quick.x_adv, x)[:, 0]
+            rest = (margins < 0) | ~self.threat.contains(quick.x_adv, x)
+            if rest.any():
+                quick.update(rest, self._attack(model, x[rest], goal[rest], draws[rest]), add=True)
             return quick
         return self._attack(model, x, goal, draws)
 

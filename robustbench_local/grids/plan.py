@@ -10,10 +10,10 @@ from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.schema import GridConfig, ModelConfig
 from robustbench_local.config.settings import construct
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError, did_you_mean
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
 from robustbench_local.grids.cell import Cell

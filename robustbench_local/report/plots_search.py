@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from robustbench_local.core.oracle import Access
+from robustbench_local.core.access import Access
 from robustbench_local.report.drawing import (
     COLOURS,
     MARKS,

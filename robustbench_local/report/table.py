@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, lowered
+from robustbench_local.core.access import Access
 from robustbench_local.core.escaping import visible
-from robustbench_local.core.oracle import Access
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of

@@ -12,8 +12,8 @@ from typing import Any, TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.errors import StoreError
-from robustbench_local.core.oracle import Access
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.schema import Definition, Results, row_fault
 from robustbench_local.storage.sealing import SCHEMA, digest, plain, unsealed

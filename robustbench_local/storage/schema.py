@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.errors import RobustBenchError
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.storage.shape import (
     all_of,

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from robustbench_local.attacks.apgd import APGD
 from robustbench_local.attacks.fab import FAB
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from robustbench_local.attacks.adapters._peer import Peer, Traits
 from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.access import Access
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, PluginError, ThreatError
 from robustbench_local.core.metered import Metered, SpentError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge

@@ -16,10 +16,11 @@ from robustbench_local.attacks.autoattack import AutoAttack
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.noise import Noise
 from robustbench_local.attacks.square import Square
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks._published import RENDERINGS
 from robustbench_local.config.plugins import ATTACKS, find_attack, listing
+from robustbench_local.core.access import Access
 from robustbench_local.core.corruption import SEVERITIES, Corruption
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.evaluate import Tensors, evaluate, named_by_content

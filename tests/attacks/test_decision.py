@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from robustbench_local.attacks._decision import DecisionAttack, bisect, mosaic, nearest
 from robustbench_local.attacks.boundary import Boundary
 from robustbench_local.attacks.hopskipjump import HopSkipJump
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import load_data

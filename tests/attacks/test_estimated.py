@@ -15,10 +15,11 @@ from robustbench_local.attacks._estimated import slope
 from robustbench_local.attacks.nes import NES
 from robustbench_local.attacks.spsa import SPSA
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import load_data

@@ -13,9 +13,10 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
 from robustbench_local.attacks.fab import FAB, onto_boundary
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict

@@ -18,10 +18,11 @@ from robustbench_local.attacks.noise import Noise
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.sparse_l1 import SparseL1
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict

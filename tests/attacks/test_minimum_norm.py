@@ -17,10 +17,11 @@ from robustbench_local.attacks.ead import EAD
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN, _project
 from robustbench_local.attacks.jsma import JSMA
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate

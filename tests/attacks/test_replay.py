@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks.replay import Kept, Replay
+from robustbench_local.core.access import Access
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.data.load import open_data

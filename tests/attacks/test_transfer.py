@@ -17,10 +17,11 @@ from benchmarks.strength import behind
 from robustbench_local.attacks import transfer
 from robustbench_local.attacks.mim import MIM
 from robustbench_local.attacks.transfer import Diversity, Transfer
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ModelError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate

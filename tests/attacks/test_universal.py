@@ -14,11 +14,12 @@ from robustbench_local.attacks import patch as patches
 from robustbench_local.attacks import universal
 from robustbench_local.attacks.patch import Patch
 from robustbench_local.attacks.universal import Universal
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ThreatError
 from robustbench_local.core.losses import Loss
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate

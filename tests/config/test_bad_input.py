@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, ThreatError
 from robustbench_local.core.model_state import seeded
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.load import open_data
 from robustbench_local.evaluation.evaluate import evaluate

@@ -16,10 +16,11 @@ from robustbench_local.attacks.square import Square
 from robustbench_local.audit import consistency
 from robustbench_local.audit.finding import Status
 from robustbench_local.audit.subject import Subject
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import Defended, Deployed, Preprocess, Rejection, call, through
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import open_data

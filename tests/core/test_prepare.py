@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.config import plugins
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, DataError
 from robustbench_local.core.losses import ce
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.data.load import open_data

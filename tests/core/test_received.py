@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import Defended, Deployed, Preprocess
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache

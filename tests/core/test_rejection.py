@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import robustbench_local as rbl
-from robustbench_local.core import oracle as oracles
+from robustbench_local.core import queries
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.defense import Defended, Deployed, Rejection, rejection, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.defenses.jpeg import JPEG
@@ -117,7 +118,7 @@ def test_attacks_work_on_classifier_and_detector_together(attack: str, settings:
 
 def test_an_attack_that_ignores_the_detector_is_weaker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(judged(loss="margin").robust, stands(plane()[0]))
-    monkeypatch.setattr(oracles, "joined", lambda logits, y: logits[:, :-1])  # the broken twin
+    monkeypatch.setattr(queries, "joined", lambda logits, y: logits[:, :-1])  # the broken twin
     assert judged(loss="margin").robust_accuracy > stands(plane()[0]).float().mean() + 0.1
 
 

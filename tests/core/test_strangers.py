@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 import robustbench_local as rbl
 from robustbench_local.cli.main import main
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import contained, guarded
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError, PluginError, RobustBenchError
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from tests.helpers.packages import installed

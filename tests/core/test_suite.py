@@ -13,11 +13,12 @@ from torch import Tensor
 from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.attacks.substitute import Substitute
 from robustbench_local.attacks.universal import Universal
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError
 from robustbench_local.core.losses import ce
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.judge import Judge

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import robustbench_local as rbl
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge

@@ -15,8 +15,8 @@ from robustbench_local.attacks.best import Best
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.square import Square
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.oracle import Access
 from robustbench_local.core.suite import Suite
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict

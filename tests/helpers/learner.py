@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors
 

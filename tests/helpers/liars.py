@@ -22,10 +22,11 @@ from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.square import Square
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import Defended, Deployed, Preprocess, Rejection, call, draws_for
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.oracle import Access, Oracle
+from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.training import NoTraining
 from robustbench_local.defenses.randomized_smoothing import Smoothed

@@ -9,8 +9,8 @@ from typing import NotRequired, get_origin, get_type_hints
 import numpy as np
 import pytest
 
+from robustbench_local.core.access import Access
 from robustbench_local.core.errors import StoreError
-from robustbench_local.core.oracle import Access
 from robustbench_local.storage import schema
 from robustbench_local.storage.archive import NAME, Packed
 from robustbench_local.storage.row import Row, clean_shares, robust_shares, row_of
