@@ -44,6 +44,13 @@ def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=120)
 
 
+def test_the_design_names_the_rooms_in_their_order() -> None:
+    held = (ROOT / "tests/project/test_rooms.py").read_text(encoding="utf-8")
+    rooms = re.findall(r'"(\w+)"', held.partition("\nROOMS = (")[2].partition("\n)")[0])
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rooms) > 10 and table == rooms
+
+
 @pytest.mark.slow
 def test_the_site_builds_and_asks_no_other_host(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path)
