@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from robustbench_local.cli.main import main
+from robustbench_local.report.text import FLAGS, flag_name
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"n=100": "n=8", "steps=40": "steps=2", 'threat="linf:8/255")': 'threat="linf:8/255", steps=2)'}
@@ -43,6 +44,13 @@ def test_a_verdict_has_what_its_page_reads() -> None:
     run(block("docs/verdict.md", "python"), names)
     with pytest.raises(AttributeError):  # the twin
         run(block("docs/verdict.md", "python").replace("verdict.flags", "verdict.flag"), names)
+
+
+def test_the_page_on_verdicts_explains_every_flag() -> None:
+    table = (ROOT / "docs/verdict.md").read_text(encoding="utf-8").partition("| flag | meaning |")[2]
+    cells = re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
+    explained = [flag_name(flag) for cell in cells for flag in re.findall(r"`(.+?)`", cell)]
+    assert sorted(explained) == sorted(FLAGS)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first-grid.md"])
