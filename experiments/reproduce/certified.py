@@ -16,7 +16,7 @@ from robustbench_local.grids.run import Grid
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store
-from robustbench_local.training.builder import ModelSpec
+from robustbench_local.training.spec import ModelSpec
 
 BLOCK = 10  # images between two reports of progress
 _MODEL = ("data", "split", "data_digest", "ids", "model", "weights_digest", "defense", "defense_settings", "seed")

@@ -21,7 +21,9 @@ from robustbench_local.grids.run import Grid
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
-from robustbench_local.training.builder import ModelBuilder, ModelSpec, parse_recipe, recipe_file
+from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.recipes import parse_recipe, recipe_file
+from robustbench_local.training.spec import ModelSpec
 
 RESULTS = Path("results/reproductions")
 

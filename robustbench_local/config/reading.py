@@ -1,13 +1,12 @@
-"""YAML file + key=value overrides -> plain values, through Hydra's grammar and composition, with none of its state."""
+"""YAML file + key=value overrides -> plain values: overrides in Hydra's grammar, and files that extend others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from robustbench_local.config.vetting import check_plain, vet
+from robustbench_local.config.vetting import check_plain, vetted
 from robustbench_local.core.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -42,21 +41,18 @@ def find(kind: str, name: str) -> Path:
 def read(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file, with overrides in place of what it says; a dotted key reaches into a mapping.
 
-    A file may extend others: `defaults: [cifar10_pgd, _self_]` finds them beside it and among the packaged ones.
+    A file may extend others, as Hydra's do: `defaults: [cifar10_pgd, _self_]` finds them beside it and among the
+    packaged ones, and its own values replace theirs.
     ConfigError where a file or an override is not what it should be (see `vetting`).
     """
-    from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue
 
-    packaged = FOLDER / "grid"
-    shared = f"hydra.searchpath=['file://{packaged.as_posix()}']"
     try:
-        config = OmegaConf.create(vet(path, [packaged]))
-        if "defaults" in config:  # composing takes 20 times as long as reading
-            with _hydra_left_as_found(), initialize_config_dir(str(path.parent), version_base="1.3"):
-                config = compose(path.stem, overrides=[shared] if path.parent.parent != FOLDER else [])
-            OmegaConf.set_struct(config, False)
+        config = OmegaConf.create()
+        for text in vetted(path, [FOLDER / "grid"]):
+            config.merge_with(OmegaConf.create(text))
+            config.pop("defaults", None)
         check_plain(overrides)
         for key, value in overrides.items():
             plain = str(value) if isinstance(value, PurePath) else value
@@ -64,7 +60,7 @@ def read(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         values = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{path.stem} needs a value for {error.full_key}: give {error.full_key}=...") from error
-    except Exception as error:  # PyYAML, OmegaConf and Hydra die of many things that a stranger's file may hold
+    except Exception as error:  # PyYAML and OmegaConf die of many things that a stranger's file may hold
         raise ConfigError(f"{path} cannot be read: {_brief(error)}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -96,20 +92,3 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{text!r} is no key=value")
         values[override.key_or_group] = override.value()
     return values
-
-
-@contextmanager
-def _hydra_left_as_found() -> Iterator[None]:
-    """An application that uses Hydra itself keeps its own initialisation and version base."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
-    from hydra.version import VersionBase
-
-    held: dict[Any, Any] = Singleton._instances
-    own = {kind: held.pop(kind) for kind in (GlobalHydra, VersionBase) if kind in held}
-    try:
-        yield
-    finally:
-        for kind in (GlobalHydra, VersionBase):
-            held.pop(kind, None)
-        held.update(own)

@@ -14,33 +14,42 @@ _MOST, _DEEPEST = 10_000, 30  # values, and levels of them within each other, on
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 
-def vet(path: Path, folders: Iterable[Path], above: tuple[Path, ...] = ()) -> str:
-    """The text of a YAML file whose root is a mapping; the files it extends, beside it or in `folders`, are vetted too.
+def vetted(path: Path, folders: Iterable[Path]) -> list[str]:
+    """The text of a YAML file whose root is a mapping, and of all that it extends, beside it or in `folders`: in the
+    order in which each replaces what those before it say.
 
     ConfigError where it is no such, too large, nested too deeply or in itself, looks something up ("${...}"), sets up
-    Hydra, or extends what is neither beside it nor in those folders, or itself.
+    Hydra, or extends what is neither beside it nor in those folders, itself, or one file twice.
     """
+    return _vetted(path, folders, (), set())
+
+
+def _vetted(path: Path, folders: Iterable[Path], above: tuple[Path, ...], seen: set[Path]) -> list[str]:
+    """above: who extends this file. seen: all files so far, of which none may come again."""
     import yaml
 
+    if path in above:
+        raise ConfigError(f"it extends itself, by way of {path.name}")
+    if path in seen:
+        raise ConfigError(f"it extends {path.name} twice")
+    seen.add(path)
     text = _text(path)
     if _brackets(text) > _DEEPEST:
         raise ConfigError(f"it nests more than {_DEEPEST} levels of brackets")
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
-        return text
+        return [text]
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"it holds a {root.id}: write key: value, a line each, as in data: mnist")
     check_plain(root)
-    for key, value in root.value:
-        if key.value == "hydra":
-            raise ConfigError("it sets up Hydra, which reads it and takes no orders from it: leave the key hydra out")
-        if key.value == "defaults":
-            for name in _extended(value):
-                file = _beside(path, name, folders)
-                if file in (path, *above):
-                    raise ConfigError(f"it extends itself, by way of {file.name}")
-                vet(file, folders, (path, *above))
-    return text
+    if any(key.value == "hydra" for key, _ in root.value):
+        raise ConfigError("it sets up Hydra, which does not run here: leave the key hydra out")
+    names = [name for key, value in root.value if key.value == "defaults" for name in _extended(value)]
+    texts = []
+    for name in names if "_self_" in names else [*names, "_self_"]:
+        own = name == "_self_"
+        texts += [text] if own else _vetted(_beside(path, name, folders), folders, (path, *above), seen)
+    return texts
 
 
 def check_plain(value: Any) -> None:
@@ -109,7 +118,7 @@ def _brackets(text: str) -> int:
 
 
 def _extended(node: Any) -> list[str]:
-    """The names under `defaults`, without its own place among them."""
+    """The names under `defaults`: the files that come before, or after, the file's own values, _self_."""
     from yaml import ScalarNode
 
     names = []
@@ -117,7 +126,7 @@ def _extended(node: Any) -> list[str]:
         if not isinstance(item, ScalarNode) or not _NAME.fullmatch(item.value):
             raise ConfigError("its defaults are no list of names of grids: write [cifar10_pgd, _self_]")
         names.append(str(item.value))
-    return [name for name in names if name != "_self_"]
+    return names
 
 
 def _beside(path: Path, name: str, folders: Iterable[Path]) -> Path:

@@ -21,7 +21,7 @@ from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptionSpec
 from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
 from robustbench_local.storage.row import row_key
-from robustbench_local.training.builder import ModelSpec
+from robustbench_local.training.spec import ModelSpec
 
 
 @dataclass(frozen=True)

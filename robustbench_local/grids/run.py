@@ -36,7 +36,8 @@ from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, done
 from robustbench_local.storage.store import Store
-from robustbench_local.training.builder import ModelBuilder, ModelSpec
+from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.spec import ModelSpec
 
 
 @guarded()

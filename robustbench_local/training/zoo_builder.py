@@ -22,7 +22,8 @@ from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models import zoo
 from robustbench_local.models.load import rebuild
 from robustbench_local.storage import checkpoints
-from robustbench_local.training.builder import metadata, parse_recipe, train
+from robustbench_local.training.builder import train
+from robustbench_local.training.recipes import metadata, parse_recipe
 
 
 def make(name: str, overrides: Mapping[str, Any], progress: Progress) -> tuple[Path, dict[str, Any]]:

@@ -90,6 +90,7 @@ HOSTILE = {
     "extends nothing": ("defaults: [cifar10_pgdd, _self_]", 'did you mean "cifar10_pgd"'),
     "extends itself": ("defaults: [hostile, _self_]", "extends itself"),
     "extends a bomb": ("defaults: [bomb, _self_]", "levels deep"),
+    "extends twice": ("defaults: [mnist_pgd, mnist_pgd, _self_]", "twice"),
     "extends who extends it": ("defaults: [back, _self_]", "extends itself"),
 }
 

@@ -33,7 +33,7 @@ from robustbench_local.defenses.trades import Trades
 from robustbench_local.models import zoo
 from robustbench_local.models.load import build_model, load_model, rebuild
 from robustbench_local.storage import checkpoints
-from robustbench_local.training.builder import TrainingRecipe, describe, metadata, parse_recipe
+from robustbench_local.training.recipes import TrainingRecipe, describe, metadata, parse_recipe
 from robustbench_local.training.trainer import TrainingLoop
 from tests.helpers.tiny_training import TINY, Killed, Lines, accuracy, assert_equal_weights, digits, fit, tiny_net
 

@@ -22,7 +22,7 @@ from robustbench_local.grids.execute import Outcome, execute
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import plain
 from robustbench_local.storage.store import Store
-from robustbench_local.training.builder import ModelSpec
+from robustbench_local.training.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from robustbench_local.models import zoo
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.sealing import sealed
-from robustbench_local.training.builder import ModelBuilder, parse_recipe
+from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.recipes import parse_recipe
 from robustbench_local.training.zoo_builder import make
 
 MODELS = """

@@ -18,7 +18,8 @@ from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.grids.run import run_grid
 from robustbench_local.models.load import load_model
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
-from robustbench_local.training.builder import ModelBuilder, ModelSpec
+from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.spec import ModelSpec
 
 GRID = """
 data: mnist
