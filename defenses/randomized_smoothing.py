@@ -104,14 +104,17 @@ class RandomizedSmoothing(Defense, Recipe):
         return F.cross_entropy(net(gaussian(x, self.sigma, draws)), y)
 
 
+Copies = Annotated[int, Range(1, 10**9)]  # of one image
+
+
 @checked()
 def certify(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     sigma: Positive,
-    n0: Count = 100,
-    n: Count = 100_000,
+    n0: Copies = 100,
+    n: Copies = 100_000,
     alpha: Share = 0.001,
     *,
     draws: Draws | None = None,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+LARGEST = 2**63 - 1  # what a tensor of whole numbers holds
+
 
 @dataclass(frozen=True)
 class Range:
@@ -26,6 +28,8 @@ class Range:
     def spell(self, words: str) -> str:
         if self.least == -math.inf and self.most == math.inf:
             return f"{words}, and finite"
+        if self.most == LARGEST:
+            return f"{words}, at least {self.least} and below 2**63"
         if self.most == math.inf:
             return f"{words} above {self.least}, and finite" if self.open else f"{words}, at least {self.least}"
         return f"{words} in ({self.least}, {self.most})" if self.open else f"{words} in [{self.least}, {self.most}]"
@@ -60,8 +64,8 @@ class OnDisk:
         return f"{words} that can be a path, without NUL characters"
 
 
-Count = Annotated[int, Range(1)]
-Seed = Annotated[int, Range(0, 2**63 - 1)]
+Count = Annotated[int, Range(1, LARGEST)]
+Seed = Annotated[int, Range(0, LARGEST)]
 Finite = Annotated[float, Range(-math.inf, open=True)]
 Positive = Annotated[float, Range(0, open=True)]
 Share = Annotated[float, Range(0, 1, open=True)]

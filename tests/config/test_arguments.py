@@ -70,7 +70,7 @@ def test_a_class_for_each_image() -> None:
 
 
 def test_words() -> None:
-    assert spell(Count) == "a whole number, at least 1"
+    assert spell(Count) == "a whole number, at least 1 and below 2**63"
     assert spell(Odd | None) == "a whole number in [1, 5] or null"
     assert spell(Positive) == "a number above 0, and finite" and spell(Share) == "a number in (0, 1)"
     assert spell(tuple[int, str]) == "(a whole number, text)"

@@ -34,13 +34,12 @@ from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.core.threat import parse_number
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.randomized_smoothing import certify
-from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.grids.plan import read_config, resolve
 from robustbench_local.models.load import build_model
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.checkpoints import load, restore
 from robustbench_local.storage.packing import pack
-from robustbench_local.storage.row import row_key
 from robustbench_local.storage.store import Store
 from robustbench_local.training.builder import ModelBuilder
 from tests.helpers.rows import a_row, stored
@@ -360,7 +359,7 @@ def sound(found: list[Cell], config: Any) -> None:
     assert found
     for cell in found:
         cell.judge(config)
-        assert str(cell) and len(row_key(cell.definition(WHOLE, "w", config))) == 24
+        assert str(cell) and len(Task("fuzz", cell, config, WHOLE, "w").key) == 24
 
 
 def plain(value: Any) -> Any:
