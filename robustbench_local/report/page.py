@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from robustbench_local.config.plugins import DEFENSES, listing
 from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import words
 from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
@@ -27,7 +25,7 @@ from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import FLAGS, percent
 from robustbench_local.storage.row import done
 
-_UNKNOWN = "other"
+_OTHER = "other"  # the family of a defense that names none
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
 
 
@@ -201,7 +199,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
         strongest=_strongest(min(good, key=lambda found: found[1])[0], line, results) if good else None,
-        families=sorted({_families().get(part, _UNKNOWN) for part in line.defense.name.split(" + ")}),
+        families=sorted({family or _OTHER for row in line.rows if row for family in row.families}),
         flags=flags,
         searched=visible(" ".join(terms).lower()),
         detail=detail(line, table, results),
@@ -221,12 +219,6 @@ def _attacks(table: Table) -> Iterator[dict[str, str]]:
         row = next(row for line in table.lines if (row := line.rows[place]) is not None)
         settings = ", ".join(f"{key}={value}" for key, value in row.definition["attack_settings"].items())
         yield {"label": str(label), "access": visible(row.definition["access"]), "settings": visible(settings)}
-
-
-@functools.cache
-def _families() -> dict[str, str]:
-    """{defense: family} of the plug-ins that are installed here."""
-    return {plugin.name: plugin.family or _UNKNOWN for plugin in listing(DEFENSES)}
 
 
 def _nature(table: CorruptionTable) -> str:
