@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from robustbench_local.core.decision import correct
@@ -142,6 +141,8 @@ def better_order(predicted: Tensor, y: Tensor, right: Tensor, classes: int) -> O
 
 def _assigned(predicted: Sequence[int], labels: Sequence[int]) -> list[tuple[int, int]]:
     """The best one-to-one assignment of predicted classes to labels."""
+    from scipy.optimize import linear_sum_assignment  # here: `list` would wait for it, half as long as for torch
+
     theirs, rows = np.unique(predicted, return_inverse=True)
     ours, columns = np.unique(labels, return_inverse=True)
     together = np.zeros((len(theirs), len(ours)))

@@ -25,7 +25,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
-from robustbench_local.report.drawing import TEAL
+from robustbench_local.report.drawing import teal
 from robustbench_local.report.page import environment, policy
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import robust_tables
@@ -233,7 +233,7 @@ def _picture(x: Tensor) -> str:
 
 def _heat(values: Tensor) -> str:
     """One map (H, W) in [0, 1]."""
-    return _png((TEAL(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
+    return _png((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

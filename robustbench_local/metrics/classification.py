@@ -7,7 +7,6 @@ answers in 0 .. K, where K is no class: rejected, NaN, or a tie of the highest s
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from robustbench_local.metrics.rates import Floats, Ints
 
@@ -61,6 +60,8 @@ def auc(labels: Ints, scores: Floats) -> Floats:
     """(K,) area under the ROC curve of each class against the rest (Hanley and McNeil 1982), NaN where a class has no
     image or all of them. A NaN score is the model's error: it ranks last where it should be first, and first elsewhere.
     """
+    from scipy.stats import rankdata  # here: it takes a second to load
+
     ks = np.arange(scores.shape[1])
     own = labels[:, None] == ks
     ranks = rankdata(np.where(np.isnan(scores), np.where(own, -np.inf, np.inf), scores), axis=0)

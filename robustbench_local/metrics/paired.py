@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.metrics.rates import CONFIDENCE, Floats, Rate, cluster_bootstrap, wilson
@@ -68,6 +67,8 @@ def compare(
 
 def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-sided") -> float:
     """Exact p of McNemar's test (1947): the images on which the two disagree are fair coins. 1 where there is none."""
+    from scipy import stats  # here and below: it takes a second to load, which only these tests wait for
+
     disagree = only_first + only_second
     return float(stats.binomtest(only_first, disagree, 0.5, alternative).pvalue) if disagree else 1.0
 
@@ -78,6 +79,7 @@ def noticeable(n: int, alpha: float, churn: float = 0.0, power: float = 0.8) -> 
     The share c = max(churn, d) of images changes sides, K ~ Bin(n, c) of the n, and of these L ~ Bin(K, (1 + d/c) / 2)
     are lost: d is the smallest with P(p(L, K - L) < alpha and 2 L > K) >= power. None where no drop is large enough.
     """
+    from scipy import stats
 
     def chance(drop: float) -> float:
         share = max(churn, drop)
@@ -107,6 +109,8 @@ def sign_flip(apart: npt.ArrayLike, alternative: Alternative = "two-sided") -> f
         return mcnemar(int((values > 0).sum()), int((values < 0).sum()), alternative)
     if counts.sum() > _MANY:
         z = values.sum() / math.sqrt(float(counts @ sizes**2))
+        from scipy import stats
+
         tail = {"greater": z, "less": -z}.get(alternative, abs(z))
         return float(min(1.0, stats.norm.sf(tail) * (2 if alternative == "two-sided" else 1)))
     plus = np.random.default_rng(0).binomial(counts, 0.5, (FLIPS, len(sizes)))

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.labels import Label, attack_labels, defense_labels
@@ -140,6 +138,8 @@ def correlations(rows: Sequence[Row], shares_of: SharesOf) -> list[Correlation]:
     Robust accuracy is the per-sample worst case over the attacks of the grid. A constant has no correlation: those of
     equal accuracies are left out.
     """
+    from scipy import stats  # here: it takes longer to load than tables to make
+
     found = []
     for table in corruption_tables(rows):
         natural = {line.identity: 1 - line.mean_error for line in table.lines if line.mean_error is not None}

@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.svg import INK, LINE, SOFT
 from robustbench_local.report.text import DASH, percent
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
 COLOURS = ("#1f8a84", "#cf6f2a", "#4b80c8", "#a05fb8", "#85872a", "#c94f7c", "#7c8288", "#9a6a4c")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-TEAL = LinearSegmentedColormap.from_list("teal", ["#f3efe6", "#a9d0c9", "#1b6e6a"])
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "robustbench_local",
@@ -52,8 +52,18 @@ _STYLE = {
 }
 
 
+@cache
+def teal() -> Colormap:
+    """From paper to teal, for shares."""
+    from matplotlib.colors import LinearSegmentedColormap  # here and below: it takes as long to load as a page to write
+
+    return LinearSegmentedColormap.from_list("teal", ["#f3efe6", "#a9d0c9", "#1b6e6a"])
+
+
 @contextmanager
 def style() -> Iterator[None]:
+    import matplotlib
+
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # a dict of any kind of value
         yield
 
@@ -62,6 +72,8 @@ def panels(
     count: int, across: int = 3, width: float = 3.1, height: float = 2.5, *, sharing: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels that share their axes, or have each their own."""
+    from matplotlib.figure import Figure
+
     columns = min(count, across)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(width * columns, 5.2), height * rows + 0.6))
@@ -82,7 +94,7 @@ def label_below(axes: list[Axes], text: str, across: int = 3) -> None:
 def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes]:
     """A map of shares (rows, columns) in percent, each cell with its figure; NaN is a dash."""
     figure, (axes,) = panels(1, width=9.3, height=1.0 + 0.34 * len(rows))
-    axes.imshow(values, cmap=TEAL, vmin=0, vmax=1, aspect="auto")
+    axes.imshow(values, cmap=teal(), vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         missing = np.isnan(value)
         colour = SOFT if missing else "#ffffff" if value > 0.88 else "#101316"  # whichever stands out more
@@ -127,6 +139,8 @@ def reach(rate: Rate) -> npt.NDArray[np.float64]:
 
 
 def in_percent(*axes: Axis) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     for axis in axes:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))

@@ -8,9 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from robustbench_local.core.escaping import shown, visible
@@ -24,6 +23,9 @@ from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import FLAGS, percent
 from robustbench_local.storage.row import done
+
+if TYPE_CHECKING:
+    import jinja2
 
 _OTHER = "other"  # the family of a defense that names none
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
@@ -132,6 +134,8 @@ def page(
 
 def environment() -> jinja2.Environment:
     """Templates in which every value is as shown(value, "html"), and a name that is not there is an error."""
+    import jinja2
+
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("robustbench_local.report"),
         autoescape=True,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from robustbench_local.core.access import Access
 from robustbench_local.report.drawing import (
@@ -28,6 +26,9 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Line, Table
 from robustbench_local.storage.row import done
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _LONG = 200  # passes, beyond which their axis is logarithmic
 _TITLE = 42  # letters in a line above a panel
@@ -70,6 +71,8 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     attacks = [attack for attack in table.attacks if attack in found]
     if not attacks:
         return
+    from matplotlib.ticker import MaxNLocator
+
     figure, every = panels(len(attacks), sharing=False)
     for axes, attack in zip(every, attacks, strict=True):
         for place, line, trace in found[attack]:
@@ -147,6 +150,8 @@ def _spending(
 
 def _logarithmic(axes: Axes, longest: float) -> None:
     """From 0 on, with ticks at 1, 10, 100 ... written out."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     axes.set_xscale("symlog", linthresh=1, linscale=0.3)
     axes.set_xticks([0, *(10**k for k in range(1 + int(np.log10(longest))))])
     axes.xaxis.set_minor_locator(NullLocator())

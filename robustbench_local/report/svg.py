@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1e2126", "#5a6069", "#dedad2"
 _DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40"}

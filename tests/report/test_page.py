@@ -56,8 +56,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return [1] * k + [0] * (n - k)
 
     made = [
-        a_row(bits(k - less), ids=f"0:{n}", attack=attack, access=access, defense=defense, flags=flags)
-        for defense, k, flags in (("none", 4, []), ("trades", 18, []), ("jpeg + trades", 15, ["near_tie:2"]))
+        a_row(bits(k - less), ids=f"0:{n}", attack=attack, access=access, defense=name, flags=flags, families=families)
+        for name, families, k, flags in (
+            ("none", [""], 4, []),
+            ("trades", ["adversarial training"], 18, []),
+            ("jpeg + trades", ["preprocessing", "adversarial training"], 15, ["near_tie:2"]),
+        )
         for attack, access, less in (("pgd", "gradients", 2), ("square", "scores", 0))
     ]
     made += [
