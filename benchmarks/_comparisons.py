@@ -25,7 +25,7 @@ PART = 100  # images of a long run that are kept together
 
 
 class Subject(NamedTuple):
-    """A model, its images, and the size of a ball in L∞ and one in L2 in which some of them stand."""
+    """A model, its images, and the size of a ball in L∞ and one in L2 in which some of them are robust."""
 
     name: str
     data: str
@@ -40,7 +40,10 @@ ZOO = (
     Subject("cifar10/none", "cifar10", 1 / 255, 0.1),
     Subject("cifar10/adversarial_training", "cifar10", 8 / 255, 0.5),
 )
-FALLING = (Subject("mnist/none", "mnist", 0.3, 2.0), Subject("cifar10/none", "cifar10", 8 / 255, 0.5))  # all of it
+UNDEFENDED = (
+    Subject("mnist/none", "mnist", 0.3, 2.0),
+    Subject("cifar10/none", "cifar10", 8 / 255, 0.5),
+)  # nearly no image is robust
 
 
 class Entry(NamedTuple):
@@ -328,19 +331,19 @@ class Comparison:
         self._ours(model, x[:1], y[:1], aim[:1], 0)
         self.after_theirs(model, x[:1], aim[:1], 0)
         seeds = count(), count()
-        stood: tuple[list[Tensor], list[Tensor]] = [], []
+        robust: tuple[list[Tensor], list[Tensor]] = [], []
         spent: tuple[list[float], list[float]] = [], []
         for both in pairs(
             lambda: self._ours(model, x, y, aim, next(seeds[0])),
             lambda: self.after_theirs(model, x, aim, next(seeds[1])),
             torch.device(device),
         ):
-            for (standing, taken), bits, times in zip(both, stood, spent, strict=True):
-                bits.append(standing)
+            for (found, taken), bits, times in zip(both, robust, spent, strict=True):
+                bits.append(found)
                 times.append(taken)
             if len(spent[0]) >= at_most or sum(spent[0]) + sum(spent[1]) >= seconds:
                 break
-        return {"what": self.what} | figures(*map(torch.stack, stood)) | {"seconds": spent} | surroundings(x.device)
+        return {"what": self.what} | figures(*map(torch.stack, robust)) | {"seconds": spent} | surroundings(x.device)
 
     def _run_in_parts(self, device: str, file: Path) -> Row:
         where = surroundings(torch.device(device))
@@ -351,12 +354,12 @@ class Comparison:
                 done[first] = {"what": what, "first": first} | self._part(first, device)
                 keep(file, done[first])
         rows = [done[first] for first in sorted(done)]
-        stood = [torch.cat([torch.tensor(row["stood"][side]) for row in rows])[None].bool() for side in (0, 1)]
+        robust = [torch.cat([torch.tensor(row["robust"][side]) for row in rows])[None].bool() for side in (0, 1)]
         spent = [[sum(row["seconds"][side] for row in rows)] for side in (0, 1)]
-        return {"what": self.what} | figures(*stood) | {"seconds": spent} | where
+        return {"what": self.what} | figures(*robust) | {"seconds": spent} | where
 
     def _part(self, first: int, device: str) -> Row:
-        """Who stood, (2, n) of 0 and 1, and the seconds of both, on the images from the first on."""
+        """Which images are robust, (2, n) of 0 and 1, and the seconds of both, on the images from the first on."""
         model = model_of(self.subject, device)
         x, y = (part[first : first + PART] for part in images_of(self.subject.data, self.images, device))
         ours, theirs = next(
@@ -366,32 +369,33 @@ class Comparison:
                 torch.device(device),
             )
         )
-        return {"stood": [side[0].int().tolist() for side in (ours, theirs)], "seconds": [ours[1], theirs[1]]}
+        return {"robust": [side[0].int().tolist() for side in (ours, theirs)], "seconds": [ours[1], theirs[1]]}
 
     def _ours(self, model: nn.Module, x: Tensor, y: Tensor, aim: Tensor, seed: int) -> Tensor:
         settings = self.entry.ours | ({"targets": aim} if self.entry.targeted else {})
         return evaluate(model, x, y, self.entry.attack, self.threat, seed, **settings).robust
 
     def after_theirs(self, model: nn.Module, x: Tensor, aim: Tensor, seed: int) -> Tensor:
-        """Who stands after the peer's attack, (n,) bool."""
+        """Which images are robust against the peer's attack, (n,) bool."""
         settings, threat = self.entry.theirs[self.theirs], self.threat
         craft = peer(self.theirs, settings, model, threat, targeted=self.entry.targeted, seed=seed)
         found = craft(x.clone(), aim.clone()).detach()
         if not self.entry.minimises:
             found = threat.project(found, x)
-        return self._stands(model, x, aim) & (self._stands(model, found, aim) | ~threat.contains(found, x))
+        return self._missed(model, x, aim) & (self._missed(model, found, aim) | ~threat.contains(found, x))
 
-    def _stands(self, model: nn.Module, x: Tensor, aim: Tensor) -> Tensor:
+    def _missed(self, model: nn.Module, x: Tensor, aim: Tensor) -> Tensor:
+        """Which images are still answered as labelled, or not as aimed at."""
         with torch.no_grad():
             answer = torch.cat([model(part).argmax(1) for part in x.split(500)])
         return (answer != aim) if self.entry.targeted else (answer == aim)
 
 
 def figures(ours: Tensor, theirs: Tensor) -> Row:
-    """Of who stood, (pairs, N) bool each."""
+    """Of which images are robust, (pairs, N) bool each."""
     apart = ours.double().mean(0) - theirs.double().mean(0)
     return {
-        "standing": [100 * bits.double().mean().item() for bits in (ours, theirs)],
+        "robust_accuracy": [100 * bits.double().mean().item() for bits in (ours, theirs)],
         "difference": 100 * apart.mean().item(),
         "luck": 100 * apart.square().sum().sqrt().item() / len(apart),
         "more_after_ours": (apart > 0).nonzero()[:, 0].tolist(),

@@ -9,15 +9,18 @@ from typing import Any
 
 Row = dict[str, Any]
 
+RENAMED = {"stood": "robust", "standing": "robust_accuracy"}  # as older files call them
+
 
 def kept(file: Path) -> list[Row]:
     """The rows of a file; half a line, of a run that was killed, is no row."""
     rows = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        rows.append({RENAMED.get(name, name): value for name, value in row.items()})
     return rows
 
 

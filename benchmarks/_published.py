@@ -30,7 +30,7 @@ Rendering = Callable[[Picture, int, np.random.Generator], Picture]
 def published(name: str, levels: Picture, severity: int, rng: np.random.Generator) -> Picture:
     """An image of 256 levels, uint8, under the corruption of that name: cut to 256 levels by a cast, as files are."""
     found = RENDERINGS[name](levels / 255.0, severity, rng)
-    return np.float32(found).astype(np.uint8) if levels.ndim == 2 else found.astype(np.uint8)
+    return (found.astype(np.float32) if levels.ndim == 2 else found).astype(np.uint8)
 
 
 def _of(*constants: Any) -> Callable[[int], Any]:
@@ -118,7 +118,7 @@ def zoom_blur(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def plasma(size: int, decay: float, rng: np.random.Generator) -> Picture:
-    """Diamonds and squares on a torus: `wibble` falls by the decay, and what is drawn is wibble times +- wibble."""
+    """Diamonds and squares on a torus: `wibble` shrinks by the decay, and what is drawn is wibble times +- wibble."""
     height, wibble, step = np.zeros((size, size)), 100.0, size
     while step > 1:
         half = step // 2
@@ -130,7 +130,8 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> Picture:
             height[rows, columns] = mean + wibble * rng.uniform(-wibble, wibble, rows.shape)
         step, wibble = half, wibble / decay
     height -= height.min()
-    return height / height.max()
+    scaled: Picture = height / height.max()
+    return scaled
 
 
 def fog(size: int, constants: Callable[[int], tuple[float, float]]) -> Rendering:
@@ -154,9 +155,10 @@ def photographs() -> Sequence[Picture]:
 
 def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
     kept, added = _of((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))(severity)
-    ice = photographs()[rng.integers(5)]
+    ice = photographs()[int(rng.integers(5))]
     row, column = (rng.integers(0, length - 32) for length in ice.shape[:2])
-    return np.clip(kept * x * 255 + added * ice[row : row + 32, column : column + 32], 0, 255)
+    iced: Picture = np.clip(kept * x * 255 + added * ice[row : row + 32, column : column + 32], 0, 255)
+    return iced
 
 
 def snow(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
@@ -180,7 +182,8 @@ def relief(drops: Picture) -> Picture:
     far = cv2.distanceTransform(255 - cv2.Canny(drops, 50, 150), cv2.DIST_L2, 5)
     far = cv2.equalizeHist(cv2.blur(np.minimum(far, 20), (3, 3)).astype(np.uint8))
     lit = cv2.filter2D(far, cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]))
-    return cv2.blur(lit, (3, 3)).astype(np.float32)
+    smooth: Picture = cv2.blur(lit, (3, 3)).astype(np.float32)
+    return smooth
 
 
 def spatter(constants: Callable[[int], tuple[float, float, float, float, float, bool]]) -> Rendering:
@@ -188,7 +191,7 @@ def spatter(constants: Callable[[int], tuple[float, float, float, float, float, 
         mean, deviation, sigma, threshold, last, mud = constants(severity)
         liquid = ndimage.gaussian_filter(rng.normal(mean, deviation, x.shape[:2]), sigma, mode="nearest")
         if mud:
-            cover = ndimage.gaussian_filter((liquid > threshold).astype(np.float32), last, mode="nearest")
+            cover: Picture = ndimage.gaussian_filter((liquid > threshold).astype(np.float32), last, mode="nearest")
             cover = np.where(cover < 0.8, 0, cover)
             colour = np.array([63, 42, 20]) / 255
         else:
@@ -237,8 +240,8 @@ def pixelate(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 def elastic(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
     shares = _of((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
     reach, sigma, corner = (32 * share for share in shares(severity))
-    points = np.float32([[26, 26], [26, 6], [6, 6]])  # a third of the side from the middle
-    there = points + np.float32(rng.uniform(-corner, corner, points.shape))
+    points = np.array([[26, 26], [26, 6], [6, 6]], np.float32)  # a third of the side from the middle
+    there = points + rng.uniform(-corner, corner, points.shape).astype(np.float32)
     turned = cv2.warpAffine(
         np.float32(x), cv2.getAffineTransform(points, there), (32, 32), borderMode=cv2.BORDER_REFLECT_101
     )
@@ -296,7 +299,7 @@ def stroke(c0: float, r0: float, c1: float, r1: float) -> Picture:
 
 def dotted_line(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
     for _ in range(severity):
-        line = stroke(0, rng.integers(27), 27, rng.integers(27))
+        line = stroke(0, int(rng.integers(27)), 27, int(rng.integers(27)))
         x = np.clip(x + line * (np.arange(28) // 2 % 2), 0, 1)
     return _255(x)
 
@@ -323,7 +326,8 @@ def stripe(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def canny_edges(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    return feature.canny(x, sigma=_of(1, 1.25, 1.5, 1.75, 2)(severity)) * 255.0
+    edges: Picture = feature.canny(x, sigma=_of(1, 1.25, 1.5, 1.75, 2)(severity)) * 255.0
+    return edges
 
 
 RENDERINGS: dict[str, Rendering] = {

@@ -1,18 +1,18 @@
-"""What `best` leaves standing, and what it costs, beside AutoAttack.
+"""The robust accuracy under `best`, and what it costs, beside AutoAttack.
 
     python -m benchmarks.best --weights trades_cnn=PATH --weights fast_cnn=PATH    effort 1, first 1,000 test images
     python -m benchmarks.best --hopeless 0.8 --only trades --weights trades_cnn=PATH    fewer images are given up
     python -m benchmarks.best --images 0                                           only the table again
     python -m benchmarks.best --pyautoattack --only cifar10                        pyautoattack, where it is missing
 
-A hundred images at a time, each part kept in best.jsonl as it ends: stop and go on at will. Who stands after our
-AutoAttack and after pyautoattack is read from the parts that `python -m benchmarks.strength --autoattack 1000` keeps,
-and only images that both attacked are compared; `--pyautoattack` runs pyautoattack alone on parts that are missing
-there, for half the time, and keeps them in pyautoattack.jsonl. The bars: at effort 1 no more standing than
-after pyautoattack (+ 0.2 points), for a tenth of AutoAttack's forwards and a fifth of its backwards; for all of
+A hundred images at a time, each part kept in best.jsonl as it ends: stop and go on at will. Which images are robust
+against our AutoAttack and pyautoattack is read from the parts that `python -m benchmarks.strength --autoattack 1000`
+keeps, and only images that both attacked are compared; `--pyautoattack` runs pyautoattack alone on parts that are
+missing there, for half the time, and keeps them in pyautoattack.jsonl. The bars: at effort 1 no more robust images
+than under pyautoattack (+ 0.2 points), for a tenth of AutoAttack's forwards and a fifth of its backwards; for all of
 them, fewer.
 
-AutoAttack's cost is bounded from below: what stands after it has cost the whole of its `cost()`, what fell nothing.
+AutoAttack's cost is bounded from below: a robust image has cost the whole of its `cost()`, a broken one nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks._comparisons import AUTOATTACK, FALLING, PART, ZOO, Comparison, Subject, images_of, model_of
+from benchmarks._comparisons import AUTOATTACK, PART, UNDEFENDED, ZOO, Comparison, Subject, images_of, model_of
 from benchmarks._kept import Row, keep, kept
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
@@ -39,7 +40,7 @@ def subjects(weights: Sequence[str]) -> Iterator[Subject]:
     for text in weights:
         architecture, _, path = text.partition("=")
         yield Subject(f"{architecture}={Path(path).name}", "mnist", 0.3, 2.0, Path(path))
-    zoo = (*ZOO, *FALLING)
+    zoo = (*ZOO, *UNDEFENDED)
     yield from (subject for subject in zoo if subject.data == "cifar10" and subject.name in zoo_names())
 
 
@@ -47,23 +48,23 @@ def ball(subject: Subject) -> ThreatModel:
     return ThreatModel(Norm.LINF, subject.linf)
 
 
-def part(subject: Subject, settings: dict[str, float], first: int, device: str) -> Row:
-    """Who stood, 0 and 1 per image, and the passes of all together."""
+def part(subject: Subject, settings: dict[str, Any], first: int, device: str) -> Row:
+    """Which images are robust, 0 and 1, and the passes of all together."""
     x, y = (rows[first : first + PART] for rows in images_of(subject.data, first + PART, device))
     verdict = evaluate(model_of(subject, device), x, y, "best", ball(subject), seed=first, **settings)
     return {
-        "stood": verdict.robust.int().tolist(),
+        "robust": verdict.robust.int().tolist(),
         "forwards": int(verdict.forwards.sum()),
         "backwards": int(verdict.backwards.sum()),
     }
 
 
 def reference(subject: Subject, first: int, device: str) -> Row:
-    """Who stood after pyautoattack, in the form of the parts of both, of which it is the last."""
+    """Which are robust against pyautoattack, in the form of the parts of both, of which it is the last."""
     x, y = (rows[first : first + PART] for rows in images_of(subject.data, first + PART, device))
     (theirs,) = AUTOATTACK.theirs
-    standing = Comparison(subject, AUTOATTACK, theirs, PART).after_theirs(model_of(subject, device), x, y, first)
-    return {"stood": [standing.int().tolist()]}
+    robust = Comparison(subject, AUTOATTACK, theirs, PART).after_theirs(model_of(subject, device), x, y, first)
+    return {"robust": [robust.int().tolist()]}
 
 
 HEADS = ("model", "ball", "settings", "images", "best", "autoattack", "pyautoattack", "points", "forwards", "backwards")
@@ -72,14 +73,14 @@ HEADS = ("model", "ball", "settings", "images", "best", "autoattack", "pyautoatt
 def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
     """One line of the table: the parts of one model and effort, and AutoAttack's of the same images.
 
-    A part of AutoAttack's holds who stood after ours and after pyautoattack, or after the latter alone.
+    A part of AutoAttack's holds which are robust against ours and against pyautoattack, or the latter alone.
     """
     what = rows[0]["what"]
-    peers = {row["first"]: row["stood"] for row in beside if what["same"].items() <= row["what"].items()}
+    peers = {row["first"]: row["robust"] for row in beside if what["same"].items() <= row["what"].items()}
     both = [row for row in rows if row["first"] in peers]
     shown = both or rows
-    count = sum(len(row["stood"]) for row in shown)
-    left = sum(sum(row["stood"]) for row in shown)
+    count = sum(len(row["robust"]) for row in shown)
+    left = sum(sum(row["robust"]) for row in shown)
     ours, theirs = (sum(sum(peers[row["first"]][side]) for row in both) for side in (0, -1))
     paired = all(len(peers[row["first"]]) == 2 for row in both)
     cost = find_attack("autoattack").cost(CLASSES)
@@ -90,7 +91,7 @@ def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
     ]
     settings = ", ".join(f"{name} {what[name]:g}" for name in ("effort", "hopeless") if name in what)
     known = ((ours, both and paired), (theirs, both))
-    percent = [f"{100 * stood / count:.1f}" if there else "-" for stood, there in known]
+    percent = [f"{100 * robust / count:.1f}" if there else "-" for robust, there in known]
     points = f"{100 * (left - theirs) / count:+.1f}" if both else "-"
     return [
         what["same"]["subject"],
@@ -111,7 +112,7 @@ def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:
     for row in rows:
         if row["what"]["version"] == newest:
             groups.setdefault(str(row["what"]), []).append(row)
-    lines = ["# best beside AutoAttack", "", f"Version {newest}; standing in percent, passes per image.", ""]
+    lines = ["# best beside AutoAttack", "", f"Version {newest}; robust accuracy in percent, passes per image.", ""]
     lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     lines += [f"| {' | '.join(line(group, beside))} |" for group in groups.values()]
     return "\n".join(lines) + "\n"
@@ -155,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if first not in done:
                 found = kind(subject, first=first, device=given.device)
                 keep(into, {"what": what, "first": first} | found)
-                stand = int(torch.tensor(found["stood"]).sum())
-                print(f"{subject.name}, {ball(subject)}, from {first}: {stand} of {PART} stand", flush=True)
+                robust = int(torch.tensor(found["robust"]).sum())
+                print(f"{subject.name}, {ball(subject)}, from {first}: {robust} of {PART} are robust", flush=True)
     table = markdown(kept(file), kept(alone) + kept(given.beside))
     (given.out / "best.md").write_text(table, encoding="utf-8")
     print(table)

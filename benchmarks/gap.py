@@ -1,10 +1,10 @@
-"""What PGD-100 leaves standing of networks that hold, and AutoAttack does not: the gap, beside published ones.
+"""How far the robust accuracy under PGD-100 is above that under AutoAttack: the gap, beside published ones.
 
     python -m benchmarks.gap --weights trades_cnn=PATH --weights fast_cnn=PATH    the images that AutoAttack attacked
     python -m benchmarks.gap --images 0                                           only the table again
 
-Who stands after our AutoAttack is read from the parts that `python -m benchmarks.strength --autoattack N` keeps; PGD
-runs on the same images, a hundred at a time, and is kept in gap.jsonl.
+Which images are robust against our AutoAttack is read from the parts that `python -m benchmarks.strength --autoattack
+N` keeps; PGD runs on the same images, a hundred at a time, and is kept in gap.jsonl.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def after_pgd(subject: Subject, threat: ThreatModel, first: int) -> list[int]:
     x, y = (rows[first : first + PART] for rows in images_of(subject.data, first + PART, "cpu"))
     step_size = STEP_SIZE[subject.data]
     verdict = evaluate(model_of(subject, "cpu"), x, y, "pgd", threat, seed=first, steps=STEPS, step_size=step_size)
-    return verdict.robust.int().tolist()  # type: ignore[no-any-return]
+    return [int(bit) for bit in verdict.robust]
 
 
 def line(rows: Sequence[Row], beside: Sequence[Row]) -> list[str]:
     """One line of the table, of the parts of one model and AutoAttack's of the same images."""
     what = rows[0]["what"]["same"]
-    ours = {row["first"]: row["stood"][0] for row in beside if what.items() <= row["what"].items()}
-    pairs = [(sum(row["stood"]), sum(ours[row["first"]]), len(row["stood"])) for row in rows if row["first"] in ours]
+    ours = {row["first"]: row["robust"][0] for row in beside if what.items() <= row["what"].items()}
+    pairs = [(sum(row["robust"]), sum(ours[row["first"]]), len(row["robust"])) for row in rows if row["first"] in ours]
     pgd, autoattack, count = (sum(column) for column in zip(*pairs, strict=True))
     before, after, of = PUBLISHED.get(what["subject"].partition("=")[0], (None, None, ""))
     published = ["-"] * 3 if before is None or after is None else [str(before), str(after), f"{before - after:.1f}"]
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         firsts = {row["first"] for row in beside if same.items() <= row["what"].items()}
         for first in sorted(firsts - done):
             if first < given.images:
-                keep(file, {"what": what, "first": first, "stood": after_pgd(subject, threat, first)})
+                keep(file, {"what": what, "first": first, "robust": after_pgd(subject, threat, first)})
     table = markdown(kept(file), beside)
     (given.out / "gap.md").write_text(table, encoding="utf-8")
     print(table)

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -148,7 +149,8 @@ def main() -> None:
     table = Table("defense", "pass", "peer", "ours, µs per image", "theirs", "ours / theirs")
     for wrapper, peers in cases():
         ours = Deployed(nn.Identity(), [Step(wrapper)])  # with its surrogate's gradient
-        rows = [("forward", lambda x, wrapper=wrapper: wrapper.apply(x, None), name, job) for name, job, _ in peers]
+        forward = partial(wrapper.apply, draws=None)
+        rows: list[tuple[str, Change, str, Change]] = [("forward", forward, name, job) for name, job, _ in peers]
         rows += [("gradient", gradient(ours), name, gradient(job)) for name, job, graded in peers if graded]
         for what, own, name, job in rows:
             mine, theirs, ratio = compare(own, job, x, arguments.runs)

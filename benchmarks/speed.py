@@ -33,7 +33,7 @@ from robustbench_local.models.zoo import zoo_names
 
 STEPS, EPS = 40, 8 / 255
 STEP_SIZE = 2.5 * EPS / STEPS
-TINY = 1e-5  # a ball in which next to nothing falls
+TINY = 1e-5  # a ball in which next to no image is broken
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Job:
     return lambda: attack(wrapped, x, y, epsilons=EPS)
 
 
-def standing(model: nn.Module, x: Tensor, y: Tensor) -> Job:
-    """Ours in a ball where nothing falls; steps so small that no image settles in a corner before the last one."""
+def unbroken(model: nn.Module, x: Tensor, y: Tensor) -> Job:
+    """Ours in a ball where no image is broken; steps so small that no image settles in a corner before the last one."""
 
     def job() -> None:
         verdict = evaluate(model, x, y, "pgd", f"linf:{TINY}", steps=STEPS, step_size=TINY / STEPS)
@@ -127,12 +127,12 @@ def comparisons(count: int, runs: int, device: torch.device, say: Callable[[str]
                 pair = ours(model, x, y), peers[name](model, x, y)
                 yield measure(f"undefended: {name}", target, *pair, runs, device)
     else:
-        say("where all stand: measured on an untrained preact_small instead")
+        say("where all are robust: measured on an untrained preact_small instead")
         model = build_model("preact_small").to(device).eval()
     guess = right(model, x)
     where = torch.ones_like(y, dtype=torch.bool) if plain in missing else guess == y
-    pair = standing(model, x[where], guess[where]), bare(model, x[where], guess[where])
-    yield measure("all stand: bare forwards, gradients", 1.1, *pair, runs, device)
+    pair = unbroken(model, x[where], guess[where]), bare(model, x[where], guess[where])
+    yield measure("all robust: bare forwards, gradients", 1.1, *pair, runs, device)
     if robust not in missing and "torchattacks" in peers:
         if not has_bfloat16(device):
             say("no native bfloat16 here: precision=fast searches in float32")

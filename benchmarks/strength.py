@@ -1,4 +1,4 @@
-"""What attacks leave standing, and how long they take, beside torchattacks, Foolbox, ART and pyautoattack.
+"""The robust accuracy under attacks, and how long they take, beside torchattacks, Foolbox, ART and pyautoattack.
 
 Compared in slow tests instead: universal with ART's, spatial with Foolbox's, transfer with torchattacks'. Compared with
 nobody: nes, sparse_l1 and sparse_rs, which none of these packages has, and patch, for which ART needs torchvision.
@@ -12,11 +12,11 @@ nobody: nes, sparse_l1 and sparse_rs, which none of these packages has, and patc
 Same model, images and settings in one process, ours and theirs in turn. Each comparison is written as it ends, to
 strength.jsonl; the same command leaves out what is there. AutoAttack on many images is one pair of runs, kept after
 every hundred images in parts.jsonl. Ours is the whole verdict, with pre-flight checks, judging
-and rounding; theirs is the attack alone, called as its own users would. An image has fallen if it was misclassified
+and rounding; theirs is the attack alone, called as its own users would. An image is broken if it was misclassified
 before, or if what the attack gave back is, within the ball. A pair of runs has a seed of its own.
 
-We are behind where we leave more standing by over half a point and by over two standard deviations of luck. That is
-the luck of paired samples: the root of the summed squares of the differences per image, each the mean over its pairs.
+We are behind where we leave more images robust by over half a point and by over two standard deviations of luck. That
+is the luck of paired samples: the root of the summed squares of differences per image, each the mean over its pairs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._comparisons import AUTOATTACK, FALLING, ZOO, Comparison, Subject, entries
+from benchmarks._comparisons import AUTOATTACK, UNDEFENDED, ZOO, Comparison, Subject, entries
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
 from robustbench_local.models.zoo import zoo_names
 
-ALLOWED = 0.5  # points that we may leave standing above a peer
+ALLOWED = 0.5  # points of robust accuracy that we may leave above a peer
 WHOLE = 10_000  # images of the MNIST test set
 
 
@@ -60,8 +60,8 @@ def comparisons(given: argparse.Namespace, say: Callable[[str], None]) -> Iterat
     listed = [(subject, entry) for line in lines for subject, entry in zip(zoo, line, strict=True)]
     size = WHOLE if given.full else given.autoattack
     last = AUTOATTACK._replace(images=(size, size))
-    falling = [subject for subject in FALLING if zoo and subject.name in zoo_names()]
-    for subject, entry in listed + [(subject, last) for subject in [*zoo, *falling, *reference]]:
+    undefended = [subject for subject in UNDEFENDED if zoo and subject.name in zoo_names()]
+    for subject, entry in listed + [(subject, last) for subject in [*zoo, *undefended, *reference]]:
         images = entry.images[subject.data == "cifar10"]
         if entry.attack != "autoattack":
             images = min(images, given.images)
@@ -78,7 +78,7 @@ HEADS = (
     "ball",
     "beside",
     "images",
-    "standing, ours",
+    "robust, ours",
     "theirs",
     "points",
     "2 sd",
@@ -98,7 +98,7 @@ def cells(row: Row) -> list[str]:
         what["threat"],
         what["peer"],
         str(what["images"]),
-        *(f"{share:.1f}" for share in row["standing"]),
+        *(f"{share:.1f}" for share in row["robust_accuracy"]),
         f"{row['difference']:+.1f}",
         f"{2 * row['luck']:.1f}",
         f"{statistics.median(ratios):.2f}",
@@ -124,7 +124,7 @@ def newest(rows: Sequence[Row]) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    lines = ["# Strength and time beside peers", "", "Standing is robust accuracy in percent; lower is stronger.", ""]
+    lines = ["# Strength and time beside peers", "", "Robust accuracy in percent; lower is stronger.", ""]
     for row in rows:
         line = ", ".join(f"{name}: {row[name]}" for name in ("hardware", "threads", "torch", "python"))
         if line not in lines:
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             keep(file, row)
             ours, theirs, points, _, ratio = cells(row)[5:10]
-            say(f"  standing {ours} beside {theirs} ({points} points), time ratio {ratio}")
+            say(f"  robust {ours} % beside {theirs} ({points} points), time ratio {ratio}")
     except KeyboardInterrupt:
         say("stopped: the same command goes on from here")
     rows = newest(kept(file))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -83,7 +83,12 @@ def test_no_query_for_gradients_is_larger_than_the_batch(monkeypatch: pytest.Mon
     data = images(net)
     sizes: list[int] = []
     grad = Oracle.grad
-    monkeypatch.setattr(Oracle, "grad", lambda self, x, *rest: sizes.append(len(x)) or grad(self, x, *rest))
+
+    def counted(self: Oracle, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        sizes.append(len(x))
+        return grad(self, x, *rest)
+
+    monkeypatch.setattr(Oracle, "grad", counted)
     evaluated = ThreatModel.parse("linf:1e-5")
     Judge(batch_size=20)(net, data, PAIRS[0][0], evaluated)
     assert max(sizes) <= 20 and 18 in sizes  # nine samples, two targets each, at most: rows of one batch

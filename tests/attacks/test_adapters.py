@@ -23,7 +23,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from tests.helpers.linear import distances, two_classes
-from tests.helpers.small_networks import Jittered
+from tests.helpers.small_networks import Jittered, layer
 
 for package in ("torchattacks", "foolbox", "art", "pyautoattack"):
     pytest.importorskip(package, reason=f"{package} is not installed: its adapter is left out")
@@ -100,7 +100,7 @@ class Opaque(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.net(NoGradients.apply(x))
+        answer: Tensor = self.net(NoGradients.apply(x))  # type: ignore[no-untyped-call]
         return answer
 
 
@@ -349,7 +349,7 @@ class Views(Peer):
 
 
 def test_images_and_gradients_are_contiguous() -> None:
-    model = network().to(memory_format=torch.channels_last)
+    model: nn.Module = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = images(model)
     assert evaluate(model, data.x, data.labels, Views(), LINF).backwards.eq(1).all()
 
@@ -361,7 +361,7 @@ def test_what_another_package_dies_of_is_said() -> None:
         evaluate(model, data.x, data.labels, "foolbox:LinfFastGradientAttack", LINF, targets="random")
     grey = torch.full((2, 3, 8, 8), 0.5)
     always = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval()
-    nn.init.zeros_(always[1].weight)
-    always[1].bias.data = torch.tensor([1.0, 0.0, 0.0])
+    nn.init.zeros_(layer(always, 1).weight)
+    layer(always, 1).bias.data = torch.tensor([1.0, 0.0, 0.0])
     with pytest.raises(PluginError, match=r"foolbox HopSkipJumpAttack died of ValueError: .*2 images of \(3, 8, 8\)"):
         evaluate(always, grey, torch.zeros(2, dtype=torch.int64), "foolbox:HopSkipJumpAttack", "l2:1", steps=1)

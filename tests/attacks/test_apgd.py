@@ -28,7 +28,7 @@ from tests.helpers.small_networks import COUNT, Jittered, chosen, images, networ
 
 @dataclass(frozen=True)
 class NoStep(APGD):
-    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:  # type: ignore[override]
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
         return super().step(state, oracle, x, *rest) | {"x_adv": x}  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ class WrongSign(APGD):
 
 @dataclass(frozen=True)
 class TooFar(APGD):
-    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:  # type: ignore[override]
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
         state = super().step(state, oracle, x, *rest)  # type: ignore[arg-type]
         return state | {"x_adv": x + 1.01 * (state["x_adv"] - x)}
 

@@ -151,7 +151,7 @@ def test_elastic_transform_moves_three_points_and_then_every_pixel(severity: int
     points = 16.0 + 10 * np.array([[1, 1], [-1, 1], [-1, -1]])  # (row, column)
     moved = points + (2 * draws.uniform(3, 2).double().numpy() - 1) * corner
     field = 2 * draws.uniform(2, 32, 32).double().numpy() - 1 if reach else np.zeros((3, 2, 32, 32))
-    places = np.stack(np.mgrid[0:32, 0:32], -1).reshape(-1, 2)
+    places = np.stack([*np.mgrid[0:32, 0:32]], -1).reshape(-1, 2)
     for number, image in enumerate(pictures(x)):
         back = np.linalg.solve(np.c_[moved[number], np.ones(3)], points)
         source = (np.c_[places, np.ones(1024)] @ back).T.reshape(2, 32, 32)
@@ -168,8 +168,8 @@ def test_elastic_transform_moves_the_points_that_opencv_would() -> None:
     points = np.array([[26, 26], [26, 6], [6, 6]], np.float32)
     moved = points + 2.56 * (2 * Draws(0, torch.arange(20)).uniform(3, 2).flip(2).numpy() - 1)
     for image, there, seen in zip(pictures(x), moved, pictures(exactly("elastic_transform", 1, x)), strict=True):
-        matrix = cv2.getAffineTransform(points, np.float32(there))
-        expected = cv2.warpAffine(np.float32(image), matrix, (32, 32), borderMode=cv2.BORDER_REFLECT_101)
+        matrix = cv2.getAffineTransform(points, there.astype(np.float32))
+        expected = cv2.warpAffine(image.astype(np.float32), matrix, (32, 32), borderMode=cv2.BORDER_REFLECT_101)
         assert np.abs(seen - expected).mean() < 0.3 * LEVEL  # versions of OpenCV round places to 1/32 of a pixel
 
 
@@ -272,7 +272,7 @@ def zigzag(start: float, tilt: float) -> Picture:
         for row, column in np.ndindex(28, 28):
             far = abs(row - (r0 + (r1 - r0) / (c1 - c0) * (column - c0)))
             if math.floor(c0) <= column < math.ceil(c1) and far < 2.3:
-                drawn[row, column] = min(1, drawn[row, column] + max(0, 1 + math.log(1 - far / 2.3)))
+                drawn[row, column] = min(1.0, float(drawn[row, column]) + max(0.0, 1 + math.log(1 - far / 2.3)))
     return drawn
 
 
@@ -291,7 +291,7 @@ def test_shot_noise_is_poisson(rate: float) -> None:
     x = torch.full((40, 1, 32, 32), level)
     for severity, grains in ((1, 500), (5, 50)):
         counts = (corruption("shot_noise", severity).corrupt(x, Draws(1, torch.arange(40))) * grains).round().flatten()
-        for k in stats.poisson.ppf([0.01, 0.2, 0.5, 0.9, 0.99], level * grains):
+        for k in (stats.poisson.ppf(share, level * grains) for share in (0.01, 0.2, 0.5, 0.9, 0.99)):
             share, expected = float((counts <= k).double().mean()), stats.poisson.cdf(k, level * grains)
             assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / counts.numel())
 

@@ -151,7 +151,7 @@ def test_what_nobody_can_mean_is_refused() -> None:
         ("fog:9", ConfigError, "severity is 9"),
         ("pgd", (ConfigError, PluginError), "pgd"),
     ):
-        with pytest.raises(error, match=words):  # type: ignore[call-overload]
+        with pytest.raises(error, match=words):
             evaluate(model, x, y, "fgsm", "linf:0.1", attack_under=text)
 
 
@@ -172,7 +172,8 @@ class Brighter(Corruption):
     levels: ClassVar[tuple[Any, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        return x + self.level
+        brighter: Tensor = x + self.level
+        return brighter
 
 
 def grey(*levels: float) -> Tensors:

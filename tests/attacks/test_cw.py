@@ -95,13 +95,13 @@ def craft(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def torchattacks(name: str, **settings: Any) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     module = pytest.importorskip("torchattacks")
-    return lambda model, x, y: getattr(module, name)(model, **settings)(x, y)  # type: ignore[no-any-return]
+    return lambda model, x, y: getattr(module, name)(model, **settings)(x, y)
 
 
 def foolbox(name: str, **settings: Any) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
     module = pytest.importorskip("foolbox")
     attack = getattr(module.attacks, name)(**settings)
-    return lambda model, x, y: attack(module.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=None)[0]  # type: ignore[no-any-return]
+    return lambda model, x, y: attack(module.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=None)[0]
 
 
 NEAR = 1.01  # a search of a thousand steps amplifies rounding: half a per cent either way, on single images

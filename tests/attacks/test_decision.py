@@ -108,7 +108,7 @@ class NoBoundary:
 
 
 def twin(attack: DecisionAttack, broken: type) -> DecisionAttack:
-    kind = dataclass(frozen=True)(type("Twin", (broken, type(attack)), {}))
+    kind: Any = dataclass(frozen=True)(type("Twin", (broken, type(attack)), {}))
     made: DecisionAttack = kind(**asdict(attack))
     return made
 
@@ -167,7 +167,7 @@ def test_longer_walks_end_nearer(attack: DecisionAttack, threat: ThreatModel) ->
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
 def test_in_a_suite_what_fell_retires(attack: DecisionAttack, threat: ThreatModel) -> None:
     """With a ball and no wish for the nearest: rows leave when they fell, and the result is inside."""
-    kind = dataclass(frozen=True)(type("Member", (type(attack),), {"minimises": False}))
+    kind: Any = dataclass(frozen=True)(type("Member", (type(attack),), {"minimises": False}))
     model = network()
     data, wide = images(model), ThreatModel(threat.norm, 4 * threat.eps)
     long = replace(attack, steps=10 * attack.steps)

@@ -130,11 +130,16 @@ def test_broken_twins_are_caught(
     assert not nearly_all_near_fall(attack, threat)
 
 
+def steps(count: int) -> dict[str, Any]:
+    """A setting of both."""
+    return {"steps": count}
+
+
 @pytest.mark.parametrize(("attack", "threat"), CASES, ids=str)
 def test_in_float64_batch_and_order_change_nothing(attack: Attack, threat: ThreatModel) -> None:
     model = network()
     data = images(model, torch.float64)
-    small, attack = ThreatModel(threat.norm, threat.eps / 4), replace(attack, steps=5)
+    small, attack = ThreatModel(threat.norm, threat.eps / 4), replace(attack, **steps(5))
 
     def verdict(rows: Tensor, batch: int) -> Verdict:
         part = Tensors(data.x[rows], data.labels[rows], data.ids[rows])
@@ -157,7 +162,7 @@ def test_never_outside_ball_and_box(attack: Attack, threat: ThreatModel, eps: fl
     x = images(model, channels=channels).x.round()  # black and white touch both sides of the box
     with torch.no_grad():
         y = model(x).argmax(1)
-    verdict = evaluate(model, x, y, replace(attack, steps=4), ball)
+    verdict = evaluate(model, x, y, replace(attack, **steps(4)), ball)
     assert ball.contains(verdict.x_adv, x).all() and verdict.clean.all() and not verdict.flags
     assert torch.equal(verdict.x_adv, x) if eps == 0 else verdict.distance.max() > 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
 from tests.helpers.linear import SHAPE, THREATS, distances, linear, two_classes
-from tests.helpers.small_networks import COUNT, Jittered, chosen, images, network
+from tests.helpers.small_networks import COUNT, Jittered, chosen, images, layer, network
 
 NORMS = (Norm.LINF, Norm.L2, Norm.L1)
 
@@ -38,16 +38,18 @@ def shortest(point: np.ndarray, gap: float, slope: np.ndarray, norm: Norm) -> fl
     if not feasible.success:
         return None
     if norm is Norm.L2:
-        found = minimize(
-            lambda move: move @ move,
+        on_plane = {"type": "eq", "fun": lambda move: gap + slope @ move, "jac": lambda move: slope}
+        solve: Any = minimize
+        nearest = solve(
+            lambda move: (move @ move, 2 * move),
             feasible.x,
-            jac=lambda move: 2 * move,
+            jac=True,
             bounds=limits,
             method="SLSQP",
-            constraints={"type": "eq", "fun": lambda move: gap + slope @ move, "jac": lambda move: slope},
+            constraints=on_plane,
             options={"ftol": 1e-14, "maxiter": 500},
         )
-        return float(np.linalg.norm(found.x))
+        return float(np.linalg.norm(nearest.x))
     eye = np.eye(size)
     extra = np.ones((size, 1)) if norm is Norm.LINF else eye
     count = extra.shape[1]
@@ -59,6 +61,7 @@ def shortest(point: np.ndarray, gap: float, slope: np.ndarray, norm: Norm) -> fl
         b_eq=[-gap],
         bounds=limits + count * [(0, None)],
     )
+    assert found.fun is not None
     return float(found.fun)
 
 
@@ -94,14 +97,14 @@ def test_projections_bear_tiny_gradients_and_none(norm: Norm) -> None:
 
 @dataclass(frozen=True)
 class NoStep(FAB):
-    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:  # type: ignore[override]
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
         super().step(state, oracle, x, *rest)  # type: ignore[arg-type]
         return state
 
 
 @dataclass(frozen=True)
 class WrongSign(FAB):
-    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:  # type: ignore[override]
+    def step(self, state: State, oracle: Oracle, x: Tensor, *rest: object) -> State:
         new = super().step(state, oracle, x, *rest)  # type: ignore[arg-type]
         return new | {"x_adv": (2 * state["x_adv"] - new["x_adv"]).clamp(0, 1)}
 
@@ -214,7 +217,12 @@ def test_it_never_leaves_the_box(norm: Norm, channels: int, monkeypatch: pytest.
         model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 144, 16), nn.ReLU(), nn.Linear(16, 5))
     asked: list[Tensor] = []
     logits = Oracle.logits
-    monkeypatch.setattr(Oracle, "logits", lambda self, images: asked.append(images) or logits(self, images))
+
+    def counted(self: Oracle, images: Tensor) -> Tensor:
+        asked.append(images)
+        return logits(self, images)
+
+    monkeypatch.setattr(Oracle, "logits", counted)
     for attack in (FAB(steps=10), FAB(steps=10, targets=2, restarts=2)):
         evaluate(model, x, model(x).argmax(1), attack, ThreatModel(norm, 0.1))
     assert sum(map(len, asked)) == 540 and all(seen.min() >= 0 and seen.max() <= 1 for seen in asked)
@@ -223,8 +231,8 @@ def test_it_never_leaves_the_box(norm: Norm, channels: int, monkeypatch: pytest.
 def loud() -> nn.Sequential:
     """Its margins near the boundary are far from rounding."""
     net = network()
-    net[-1].weight.data *= 1000
-    net[-1].bias.data *= 1000
+    layer(net, -1).weight.data *= 1000
+    layer(net, -1).bias.data *= 1000
     return net
 
 
@@ -253,7 +261,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         Judge(targets="random")(net, Tensors(data.x, data.labels, data.ids), FAB(), ThreatModel.parse("linf:0.1"))
     for settings in ({"steps": 0}, {"restarts": 0}, {"targets": -1}, {"alpha_max": 2}, {"eta": 0.9}, {"beta": 1}):
         with pytest.raises(ConfigError):
-            FAB(**settings)  # type: ignore[arg-type]
+            FAB(**settings)
 
 
 @pytest.mark.parametrize(

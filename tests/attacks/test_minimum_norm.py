@@ -157,7 +157,8 @@ def boundary(model: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     logits = model(x).detach()
     slope = (weight[:, None] - weight[None]).norm(p=DUAL[norm], dim=2)[y].scatter(1, y[:, None], 1.0)
     gap = (logits.gather(1, y[:, None]) - logits) / slope
-    return gap.scatter(1, y[:, None], torch.inf).amin(1)
+    nearest: Tensor = gap.scatter(1, y[:, None], torch.inf).amin(1)
+    return nearest
 
 
 @pytest.mark.parametrize("norm", [Norm.L2, Norm.LINF])
@@ -444,7 +445,7 @@ def test_no_farther_than_foolbox(attack: Attack, norm: Norm, theirs: str, source
     assert ratio.median() <= 1.005 and mine.isfinite().sum() >= other.isfinite().sum()
     apart = (mine > 1.002 * eps).double() - (other > eps).double()
     luck = apart.square().sum().sqrt() / len(apart)  # neither draws, but which of a few images each misses is chance
-    assert apart.mean() <= max(0.005, 2 * luck)
+    assert float(apart.mean()) <= max(0.005, 2 * float(luck))
 
 
 def test_of_near_ties_the_nearest_is_kept_and_any_clear_success_is_worth_more() -> None:

@@ -35,10 +35,10 @@ def beside(name: str, severity: int, n: int = N) -> tuple[Levels, Levels, Levels
     assert isinstance(corruption, Corruption)
     x = digits(n) if corruption.benchmark == "MNIST-C" else photos(n)
     ours = corruption.apply(x, Draws(0, torch.arange(n)))
-    clean, ours = (image.mul(255).round().byte().permute(0, 2, 3, 1).numpy() for image in (x, ours))
+    clean, corrupted = (image.mul(255).round().byte().permute(0, 2, 3, 1).numpy() for image in (x, ours))
     rng = np.random.default_rng(severity)
     theirs = [published(name, image.squeeze(), severity, rng).reshape(image.shape) for image in clean]
-    return clean, ours, np.stack(theirs)
+    return clean, corrupted, np.stack(theirs)
 
 
 def change(clean: Any, seen: Any) -> Any:
@@ -124,7 +124,9 @@ def test_distances_from_drops_are_opencvs_chamfer() -> None:
     edges = _edges.canny_8_bit(x, 50, 150)
     found = chamfer(edges, 20)[:, 0].numpy()
     for edge, far in zip(edges[:, 0].numpy(), found, strict=True):
-        expected = cv2.distanceTransform(np.uint8(~edge), cv2.DIST_L2, 5) if edge.any() else np.full(edge.shape, 20)
+        expected = (
+            cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5) if edge.any() else np.full(edge.shape, 20)
+        )
         assert np.allclose(far, np.minimum(expected, 20), atol=1e-4)
     assert np.ptp(found) > 3
 

@@ -27,7 +27,7 @@ from tests.helpers.score_based import (
 
 @dataclass(frozen=True)
 class NoStep(SparseRS):
-    def propose(self, state: State, *rest: object, **more: object) -> State:  # type: ignore[override]
+    def propose(self, state: State, *rest: object, **more: object) -> State:
         return state
 
 

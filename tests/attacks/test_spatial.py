@@ -118,7 +118,7 @@ def test_batch_order_and_company_change_nothing(attack: Spatial) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     for settings in ({"search": "gradient"}, {"rotation": 200}, {"translation": -1}, {"tries": 0}, {"rotations": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
-            Spatial(**settings)  # type: ignore[arg-type]
+            Spatial(**settings)
 
 
 @pytest.mark.parametrize("source", ["mnist/none", pytest.param("cifar10/none", marks=pytest.mark.slow)])

@@ -28,7 +28,7 @@ THREATS = [ThreatModel.parse(text) for text in ("linf:0.1", "l2:0.5", "l1:2")]
 
 @dataclass(frozen=True)
 class NoStep(Square):
-    def propose(self, state: State, *rest: object, **more: object) -> State:  # type: ignore[override]
+    def propose(self, state: State, *rest: object, **more: object) -> State:
         return state
 
 
@@ -41,7 +41,7 @@ class WrongSign(Square):
 
 @dataclass(frozen=True)
 class TooFar(Square):
-    def propose(self, state: State, x: Tensor, threat: ThreatModel, *rest: object, **more: object) -> State:  # type: ignore[override]
+    def propose(self, state: State, x: Tensor, threat: ThreatModel, *rest: object, **more: object) -> State:
         wide = ThreatModel(threat.norm, 1.1 * threat.eps)
         return super().propose(state, x, wide, *rest, **more)  # type: ignore[arg-type]
 
@@ -166,8 +166,8 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, steps: i
     with torch.random.fork_rng():
         attack = module.SquareAttack(model, norm=norm, n_queries=steps, eps=threat.eps, seed=seed, device="cpu")
         with torch.no_grad():
-            standing = model(attack.perturb(x, y)).argmax(1) == y
-    return standing.double().mean().item()
+            robust = model(attack.perturb(x, y)).argmax(1) == y
+    return float(robust.double().mean())
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
+from tests.helpers.small_networks import layer
 
 SHAPE = (1, 4, 4)
 LINF = ThreatModel.parse("linf:0.1")
@@ -154,7 +155,7 @@ def test_the_children_are_where_the_paper_puts_them() -> None:
 def test_rising_is_the_logits_gradient() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     x, k = torch.rand(700, *SHAPE), torch.arange(700) % 3
-    weight = net[1].weight.detach()[k].view(700, *SHAPE)
+    weight = layer(net, 1).weight.detach()[k].view(700, *SHAPE)
     assert torch.allclose(rising(net, x, k), weight) and not torch.allclose(rising(net, x, (k + 1) % 3), weight)
 
 
@@ -237,7 +238,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         ({"epochs": 0}, "epochs is 0"),
     ):
         with pytest.raises(ConfigError, match=said):
-            Substitute(**settings)  # type: ignore[arg-type]
+            Substitute(**settings)
     with pytest.raises(ConfigError, match=r"substitute madry_cnn cannot read images of \(1, 4, 4\)"):
         run(Substitute(substitute="madry_cnn", **SMALL))
     with pytest.raises(ThreatError, match="does not know the norm l0"):

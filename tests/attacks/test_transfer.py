@@ -209,7 +209,8 @@ SWITCHES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_in_float64_batches_and_order_change_nothing(switches: dict[str, Any]) -> None:
     data = images(dtype=torch.float64)
-    attack = Transfer(**({"surrogates": "net:1", "steps": 5} | switches))
+    settings: dict[str, Any] = {"surrogates": "net:1", "steps": 5} | switches
+    attack = Transfer(**settings)
     whole = Judge(precision="float64")(network(0).double(), data, attack, LINF)
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
     for size, rows in ((1, torch.arange(COUNT)), (7, order)):
@@ -306,7 +307,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         ({"surrogates": "a", "loss": "cee"}, "did you mean"),
     ):
         with pytest.raises(ConfigError, match=said):
-            Transfer(**settings)  # type: ignore[arg-type]
+            Transfer(**settings)
     data = images()
     with pytest.raises(ModelError, match="unknown model"):
         Judge()(network(0), data, Transfer(surrogates="nobody"), LINF)
@@ -322,7 +323,8 @@ def test_the_weights_of_surrogates_name_the_row() -> None:
 
 def stands(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(images).argmax(1) == y
+        right: Tensor = model(images).argmax(1) == y
+        return right
 
 
 def last_standing(model: nn.Module, images: Tensor, y: Tensor) -> float:

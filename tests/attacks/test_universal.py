@@ -69,7 +69,8 @@ def at(distance: Tensor, slope: Tensor, dual: float, seed: int) -> Tensor:
     """Images (M, 1, 4, 4) of class 0, far from the box, at these distances from the boundary."""
     flat = 0.5 + 0.01 * torch.randn(len(distance), 16, generator=torch.Generator().manual_seed(seed))
     missing = -distance * slope.norm(p=dual) - (flat - 0.5) @ slope
-    return (flat + missing[:, None] * slope / slope.square().sum()).view(-1, 1, 4, 4)
+    x: Tensor = (flat + missing[:, None] * slope / slope.square().sum()).view(-1, 1, 4, 4)
+    return x
 
 
 def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:

@@ -50,7 +50,10 @@ def test_honest_rows_are_sound(name: str, images: tuple[Tensor, Tensor]) -> None
     assert all(finding.source and finding.advice for finding in findings)
 
 
-def made_up(*cells: tuple[str, dict[str, Any], list[int], dict[str, Any]], n: int = 100) -> list[tuple[Any, Any]]:
+Attacked = tuple[str, dict[str, Any], list[int], dict[str, Any]]
+
+
+def made_up(*cells: Attacked, n: int = 100) -> list[tuple[Any, Any]]:
     """Rows of attacks (name, settings, which images it broke, more of the definition); all 100 images are right."""
     rows = []
     for place, (attack, settings, broken, more) in enumerate(cells):
@@ -100,8 +103,8 @@ def test_fgsm_high_and_pgd_low_is_catastrophic_overfitting() -> None:
 
 def test_white_box_is_all_gradient_attacks_together() -> None:
     square = ("square", {"steps": 100}, [*range(40)], {"access": "scores"})
-    ce = ("pgd", {"steps": 10, "loss": "ce"}, [*range(20)], {})
-    dlr = ("pgd", {"steps": 10, "loss": "dlr"}, [*range(20, 40)], {})
+    ce: Attacked = ("pgd", {"steps": 10, "loss": "ce"}, [*range(20)], {})
+    dlr: Attacked = ("pgd", {"steps": 10, "loss": "dlr"}, [*range(20, 40)], {})
     assert statuses(made_up(ce, dlr, square))["gradients beat what sees less"] is Status.SOUND
     assert statuses(made_up(ce, square))["gradients beat what sees less"] is Status.SUSPICIOUS
 
@@ -114,9 +117,9 @@ def test_a_flag_with_a_number_counts_images() -> None:
 
 def test_models_and_images_are_not_mixed() -> None:
     """Square is far stronger, but on another model, or on other images."""
-    pgd = ("pgd", {"steps": 10}, [], {})
+    pgd: Attacked = ("pgd", {"steps": 10}, [], {})
     for other in ({"model": "another"}, {"data_digest": "others"}, {"threat": "linf:0.2", "eps": 0.2}):
-        square = ("square", {}, [*range(90)], {"access": "scores", **other})
+        square: Attacked = ("square", {}, [*range(90)], {"access": "scores", **other})
         assert "gradients beat what sees less" not in {
             check for check, status in statuses(made_up(pgd, square)).items() if status > Status.SOUND
         }
@@ -186,7 +189,7 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     before = audits(store)
     monkeypatch.setattr(escalation, "_retried", None)  # a retry would die of it
     assert escalation.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
-    fewer = {group: found[:-1] for group, found in escalation.audit_rows(rows, escalation.arrays_of(store)).items()}
+    fewer = {group: found[:-1] for group, found in audit_rows(rows, escalation.arrays_of(store)).items()}
     monkeypatch.setattr(escalation, "audit_rows", lambda *given: fewer)  # as if a check had changed since
     with pytest.raises(TypeError, match="not callable"):
         escalation.audit_and_keep(rows, store, nn.Identity(), None)  # type: ignore[arg-type]
@@ -204,7 +207,7 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert robust.asked == escalation.LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
     assert len(masked.broken) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
-    (findings,) = escalation.audit_rows(rows, escalation.arrays_of(store)).values()
+    (findings,) = audit_rows(rows, escalation.arrays_of(store)).values()
     unlooked = replace(audit, findings=audit.of_rows, retries=())
     assert escalation._still_holds(audit, audit.rows, findings, rows, store)
     assert not escalation._still_holds(unlooked, audit.rows, findings, rows, store)
@@ -277,7 +280,8 @@ def test_lowering_touches_the_named_rows_and_images_only() -> None:
 
 # gradients that are not there
 
-UNLED, LED = {"flags": ["no_gradient:70"]}, {"flags": []}
+UNLED: dict[str, Any] = {"flags": ["no_gradient:70"]}
+LED: dict[str, Any] = {"flags": []}
 
 
 def searched(made: list[tuple[Any, Any]], forwards: int, backwards: int, which: int = -1) -> list[tuple[Any, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from robustbench_local.audit import escalation
 from robustbench_local.audit.finding import Status
-from robustbench_local.audit.records import audits
+from robustbench_local.audit.records import RETRIED, audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ModelError
 from robustbench_local.grids.run import run_grid
@@ -61,7 +61,7 @@ def test_a_model_without_gradients_is_audited_by_scores(here: Path) -> None:
     (audit,) = audits(run(here))
     (retry,) = audit.retries
     assert retry.attack == "square" and len(retry.broken) > retry.asked / 2
-    (finding,) = [each.finding for each in audit.findings if each.finding.check == escalation.RETRIED]
+    (finding,) = [each.finding for each in audit.findings if each.finding.check == RETRIED]
     assert finding.status is not Status.UNCHECKED
     assert "square with 1,000 queries succeeds" in finding.evidence and "best failed, ModelError" in finding.evidence
     results = Results.read([here / "mine"])

@@ -17,15 +17,15 @@ from robustbench_local.models.load import build_model
 SAME = {"subject": "net", "weights": "w", "threat": "linf:0.3"}
 
 
-def ours(first: int, standing: int, effort: float = 1.0, version: int = 2) -> Row:
+def ours(first: int, count: int, effort: float = 1.0, version: int = 2) -> Row:
     what = {"same": SAME, "version": version, "effort": effort}
-    stood = [1] * standing + [0] * (100 - standing)
-    return {"what": what, "first": first, "stood": stood, "forwards": 78_310, "backwards": 19_000}
+    robust = [1] * count + [0] * (100 - count)
+    return {"what": what, "first": first, "robust": robust, "forwards": 78_310, "backwards": 19_000}
 
 
 def theirs(first: int, ours: int, peer: int, weights: str = "w") -> Row:
-    stood = [[1] * count + [0] * (100 - count) for count in (ours, peer)]
-    return {"what": SAME | {"weights": weights, "images": 1000}, "first": first, "stood": stood}
+    robust = [[1] * count + [0] * (100 - count) for count in (ours, peer)]
+    return {"what": SAME | {"weights": weights, "images": 1000}, "first": first, "robust": robust}
 
 
 def test_only_images_that_both_attacked_are_compared() -> None:
@@ -37,7 +37,7 @@ def test_only_images_that_both_attacked_are_compared() -> None:
 
 
 def test_pyautoattack_alone_is_compared_with_and_names_no_figure_of_ours() -> None:
-    alone: Row = {"what": SAME, "first": 100, "stood": [[1] * 4 + [0] * 96]}
+    alone: Row = {"what": SAME, "first": 100, "robust": [[1] * 4 + [0] * 96]}
     assert benchmark.line([ours(100, 3)], [alone])[3:8] == ["100", "3.0", "-", "4.0", "-1.0"]
     assert benchmark.line([ours(0, 51), ours(100, 3)], [theirs(0, 82, 50), alone])[4:8] == ["27.0", "-", "27.0", "+0.0"]
 
@@ -45,7 +45,7 @@ def test_pyautoattack_alone_is_compared_with_and_names_no_figure_of_ours() -> No
 def test_pyautoattack_runs_only_where_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reference(subject: Subject, first: int, device: str) -> Row:
         assert subject.linf == 8 / 255
-        return {"stood": [[1] * 7 + [0] * 93]}
+        return {"robust": [[1] * 7 + [0] * 93]}
 
     monkeypatch.setattr(benchmark, "reference", reference)
     alone, beside = tmp_path / "pyautoattack.jsonl", tmp_path / "parts.jsonl"
@@ -74,7 +74,7 @@ def test_what_is_kept_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     command = ["--weights", f"fast_cnn={weights}", "--only", "fast_cnn", "--images", "100", "--effort", "0.01"]
     benchmark.main([*command, "--out", str(tmp_path)])
     (row,) = kept(tmp_path / "best.jsonl")
-    assert len(row["stood"]) == 100 and row["forwards"] >= row["backwards"] > 0
+    assert len(row["robust"]) == 100 and row["forwards"] >= row["backwards"] > 0
 
     def again(*_: object, **__: object) -> Row:
         raise AssertionError("it was kept")

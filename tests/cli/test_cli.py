@@ -203,13 +203,15 @@ def test_ctrl_c_while_anything_loads_is_no_traceback(loading: str, folder: Path)
 
 
 def test_a_warning_is_one_line_and_a_name_cannot_turn_the_terminal(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored(tmp_path, a_row([1, 0, 0, 1]))
     (tmp_path / "rows" / "\x1b[31mred.json").write_text("{}")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = lambda *about: sys.stderr.write(warnings.formatwarning(*about[:4]))
+        monkeypatch.setattr(
+            warnings, "showwarning", lambda *about: print(warnings.formatwarning(*about[:4]), file=sys.stderr)
+        )
         assert main(["report", str(tmp_path)]) == 0
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(lines) == 1 and lines[0].startswith("warning: ") and "\\x1b[31mred.json counts as missing" in lines[0]

@@ -64,9 +64,9 @@ def test_a_class_for_each_image() -> None:
     for value in (wanted, [1, 0, 2], (1, 0, 2), np.array([1, 0, 2], np.uint8), wanted.int()):
         found = fit(value, hint)
         assert found.dtype == torch.int64 and torch.equal(found, wanted)
-    for value in (1, "abc", [1.0], [[1]], [[1], [1, 2]], [True], torch.ones(3), np.array(["a"]), [None], {1}):
+    for odd in (1, "abc", [1.0], [[1]], [[1], [1, 2]], [True], torch.ones(3), np.array(["a"]), [None], {1}):
         with pytest.raises(TypeError):
-            fit(value, hint)
+            fit(odd, hint)
 
 
 def test_words() -> None:
@@ -194,8 +194,9 @@ def test_what_is_right_in_another_spelling_is_taken() -> None:
     first = rbl.evaluate(model, x, y, "fgsm", "linf:0.3", targets=wanted)
     for targets in (wanted.tolist(), wanted.numpy(), wanted.int()):
         assert torch.equal(rbl.evaluate(model, x, y, "fgsm", "linf:0.3", targets=targets).x_adv, first.x_adv)
+    numbers: dict[str, Any] = {"seed": np.int64(3), "steps": np.int64(2), "budget": np.int32(9)}
     for seen in (x.clone().requires_grad_(), x.to(memory_format=torch.channels_last), x.mT.contiguous().mT):
-        verdict = rbl.evaluate(model, seen, y, "pgd", "linf:0.1", np.int64(3), steps=np.int64(2), budget=np.int32(9))
+        verdict = rbl.evaluate(model, seen, y, "pgd", "linf:0.1", **numbers)
         assert not verdict.x_adv.requires_grad and verdict.forwards.max() <= 9
     same = rbl.normalised(NET, np.array([0.1307]), torch.tensor([0.3081]))  # type: ignore[arg-type]
     assert torch.equal(same(x), rbl.normalised(NET, (0.1307,), (0.3081,))(x))

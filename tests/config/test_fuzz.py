@@ -43,6 +43,7 @@ from robustbench_local.storage.packing import pack
 from robustbench_local.storage.store import Store
 from robustbench_local.training.builder import ModelBuilder
 from tests.helpers.rows import a_row, stored
+from tests.helpers.small_networks import layer
 
 TIMES = int(os.environ.get("ROBUSTBENCH_LOCAL_FUZZ", "1"))
 SECONDS, MEBIBYTES = 10.0, 1024  # of the processor, for one case; of memory, for all of one test
@@ -212,7 +213,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 NET = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
 with torch.random.fork_rng():
     torch.manual_seed(0)
-    nn.init.normal_(NET[1].weight)
+    nn.init.normal_(layer(NET, 1).weight)
     X = torch.rand(4, 3, 2, 2)
 Y = NET(X).argmax(1)
 GOOD: dict[str, list[Any]] = {
@@ -451,7 +452,8 @@ def test_arrays(data: st.DataObject, folder: Path) -> None:
     right: dict[str, Any] = {"x_test": images, "y_test": np.arange(4) % 2}
     wrong = data.draw(st.dictionaries(st.sampled_from(["x_test", "y_test", "x"]), hostile, max_size=2))
     file = BytesIO()
-    np.savez(file, **{name: np.asarray(value) for name, value in (right | wrong).items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in (right | wrong).items()}
+    np.savez(file, **arrays)
     content = file.getvalue()
     (folder / "own.npz").write_bytes(data.draw(st.composite(damaged)(content)))
     x = outcome("arrays", lambda: open_data(f"arrays:{folder / 'own.npz'}")[:])

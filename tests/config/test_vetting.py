@@ -98,6 +98,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_one_error_that_names_it(tmp_path: Path, name: str) -> None:
     content, says = HOSTILE[name]
+    assert isinstance(content, str | bytes)
     (tmp_path / "hostile.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "bomb.yaml").write_text(laughs(10))
     (tmp_path / "back.yaml").write_text("defaults: [hostile, _self_]\nn: 3\n")

@@ -125,7 +125,7 @@ def ordered_by_nearness(rank: Callable[[Tensor, Tensor, Tensor], Tensor]) -> boo
     margin = torch.tensor([-INF, 0, 0, 1.0, 2.0])
     distance = torch.tensor([0.1, 3.0, 0.1, 4.0, 0.5])
     found = rank(margin, distance, torch.full((5,), 1e-4))
-    return bool((found.diff() > 0).all()) and found[0] == -INF
+    return bool((found.diff() > 0).all()) and float(found[0]) == -INF
 
 
 def test_the_nearer_success_is_the_better() -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from robustbench_local.core.draws import Draws
 
@@ -14,22 +16,28 @@ WORD = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
 
 
-def splitmix(z):
+def splitmix(z: int) -> int:
     """The finaliser of splitmix64 in Python's own integers."""
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % WORD
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % WORD
     return z ^ (z >> 31)
 
 
-def word(text):
+def word(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def signed(z):
+def signed(z: int) -> int:
     return z - WORD if z >= WORD // 2 else z
 
 
-def reference_bits(seed, sample, place, streams=(), number=None):
+def reference_bits(
+    seed: int,
+    sample: int,
+    place: int,
+    streams: tuple[()] | tuple[str, int] | tuple[str] = (),
+    number: int | None = None,
+) -> int:
     """What the 64 bits at one address must be, from the definition."""
     base = word(f"seed:{seed}")
     for name in streams:
@@ -40,14 +48,14 @@ def reference_bits(seed, sample, place, streams=(), number=None):
     return splitmix((key + (place + 1) * GOLDEN) % WORD)
 
 
-def ids(n):
+def ids(n: int) -> Tensor:
     return torch.arange(n)
 
 
 # what the numbers are, for ever
 
 
-def test_the_mixer_is_splitmix64():
+def test_the_mixer_is_splitmix64() -> None:
     # the first outputs of splitmix64 for seed 1234567, as its authors' C program prints them
     state, outputs = 1234567, []
     for _ in range(3):
@@ -57,7 +65,7 @@ def test_the_mixer_is_splitmix64():
 
 
 @pytest.mark.parametrize("seed", [0, 1, -3, 2**40])
-def test_bits_are_those_of_the_definition(seed):
+def test_bits_are_those_of_the_definition(seed: int) -> None:
     samples = torch.tensor([0, 1, 59_999, 2**62, -1])
     draws = Draws(seed, samples)
     for streams in ((), ("attack",), ("attack", 3)):
@@ -70,7 +78,7 @@ def test_bits_are_those_of_the_definition(seed):
             assert found[5 + row] == [signed(reference_bits(seed, sample, 6, streams))]
 
 
-def test_numbered_bits_are_those_of_the_definition():
+def test_numbered_bits_are_those_of_the_definition() -> None:
     numbers = torch.tensor([0, 5, 10**12])
     found = Draws(7, ids(3)).with_counter(numbers)._bits((2,)).tolist()
     for row, number in enumerate(numbers.tolist()):
@@ -78,7 +86,7 @@ def test_numbered_bits_are_those_of_the_definition():
         assert found[row] == [signed(bits) for bits in expected]
 
 
-def test_some_numbers_are_pinned():
+def test_some_numbers_are_pinned() -> None:
     """A change of these changes every published row: give such a change a new schema version."""
     draws = Draws(0, torch.tensor([0, 1, 17]))
     assert draws.uniform().tolist() == PINNED["uniform"]
@@ -99,8 +107,8 @@ PINNED = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_batch_order_and_compaction_change_nothing(dtype):
-    def numbers(draws):
+def test_batch_order_and_compaction_change_nothing(dtype: torch.dtype) -> None:
+    def numbers(draws: Draws) -> tuple[Draws, Draws]:
         draws.uniform(3)  # the counter stands somewhere
         return draws.stream("a"), draws
 
@@ -115,7 +123,7 @@ def test_batch_order_and_compaction_change_nothing(dtype):
     assert torch.equal(whole.with_ids(torch.tensor([9, 9]))[:].uniform(), whole[:].uniform()[[9, 9]])
 
 
-def test_rows_of_a_numbered_stream_keep_their_numbers():
+def test_rows_of_a_numbered_stream_keep_their_numbers() -> None:
     numbers = torch.tensor([4, 0, 9, 4])
     whole = Draws(1, ids(4)).with_counter(numbers)
     rows = torch.tensor([2, 0])
@@ -123,19 +131,19 @@ def test_rows_of_a_numbered_stream_keep_their_numbers():
     assert torch.equal(whole.stream("a")[rows].uniform(5), whole.stream("a").uniform(5)[rows])
 
 
-def test_numbers_distinguish_samples_and_draws():
+def test_numbers_distinguish_samples_and_draws() -> None:
     draws = Draws(1, torch.zeros(1000, dtype=torch.int64))
     assert len(draws.with_counter(ids(1000)).uniform(2).unique(dim=0)) == 1000
     assert len(draws.with_counter(torch.zeros(1000, dtype=torch.int64)).uniform(2).unique(dim=0)) == 1
 
 
-def test_numbers_within_numbers_keep_the_outer_one():
+def test_numbers_within_numbers_keep_the_outer_one() -> None:
     draws, inner = Draws(1, torch.zeros(100, dtype=torch.int64)), torch.full((100,), 7)
     found = draws.with_counter(ids(100)).with_counter(inner).uniform(2)
     assert len(found.unique(dim=0)) == 100
 
 
-def test_a_copy_counts_on_its_own_and_a_stream_begins_at_its_beginning():
+def test_a_copy_counts_on_its_own_and_a_stream_begins_at_its_beginning() -> None:
     draws = Draws(2, ids(4))
     copy = draws[:]
     first = draws.uniform(3)
@@ -144,15 +152,15 @@ def test_a_copy_counts_on_its_own_and_a_stream_begins_at_its_beginning():
     assert torch.equal(draws.stream(1).uniform(), draws.stream("1").uniform())
 
 
-def test_one_call_or_several_give_the_same_numbers():
+def test_one_call_or_several_give_the_same_numbers() -> None:
     once, often = Draws(2, ids(4)), Draws(2, ids(4))
     assert torch.equal(once.uniform(6), torch.cat([often.uniform(2), often.uniform(1), often.uniform(3)], 1))
 
 
 @pytest.mark.parametrize("block", [1, 40, 100])
-def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
+def test_numbers_made_a_block_at_a_time_are_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, numbers = torch.tensor([5, 2, 900, 7]), torch.tensor([3, 0, 1, 1])
-    kinds = {
+    kinds: dict[str, Callable[[], Draws]] = {
         "plain": lambda: Draws(3, ids),
         "numbered": lambda: Draws(3, ids).with_counter(numbers),
         "fan": lambda: Draws(3, ids).expand(range(3)),
@@ -170,13 +178,13 @@ def test_numbers_made_a_block_at_a_time_are_the_same(block, monkeypatch):
             assert [each.dtype for each in found] == [each.dtype for each in expected]
 
 
-def test_no_samples_and_no_numbers_are_no_trouble():
+def test_no_samples_and_no_numbers_are_no_trouble() -> None:
     assert Draws(0, ids(0)).uniform(2, 3).shape == (0, 2, 3)
     assert Draws(0, ids(3)).normal(2, 0).shape == (3, 2, 0)
     assert Draws(0, ids(3)).integers(5).shape == (3,) and len(Draws(0, ids(3))) == 3
 
 
-def test_float64_holds_the_same_uniform_numbers_as_float32():
+def test_float64_holds_the_same_uniform_numbers_as_float32() -> None:
     narrow, wide = Draws(0, ids(1000)), Draws(0, ids(1000), dtype=torch.float64)
     assert torch.equal(narrow.uniform(20).double(), wide.uniform(20))
     torch.testing.assert_close(narrow.normal(20).double(), wide.normal(20), rtol=1e-5, atol=1e-5)
@@ -184,13 +192,13 @@ def test_float64_holds_the_same_uniform_numbers_as_float32():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_draws_the_same():
+def test_a_gpu_draws_the_same() -> None:
     here, there = Draws(0, ids(100)), Draws(0, ids(100).cuda())
     assert torch.equal(here.uniform(50), there.uniform(50).cpu())
     torch.testing.assert_close(here.normal(50), there.normal(50).cpu(), rtol=1e-5, atol=1e-5)
 
 
-def test_global_random_state_is_neither_read_nor_moved():
+def test_global_random_state_is_neither_read_nor_moved() -> None:
     before = torch.get_rng_state()
     first = Draws(0, ids(10)).normal(5)
     with torch.random.fork_rng():
@@ -202,7 +210,7 @@ def test_global_random_state_is_neither_read_nor_moved():
 # as good as random
 
 
-def test_uniform_is_uniform_over_samples_and_over_counters():
+def test_uniform_is_uniform_over_samples_and_over_counters() -> None:
     draws = Draws(0, ids(200_000))
     assert stats.kstest(draws.uniform().numpy(), "uniform").pvalue > 1e-3
     along = Draws(0, ids(1)).uniform(200_000)[0].numpy()
@@ -214,13 +222,13 @@ def test_uniform_is_uniform_over_samples_and_over_counters():
     assert stats.chisquare(fine).pvalue > 1e-3
 
 
-def test_every_bit_is_a_fair_coin():
+def test_every_bit_is_a_fair_coin() -> None:
     bits = Draws(0, ids(2000))._bits((50,)).flatten().numpy().view(np.uint64)
     share = [((bits >> np.uint64(place)) & np.uint64(1)).mean() for place in range(64)]
     assert max(abs(np.array(share) - 0.5)) < 5 * 0.5 / math.sqrt(100_000)
 
 
-def test_neighbouring_addresses_are_independent():
+def test_neighbouring_addresses_are_independent() -> None:
     n = 100_000
     draws = Draws(0, ids(n))
     first = draws.uniform(2)
@@ -243,7 +251,7 @@ def test_neighbouring_addresses_are_independent():
         assert stats.chisquare(table.flatten()).pvalue > 1e-4, name
 
 
-def test_addresses_do_not_collide():
+def test_addresses_do_not_collide() -> None:
     draws = Draws(0, ids(2000))
     parts = [
         draws[:]._bits((100,)),
@@ -255,7 +263,7 @@ def test_addresses_do_not_collide():
     assert len(bits.unique()) == len(bits)
 
 
-def test_normal_is_normal():
+def test_normal_is_normal() -> None:
     value = Draws(0, ids(1000)).normal(300).double().flatten().numpy()
     assert np.isfinite(value).all() and abs(value).max() < 5.9
     assert stats.kstest(value[:200_000], "norm").pvalue > 1e-3
@@ -266,7 +274,7 @@ def test_normal_is_normal():
 
 
 @pytest.mark.parametrize("high", [1, 2, 7, 10, 1000, 2**31])
-def test_integers_are_uniform_on_their_range(high):
+def test_integers_are_uniform_on_their_range(high: int) -> None:
     found = Draws(0, ids(500)).integers(high, 100).flatten()
     assert found.dtype == torch.int64 and found.min() >= 0 and found.max() < high
     bins = min(high, 1000)
@@ -275,7 +283,7 @@ def test_integers_are_uniform_on_their_range(high):
 
 
 @pytest.mark.parametrize("count", [1, 5, 64, 65])
-def test_streams_made_ahead_are_the_same_streams(count):
+def test_streams_made_ahead_are_the_same_streams(count: int) -> None:
     draws = Draws(3, ids(7)).stream("round")
     ahead = draws.prefetch(range(4, 9))
     assert list(ahead) == [4, 5, 6, 7, 8]

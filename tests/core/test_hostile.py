@@ -29,6 +29,8 @@ X = Draws(5, torch.arange(COUNT)).uniform(1, 8, 8)
 class Net(nn.Module):
     """Batch normalisation, in evaluation mode unless it is stubborn, before a linear layer; and weights of its own."""
 
+    seen: Tensor
+
     def __init__(self, stubborn: bool = False) -> None:
         super().__init__()
         self.norm, self.layer = nn.BatchNorm2d(1), nn.Linear(64, 4)
@@ -90,7 +92,7 @@ DEEDS: dict[str, Callable[[Net], object]] = {
     "layer.weight ": lambda model: setattr(model.layer.weight, "data", torch.zeros(4, 64)),
     "layer.weight  ": lambda model: setattr(model.layer, "weight", nn.Parameter(torch.ones(4, 64))),
     "norm.running_mean": lambda model: model.norm.running_mean.fill_(0.3),  # type: ignore[union-attr]
-    "seen": lambda model: model.seen.add_(1),  # type: ignore[operator]
+    "seen": lambda model: model.seen.add_(1),
     "bare": lambda model: model.bare.neg_(),
     "bare ": lambda model: setattr(model, "bare", torch.zeros(4)),
     "layer": lambda model: setattr(model, "layer", nn.Linear(64, 4)),
@@ -132,7 +134,7 @@ def test_what_a_model_does_to_itself_is_told_from_what_is_done_to_it() -> None:
     model = Net(stubborn=True).eval()
     before = weights_digest(model)
     first, second = (evaluate(model, X, Y, FGSM(), "linf:0.1") for _ in "ab")
-    assert weights_digest(model) == before and int(model.seen) == 0  # type: ignore[call-overload]
+    assert weights_digest(model) == before and int(model.seen) == 0
     assert torch.equal(first.x_adv, second.x_adv) and torch.equal(first.clean_scores, second.clean_scores)
     with pytest.raises(AccessError, match=r"changed the model \(layer.bias\)"):
         evaluate(model, X, Y, Climbs(DEEDS["layer.bias"], model), "linf:0.1")
@@ -141,6 +143,8 @@ def test_what_a_model_does_to_itself_is_told_from_what_is_done_to_it() -> None:
 
 class Learns(nn.Module):
     """Counts its questions in a buffer, and from some number on answers otherwise."""
+
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +162,7 @@ def test_a_model_that_learns_from_questions_is_flagged_and_starts_every_verdict_
     verdicts = [evaluate(model, X, y, PGD(steps=60), "linf:0.001") for _ in "ab"]
     assert [verdict.flags for verdict in verdicts] == [("changed",)] * 2
     assert torch.equal(verdicts[0].x_adv, verdicts[1].x_adv)
-    assert model.count.tolist() == [0]  # type: ignore[operator]
+    assert model.count.tolist() == [0]
 
 
 @dataclass(frozen=True)

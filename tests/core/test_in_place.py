@@ -271,7 +271,8 @@ class Asks(Attack):
         crowd = torch.stack([asked, asked], 1)
         grad = oracle.grad(asked, y, lambda logits, _: logits[:, 0])[1]
         jacobian = oracle.jacobian(asked)[0]
-        oracle.logits(crowd), oracle.labels(asked), oracle.submit(asked)
+        oracle.logits(crowd), oracle.labels(asked)
+        oracle.submit(asked)
         for seen in (asked, leaf.detach(), crowd[:, 0], crowd[:, 1], oracle.best(x)):
             assert torch.equal(seen, x)
         assert torch.equal(grad, jacobian[:, 0]) and torch.equal(grad, slope)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_local.core.model_state import as_deployed, full_float32
 
 
-def mixed_model():
+def mixed_model() -> nn.Module:
     """Modules in different modes, one parameter frozen, one with a gradient already."""
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
     model.train()
@@ -17,7 +19,7 @@ def mixed_model():
     return model
 
 
-def state(model):
+def state(model: nn.Module) -> tuple[list[bool], list[bool], list[Any], dict[str, Tensor]]:
     return (
         [module.training for module in model.modules()],
         [parameter.requires_grad for parameter in model.parameters()],
@@ -26,7 +28,7 @@ def state(model):
     )
 
 
-def assert_same(model, before):
+def assert_same(model: nn.Module, before: tuple[list[bool], list[bool], list[Any], dict[str, Tensor]]) -> None:
     modes, wanted, grads, values = state(model)
     assert (modes, wanted) == before[:2]
     for now, then in zip(grads, before[2], strict=True):
@@ -34,7 +36,7 @@ def assert_same(model, before):
     assert all(torch.equal(value, before[3][name]) for name, value in values.items())
 
 
-def test_inside_the_model_is_in_evaluation_mode_and_only_inputs_have_gradients():
+def test_inside_the_model_is_in_evaluation_mode_and_only_inputs_have_gradients() -> None:
     model = mixed_model()
     x = torch.rand(5, 3, requires_grad=True)
     before = state(model)
@@ -48,7 +50,7 @@ def test_inside_the_model_is_in_evaluation_mode_and_only_inputs_have_gradients()
     assert_same(model, before)
 
 
-def test_everything_is_restored_when_an_attack_fails():
+def test_everything_is_restored_when_an_attack_fails() -> None:
     model = mixed_model()
     before = state(model)
     with pytest.raises(ValueError, match="inside"), as_deployed(model):
@@ -57,7 +59,7 @@ def test_everything_is_restored_when_an_attack_fails():
     assert before[0] != [False] * 5 and before[1] != [False] * len(before[1])
 
 
-def test_uses_within_each_other_restore_what_each_found():
+def test_uses_within_each_other_restore_what_each_found() -> None:
     model = mixed_model()
     before = state(model)
     with as_deployed(model):
@@ -68,7 +70,7 @@ def test_uses_within_each_other_restore_what_each_found():
     assert_same(model, before)
 
 
-def test_a_parameter_used_twice_is_restored():
+def test_a_parameter_used_twice_is_restored() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     with as_deployed(model):
@@ -77,8 +79,8 @@ def test_a_parameter_used_twice_is_restored():
 
 
 @pytest.mark.parametrize("precision, tf32", [("highest", False), ("high", True), ("medium", True)])
-def test_full_float32_holds_whatever_the_user_had_set_and_gives_it_back(precision, tf32):
-    def settings():
+def test_full_float32_holds_whatever_the_user_had_set_and_gives_it_back(precision: str, tf32: bool) -> None:
+    def settings() -> tuple[str, bool]:
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     original = settings()
@@ -88,7 +90,8 @@ def test_full_float32_holds_whatever_the_user_had_set_and_gives_it_back(precisio
         with pytest.raises(ValueError, match="inside"), full_float32():
             assert settings() == ("highest", False)
             assert not torch.backends.cuda.matmul.allow_tf32
-            assert torch.backends.mkldnn.matmul.fp32_precision in ("ieee", "none")
+            on_cpu: Any = torch.backends.mkldnn
+            assert on_cpu.matmul.fp32_precision in ("ieee", "none")
             raise ValueError("inside")
         assert settings() == (precision, tf32)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import robustbench_local as rbl
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import Deployed, Preprocess, undefended
 from robustbench_local.core.draws import Draws
+from robustbench_local.core.training import NoTraining
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation import search
 from robustbench_local.report.render import markdown
@@ -24,11 +26,13 @@ def data() -> tuple[Tensor, Tensor]:
     return rbl.load_data("mnist", n=30, source="bundled")
 
 
-def wrapped(defense: str, **settings: object) -> nn.Module:
-    return find_defense(defense, settings).build(rbl.load_model("zoo:mnist/none"), None, Draws(0, torch.arange(1)))
+def wrapped(defense: str, **settings: Any) -> nn.Module:
+    return find_defense(defense, settings).build(
+        rbl.load_model("zoo:mnist/none"), NoTraining(), Draws(0, torch.arange(1))
+    )
 
 
-def pgd(model: nn.Module, data: tuple[Tensor, Tensor], threat: str = "linf:0.2", **settings: object) -> Verdict:
+def pgd(model: nn.Module, data: tuple[Tensor, Tensor], threat: str = "linf:0.2", **settings: Any) -> Verdict:
     return rbl.evaluate(model, *data, "pgd", threat, steps=10, **settings)
 
 
@@ -36,6 +40,7 @@ def test_naive_is_crafted_on_the_bare_network_and_judged_on_the_deployed(data: t
     model = wrapped("bit_depth", bits=1)
     bare = undefended(model)
     naive = pgd(model, data, adaptive=False)
+    assert bare is not None
     alone = pgd(bare, data, count="last")
     assert torch.equal(naive.x_adv[naive.clean], alone.x_adv[naive.clean])
     with torch.no_grad():

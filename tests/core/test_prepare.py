@@ -85,8 +85,9 @@ def test_judged_images_are_nobodys_own() -> None:
     mixed = torch.cat([POOL.x, JUDGED.x[4:6]]), torch.cat([POOL.labels, JUDGED.labels[4:6]])
     with pytest.raises(DataError, match=r"2 of the attacker's 52 images"):
         evaluate(network(), JUDGED.x, JUDGED.labels, Learner(), LINF, attacker=mixed)
+    as_arrays: Any = POOL.x.numpy(), POOL.labels
     with pytest.raises(DataError, match=r"attacker is .*an array of float32.* must be .a torch tensor"):
-        evaluate(network(), JUDGED.x, JUDGED.labels, Learner(), LINF, attacker=(POOL.x.numpy(), POOL.labels))
+        evaluate(network(), JUDGED.x, JUDGED.labels, Learner(), LINF, attacker=as_arrays)
 
 
 def test_preparing_grants_no_more_access_than_attacking() -> None:

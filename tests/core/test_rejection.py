@@ -19,6 +19,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.training import NoTraining
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.defenses.multi_jpeg import MultiJPEG
@@ -51,7 +52,8 @@ class Gate(Defended):
 
     def score(self, x: Tensor, draws: Draws | None) -> Tensor:
         a, b = x.flatten(1)[:, :2].T
-        return a - b / 2 - CORNER + self.shift
+        score: Tensor = a - b / 2 - CORNER + self.shift
+        return score
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
         logits = self.net(x)
@@ -81,10 +83,11 @@ def plane(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     return x, torch.zeros(len(x), dtype=torch.int64)
 
 
-def stands(x: Tensor) -> Tensor:
+def is_robust(x: Tensor) -> Tensor:
     """(N,) bool: nobody reaches a' >= 1/2 with a' - b' / 2 <= CORNER within EPS."""
     a, b = x.flatten(1).T
-    return (a + EPS < 0.5) | (b + EPS < 0.6)
+    robust: Tensor = (a + EPS < 0.5) | (b + EPS < 0.6)
+    return robust
 
 
 def detection(verdict: Verdict) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def detection(verdict: Verdict) -> dict[str, Any]:
     return found
 
 
-def judged(attack: str = "pgd", model: nn.Module | None = None, **settings: object) -> Verdict:
+def judged(attack: str = "pgd", model: nn.Module | None = None, **settings: Any) -> Verdict:
     x, y = plane(torch.float64 if settings.get("precision") == "float64" else torch.float32)
     return rbl.evaluate(model or Gate(), x, y, attack, f"linf:{EPS}", seed=SEED, **settings)
 
@@ -110,16 +113,16 @@ GRADIENT = [
 
 
 @pytest.mark.parametrize("attack, settings", GRADIENT)
-def test_attacks_work_on_classifier_and_detector_together(attack: str, settings: dict[str, object]) -> None:
+def test_attacks_work_on_classifier_and_detector_together(attack: str, settings: dict[str, Any]) -> None:
     verdict, (x, _) = judged(attack, **settings), plane()
     assert verdict.clean.all() and verdict.detects
-    assert torch.equal(verdict.robust, stands(x)) and 0.2 < verdict.robust_accuracy < 0.9
+    assert torch.equal(verdict.robust, is_robust(x)) and 0.2 < verdict.robust_accuracy < 0.9
 
 
 def test_an_attack_that_ignores_the_detector_is_weaker(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert torch.equal(judged(loss="margin").robust, stands(plane()[0]))
+    assert torch.equal(judged(loss="margin").robust, is_robust(plane()[0]))
     monkeypatch.setattr(queries, "joined", lambda logits, y: logits[:, :-1])  # the broken twin
-    assert judged(loss="margin").robust_accuracy > stands(plane()[0]).float().mean() + 0.1
+    assert judged(loss="margin").robust_accuracy > is_robust(plane()[0]).float().mean() + 0.1
 
 
 def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None:
@@ -130,7 +133,7 @@ def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None
     rejected = a + EPS - b / 2 > CORNER  # it moves the first pixel only, all the way
     assert torch.equal(naive.robust, ~fell | rejected) and (rejected & fell).any() and naive.clean_accuracy == 1
     abstaining = judged(model=Gate(Rejection.ABSTENTION), loss="margin")  # the broken twin: an error to be had
-    assert not (abstaining.robust & fell).any() and not torch.equal(abstaining.robust, stands(x))
+    assert not (abstaining.robust & fell).any() and not torch.equal(abstaining.robust, is_robust(x))
 
 
 @pytest.mark.parametrize(
@@ -143,14 +146,14 @@ def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None
         ("ddn", {"steps": 30}),
     ],
 )
-def test_no_other_kind_of_attack_takes_a_rejection_for_a_success(attack: str, settings: dict[str, object]) -> None:
+def test_no_other_kind_of_attack_takes_a_rejection_for_a_success(attack: str, settings: dict[str, Any]) -> None:
     x, y = plane()
     threat = "linf:0.12" if attack in ("square", "fmn", "hopskipjump") else "l2:0.25"
     verdict = rbl.evaluate(Gate(), x, y, attack, threat, **settings)
-    fell = ~verdict.robust
-    assert fell.any() and (Gate()(verdict.x_adv[fell]).argmax(1) == 1).all()
+    broken = ~verdict.robust
+    assert broken.any() and (Gate()(verdict.x_adv[broken]).argmax(1) == 1).all()
     if threat == "linf:0.12":
-        assert not (fell & stands(x)).any()
+        assert not (broken & is_robust(x)).any()
 
 
 def test_a_detector_that_rejects_everything_or_nothing() -> None:
@@ -216,7 +219,7 @@ def test_no_target_is_ever_the_rejection() -> None:
 def test_a_targeted_attack_must_beat_the_rejection_too() -> None:
     x, y = plane()
     verdict = judged(targets=torch.ones_like(y), loss="margin")
-    assert torch.equal(verdict.robust, stands(x))
+    assert torch.equal(verdict.robust, is_robust(x))
 
 
 def test_labels_never_name_the_rejection() -> None:
@@ -232,11 +235,11 @@ def test_labels_never_name_the_rejection() -> None:
 def test_chains_carry_the_mark_and_leave_all_of_it_out() -> None:
     draws = Draws(0, torch.arange(1))
     gate = Gate()
-    chains = [
-        JPEG().build(gate, None, draws),
-        MultiJPEG(mode="vote").build(gate, None, draws),
+    chains: list[nn.Module] = [
+        JPEG().build(gate, NoTraining(), draws),
+        MultiJPEG(mode="vote").build(gate, NoTraining(), draws),
         UndeclaredRandomModel(gate),
-    ]  # type: ignore[arg-type]
+    ]
     assert all(rejection(model) is Rejection.DETECTION for model in chains)
     assert undefended(chains[0]) is gate.net and undefended(chains[1]) is gate.net
     assert rejection(Deployed(Reader())) is Rejection.NONE and rejection(Reader()) is Rejection.NONE

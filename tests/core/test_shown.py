@@ -27,6 +27,7 @@ from robustbench_local.cli.output import wrapped
 from robustbench_local.cli.preview import show_preview
 from robustbench_local.core.escaping import Target, shown
 from robustbench_local.core.progress import Terminal
+from robustbench_local.storage.row import Row
 from tests.helpers.rows import a_row, stored
 
 HOSTILE = (
@@ -82,7 +83,7 @@ def test_ordinary_names_are_left_alone(text: str) -> None:
     assert {shown(text, target) for target in ("terminal", "markdown", "html", "csv")} == {text}
 
 
-def hostile_row(**about: Any) -> tuple[dict[str, Any], np.ndarray]:
+def hostile_row(**about: Any) -> tuple[Row, np.ndarray]:
     """A row with the hostile text wherever a row has text that is a stranger's."""
     text = HOSTILE
     row, bits = a_row(

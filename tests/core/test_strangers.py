@@ -202,7 +202,7 @@ def test_ctrl_c_is_the_users_whoever_is_running() -> None:
     before = signal.getsignal(signal.SIGINT)
     for model, attack in ((Leaver(pressed), "noise"), (Leaver(list), Leaves(pressed))):
         with pytest.raises(KeyboardInterrupt):
-            rbl.evaluate(model, X, Y, attack, "linf:0.1")  # type: ignore[arg-type]
+            rbl.evaluate(model, X, Y, attack, "linf:0.1")
         assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(ModelError):  # the next time nobody pressed anything
         rbl.evaluate(Leaver(interrupts), X, Y, "noise", "linf:0.1")

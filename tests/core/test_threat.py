@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import brentq, minimize
+from torch import Tensor
 
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ThreatError
@@ -20,18 +23,18 @@ SHAPE = (2, 2, 3)  # C, H, W: 12 coordinates, 6 positions
 searched = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def ball(norm, eps):
+def ball(norm: str, eps: float) -> ThreatModel:
     return ThreatModel(Norm(norm), float(eps), allow_large=True)
 
 
-def wishes(n=8, shape=SHAPE, reach=1.0, seed=0):
+def wishes(n: int = 8, shape: tuple[int, int, int] = SHAPE, reach: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Clean images, a third of whose pixels are 0 or 1, and images far outside the box, in float64."""
     random = np.random.default_rng(seed)
     x = random.uniform(-0.25, 1.25, (n, *shape)).clip(0, 1)
     return torch.tensor(x + reach * random.normal(size=x.shape)), torch.tensor(x)
 
 
-def project_by_root(norm, x_adv, x, eps):
+def project_by_root(norm: str, x_adv: npt.NDArray[Any], x: npt.NDArray[Any], eps: float) -> npt.NDArray[Any]:
     """The projection of one flat image from its KKT conditions, by scipy's root finder."""
     boxed = x_adv.clip(0, 1)
     limit = np.where(x_adv > x, 1 - x, x)
@@ -46,14 +49,15 @@ def project_by_root(norm, x_adv, x, eps):
             return boxed
         total = lambda shift: np.clip(wish - shift, 0, limit).sum() - eps  # noqa: E731
         size = np.clip(wish - brentq(total, 0, wish.max(), xtol=1e-14), 0, limit)
-    return x + np.sign(x_adv - x) * size
+    nearest: npt.NDArray[Any] = x + np.sign(x_adv - x) * size
+    return nearest
 
 
 # projections against independent solutions
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.1, 0.3, 0.9, 5.0])
-def test_linf_projection_is_the_nearest_value_in_each_coordinate(eps):
+def test_linf_projection_is_the_nearest_value_in_each_coordinate(eps: float) -> None:
     x_adv, x = wishes()
     found = ball("linf", eps).project(x_adv, x)
     expected = np.clip(x_adv.numpy(), (x - eps).clamp(min=0).numpy(), (x + eps).clamp(max=1).numpy())
@@ -62,7 +66,7 @@ def test_linf_projection_is_the_nearest_value_in_each_coordinate(eps):
 
 @pytest.mark.parametrize("norm, eps", [(n, e) for n in ("l2", "l1") for e in (0.0, 1e-3, 0.05, 0.4, 1.0, 2.5, 50.0)])
 @pytest.mark.parametrize("reach", [0.02, 0.3, 5.0])
-def test_l2_and_l1_projections_solve_the_kkt_conditions(norm, eps, reach):
+def test_l2_and_l1_projections_solve_the_kkt_conditions(norm: str, eps: float, reach: float) -> None:
     x_adv, x = wishes(20, reach=reach)
     found = ball(norm, eps).project(x_adv, x).flatten(1)
     for row in range(len(x)):
@@ -71,16 +75,16 @@ def test_l2_and_l1_projections_solve_the_kkt_conditions(norm, eps, reach):
 
 
 @pytest.mark.parametrize("norm, eps", [("l2", 0.3), ("l2", 0.8), ("l1", 0.5), ("l1", 1.5)])
-def test_l2_and_l1_projections_agree_with_a_solver_that_knows_no_formula(norm, eps):
+def test_l2_and_l1_projections_agree_with_a_solver_that_knows_no_formula(norm: str, eps: float) -> None:
     x_adv, x = wishes(6, (1, 1, 5), reach=0.7, seed=1)
     found = ball(norm, eps).project(x_adv, x).flatten(1).numpy()
     for row, (a, b) in enumerate(zip(x_adv.flatten(1).numpy(), x.flatten(1).numpy(), strict=True)):
         # the change is up - down, both >= 0, so that the L1 ball is smooth too
-        def distance(parts, a=a, b=b):
-            return ((b + parts[:5] - parts[5:] - a) ** 2).sum()
+        def distance(parts: npt.NDArray[Any], a: npt.NDArray[Any] = a, b: npt.NDArray[Any] = b) -> float:
+            return float(((b + parts[:5] - parts[5:] - a) ** 2).sum())
 
-        def room(parts):
-            return eps**2 - ((parts[:5] - parts[5:]) ** 2).sum() if norm == "l2" else eps - parts.sum()
+        def room(parts: npt.NDArray[Any]) -> float:
+            return float(eps**2 - ((parts[:5] - parts[5:]) ** 2).sum() if norm == "l2" else eps - parts.sum())
 
         bounds = [(0, 1 - v) for v in b] + [(0, v) for v in b]
         solved = minimize(
@@ -96,7 +100,7 @@ def test_l2_and_l1_projections_agree_with_a_solver_that_knows_no_formula(norm, e
 
 
 @pytest.mark.parametrize("eps", [0, 1, 2, 3, 6, 9])
-def test_l0_projection_is_the_best_of_all_subsets_of_positions(eps):
+def test_l0_projection_is_the_best_of_all_subsets_of_positions(eps: int) -> None:
     x_adv, x = wishes(30, reach=0.6)
     found = ball("l0", eps).project(x_adv, x)
     best = np.full(len(x), np.inf)
@@ -109,7 +113,7 @@ def test_l0_projection_is_the_best_of_all_subsets_of_positions(eps):
     assert ball("l0", eps).contains(found, x).all()
 
 
-def test_norm_none_only_clips():
+def test_norm_none_only_clips() -> None:
     x_adv, x = wishes()
     threat = ThreatModel.parse("none")
     torch.testing.assert_close(threat.project(x_adv, x), x_adv.clamp(0, 1), rtol=0, atol=0)
@@ -120,8 +124,9 @@ def test_norm_none_only_clips():
 # properties of projections
 
 PIXELS = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1, width=32))
-CLEAN = hnp.arrays(np.float64, (1, *SHAPE), elements=PIXELS)
-CHANGE = hnp.arrays(np.float64, (1, *SHAPE), elements=st.one_of(st.just(0.0), st.floats(-3, 3, width=32)))
+CLEAN = hnp.arrays(np.float64, (1, *SHAPE), elements=PIXELS).map(torch.tensor)
+CHANGES = st.one_of(st.just(0.0), st.floats(-3, 3, width=32))
+CHANGE = hnp.arrays(np.float64, (1, *SHAPE), elements=CHANGES).map(torch.tensor)
 EPS = st.sampled_from([0.0, 1e-4, 0.03, 0.3, 1.0, 4.0, 99.0])
 THREATS = st.sampled_from(BALLS).flatmap(
     lambda norm: st.builds(ball, st.just(norm), st.integers(0, 7) if norm == "l0" else EPS)
@@ -130,8 +135,10 @@ THREATS = st.sampled_from(BALLS).flatmap(
 
 @searched
 @given(CLEAN, CHANGE, THREATS, st.sampled_from([torch.float32, torch.float64]))
-def test_projections_land_inside_and_are_idempotent(x, change, threat, dtype):
-    x, x_adv = torch.tensor(x).to(dtype), torch.tensor(x + change).to(dtype)
+def test_projections_land_inside_and_are_idempotent(
+    clean: Tensor, change: Tensor, threat: ThreatModel, dtype: torch.dtype
+) -> None:
+    x, x_adv = clean.to(dtype), (clean + change).to(dtype)
     before = x.clone(), x_adv.clone()
     found = threat.project(x_adv, x)
     assert found.dtype == dtype and found.shape == x.shape
@@ -148,15 +155,17 @@ ANY_SIZE = st.builds(lambda sign, size: sign * 10.0**size, st.sampled_from([-1, 
 @searched
 @given(
     CLEAN,
-    hnp.arrays(np.float64, (1, *SHAPE), elements=ANY_SIZE | st.sampled_from([np.inf, -np.inf])),
+    hnp.arrays(np.float64, (1, *SHAPE), elements=ANY_SIZE | st.sampled_from([np.inf, -np.inf])).map(torch.tensor),
     st.sampled_from(BALLS),
     SMALLEST_TO_LARGEST,
     st.sampled_from([torch.float32, torch.float64]),
 )
-def test_no_size_of_ball_or_wish_or_slope_gives_pixels_that_are_no_numbers(x, change, norm, eps, dtype):
+def test_no_size_of_ball_or_wish_or_slope_gives_pixels_that_are_no_numbers(
+    x: Tensor, change: Tensor, norm: str, eps: float, dtype: torch.dtype
+) -> None:
     """NaN pixels are no success: with them an attack would find nothing, and the model be called robust."""
     threat = ball(norm, int(eps) if norm == "l0" else eps)
-    x, change = torch.tensor(x).to(dtype), torch.tensor(change).to(dtype)
+    x, change = x.to(dtype), change.to(dtype)
     draws = Draws(0, torch.zeros(1, dtype=torch.int64), dtype=dtype)
     for found in (threat.project(x + change, x), threat.start(x, draws)):
         assert found.min() >= 0 and found.max() <= 1  # False of NaN
@@ -166,14 +175,14 @@ def test_no_size_of_ball_or_wish_or_slope_gives_pixels_that_are_no_numbers(x, ch
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_a_ball_larger_than_the_box_is_the_box(norm):
+def test_a_ball_larger_than_the_box_is_the_box(norm: str) -> None:
     x_adv, x = wishes(reach=3.0)
     for eps in (20.0, LARGEST):
         torch.testing.assert_close(ball(norm, eps).project(x_adv, x), x_adv.clamp(0, 1), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("length", [1e-25, 1e-3, 1e5, 1e12, 1e25, 1e37])
-def test_only_the_direction_of_a_long_wish_matters_in_l2(length):
+def test_only_the_direction_of_a_long_wish_matters_in_l2(length: float) -> None:
     x = torch.full((1, *SHAPE), 0.5)
     change = torch.tensor([3.0, -4.0] + [0.0] * 10).view(1, *SHAPE) / 5
     found = (ball("l2", 0.1).project(x + length * change, x) - x).flatten(1)
@@ -183,9 +192,7 @@ def test_only_the_direction_of_a_long_wish_matters_in_l2(length):
 
 @searched
 @given(CLEAN, CHANGE, THREATS)
-def test_a_point_inside_stays_where_it_is(x, change, threat):
-    x = torch.tensor(x)
-    change = torch.tensor(change)
+def test_a_point_inside_stays_where_it_is(x: Tensor, change: Tensor, threat: ThreatModel) -> None:
     size = threat.distance(x + change, x)
     scale = 1.0 if threat.norm is Norm.L0 else 0.9 * min(1.0, threat.eps / max(float(size), 1e-12))
     inside = (x + scale * change).clamp(0, 1)
@@ -195,8 +202,10 @@ def test_a_point_inside_stays_where_it_is(x, change, threat):
 
 @searched
 @given(CLEAN, CHANGE, CHANGE, THREATS, st.floats(0, 1))
-def test_no_feasible_point_is_nearer_than_the_projection(x, change, other, threat, shrink):
-    x, x_adv, other = torch.tensor(x), torch.tensor(x + change), torch.tensor(other)
+def test_no_feasible_point_is_nearer_than_the_projection(
+    x: Tensor, change: Tensor, other: Tensor, threat: ThreatModel, shrink: float
+) -> None:
+    x_adv = x + change
     found = threat.project(x_adv, x)
     if threat.norm is Norm.L0:
         positions = torch.arange(6).view(1, 1, 2, 3)
@@ -213,7 +222,7 @@ def test_no_feasible_point_is_nearer_than_the_projection(x, change, other, threa
 FULL = ["linf:8/255", "linf:0.3", "l2:0.5", "l2:1e-3", "l2:5", "l1:0.01", "l1:1", "l1:12", "l1:200", "l0:1", "l0:50"]
 
 
-def full_images(n=12, seed=0):
+def full_images(n: int = 12, seed: int = 0) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(-64, 320, (n, 3, 32, 32), generator=random).clamp(0, 255)
     return (pixels / 255).float()
@@ -221,7 +230,7 @@ def full_images(n=12, seed=0):
 
 @pytest.mark.parametrize("text", FULL)
 @pytest.mark.parametrize("reach", [1e-4, 0.02, 0.5, 1e3])
-def test_float32_projections_are_always_inside(text, reach):
+def test_float32_projections_are_always_inside(text: str, reach: float) -> None:
     threat, x = ThreatModel.parse(text), full_images()
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     for change in (noise, noise * (noise.abs() > 2), noise.sign()):
@@ -231,7 +240,7 @@ def test_float32_projections_are_always_inside(text, reach):
 
 
 @pytest.mark.parametrize("norm, eps", [("l2", 0.5), ("l2", 8.0), ("l1", 1.0), ("l1", 12.0), ("l1", 300.0)])
-def test_float32_projections_agree_with_float64(norm, eps):
+def test_float32_projections_agree_with_float64(norm: str, eps: float) -> None:
     x = full_images()
     x_adv = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     found, exact = ball(norm, eps).project(x_adv, x), ball(norm, eps).project(x_adv.double(), x.double())
@@ -245,7 +254,7 @@ def test_float32_projections_agree_with_float64(norm, eps):
 
 
 @pytest.mark.parametrize("text", FULL)
-def test_memory_format_changes_no_number(text):
+def test_memory_format_changes_no_number(text: str) -> None:
     threat, x = ThreatModel.parse(text), full_images(6)
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     grad[0] = 0
@@ -264,7 +273,7 @@ def test_memory_format_changes_no_number(text):
 
 
 @pytest.mark.parametrize("text", [*FULL, "none"])
-def test_no_rows_are_no_trouble(text):
+def test_no_rows_are_no_trouble(text: str) -> None:
     threat, x = ThreatModel.parse(text), torch.zeros(0, 3, 8, 8)
     for found in (
         threat.project(x, x),
@@ -275,7 +284,7 @@ def test_no_rows_are_no_trouble(text):
     assert threat.contains(x, x).shape == threat.distance(x, x).shape == (0,)
 
 
-def test_rows_do_not_depend_on_each_other():
+def test_rows_do_not_depend_on_each_other() -> None:
     x_adv, x = wishes(9)
     for norm, eps in (("linf", 0.1), ("l2", 0.5), ("l1", 0.7), ("l0", 2)):
         whole = ball(norm, eps).project(x_adv, x)
@@ -287,14 +296,14 @@ def test_rows_do_not_depend_on_each_other():
 # contains and distance
 
 
-def test_distances_by_hand():
+def test_distances_by_hand() -> None:
     x = torch.full((1, 2, 1, 2), 0.5)
     x_adv = x + torch.tensor([[[[0.3, 0.0]], [[-0.4, 0.0]]]])
     found = {norm: ball(norm, 0).distance(x_adv, x).item() for norm in BALLS}
     assert found == pytest.approx({"linf": 0.4, "l2": 0.5, "l1": 0.7, "l0": 1.0})
 
 
-def test_contains_refuses_what_is_outside_ball_or_box_or_no_number():
+def test_contains_refuses_what_is_outside_ball_or_box_or_no_number() -> None:
     threat, x = ThreatModel.parse("linf:0.1"), torch.full((5, 1, 2, 2), 0.95)
     x_adv = x.clone()
     x_adv[1, 0, 0, 0] -= 0.101
@@ -307,14 +316,14 @@ def test_contains_refuses_what_is_outside_ball_or_box_or_no_number():
 # steepest
 
 
-def test_linf_steepest_is_the_sign_zero_where_the_gradient_is():
+def test_linf_steepest_is_the_sign_zero_where_the_gradient_is() -> None:
     grad = torch.tensor([[[[-2.0, 0.0, 1e-30]]]])
     x = torch.full_like(grad, 0.5)
     assert ball("linf", 0.1).steepest(grad, x, x).flatten().tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-36, 1e30])
-def test_l2_and_l1_steepest_have_unit_norm_however_small_the_gradient(scale):
+def test_l2_and_l1_steepest_have_unit_norm_however_small_the_gradient(scale: float) -> None:
     x = full_images()
     grad = scale * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     for norm in ("l2", "l1"):
@@ -324,7 +333,7 @@ def test_l2_and_l1_steepest_have_unit_norm_however_small_the_gradient(scale):
 
 
 @pytest.mark.parametrize("text", ["l2:1", "l1:1", "l0:9"])
-def test_saturated_coordinates_are_never_chosen(text):
+def test_saturated_coordinates_are_never_chosen(text: str) -> None:
     x = full_images()
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
     stuck = ((x == 1) & (grad > 0)) | ((x == 0) & (grad < 0))
@@ -334,7 +343,7 @@ def test_saturated_coordinates_are_never_chosen(text):
     assert (step[stuck] == 0).all() and (step.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_l1_steepest_shares_its_unit_among_the_largest_gradients():
+def test_l1_steepest_shares_its_unit_among_the_largest_gradients() -> None:
     grad = torch.arange(1.0, 101.0).view(1, 1, 10, 10) * torch.where(torch.arange(100) % 2 == 0, 1, -1).view(10, 10)
     x = torch.full_like(grad, 0.5)
     step = ball("l1", 1).steepest(grad, x, x, sparsity=0.05).flatten()
@@ -343,7 +352,7 @@ def test_l1_steepest_shares_its_unit_among_the_largest_gradients():
     assert (ball("l1", 1).steepest(grad, x, x, sparsity=1e-9) != 0).sum() == 1  # one at least
 
 
-def test_l0_steepest_moves_whole_positions():
+def test_l0_steepest_moves_whole_positions() -> None:
     grad = torch.zeros(1, 2, 2, 2)
     grad[0, :, 0, 1] = torch.tensor([3.0, -0.1])
     grad[0, 0, 1, 1] = 2.0
@@ -354,7 +363,7 @@ def test_l0_steepest_moves_whole_positions():
 
 
 @pytest.mark.parametrize("norm", BALLS)
-def test_a_gradient_of_zeros_gives_no_direction(norm):
+def test_a_gradient_of_zeros_gives_no_direction(norm: str) -> None:
     x = full_images(2)
     assert (ball(norm, 1).steepest(torch.zeros_like(x), x, x) == 0).all()
 
@@ -363,7 +372,7 @@ def test_a_gradient_of_zeros_gives_no_direction(norm):
 
 
 @pytest.mark.parametrize("text", FULL)
-def test_starts_are_inside_differ_and_repeat(text):
+def test_starts_are_inside_differ_and_repeat(text: str) -> None:
     threat, x = ThreatModel.parse(text), full_images()
     first = threat.start(x, Draws(3, torch.arange(12)))
     assert first.dtype == x.dtype and threat.contains(first, x).all()
@@ -373,7 +382,7 @@ def test_starts_are_inside_differ_and_repeat(text):
     torch.testing.assert_close(threat.start(x[subset], Draws(3, subset)), first[subset], rtol=0, atol=2e-7)
 
 
-def test_starts_fill_the_ball_uniformly_where_the_box_does_not_bind():
+def test_starts_fill_the_ball_uniformly_where_the_box_does_not_bind() -> None:
     n, shape = 20_000, (1, 1, 4)
     x = torch.full((n, *shape), 0.5, dtype=torch.float64)
     draws = Draws(0, torch.arange(n))
@@ -394,7 +403,7 @@ def test_starts_fill_the_ball_uniformly_where_the_box_does_not_bind():
 
 
 @pytest.mark.parametrize("norm", BALLS)
-def test_an_empty_ball_starts_and_ends_at_the_image(norm):
+def test_an_empty_ball_starts_and_ends_at_the_image(norm: str) -> None:
     x = full_images(3)
     assert torch.equal(ball(norm, 0).start(x, Draws(0, torch.arange(3))), x)
     torch.testing.assert_close(ball(norm, 0).project(x + 0.3, x), x, rtol=0, atol=1e-7)
@@ -413,7 +422,7 @@ def test_an_empty_ball_starts_and_ends_at_the_image(norm):
         ("none", "none", 0),
     ],
 )
-def test_parse_reads_what_users_write(text, norm, eps):
+def test_parse_reads_what_users_write(text: str, norm: str, eps: float) -> None:
     threat = ThreatModel.parse(text)
     assert threat == ThreatModel(Norm(norm), eps)
     assert ThreatModel.parse(threat) is threat
@@ -450,44 +459,46 @@ def test_parse_reads_what_users_write(text, norm, eps):
         (0.3, "threat is '0.3'"),
     ],
 )
-def test_parse_refuses_with_the_reason(text, message):
+def test_parse_refuses_with_the_reason(text: Any, message: str) -> None:
     with pytest.raises(ThreatError, match=message):
         ThreatModel.parse(text)
 
 
-def test_eps_that_is_no_finite_number_is_refused():
-    for eps in (math.nan, math.inf, -1.0, "0.5", None, True, 10**400, 1 + 0j):
+def test_eps_that_is_no_finite_number_is_refused() -> None:
+    odd: list[Any] = [math.nan, math.inf, -1.0, "0.5", None, True, 10**400, 1 + 0j]
+    for eps in odd:
         with pytest.raises(ThreatError, match="finite"):
             ThreatModel(Norm.L2, eps)
     with pytest.raises(ThreatError, match="norm is 'linf': give one of Norm"):
-        ThreatModel("linf", 0.9)  # whose limits would not have been looked at
+        ThreatModel("linf", 0.9)  # type: ignore[arg-type]  # whose limits would not have been looked at
 
 
-def test_what_is_no_number_is_quoted_in_short():
-    for value in (None, [], "", "0x10", "1e", 10**5000, "1" * 5000 + "/7", "1_0/0", object()):
+def test_what_is_no_number_is_quoted_in_short() -> None:
+    odd: tuple[Any, ...] = (None, [], "", "0x10", "1e", 10**5000, "1" * 5000 + "/7", "1_0/0", object())
+    for value in odd:
         with pytest.raises(ThreatError, match="is no number") as raised:
             parse_number(value)
         assert len(str(raised.value)) < 120
 
 
-def test_a_large_linf_eps_is_taken_when_asked_for():
+def test_a_large_linf_eps_is_taken_when_asked_for() -> None:
     assert ThreatModel.parse("linf:0.5", allow_large=True).eps == 0.5
     assert ThreatModel.parse("linf:0.499").eps == 0.499
 
 
-def test_numbers_and_fractions():
+def test_numbers_and_fractions() -> None:
     assert parse_number("8/255") == 8 / 255 and parse_number(0.3) == 0.3 and parse_number("1e-3") == 1e-3
 
 
 @pytest.mark.parametrize(
     "text", ["linf:8/255", "linf:0.3", "linf:0.2", "linf:0", "l2:0.5", "l2:128/255", "l1:12", "l0:1", "none"]
 )
-def test_a_threat_is_written_as_users_write_it(text):
+def test_a_threat_is_written_as_users_write_it(text: str) -> None:
     assert str(ThreatModel.parse(text)) == text
 
 
 @searched
 @given(st.sampled_from(["linf", "l2", "l1"]), st.floats(0, 1000) | st.integers(0, 127).map(lambda k: k / 255))
-def test_writing_and_reading_a_threat_loses_nothing(norm, eps):
+def test_writing_and_reading_a_threat_loses_nothing(norm: str, eps: float) -> None:
     threat = ThreatModel(Norm(norm), eps, allow_large=True)
     assert ThreatModel.parse(str(threat), allow_large=True) == threat

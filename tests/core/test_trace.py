@@ -17,7 +17,10 @@ from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 
 THREATS = {"apgd": "linf:0.1", "one_pixel": "l0:1"}
-SETTINGS = {"apgd": {"steps": 30, "loss": "ce"}, "one_pixel": {"population": 8, "generations": 30}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "apgd": {"steps": 30, "loss": "ce"},
+    "one_pixel": {"population": 8, "generations": 30},
+}
 
 
 @pytest.fixture(scope="module")

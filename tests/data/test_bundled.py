@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.bundled import BUNDLED_COUNTS, DIGESTS, FOLDER, read_bundled, write_bundled
 from robustbench_local.data.cache import cached
-from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST
+from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST, DataSet
 from robustbench_local.data.load import load_data, open_data
 
 PINNED = {
@@ -26,12 +27,12 @@ PINNED = {
 
 
 @pytest.mark.parametrize(("name", "key"), PINNED)
-def test_the_bundled_images_and_labels_are_the_pinned_ones(name, key):
+def test_the_bundled_images_and_labels_are_the_pinned_ones(name: str, key: str) -> None:
     assert hashlib.sha256(read_bundled(name)[key].tobytes()).hexdigest() == PINNED[name, key]
 
 
 @pytest.mark.parametrize("data_set", DATASETS.values(), ids=DATASETS)
-def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set):
+def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set: DataSet) -> None:
     full = cached(data_set)
     if full is None:
         pytest.skip(f"the full {data_set.name} is not in the cache")
@@ -39,7 +40,7 @@ def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set):
         np.testing.assert_array_equal(part, full[key][: BUNDLED_COUNTS[key.split("_")[0]]])
 
 
-def test_the_bundle_opens_like_the_full_set():
+def test_the_bundle_opens_like_the_full_set() -> None:
     images = open_data("cifar10", source="bundled", split="train")
     assert len(images) == 2000 and images.pixels.shape == (2000, 3, 32, 32) and images.classes == CIFAR10.classes
     x, y = load_data("mnist", 8, source="bundled")
@@ -47,20 +48,20 @@ def test_the_bundle_opens_like_the_full_set():
     assert y.dtype == torch.int64 and y.tolist() == [7, 2, 1, 0, 4, 1, 4, 9]
 
 
-def test_a_sprite_loses_nothing(tmp_path, monkeypatch):
+def test_a_sprite_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustbench_local.data.bundled.BUNDLED_COUNTS", {"test": 40})
     monkeypatch.setattr("robustbench_local.data.bundled.FOLDER", tmp_path)
     images = np.random.default_rng(0).integers(0, 9, (40, 3, 32, 32), dtype=np.uint8)
     labels = np.arange(40, dtype=np.uint8)
     own = ("test_images", images), ("test_labels", labels)
-    monkeypatch.setitem(DIGESTS, "cifar10", {key: hashlib.sha256(array).hexdigest() for key, array in own})
+    monkeypatch.setitem(DIGESTS, "cifar10", {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in own})
     write_bundled("cifar10", {"test_images": images, "test_labels": labels}, tmp_path)
     found = read_bundled.__wrapped__("cifar10")
     np.testing.assert_array_equal(found["test_images"], images)
     np.testing.assert_array_equal(found["test_labels"], labels)
 
 
-def test_the_bundle_is_small_and_says_where_it_comes_from():
+def test_the_bundle_is_small_and_says_where_it_comes_from() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_500_000
     text = (FOLDER / "PROVENANCE.txt").read_text(encoding="utf-8")
     for data_set in DATASETS.values():
@@ -69,7 +70,7 @@ def test_the_bundle_is_small_and_says_where_it_comes_from():
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "swap"])
 @pytest.mark.parametrize("name", ["mnist_test.webp", "mnist_test_labels.npy"])
-def test_a_damaged_bundle_is_named(tmp_path, monkeypatch, name, damage):
+def test_a_damaged_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str) -> None:
     for file in FOLDER.glob("mnist*"):
         shutil.copy(file, tmp_path)
     monkeypatch.setattr("robustbench_local.data.bundled.FOLDER", tmp_path)
@@ -78,7 +79,12 @@ def test_a_damaged_bundle_is_named(tmp_path, monkeypatch, name, damage):
     content = bytearray(file.read_bytes())
     content[-300] ^= 1
     other = tmp_path / name.replace("test", "train")
-    damaged = {"flip": content, "cut": content[:-50], "empty": b"", "swap": other.read_bytes()}
+    damaged: dict[str, bytes] = {
+        "flip": bytes(content),
+        "cut": bytes(content[:-50]),
+        "empty": b"",
+        "swap": other.read_bytes(),
+    }
     file.write_bytes(damaged[damage])
     with pytest.raises(DataError, match=rf"{name} is damaged"):
         read_bundled.__wrapped__("mnist")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -17,13 +20,14 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data import folders
 from robustbench_local.data.images import few_classes
 from robustbench_local.data.load import open_data
+from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.selection import select
 from robustbench_local.evaluation.judge import Judge
 
 SHADES = {"cat": 60, "dog": 120, "emu": 240}
 
 
-def save(folder, name, count=2):
+def save(folder: Path, name: str, count: int = 2) -> None:
     """Images that are nothing but the shade of their class, but for one pixel that tells them apart."""
     folder.mkdir(parents=True)
     for i in range(count):
@@ -41,7 +45,7 @@ class ByShade(nn.Module):
         return logits
 
 
-def test_a_class_that_one_split_lacks_keeps_its_number(tmp_path):
+def test_a_class_that_one_split_lacks_keeps_its_number(tmp_path: Path) -> None:
     for split, names in (("train", ("cat", "dog", "emu")), ("test", ("cat", "emu"))):
         for name in names:
             save(tmp_path / split / name, name)
@@ -57,14 +61,14 @@ def test_a_class_that_one_split_lacks_keeps_its_number(tmp_path):
         open_data(f"folder:{tmp_path}")
 
 
-def test_arrays_of_two_splits_number_their_classes_alike(tmp_path):
+def test_arrays_of_two_splits_number_their_classes_alike(tmp_path: Path) -> None:
     x = np.arange(4 * 6 * 6, dtype=np.uint8).reshape(4, 6, 6)
     np.savez(tmp_path / "d.npz", x_train=x, y_train=[0, 1, 2, 3], x_test=x[:2], y_test=np.array([0, 2], np.int16))
     for split in ("test", "train"):
         assert open_data(f"arrays:{tmp_path / 'd.npz'}", split=split).classes == ("0", "1", "2", "3")
 
 
-def test_names_are_sorted_as_text_unless_a_file_lists_them(tmp_path):
+def test_names_are_sorted_as_text_unless_a_file_lists_them(tmp_path: Path) -> None:
     for name in ("2", "10", "9"):
         save(tmp_path / name, name, 1)
     assert open_data(f"folder:{tmp_path}").classes == ("10", "2", "9")  # as torchvision's ImageFolder
@@ -78,7 +82,7 @@ def test_names_are_sorted_as_text_unless_a_file_lists_them(tmp_path):
 
 
 @pytest.mark.parametrize(("test", "train"), [("Cat", "cat"), ("cat ", "cat"), ("e\u0301mu", "\u00e9mu")])
-def test_a_class_that_two_splits_spell_in_two_ways_is_an_error(tmp_path, test, train):
+def test_a_class_that_two_splits_spell_in_two_ways_is_an_error(tmp_path: Path, test: str, train: str) -> None:
     save(tmp_path / "test" / test, "cat")
     save(tmp_path / "train" / train, "cat")
     with pytest.raises(DataError, match="rename one"):
@@ -88,17 +92,23 @@ def test_a_class_that_two_splits_spell_in_two_ways_is_an_error(tmp_path, test, t
 
 
 @pytest.fixture
-def sorted_folder(tmp_path):
+def sorted_folder(tmp_path: Path) -> str:
     """100 images a class, which the official order sorts by class."""
     for name in SHADES:
         save(tmp_path / name, name, 100)
     return f"folder:{tmp_path}"
 
 
-def test_n_images_of_a_folder_are_of_all_classes_and_only_they_are_decoded(sorted_folder, monkeypatch):
+def test_n_images_of_a_folder_are_of_all_classes_and_only_they_are_decoded(
+    sorted_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = []
-    read = folders.read_picture
-    monkeypatch.setattr(folders, "read_picture", lambda file: decoded.append(file) or read(file))
+
+    def counted(file: Path) -> npt.NDArray[Any]:
+        decoded.append(file)
+        return read_picture(file)
+
+    monkeypatch.setattr(folders, "read_picture", counted)
     few, more = (open_data(sorted_folder, n=n) for n in (4, 60))
     assert len(decoded) == 64
     assert sorted(Counter(few.labels.tolist()).values()) == [1, 1, 2]
@@ -113,7 +123,7 @@ def test_n_images_of_a_folder_are_of_all_classes_and_only_they_are_decoded(sorte
     assert open_data(sorted_folder, n=300).ids.tolist() == list(range(300))
 
 
-def test_n_images_of_sorted_arrays_are_of_all_classes(tmp_path):
+def test_n_images_of_sorted_arrays_are_of_all_classes(tmp_path: Path) -> None:
     x, y = np.arange(40 * 36, dtype=np.uint16).reshape(40, 6, 6).astype(np.uint8), np.arange(40) // 10
     np.savez(tmp_path / "d.npz", x=x, y=y)
     np.save(tmp_path / "d.npy", x)
@@ -124,12 +134,12 @@ def test_n_images_of_sorted_arrays_are_of_all_classes(tmp_path):
         np.testing.assert_array_equal(images.pixels[:, 0], x[images.ids.numpy()])
 
 
-def test_the_known_sets_still_give_their_first_images():
+def test_the_known_sets_still_give_their_first_images() -> None:
     for name in ("mnist", "cifar10"):
         assert open_data(name, source="bundled", n=30).ids.tolist() == list(range(30))
 
 
-def by_share(labels, classes, n, seed):
+def by_share(labels: npt.NDArray[Any], classes: int, n: int, seed: int) -> list[int]:
     """Equal shares, drawn class by class: what "stratified" meant before it could leave a share to others."""
     generator = np.random.default_rng(seed)
     order = [generator.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
@@ -139,14 +149,14 @@ def by_share(labels, classes, n, seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_spread_sample_is_that_of_equal_shares_wherever_classes_have_them(seed):
+def test_a_spread_sample_is_that_of_equal_shares_wherever_classes_have_them(seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.arange(200) % 7)
     for n in (1, 6, 7, 50, 150):
         for sample in ("spread", "stratified"):
             assert select(labels, tuple("abcdefg"), n, None, sample, seed) == by_share(labels, 7, n, seed)
 
 
-def test_a_class_that_has_few_images_leaves_its_share_to_the_others():
+def test_a_class_that_has_few_images_leaves_its_share_to_the_others() -> None:
     labels = np.repeat([0, 1, 3], [2, 50, 50])  # none of class 2
     classes = tuple("abcd")
     for n, expected in ((2, [1, 1]), (6, [2, 2, 2]), (40, [2, 19, 19]), (101, [2, 50, 49]), (102, [2, 50, 50])):
@@ -159,7 +169,7 @@ def test_a_class_that_has_few_images_leaves_its_share_to_the_others():
         select(labels, classes, 40, None, "stratified", 3)
 
 
-def test_a_sample_of_fewer_classes_than_the_set_is_flagged():
+def test_a_sample_of_fewer_classes_than_the_set_is_flagged() -> None:
     assert few_classes(torch.tensor([0, 0, 7]), tuple("0123456789")) == "few_classes:2/10"
     assert few_classes(torch.tensor([1, 0]), ("a", "b")) is None
     images = open_data("mnist", source="bundled", n=8)  # 7 2 1 0 4 1 4 9

@@ -7,9 +7,14 @@ import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from numpy.random._generator import Generator
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.data import npy as npy_files
@@ -19,19 +24,21 @@ X = np.random.default_rng(0).integers(0, 256, (6, 8, 9), dtype=np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2])
 
 
-def npy(array):
+def npy(array: npt.NDArray[Any]) -> bytes:
     content = io.BytesIO()
     np.save(content, array)
     return content.getvalue()
 
 
-def announced(shape, descr="|u1", content=b"", fortran="False"):
+def announced(
+    shape: Any, descr: list[tuple[str, str]] | str = "|u1", content: bytes = b"", fortran: str = "False"
+) -> bytes:
     """An .npy file whose header says what it likes."""
     header = f"{{'descr': {descr!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + content
 
 
-def npz(compression=zipfile.ZIP_DEFLATED, **members):
+def npz(compression: int = zipfile.ZIP_DEFLATED, **members: Any) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compression) as archive:
         for name, member in members.items():
@@ -40,7 +47,7 @@ def npz(compression=zipfile.ZIP_DEFLATED, **members):
 
 
 class Trap:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return os.mkdir, ("sprung",)
 
 
@@ -85,7 +92,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_is_one_error_that_names_it(tmp_path, monkeypatch, name):
+def test_a_hostile_archive_is_one_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.npz").write_bytes(HOSTILE[name])
     with pytest.raises(DataError, match=r"d\.npz"):
@@ -94,7 +103,7 @@ def test_a_hostile_archive_is_one_error_that_names_it(tmp_path, monkeypatch, nam
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch, compression):
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int) -> None:
     monkeypatch.setattr(npy_files, "_BOMB", (1 << 20, 100))  # of 256 MiB: making one takes longer than refusing it
     (tmp_path / "d.npz").write_bytes(npz(compression, x=np.zeros((64, 256, 256), np.uint8), y=np.zeros(64, np.uint8)))
     with pytest.raises(DataError, match=r"x would take 4194432 bytes, out of \d{3,5} in the file"):
@@ -116,7 +125,9 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch, compression):
         (npy(X), npy(Y * 10**9)),
     ],
 )
-def test_a_damaged_npy_is_one_error_that_names_it(tmp_path, monkeypatch, images, labels):
+def test_a_damaged_npy_is_one_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: bytes, labels: bytes
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.npy").write_bytes(images)
     (tmp_path / "d_labels.npy").write_bytes(labels)
@@ -126,13 +137,13 @@ def test_a_damaged_npy_is_one_error_that_names_it(tmp_path, monkeypatch, images,
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy"])
-def test_a_pipe_is_not_waited_for(tmp_path, suffix):
+def test_a_pipe_is_not_waited_for(tmp_path: Path, suffix: str) -> None:
     os.mkfifo(tmp_path / f"d{suffix}")
     with pytest.raises(DataError, match="no regular file"):
         open_data(f"arrays:{tmp_path / f'd{suffix}'}")
 
 
-def test_labels_may_be_as_high_as_their_names_reach(tmp_path):
+def test_labels_may_be_as_high_as_their_names_reach(tmp_path: Path) -> None:
     names = [f"species {i}" for i in range(120_000)]
     y = np.array([0, 1, 119_999, 2, 3, 4])
     np.savez(tmp_path / "d.npz", x=X, y=y, classes=names)
@@ -145,7 +156,9 @@ def test_labels_may_be_as_high_as_their_names_reach(tmp_path):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("labels", [Y.astype(">i4"), Y.astype(np.uint64), Y[:, None]])
-def test_honest_arrays_of_any_order_are_read(tmp_path, order, labels):
+def test_honest_arrays_of_any_order_are_read(
+    tmp_path: Path, order: Literal["C", "F"], labels: npt.NDArray[Any]
+) -> None:
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "d.npz", x=np.asarray(X, order=order), y=labels)
         images = open_data(f"arrays:{tmp_path / 'd.npz'}")
@@ -156,7 +169,7 @@ def test_honest_arrays_of_any_order_are_read(tmp_path, order, labels):
     np.testing.assert_array_equal(open_data(f"arrays:{tmp_path / 'd.npy'}").pixels[:, 0], X)
 
 
-def damaged(content, random):
+def damaged(content: bytes, random: Generator) -> bytes:
     """The content with bits flipped, a part overwritten, cut out or doubled, or its end missing."""
     at, length = (int(random.integers(len(content))) for _ in "ab")
     match random.integers(5):
@@ -173,7 +186,7 @@ def damaged(content, random):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
-def test_a_damaged_archive_is_an_error_or_changes_nothing(tmp_path, compression):
+def test_a_damaged_archive_is_an_error_or_changes_nothing(tmp_path: Path, compression: int) -> None:
     whole = npz(compression, x=X, y=Y, classes=["cat", "dog", "emu"])
     file = tmp_path / "d.npz"
     file.write_bytes(whole)

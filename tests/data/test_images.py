@@ -3,8 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -18,14 +21,15 @@ LABELS = np.arange(90) % 3
 
 
 @pytest.fixture
-def memory_map(tmp_path):
+def memory_map(tmp_path: Path) -> npt.NDArray[Any]:
     """30 images of 3x4x5 with every byte value among them, as the cache would map them."""
     pixels = np.random.default_rng(0).integers(0, 256, (90, 3, 4, 5), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
-    return np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    mapped: npt.NDArray[Any] = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    return mapped
 
 
-def test_indexing_gives_exactly_pixels_over_255_whatever_the_index(memory_map):
+def test_indexing_gives_exactly_pixels_over_255_whatever_the_index(memory_map: npt.NDArray[Any]) -> None:
     images = load_images("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
     expected = memory_map[10:60].astype(np.float32) / np.float32(255)
     mask = torch.arange(50) % 7 == 0
@@ -39,7 +43,7 @@ def test_indexing_gives_exactly_pixels_over_255_whatever_the_index(memory_map):
     assert images.labels.dtype == torch.int64 and images.labels.tolist() == LABELS[10:60].tolist()
 
 
-def test_a_slice_stays_in_the_memory_map_and_writing_to_a_batch_leaves_it_alone(memory_map):
+def test_a_slice_stays_in_the_memory_map_and_writing_to_a_batch_leaves_it_alone(memory_map: npt.NDArray[Any]) -> None:
     images = load_images("toy", "test", memory_map, LABELS, slice(10, 60), CLASSES, "cpu")
     assert isinstance(images.pixels, np.memmap) and np.shares_memory(images.pixels, memory_map)
     before = images[:].clone()
@@ -47,7 +51,7 @@ def test_a_slice_stays_in_the_memory_map_and_writing_to_a_batch_leaves_it_alone(
     assert torch.equal(images[:], before)
 
 
-def test_the_digest_is_that_of_pixels_then_labels_and_tells_selections_apart(memory_map):
+def test_the_digest_is_that_of_pixels_then_labels_and_tells_selections_apart(memory_map: npt.NDArray[Any]) -> None:
     chosen = load_images("toy", "test", memory_map, LABELS, [5, 2], CLASSES, "cpu")
     content = memory_map[[5, 2]].tobytes() + LABELS[[5, 2]].astype("<i8").tobytes()
     assert chosen.digest == hashlib.sha256(content).hexdigest()
@@ -57,7 +61,9 @@ def test_the_digest_is_that_of_pixels_then_labels_and_tells_selections_apart(mem
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_same_floats_from_its_own_memory_and_streamed(memory_map, monkeypatch):
+def test_a_gpu_gives_the_same_floats_from_its_own_memory_and_streamed(
+    memory_map: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_cpu = load_images("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cpu")
     resident = load_images("toy", "test", memory_map, LABELS, slice(0, 90), CLASSES, "cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 100))
@@ -70,26 +76,28 @@ def test_a_gpu_gives_the_same_floats_from_its_own_memory_and_streamed(memory_map
         assert torch.equal(images[rows.cuda()].cpu(), on_cpu[rows])
 
 
-def test_n_takes_the_first_and_ids_take_a_slice_or_themselves():
+def test_n_takes_the_first_and_ids_take_a_slice_or_themselves() -> None:
     assert select(LABELS, CLASSES, None, None, None, 0) == slice(0, 90)
     assert select(LABELS, CLASSES, 7, None, None, 0) == slice(0, 7)
     assert select(LABELS, CLASSES, None, "10:40", None, 0) == slice(10, 40)
     assert select(LABELS, CLASSES, 5, "10:", None, 0) == slice(10, 15)
     assert select(LABELS, CLASSES, None, slice(80, None), None, 0) == slice(80, 90)
     assert select(LABELS, CLASSES, None, [9, 3, 4], None, 0) == [9, 3, 4]
-    assert select(LABELS, CLASSES, 2, torch.tensor([9, 3, 4]), None, 0) == [9, 3]
+    tensor: Any = torch.tensor([9, 3, 4])
+    assert select(LABELS, CLASSES, 2, tensor, None, 0) == [9, 3]
 
 
-def test_a_stratified_draw_is_balanced_seeded_nested_and_within_the_ids():
+def test_a_stratified_draw_is_balanced_seeded_nested_and_within_the_ids() -> None:
     drawn = select(LABELS, CLASSES, 31, "20:80", "stratified", 5)
     assert sorted(Counter(LABELS[drawn]).values()) == [10, 10, 11]
-    assert drawn == sorted(set(drawn)) and min(drawn) >= 20 and max(drawn) < 80
+    assert isinstance(drawn, list) and drawn == sorted(set(drawn)) and min(drawn) >= 20 and max(drawn) < 80
     assert drawn == select(LABELS, CLASSES, 31, "20:80", "stratified", 5)
     assert drawn != select(LABELS, CLASSES, 31, "20:80", "stratified", 6)
-    assert set(select(LABELS, CLASSES, 17, "20:80", "stratified", 5)) < set(drawn)
+    fewer = select(LABELS, CLASSES, 17, "20:80", "stratified", 5)
+    assert isinstance(fewer, list) and set(fewer) < set(drawn)
 
 
-def test_a_draw_leaves_the_global_random_state_alone():
+def test_a_draw_leaves_the_global_random_state_alone() -> None:
     numpy_state, torch_state = json.dumps(str(np.random.get_state())), torch.get_rng_state()
     load_data("mnist", 20, source="bundled", sample="stratified", seed=3)
     assert numpy_state == json.dumps(str(np.random.get_state()))
@@ -116,7 +124,7 @@ def test_a_draw_leaves_the_global_random_state_alone():
         ({"n": 20, "ids": [0, 3, 6, *range(7, 30)], "sample": "stratified", "few": 1}, "class b"),
     ],
 )
-def test_a_choice_out_of_range_is_an_error_that_says_so(choice, said):
+def test_a_choice_out_of_range_is_an_error_that_says_so(choice: Any, said: str) -> None:
     labels = np.where(LABELS == 1, 0, LABELS) if choice.pop("few", 0) else LABELS
     with pytest.raises(DataError) as raised:
         select(labels, CLASSES, **{"n": None, "ids": None, "sample": None, "seed": 0} | choice)
@@ -134,7 +142,9 @@ def test_a_choice_out_of_range_is_an_error_that_says_so(choice, said):
         ("folder:somewhere", {"source": "bundled"}, "names its own place"),
     ],
 )
-def test_a_wrong_name_split_or_source_is_an_error_that_says_so(name, options, said):
+def test_a_wrong_name_split_or_source_is_an_error_that_says_so(
+    name: str, options: dict[str, Any] | dict[str, str], said: str
+) -> None:
     with pytest.raises(DataError) as raised:
         open_data(name, **options)
     assert said in str(raised.value)

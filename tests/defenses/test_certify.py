@@ -49,7 +49,7 @@ def test_radii_of_a_linear_model_are_the_distances_as_far_as_the_bound_goes() ->
     radii = certify(Plane(), x, y, SIGMA, n0=50, n=n, alpha=alpha, batch=20_000)
     for found, distance in zip(radii.tolist()[:3], distances, strict=False):
         share = stats.norm.cdf(distance / SIGMA)
-        low, high = stats.binom.ppf([1e-4, 1 - 1e-4], n, share)
+        low, high = (stats.binom.ppf(part, n, share) for part in (1e-4, 1 - 1e-4))
         nearest = [SIGMA * stats.norm.ppf(stats.beta.ppf(alpha, k, n - k + 1)) for k in (low, high)]
         assert nearest[0] <= found <= nearest[1] and found < distance
     assert math.isnan(radii[3])  # the answer is 0, not 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.ndimage
 import torch
@@ -52,7 +55,7 @@ def apply(wrapper: Wrapper, x: Tensor) -> Tensor:
     return wrapper.apply(x, None)
 
 
-def per_image(x: Tensor, change) -> Tensor:
+def per_image(x: Tensor, change: Callable[..., Any]) -> Tensor:
     """change takes and gives (H, W, C) float64."""
     out = [change(image.permute(1, 2, 0).double().numpy()) for image in x]
     return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float()
@@ -142,14 +145,14 @@ def test_gaussian_blur_is_scipys(sigma: float) -> None:
         torch.testing.assert_close(apply(GaussianBlur(sigma), x), expected, atol=1e-5, rtol=0)
 
 
-def by_hand(x: Tensor, reach: int, radius: int, weight) -> Tensor:
+def by_hand(x: Tensor, reach: int, radius: int, weight: Callable[..., Any]) -> Tensor:
     """Weighted means in plain loops, of one image (C, H, W); weight(patch difference, i, j)."""
     channels, height, width = x.shape
     edge = reach + radius
     padded = np.pad(x.double().numpy(), ((0, 0), (edge, edge), (edge, edge)), mode="reflect")
     out = np.zeros((channels, height, width))
 
-    def patch(r: int, c: int):
+    def patch(r: int, c: int) -> npt.NDArray[Any]:
         return padded[:, r + edge - radius : r + edge + radius + 1, c + edge - radius : c + edge + radius + 1]
 
     for r in range(height):

@@ -27,6 +27,7 @@ from robustbench_local.defenses.density_detector import Dense, Distant, likelies
 from robustbench_local.defenses.squeeze_detector import log_odds
 from robustbench_local.metrics.detection import suspicion
 from robustbench_local.metrics.summary import summarise
+from robustbench_local.storage.row import Row
 from robustbench_local.training.trainer import TrainingLoop
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -214,7 +215,8 @@ def test_a_class_without_images_has_a_finite_score() -> None:
     detector = kernels(Wide())
     detector.labels[detector.labels == 3] = 4
     x = digits()[0]
-    detector.net.last.bias.data[3] += 100  # type: ignore[operator, union-attr]
+    bias = detector.net.get_parameter("last.bias")
+    bias.data[3] += 100
     with torch.no_grad():
         out = detector(x)
     assert (out[:, :10].argmax(1) == 3).all() and out.isfinite().all()
@@ -336,7 +338,7 @@ def test_networks_that_cannot_be_watched_are_refused() -> None:
 def test_a_grid_makes_detectors_and_keeps_what_they_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBUSTBENCH_LOCAL_CACHE", str(tmp_path / "cache"))
 
-    def grid(**more: Any) -> list[dict[str, Any]]:
+    def grid(**more: Any) -> list[Row]:
         return rbl.run_grid(
             "quickstart",
             n=12,

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from robustbench_local.core import losses
@@ -9,6 +13,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import Schedule
+from robustbench_local.data.images import Images
 from robustbench_local.defenses.distillation import Distillation, Student, Tempered
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
@@ -18,20 +23,20 @@ from tests.helpers.tiny_training import Killed, Lines, digits, fit
 PLAN = Schedule(epochs=8, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
 
 
-def built(temperature, images, plan=PLAN, **more):
+def built(temperature: float, images: Images, plan: Schedule = PLAN, **more: Any) -> tuple[nn.Module, TrainingLoop]:
     trainer = TrainingLoop(images, plan, progress=more.pop("progress", Progress()), **more)
     net = build_model("fast_cnn", seed=0)
     return Distillation(temperature).build(net, trainer, Draws(0, images.ids[:1]).stream("train")), trainer
 
 
 @pytest.fixture(scope="module")
-def models():
+def models() -> dict[str, nn.Module]:
     images = digits(1000)
     plain, _ = fit(Undefended(), PLAN, images=images, net=build_model("fast_cnn", seed=0))
     return {"plain": plain, "distilled": built(30.0, images)[0]}
 
 
-def test_the_losses_are_cross_entropies_at_the_temperature():
+def test_the_losses_are_cross_entropies_at_the_temperature() -> None:
     x, y, draws = digits(20)[:], digits(20).labels, Draws(0, torch.arange(20))
     teacher, student = build_model("fast_cnn", seed=1), build_model("fast_cnn", seed=2)
     soft = torch.softmax(teacher(x) / 5, 1)
@@ -42,7 +47,7 @@ def test_the_losses_are_cross_entropies_at_the_temperature():
     assert all(weight.grad is None for weight in teacher.parameters())
 
 
-def test_the_student_is_as_good_and_its_logits_are_large(models):
+def test_the_student_is_as_good_and_its_logits_are_large(models: dict[str, nn.Module]) -> None:
     test = digits(300, "test")
     with torch.no_grad():
         logits = {name: model(test[:]) for name, model in models.items()}
@@ -51,7 +56,7 @@ def test_the_student_is_as_good_and_its_logits_are_large(models):
     assert logits["distilled"].abs().mean() > 5 * logits["plain"].abs().mean()
 
 
-def test_cross_entropy_finds_no_gradient_where_the_margin_does(models):
+def test_cross_entropy_finds_no_gradient_where_the_margin_does(models: dict[str, nn.Module]) -> None:
     """Carlini and Wagner 2016: the softmax of the deployed student is saturated in float32."""
     test = digits(200, "test")
     x = test[:].requires_grad_()
@@ -64,7 +69,7 @@ def test_cross_entropy_finds_no_gradient_where_the_margin_does(models):
     assert flat["distilled", "margin"] == flat["plain", "margin"] == 0
 
 
-def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path):
+def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path: Path) -> None:
     plan = Schedule(epochs=2, batch=50, optimizer="adam", lr=3e-3, validation=50)
     images = digits(300)
     whole, _ = built(10.0, images, plan)
@@ -72,7 +77,7 @@ def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path):
     class InTheStudent(Killed):
         """Dies in the second training's second epoch."""
 
-        def advance(self, what, share):
+        def advance(self, what: str, share: float) -> None:
             self.first = getattr(self, "first", 0) + (what == "epoch 1/2" and share == 0)
             if self.first == 2:
                 super().advance(what, share)
@@ -91,6 +96,6 @@ def test_an_interrupted_distillation_goes_on_with_the_same_teacher(tmp_path):
 
 
 @pytest.mark.parametrize("temperature", [0.0, -3.0])
-def test_a_temperature_that_means_nothing_is_refused(temperature):
+def test_a_temperature_that_means_nothing_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match=f"temperature is {temperature}"):
         Distillation(temperature)

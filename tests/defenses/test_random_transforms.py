@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from robustbench_local.attacks.pgd import PGD
@@ -109,7 +110,7 @@ def test_an_attack_under_eot_finds_what_holds_for_most_draws() -> None:
     """Brightness decides, which no crop hides: the attack must win on nearly all fresh draws."""
 
     class Bright(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             mean = 40 * (x.mean((1, 2, 3)) - 0.5)
             return torch.stack([-mean, mean], 1)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_local.config import reading
@@ -16,7 +18,7 @@ from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
-from robustbench_local.core.training import Schedule
+from robustbench_local.core.training import Recipe, Schedule
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.adversarial_training import AdversarialTraining
 from robustbench_local.defenses.autoencoder import Autoencoder, Denoiser
@@ -42,12 +44,12 @@ ONCE = dataclasses.replace(TINY, epochs=1, validation=40, watched=10)
 NUMBER = Draws(0, torch.zeros(1, dtype=torch.int64))
 
 
-def built(defense, plan=ONCE, n=200, architecture="fast_cnn"):
+def built(defense: Any, plan: Schedule = ONCE, n: int = 200, architecture: str = "fast_cnn") -> Any:
     trainer = TrainingLoop(digits(n), plan, progress=Progress())
     return defense.build(build_model(architecture, seed=0), trainer, NUMBER.stream("train")), trainer
 
 
-def batch(n=8):
+def batch(n: int = 8) -> tuple[Tensor, Tensor, Draws]:
     return digits(n)[:], digits(n).labels, Draws(0, torch.arange(n))
 
 
@@ -72,7 +74,9 @@ DEFENSES = [
 
 
 @pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: type(defense).__name__)
-def test_a_checkpoint_becomes_again_what_was_deployed(defense, tmp_path, monkeypatch):
+def test_a_checkpoint_becomes_again_what_was_deployed(
+    defense: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(zoo, "ZOO", tmp_path)
     model, trainer = built(defense)
     assert not any(module.training for module in model.modules())
@@ -106,7 +110,7 @@ def test_a_checkpoint_becomes_again_what_was_deployed(defense, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", [name for name in reading.names("zoo") if "resnet18" not in name])
-def test_what_a_zoo_recipe_deploys_is_small_and_answers(name):
+def test_what_a_zoo_recipe_deploys_is_small_and_answers(name: str) -> None:
     recipe = parse_recipe(reading.read(reading.find("zoo", name), {}), name)
     model = rebuild(recipe.architecture, recipe.defense)
     assert sum(value.numel() for value in model.state_dict().values()) * 2 < 690_000  # bytes in half precision
@@ -118,12 +122,12 @@ def test_what_a_zoo_recipe_deploys_is_small_and_answers(name):
 # the trainer
 
 
-def test_an_average_of_weights_is_what_is_kept_and_validated():
+def test_an_average_of_weights_is_what_is_kept_and_validated() -> None:
     decay, met = 0.5, []
 
     @dataclasses.dataclass(frozen=True)
     class Watched(Undefended):
-        def step(self, net, x, y, optimizer, draws):
+        def step(self, net: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, draws: Draws) -> Tensor:
             loss = super().step(net, x, y, optimizer, draws)
             met.append(copy.deepcopy(net.state_dict()))
             return loss
@@ -144,7 +148,9 @@ def test_an_average_of_weights_is_what_is_kept_and_validated():
 
 
 @pytest.mark.parametrize("recipe", [Undefended(), AdversarialTraining(threat="linf:0.1", steps=1)])
-def test_an_interrupted_average_ends_where_an_uninterrupted_one_does(tmp_path, recipe):
+def test_an_interrupted_average_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, recipe: AdversarialTraining | Undefended
+) -> None:
     plan = dataclasses.replace(TINY, average=0.9)
     whole, _ = fit(recipe, plan)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +161,7 @@ def test_an_interrupted_average_ends_where_an_uninterrupted_one_does(tmp_path, r
     assert_equal_weights(whole, resumed)
 
 
-def test_an_average_that_means_nothing_is_refused():
+def test_an_average_that_means_nothing_is_refused() -> None:
     for value in (1.0, -0.1):
         with pytest.raises(ConfigError, match=f"average is {value}"):
             Schedule(average=value)
@@ -164,7 +170,7 @@ def test_an_average_that_means_nothing_is_refused():
 # free adversarial training
 
 
-def test_free_training_moves_weights_and_perturbation_in_every_pass():
+def test_free_training_moves_weights_and_perturbation_in_every_pass() -> None:
     (x, y, draws), net, twin = batch(), build_model("fast_cnn", seed=1), build_model("fast_cnn", seed=1)
     recipe = AdversarialTraining(threat="linf:0.1", method="free", steps=3)
     recipe.step(net, x, y, torch.optim.SGD(net.parameters(), 0.1), draws[:])
@@ -174,35 +180,39 @@ def test_free_training_moves_weights_and_perturbation_in_every_pass():
         optimizer.zero_grad()
         F.cross_entropy(twin(leaf), y).backward()
         optimizer.step()
+        assert leaf.grad is not None
         x_adv = (leaf.detach() + 0.1 * leaf.grad.sign()).clamp(x - 0.1, x + 0.1).clamp(0, 1)
     for one, other in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_free_training_raises_robust_accuracy():
+def test_free_training_raises_robust_accuracy() -> None:
     found = {}
-    for name, recipe in {
+    recipes: dict[str, Recipe] = {
         "none": Undefended(),
         "free": AdversarialTraining(threat="linf:0.1", method="free", steps=3),
-    }.items():
+    }
+    for name, recipe in recipes.items():
         net, _ = fit(recipe, PLAN, images=digits(1000), net=build_model("fast_cnn", seed=0))
         test = digits(200, "test")
         judge = AdversarialTraining(threat="linf:0.1")
-        found[name] = judge.validate(net, test[:], test.labels, Draws(3, test.ids))
+        robust = judge.validate(net, test[:], test.labels, Draws(3, test.ids))
+        assert robust is not None
+        found[name] = robust
     assert found["free"] > found["none"] + 0.15
 
 
 # label smoothing and gradient regularisation
 
 
-def test_label_smoothing_is_cross_entropy_against_soft_targets():
+def test_label_smoothing_is_cross_entropy_against_soft_targets() -> None:
     (x, y, draws), net = batch(), build_model("fast_cnn", seed=1)
     target = 0.8 * F.one_hot(y, 10) + 0.02
     by_hand = -(target * net(x).log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(LabelSmoothing(0.2).loss(net, x, y, draws), by_hand)
 
 
-def test_smoothed_training_is_less_certain():
+def test_smoothed_training_is_less_certain() -> None:
     peak = {}
     for smoothing in (0.0, 0.4):
         net, _ = fit(LabelSmoothing(smoothing), PLAN, images=digits(1000), net=build_model("fast_cnn", seed=0))
@@ -212,7 +222,7 @@ def test_smoothed_training_is_less_certain():
     assert peak[0.4] < peak[0.0] - 0.1
 
 
-def test_the_penalty_is_the_squared_input_gradient():
+def test_the_penalty_is_the_squared_input_gradient() -> None:
     (x, y, draws) = batch()
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).double()
     x = x.double()
@@ -223,7 +233,7 @@ def test_the_penalty_is_the_squared_input_gradient():
     assert not x.requires_grad
 
 
-def test_a_penalty_flattens_the_loss():
+def test_a_penalty_flattens_the_loss() -> None:
     size = {}
     for strength in (0.0, 10.0):
         recipe = GradientRegularisation(strength)
@@ -238,11 +248,11 @@ def test_a_penalty_flattens_the_loss():
 # noise layers
 
 
-def test_every_convolution_gets_noise_of_its_size():
+def test_every_convolution_gets_noise_of_its_size() -> None:
     seen = []
 
     class Ear(nn.Module):
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             seen.append(x)
             return x
 
@@ -262,7 +272,7 @@ def test_every_convolution_gets_noise_of_its_size():
     assert all(layer.draws is None for layer in layers)
 
 
-def test_a_learnt_amplitude_counts_standard_deviations_and_is_trained():
+def test_a_learnt_amplitude_counts_standard_deviations_and_is_trained() -> None:
     x, _, draws = batch(4)
     layer = Noisy(nn.Identity(), 0.25, learnt=True)
     layer.draws = draws[:]
@@ -270,11 +280,11 @@ def test_a_learnt_amplitude_counts_standard_deviations_and_is_trained():
     torch.testing.assert_close(layer(x), x + 0.25 * x.flatten(1).std(1).view(-1, 1, 1, 1) * noise)
     defense = NoiseLayers(first=0.25, inner=0.25, learnt=True, threat="linf:0.1", steps=1)
     model, trainer = built(defense, n=300)
-    amplitudes = [module.amplitude.item() for module in model.modules() if isinstance(module, Noisy)]
+    amplitudes = [float(module.amplitude) for module in model.modules() if isinstance(module, Noisy)]
     assert all(abs(amplitude - 0.25) > 1e-5 for amplitude in amplitudes) and "robust" in trainer.history[0]
 
 
-def test_noise_in_layers_is_the_samples_own_and_passes_are_averaged():
+def test_noise_in_layers_is_the_samples_own_and_passes_are_averaged() -> None:
     net, (x, _, draws) = build_model("fast_cnn", seed=0).double(), batch()
     x = x.double()
     model = NoisyNet(net, 0.5, 0.5, learnt=False, passes=3).eval()
@@ -288,15 +298,15 @@ def test_noise_in_layers_is_the_samples_own_and_passes_are_averaged():
     assert torch.autograd.grad(model(leaf, draws[:])[:, 0].sum(), leaf)[0].abs().sum() > 0
 
 
-def test_training_with_noise_in_layers_gives_accuracy_under_it():
+def test_training_with_noise_in_layers_gives_accuracy_under_it() -> None:
     test, found = digits(200, "test"), {}
-    for name, recipe in {"none": Undefended(), "layers": NoiseLayers(first=1.0, inner=0.8)}.items():
-        base = build_model("fast_cnn", seed=0)
-        if name == "none":
-            base, _ = fit(recipe, PLAN, images=digits(1000), net=base)
-            model = NoisyNet(base, 1.0, 0.8, learnt=False, passes=1).eval()
-        else:
-            model = recipe.build(base, TrainingLoop(digits(1000), PLAN, progress=Progress()), NUMBER)
+    plain, _ = fit(Undefended(), PLAN, images=digits(1000), net=build_model("fast_cnn", seed=0))
+    trainer = TrainingLoop(digits(1000), PLAN, progress=Progress())
+    models: dict[str, nn.Module] = {
+        "none": NoisyNet(plain, 1.0, 0.8, learnt=False, passes=1).eval(),
+        "layers": NoiseLayers(first=1.0, inner=0.8).build(build_model("fast_cnn", seed=0), trainer, NUMBER),
+    }
+    for name, model in models.items():
         with torch.no_grad():
             found[name] = (model(test[:], Draws(3, test.ids)).argmax(1) == test.labels).double().mean().item()
     assert found["layers"] > found["none"] + 0.05 and found["layers"] > 0.4
@@ -305,7 +315,7 @@ def test_training_with_noise_in_layers_gives_accuracy_under_it():
 # ensemble and autoencoder
 
 
-def test_an_ensemble_is_the_mean_probability_of_nets_that_differ():
+def test_an_ensemble_is_the_mean_probability_of_nets_that_differ() -> None:
     model, _ = built(Ensemble(members=3), n=300)
     x, _, draws = batch()
     each = torch.stack([member(x).softmax(1) for member in model.members])
@@ -317,7 +327,7 @@ def test_an_ensemble_is_the_mean_probability_of_nets_that_differ():
     assert_equal_weights(model.members[0], first)  # without augmentation the draws have no part in it
 
 
-def test_an_autoencoder_takes_noise_away_and_leaves_the_network_alone():
+def test_an_autoencoder_takes_noise_away_and_leaves_the_network_alone() -> None:
     plan = dataclasses.replace(PLAN, epochs=6)
     model, _ = built(Autoencoder(amplitude=0.3), plan, n=1000)
     plain, _ = fit(Undefended(), plan, images=digits(1000), net=build_model("fast_cnn", seed=0))
@@ -333,7 +343,7 @@ def test_an_autoencoder_takes_noise_away_and_leaves_the_network_alone():
 
 
 @pytest.mark.parametrize("channels, size", [(1, 28), (3, 32)])
-def test_a_denoiser_is_differentiable_and_keeps_the_shape(channels, size):
+def test_a_denoiser_is_differentiable_and_keeps_the_shape(channels: int, size: int) -> None:
     x = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0)).double()
     denoiser = Denoiser(channels, 2).double()
     assert denoiser(x).shape == x.shape and denoiser.surrogate is None
@@ -355,6 +365,6 @@ def test_a_denoiser_is_differentiable_and_keeps_the_shape(channels, size):
         (AdversarialTraining, {"method": "free", "gamma": 0.1}, "free training takes neither"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(kind, settings, message):
+def test_settings_that_mean_nothing_are_refused(kind: type[Any], settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         kind(**settings)

@@ -123,7 +123,7 @@ def test_a_model_that_answers_otherwise_after_the_attack_is_named() -> None:
 def test_other_images_share_nothing() -> None:
     shared, model = AnswerCache(), Noisy()
     judged(Judge(), Brightness(), shared, model)
-    others = open_data("mnist", ids=torch.arange(COUNT, 2 * COUNT), source="bundled")
+    others = open_data("mnist", ids=range(COUNT, 2 * COUNT), source="bundled")
     verdict = Judge()(model, others, Brightness(), ThreatModel.parse("none"), known=shared)
     assert same(verdict, Judge()(Noisy(), others, Brightness(), ThreatModel.parse("none")))
 

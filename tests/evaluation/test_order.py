@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def same(part: Verdict, whole: Verdict, rows: Tensor) -> None:
     ],
 )
 def test_order_selection_company_and_duplicates_change_nothing(
-    attack: str, settings: dict[str, object], kind: str
+    attack: str, settings: dict[str, Any], kind: str
 ) -> None:
     net = network()
     x, y = pictures(net)

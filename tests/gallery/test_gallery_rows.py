@@ -102,7 +102,7 @@ def test_what_strangers_rows_name_is_not_called_unless_they_are_trusted(
     (row,) = Results.read([theirs]).rows
     for make in (model_of, images_of):
         with pytest.raises(ConfigError, match="--trust"):
-            make(row, builder())  # type: ignore[operator]
+            make(row, builder())
     assert main(["report", str(theirs)]) == 0 and main(["metrics", str(theirs)]) == 0
     assert not Path("called").exists() and not (theirs / "gallery.html").exists()
     assert main([*command, "--trust"]) == 0

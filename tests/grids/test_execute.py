@@ -20,9 +20,10 @@ from robustbench_local.defenses.none import Undefended
 from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.grids.execute import Outcome, execute
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.row import plain
+from robustbench_local.storage.sealing import plain
 from robustbench_local.storage.store import Store
 from robustbench_local.training.spec import ModelSpec
+from tests.helpers.small_networks import layer
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Dies(Attack):
 def model() -> nn.Module:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with torch.no_grad():
-        net[1].weight.copy_(torch.linspace(-1, 1, 7840).view(10, 784).cos())
-        net[1].bias.zero_()
+        layer(net, 1).weight.copy_(torch.linspace(-1, 1, 7840).view(10, 784).cos())
+        layer(net, 1).bias.zero_()
     return net
 
 

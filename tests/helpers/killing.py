@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def table(folder: str) -> str:
     return markdown(Results.read([folder]).tables())
 
 
-def rows(folder: str) -> list[object]:
+def rows(folder: str) -> list[list[Any]]:
     found = Store(folder).rows()
     return [[row["key"], row["results"] | {"seconds": 0}] for row in found] + [sorted(Store(folder).audits())]
 
@@ -107,6 +108,12 @@ def card() -> object:
 def fetched() -> object:
     arrays = cached(known("mnist"))
     return None if arrays is None else {name: int(array[:50].sum()) for name, array in arrays.items()}
+
+
+def copied() -> None:
+    """The whole results once more, to pack."""
+    removed("results/packed")
+    shutil.copytree("results/whole", "results/packed")
 
 
 COMMANDS = {
@@ -139,7 +146,7 @@ COMMANDS = {
     ),
     "pack": Command(
         ["pack", "results/packed"],
-        lambda: (removed("results/packed"), shutil.copytree("results/whole", "results/packed")),
+        copied,
         lambda: [table("results/packed"), rows("results/packed"), sorted(os.listdir("results/packed/rows"))],
     ),
     "audit": Command(

@@ -114,6 +114,9 @@ class BatchStatistics(Wrapped):
 class Adapting(Wrapped):
     """Test-time adaptation: running statistics that follow what it is asked."""
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
         self.register_buffer("mean", torch.tensor([0.13]))
@@ -178,6 +181,9 @@ class RoughMemoriser(Memoriser):
 class NearestMemoriser(nn.Module):
     """Answers with the label of the nearest image that it remembers: right on the test set, within any small ball."""
 
+    known: Tensor
+    labels: Tensor
+
     def __init__(self, x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.register_buffer("known", x.flatten(1))
@@ -224,6 +230,8 @@ class Caching(Wrapped):
 
 class ByPosition(Wrapped):
     """Knows the labels of the test set in their order, and looks at the place in the batch."""
+
+    labels: Tensor
 
     def __init__(self, net: nn.Module, y: Tensor) -> None:
         super().__init__(net)
@@ -385,7 +393,8 @@ class StubbornTraining(Wrapped):
         return self
 
     def front(self, x: Tensor) -> Tensor:
-        return self.drop(x)
+        dropped: Tensor = self.drop(x)
+        return dropped
 
 
 class Bytes(Wrapped):

@@ -81,7 +81,8 @@ def a_row(robust: list[Any] | None, **about: Any) -> tuple[Row, np.ndarray]:
     flags, families = about.pop("flags", []), about.pop("families", None)
     assert about.keys() <= {*definition, *SOMETIMES}
     definition |= about
-    definition["eps"] = 0.0 if definition["threat"] == "none" else ThreatModel.parse(definition["threat"]).eps
+    threat = str(definition["threat"])
+    definition["eps"] = 0.0 if threat == "none" else ThreatModel.parse(threat).eps
     row = Row(key=row_key(definition), definition=definition, **({"families": families} if families else {}))
     if robust is None:
         return Row(row, status="error", error={"type": "ModelError", "message": "logits\nare NaN"}), np.zeros(0)

@@ -68,3 +68,11 @@ class AnySize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.classes(self.conv(x).relu().mean((2, 3)))
         return out
+
+
+def layer(net: nn.Module, place: int) -> nn.Linear:
+    """The linear layer at that place of a sequence, counted from its end where negative."""
+    assert isinstance(net, nn.Sequential)
+    found = net[place]
+    assert isinstance(found, nn.Linear)
+    return found

@@ -21,6 +21,7 @@ from robustbench_local.grids.run import run_grid
 from robustbench_local.models.behaviour import behaviour
 from robustbench_local.models.load import behaviour_digest, load_model
 from robustbench_local.training.fitted import Fitter
+from tests.helpers.tiny_training import Lines
 
 NET = '''
 import functools, math, torch
@@ -290,13 +291,11 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
 
     def key() -> tuple[str, list[str]]:
         files.digest()
-        lines: list[str] = []
-        progress = Progress()
-        progress.line = lines.append  # type: ignore[method-assign]
+        progress = Lines()
         (row,) = run_grid(str(tmp_path / "own.yaml"), progress=progress, results=str(tmp_path / "results"))
         assert row["status"] == "ok", row["error"]
         assert len(row["definition"]["behaviour_digest"]) == 64
-        return row["key"], [line for line in lines if "done before" in line]
+        return row["key"], [line for line in progress.lines if "done before" in line]
 
     first, again = key(), key()
     assert again[0] == first[0] and not first[1] and again[1]

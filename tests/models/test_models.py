@@ -6,12 +6,12 @@ import random
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from robustbench_local import models
 from robustbench_local.core.errors import ModelError
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models import zoo
@@ -19,6 +19,7 @@ from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.models.defense_gan import Dropout
 from robustbench_local.models.load import build_model, load_model
 from robustbench_local.models.zoo import zoo_entry, zoo_names
+from robustbench_local.storage import checkpoints
 from robustbench_local.storage.checkpoints import load, restore, save, weights_digest
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
@@ -74,7 +75,8 @@ def test_digest_sees_a_single_bit_names_and_types_but_not_the_layout() -> None:
     assert weights_digest(net.to(memory_format=torch.channels_last)) == first  # type: ignore[call-overload]
     assert weights_digest(nn.Sequential(nn.Identity(), net)) != first
     with torch.no_grad():
-        net[0].weight[0, 0, 0, 0] = torch.nextafter(net[0].weight[0, 0, 0, 0], torch.tensor(9.0))
+        weight = next(net.parameters())
+        weight[0, 0, 0, 0] = torch.nextafter(weight[0, 0, 0, 0], torch.tensor(9.0))
     second = weights_digest(net)
     assert second != first
     assert weights_digest(net.double()) != second
@@ -146,7 +148,7 @@ class Bomb:
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.mark,)
 
 
@@ -305,7 +307,7 @@ def test_bundled_checkpoints_are_small_and_tell_how_they_were_made(name: str) ->
 def test_published_weights_fit(architecture: str, file: str) -> None:
     model = load_model(architecture, weights=REFERENCE / file, allow_pickle=True)
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    assert models.load(REFERENCE / file, allow_pickle=True)[1] == {}
+    assert checkpoints.load(REFERENCE / file, allow_pickle=True)[1] == {}
 
 
 FOUND = """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.core.corruption import SEVERITIES, Corruption
-from robustbench_local.core.defense import call
+from robustbench_local.core.defense import Deployed, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError
 from robustbench_local.core.training import NoTraining
@@ -120,6 +120,8 @@ def test_windows_larger_than_the_image_see_it_mirrored_again_and_again(size: tup
 
 
 def test_a_denoiser_gives_an_image_of_the_size_it_was_given() -> None:
-    front = find_defense("autoencoder").build(AnySize(1), NoTraining(), Draws(0, torch.arange(1))).steps[0]
+    model = find_defense("autoencoder").build(AnySize(1), NoTraining(), Draws(0, torch.arange(1)))
+    assert isinstance(model, Deployed)
+    front = model.steps[0]
     for size in [*SIZES, (28, 28)]:
         assert front(images(1, size)).shape[2:] == size

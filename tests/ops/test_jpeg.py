@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.defenses._wrapper import Wrapper
 from robustbench_local.defenses.jpeg import JPEG
 from robustbench_local.defenses.multi_jpeg import MultiJPEG
 from robustbench_local.evaluation.evaluate import evaluate
@@ -60,7 +61,7 @@ def test_a_broken_codec_would_be_noticed(twin: str, monkeypatch: pytest.MonkeyPa
     [JPEG(), JPEG(20, "4:4:4"), JPEG(codec="pillow"), JPEG(surrogate="identity"), MultiJPEG(), MultiJPEG((50,))],
     ids=str,
 )
-def test_the_rules_are_kept(wrapper: JPEG) -> None:
+def test_the_rules_are_kept(wrapper: Wrapper) -> None:
     if wrapper == MultiJPEG((50,)):  # random by name, with nothing to choose from
         model = deployed(wrapper)
         x = photos()
@@ -132,7 +133,7 @@ def test_the_identity_is_blind_where_only_rounding_helps() -> None:
     y = torch.zeros(40, dtype=torch.int64)
     left = {}
     for surrogate in ("identity", "soft"):
-        model = deployed(JPEG(20, surrogate=surrogate), OnePixel(0.6))  # type: ignore[arg-type]
+        model = deployed(JPEG(20, surrogate=surrogate), OnePixel(0.6))
         left[surrogate] = evaluate(model, x, y, attack="pgd", threat="linf:0.1", steps=40).robust_accuracy
     assert left["soft"] <= left["identity"] / 2
 

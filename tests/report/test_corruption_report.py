@@ -114,7 +114,9 @@ def test_errors_are_plain_means_and_relative_ones_are_per_corruption() -> None:
     better, none = found.lines  # the smaller mean error first
     assert better.defense.name == "better" and none.mean_error == pytest.approx(0.3)
     assert better.mean_error == pytest.approx(0.25)
-    assert none.worst == ("fog", pytest.approx(0.4)) and better.worst == ("snow", pytest.approx(0.3))
+    assert none.worst is not None and better.worst is not None
+    assert none.worst[0] == "fog" and none.worst[1] == pytest.approx(0.4)
+    assert better.worst[0] == "snow" and better.worst[1] == pytest.approx(0.3)
     curve = [none.accuracy(severity=severity) for severity in found.severities]
     assert [rate.value for rate in curve if rate] == pytest.approx([0.85, 0.55])
     whole = none.accuracy()
@@ -176,7 +178,14 @@ def test_text_holds_every_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert corruption_files([], lambda row: np.ones(100)) == {}
 
 
-GRID = {"data": "mnist", "source": "bundled", "n": 10, "models": ["mnist_small"], "defenses": ["none"], "device": "cpu"}
+GRID: dict[str, Any] = {
+    "data": "mnist",
+    "source": "bundled",
+    "n": 10,
+    "models": ["mnist_small"],
+    "defenses": ["none"],
+    "device": "cpu",
+}
 
 
 def grid_file(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def figures(state: dict[str, torch.Tensor] | None) -> str | None:
     return None if state is None else repr({name: value.tolist() for name, value in state.items()})
 
 
-def known(found: dict[str, str | None]) -> dict[str, str]:
+def known(found: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text for name, text in found.items() if text is not None}
 
 
@@ -121,7 +121,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
 
     def of_drafts() -> dict[str, str]:
         states = {path.stem: read_draft(path, torch.device("cpu")) for path in drafts}
-        return known({name: state and repr({**state, "net": figures(state["net"])}) for name, state in states.items()})
+        return known({name: repr({**state, "net": figures(state["net"])}) for name, state in states.items() if state})
 
     def of_zoo() -> dict[str, str]:
         found: dict[str, str | None] = {}

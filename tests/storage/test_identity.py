@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_the_keys_of_a_definition_are_all_here() -> None:
 @pytest.mark.parametrize("key", OTHER)
 @pytest.mark.parametrize("random", [False, True])
 def test_rows_that_differ_in_one_key_are_two_cells_of_the_tables(key: str, random: bool) -> None:
-    made = [BITS, [[bit] * 3 for bit in BITS]][random]
+    made: list[Any] = [[bit] * 3 for bit in BITS] if random else BITS
     rows = [a_row(made)[0], a_row(made, **{key: OTHER[key]})[0]]
     assert rows[0].of_cell() != rows[1].of_cell()
     tables = robust_tables(rows, standing)
@@ -44,7 +46,7 @@ def test_rows_that_differ_in_one_key_are_two_cells_of_the_tables(key: str, rando
 
 @pytest.mark.parametrize("key", [key for key in OTHER if key not in ("adaptive", "threat")])  # it aims at nobody
 def test_and_of_the_tables_of_corruptions(key: str) -> None:
-    about = {"attack": "fog", "threat": "none", "access": "none", "corruption": "CIFAR-10-C"}
+    about: dict[str, Any] = {"attack": "fog", "threat": "none", "access": "none", "corruption": "CIFAR-10-C"}
     about |= {"attack_settings": {"severity": 3, "x": 0}}
     value = OTHER[key] if key != "attack_settings" else {"severity": 3, "x": 1}
     rows = [a_row(BITS, **about)[0], a_row(BITS, **(about | {key: value}))[0]]

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_local.core.draws import Draws
@@ -16,7 +18,8 @@ from robustbench_local.core.errors import ConfigError, ThreatError
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Schedule
-from robustbench_local.defenses.adversarial_training import AdversarialTraining, ascend
+from robustbench_local.defenses._adversarial import ascend
+from robustbench_local.defenses.adversarial_training import AdversarialTraining
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.models.load import build_model
 from robustbench_local.training.trainer import TrainingLoop
@@ -27,15 +30,15 @@ from tests.helpers.tiny_training import TINY, Killed, Lines, accuracy, assert_eq
 class Spy(Recipe):
     """Plain training that notes which images it meets."""
 
-    trained: list = dataclasses.field(default_factory=list, repr=False)
-    validated: list = dataclasses.field(default_factory=list, repr=False)
+    trained: list[tuple[Tensor, ...]] = dataclasses.field(default_factory=list, repr=False)
+    validated: list[tuple[Tensor, ...]] = dataclasses.field(default_factory=list, repr=False)
 
-    def loss(self, net, x, y, draws):
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         assert net.training
         self.trained.append((draws.ids, x, y))
         return F.cross_entropy(net(x), y)
 
-    def validate(self, net, x, y, draws):
+    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> None:
         assert not net.training
         self.validated.append((draws.ids, x, y))
 
@@ -44,13 +47,13 @@ class Spy(Recipe):
 class Scripted(Recipe):
     """Reports the robust accuracies it was told to, and keeps the weights of each epoch."""
 
-    robust: tuple = ()
-    weights: list = dataclasses.field(default_factory=list, repr=False)
+    robust: tuple[float, ...] = ()
+    weights: list[dict[str, Tensor]] = dataclasses.field(default_factory=list, repr=False)
 
-    def loss(self, net, x, y, draws):
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         return F.cross_entropy(net(x), y)
 
-    def validate(self, net, x, y, draws):
+    def validate(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> float:
         self.weights.append({name: value.clone() for name, value in net.state_dict().items()})
         return self.robust[len(self.weights) - 1]
 
@@ -58,7 +61,7 @@ class Scripted(Recipe):
 # the loop
 
 
-def test_a_tiny_run_learns_digits_it_has_not_seen():
+def test_a_tiny_run_learns_digits_it_has_not_seen() -> None:
     plan = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100)
     net, trainer = fit(Undefended(), plan, images=digits(1000), net=build_model("fast_cnn", seed=0))
     assert not net.training and len(trainer.history) == 5 and trainer.minutes > 0
@@ -69,25 +72,25 @@ def test_a_tiny_run_learns_digits_it_has_not_seen():
         assert (net(test[:]).argmax(1) == test.labels).double().mean() > 0.85
 
 
-def test_sgd_learns_as_well():
+def test_sgd_learns_as_well() -> None:
     plan = dataclasses.replace(TINY, optimizer="sgd", lr=0.1, epochs=4)
     _, trainer = fit(Undefended(), plan, images=digits(600))
     assert trainer.history[-1]["clean"] > 0.6
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_others():
+def test_the_same_seed_gives_the_same_weights_and_another_others() -> None:
     first, again, other = fit(Undefended())[0], fit(Undefended())[0], fit(Undefended(), seed=1)[0]
     assert_equal_weights(first, again)
     assert_equal_weights(first, other, equal=False)
 
 
-def test_global_random_state_is_not_moved():
+def test_global_random_state_is_not_moved() -> None:
     net, before = tiny_net(), torch.get_rng_state()
     fit(AdversarialTraining(threat="linf:0.1", steps=1), net=net)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_every_training_image_is_met_once_an_epoch_and_validation_images_never():
+def test_every_training_image_is_met_once_an_epoch_and_validation_images_never() -> None:
     images, spy = digits(200), Spy()
     fit(spy, dataclasses.replace(TINY, batch=16), images=images)
     epochs = torch.cat([ids for ids, _, _ in spy.trained]).view(3, 160)
@@ -102,7 +105,7 @@ def test_every_training_image_is_met_once_an_epoch_and_validation_images_never()
         assert torch.equal(y, images.labels[160:176])
 
 
-def test_what_the_validation_images_show_has_no_influence_on_the_weights():
+def test_what_the_validation_images_show_has_no_influence_on_the_weights() -> None:
     images = digits(200)
     pixels = np.array(images.pixels)
     pixels[160:] = 255 - pixels[160:]
@@ -112,7 +115,7 @@ def test_what_the_validation_images_show_has_no_influence_on_the_weights():
     assert first.history[-1]["clean"] != second.history[-1]["clean"]
 
 
-def test_augmentation_gives_shifted_mirrored_originals_the_same_in_any_batch():
+def test_augmentation_gives_shifted_mirrored_originals_the_same_in_any_batch() -> None:
     images, spy = digits(200), Spy()
     fit(spy, dataclasses.replace(TINY, crop=2, flip=True, epochs=2), images=images)
     other = Spy()
@@ -144,7 +147,9 @@ def test_augmentation_gives_shifted_mirrored_originals_the_same_in_any_batch():
 
 @pytest.mark.parametrize("recipe", [Undefended(), AdversarialTraining(threat="linf:0.1", method="fgsm_rs", ramp=0.5)])
 @pytest.mark.parametrize("optimizer, lr", [("adam", 2e-3), ("sgd", 0.05)])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, recipe, optimizer, lr):
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, recipe: AdversarialTraining | Undefended, optimizer: Literal["sgd", "adam"], lr: float
+) -> None:
     plan = dataclasses.replace(TINY, optimizer=optimizer, lr=lr, crop=2, flip=True)
     whole, reference = fit(recipe, plan)
     with pytest.raises(KeyboardInterrupt):
@@ -160,7 +165,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, recip
     assert_equal_weights(whole, again)
 
 
-def test_a_run_killed_by_the_system_resumes(tmp_path):
+def test_a_run_killed_by_the_system_resumes(tmp_path: Path) -> None:
     script = """
         import os, signal, sys, torch
         from pathlib import Path
@@ -188,8 +193,8 @@ def test_a_run_killed_by_the_system_resumes(tmp_path):
     assert_equal_weights(fit(Undefended())[0], resumed)
 
 
-def test_a_changed_setting_never_resumes_another_runs_state(tmp_path):
-    runs = [
+def test_a_changed_setting_never_resumes_another_runs_state(tmp_path: Path) -> None:
+    runs: list[dict[str, Any]] = [
         dict(recipe=Undefended()),
         dict(recipe=Undefended(), schedule=dataclasses.replace(TINY, lr=1e-3)),
         dict(recipe=Undefended(), seed=1),
@@ -207,7 +212,7 @@ def test_a_changed_setting_never_resumes_another_runs_state(tmp_path):
 # watching for collapse
 
 
-def run_script(*robust, epochs=6, **more):
+def run_script(*robust: Any, epochs: int = 6, **more: Any) -> tuple[list[int], TrainingLoop, list[str]]:
     recipe, progress = Scripted(tuple(robust)), Lines()
     net, trainer = fit(recipe, dataclasses.replace(TINY, epochs=epochs), progress=progress, **more)
     kept = [
@@ -218,7 +223,7 @@ def run_script(*robust, epochs=6, **more):
     return kept, trainer, progress.lines
 
 
-def test_collapse_stops_the_run_and_keeps_the_best_epoch(tmp_path):
+def test_collapse_stops_the_run_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     script = (0.5, 0.7, 0.2, 0.9, 0.9, 0.9)
     kept, trainer, lines = run_script(*script, folder=tmp_path)
     assert kept == [1] and len(trainer.history) == 3 and "collapsed" in lines[-1]
@@ -227,18 +232,18 @@ def test_collapse_stops_the_run_and_keeps_the_best_epoch(tmp_path):
     assert len(trainer.history) == 3 and not resumed.weights  # it is not tried again
 
 
-def test_collapse_in_the_last_epoch_is_no_loss():
+def test_collapse_in_the_last_epoch_is_no_loss() -> None:
     kept, trainer, lines = run_script(0.5, 0.7, 0.1, epochs=3)
     assert kept == [1] and len(trainer.history) == 3 and "collapsed" in lines[-1]
 
 
-def test_a_dip_is_no_collapse_and_the_best_epoch_is_kept_all_the_same():
+def test_a_dip_is_no_collapse_and_the_best_epoch_is_kept_all_the_same() -> None:
     kept, trainer, lines = run_script(0.5, 0.7, 0.36, 0.6, epochs=4)
     assert kept == [1] and len(trainer.history) == 4 and "collapsed" not in lines[-1]
     assert run_script(0.5, 0.7, 0.7, epochs=3)[0] == [2]  # of equals the later
 
 
-def test_a_net_that_names_one_class_always_has_nothing_to_collapse_from():
+def test_a_net_that_names_one_class_always_has_nothing_to_collapse_from() -> None:
     kept, trainer, _ = run_script(0.11, 0.0, 0.3, 0.6, epochs=4)  # a slow start at a large eps
     assert kept == [3] and len(trainer.history) == 4
 
@@ -246,14 +251,14 @@ def test_a_net_that_names_one_class_always_has_nothing_to_collapse_from():
 # schedules
 
 
-def test_the_rate_rises_and_falls():
+def test_the_rate_rises_and_falls() -> None:
     plan = Schedule(warmup=0.25)
     found = [plan.rate(progress) for progress in (0, 0.125, 0.25, 0.625, 1)]
     assert found == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert Schedule(warmup=0).rate(0) == 1 and Schedule(warmup=0).rate(0.5) == 0.5
 
 
-def test_a_restart_rises_anew_to_half_the_peak():
+def test_a_restart_rises_anew_to_half_the_peak() -> None:
     plan = Schedule(epochs=6, restarts=(4,), warmup=0.5)
     found = [plan.rate(epoch / 6) for epoch in (0, 2, 3, 4, 5, 6)]
     assert found == pytest.approx([0, 1, 0.5, 0, 0.5, 0])
@@ -271,17 +276,18 @@ def test_a_restart_rises_anew_to_half_the_peak():
         ({"epochs": 9, "restarts": (4, 2)}, r"restarts are \[4, 2\]"),
     ],
 )
-def test_a_schedule_that_means_nothing_is_refused(settings, message):
+def test_a_schedule_that_means_nothing_is_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Schedule(**settings)
 
 
-def test_too_few_images_are_refused_before_anything_runs():
-    for settings, message in (
+def test_too_few_images_are_refused_before_anything_runs() -> None:
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"validation": 200}, "validation is 200"),
         ({"validation": 0}, "validation is 0"),
         ({"batch": 161}, "batch is 161: 160"),
-    ):
+    )
+    for settings, message in wrong:
         with pytest.raises(ConfigError, match=message):
             TrainingLoop(digits(200), dataclasses.replace(TINY, **settings), progress=Progress())
 
@@ -290,17 +296,22 @@ def test_too_few_images_are_refused_before_anything_runs():
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> dict[str, tuple[nn.Module, TrainingLoop]]:
     """The same net, trained plainly and adversarially on 1,000 digits."""
     plan = Schedule(epochs=5, batch=50, optimizer="adam", lr=3e-3, weight_decay=0.0, validation=100, watched=50)
-    recipes = {"none": Undefended(), "adversarial": AdversarialTraining(threat="linf:0.15", steps=3, ramp=0.4)}
+    recipes: dict[str, Recipe] = {
+        "none": Undefended(),
+        "adversarial": AdversarialTraining(threat="linf:0.15", steps=3, ramp=0.4),
+    }
     return {
         name: fit(recipe, plan, images=digits(1000), net=build_model("fast_cnn", seed=0))
         for name, recipe in recipes.items()
     }
 
 
-def test_adversarial_training_raises_robust_accuracy_and_keeps_most_of_the_clean(trained):
+def test_adversarial_training_raises_robust_accuracy_and_keeps_most_of_the_clean(
+    trained: dict[str, tuple[nn.Module, TrainingLoop]],
+) -> None:
     test, threat = digits(250, "test"), ThreatModel.parse("linf:0.15")
     x, y, draws = test[:], test.labels, Draws(9, test.ids)
     clean, robust = {}, {}
@@ -315,7 +326,9 @@ def test_adversarial_training_raises_robust_accuracy_and_keeps_most_of_the_clean
 
 
 @pytest.mark.parametrize("text, size", [("linf:0.15", 0.03), ("l2:1.5", 0.3), ("l1:12", 3.0), ("l0:25", 1.0)])
-def test_ascent_stays_in_the_ball_and_beats_its_own_start(trained, text, size):
+def test_ascent_stays_in_the_ball_and_beats_its_own_start(
+    trained: dict[str, tuple[nn.Module, TrainingLoop]], text: str, size: float
+) -> None:
     net, threat, test = trained["none"][0], ThreatModel.parse(text), digits(100, "test")
     x, y, draws = test[:], test.labels, Draws(9, test.ids)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -331,13 +344,13 @@ def test_ascent_stays_in_the_ball_and_beats_its_own_start(trained, text, size):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_ascent_leaves_gradients_of_parameters_alone():
+def test_ascent_leaves_gradients_of_parameters_alone() -> None:
     net, test = tiny_net().eval(), digits(8)
     ascend(net, test[:], test.labels, ThreatModel.parse("linf:0.1"), Draws(0, test.ids), 2, 0.05)
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_random_start_fgsm_is_one_step_of_five_quarters_eps(trained):
+def test_random_start_fgsm_is_one_step_of_five_quarters_eps(trained: dict[str, tuple[nn.Module, TrainingLoop]]) -> None:
     net, test, threat = trained["none"][0], digits(20), ThreatModel.parse("linf:0.1")
     recipe = AdversarialTraining(threat="linf:0.1", method="fgsm_rs", steps=7)
     draws = Draws(0, test.ids)
@@ -350,7 +363,7 @@ def test_random_start_fgsm_is_one_step_of_five_quarters_eps(trained):
 
 
 @pytest.mark.parametrize("text, halfway", [("linf:8/255", "linf:4/255"), ("l2:1", "l2:0.5"), ("l0:5", "l0:2")])
-def test_a_ramp_raises_eps_from_nothing(text, halfway):
+def test_a_ramp_raises_eps_from_nothing(text: str, halfway: str) -> None:
     recipe = AdversarialTraining(threat=text, ramp=0.5)
     norm = text.partition(":")[0]
     assert ThreatModel.parse(recipe.at(0.0).threat) == ThreatModel.parse(f"{norm}:0")
@@ -359,7 +372,7 @@ def test_a_ramp_raises_eps_from_nothing(text, halfway):
     assert AdversarialTraining(threat=text).at(0.0).threat == text
 
 
-def test_settings_that_mean_nothing_are_refused():
+def test_settings_that_mean_nothing_are_refused() -> None:
     for settings in ({"method": "pdg"}, {"steps": 0}, {"ramp": 1.5}):
         with pytest.raises(ConfigError, match=str(next(iter(settings.values())))):
             AdversarialTraining(**settings)
