@@ -36,17 +36,21 @@ def open_data(
 ) -> Images:
     """Open a data set, or a part of it, as `Images`.
 
-    name    "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg) or "arrays:PATH" (.npz or .npy)
-    split   "test" or "train"
-    source  None: the cache, filled first where it is empty (see `fetch`); "bundled": the first images of
-            each split, which come with the package; a path: that folder, in torchvision's layouts, read where
-            it is and not cached
-    n       mnist, cifar10: the first n images. folder, arrays, which are often sorted by class: as "spread"
-    ids     "1000:10000", a slice, or the ids themselves; with n: n of these, of a list the first n
-    sample  "stratified": n images drawn with equal classes, by `seed`; "spread": the same, but a class that has fewer
-            leaves its share to the others
+    Args:
+        name: "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg) or "arrays:PATH" (.npz or .npy).
+        split: "test" or "train".
+        source: None: the cache, filled first where it is empty (see `fetch`). "bundled": the first images of each
+            split, which come with the package. A path: that folder, in torchvision's layouts, read where it is and not
+            cached.
+        n: of mnist and cifar10 the first n images; of folders and arrays, which are often sorted by class, as "spread".
+        ids: "1000:10000", a slice, or the ids themselves; with n: n of these, of a list the first n.
+        sample: "stratified": n images drawn with equal classes, by `seed`; "spread": the same, but a class that has
+            fewer leaves its share to the others.
+        seed: of the sample.
+        device: where the images go.
 
-    Raises DataError where a name, a number or a file is not what it should be.
+    Raises:
+        DataError: where a name, a number or a file is not what it should be.
     """
     check_split(split)
     pixels: Pixels
@@ -84,7 +88,7 @@ def load_data(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; see `open_data`."""
+    """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; arguments as of `open_data`."""
     data = open_data(name, split=split, source=source, n=n, ids=ids, sample=sample, seed=seed, device=device)
     return data[:], data.labels
 

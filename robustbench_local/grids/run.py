@@ -45,7 +45,7 @@ from robustbench_local.training.spec import ModelSpec
 def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
-    overrides replace what the file says (n=500, attacks=["fgsm"]); conf.schema.GridConfig lists the keys. A row has
+    overrides replace what the file says (n=500, attacks=["fgsm"]); config.schema.GridConfig lists the keys. A row has
     status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
     "to do" or "must train". Rows and tables are written to results/<name of the grid>/.
     Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where

@@ -56,13 +56,16 @@ def load_model(
 ) -> nn.Module:
     """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
 
-    spec      "zoo:cifar10/adversarial_training": a bundled checkpoint;
-              "preact_small": an architecture, with the weights of a checkpoint file;
-              "module:function": called without arguments, found from the current folder or among what is installed;
-              it returns the model, or is it, whose weights a checkpoint may replace
-    weights   a safetensors file, or a pickle of a state dict with allow_pickle
+    Args:
+        spec: "zoo:cifar10/adversarial_training", a bundled checkpoint; or "preact_small", an architecture, with the
+            weights of a checkpoint file; or "module:function", called without arguments, found from the current folder
+            or among what is installed. It returns the model, or is it, whose weights a checkpoint may replace.
+        device: where the model goes.
+        weights: a safetensors file, or a pickle of a state dict with allow_pickle.
+        allow_pickle: read .pt and .pth files too, of weights alone.
 
-    ModelError for anything that is not there or does not fit.
+    Raises:
+        ModelError: for anything that is not there or does not fit.
     """
     kind, colon, name = spec.partition(":")
     if spec.startswith("zoo:"):

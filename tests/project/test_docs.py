@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 
+import robustbench_local
+
 ROOT = Path(__file__).parents[2]
+IN_ERRORS = {"robustbench_local.RobustBenchError"}  # that page describes a module
 FETCHED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^>]*>""")
 
 
@@ -49,6 +53,14 @@ def test_the_design_names_the_rooms_in_their_order() -> None:
     rooms = re.findall(r'"(\w+)"', held.partition("\nROOMS = (")[2].partition("\n)")[0])
     table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rooms) > 10 and table == rooms
+
+
+def test_the_api_pages_describe_every_public_name_and_nothing_that_is_gone() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
+    described = re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE)
+    assert {f"robustbench_local.{name}" for name in robustbench_local.__all__} <= {*described, *IN_ERRORS}
+    assert [name for name in described if locate(name) is None] == []
+    assert locate("robustbench_local.core.gone") is None  # the twin
 
 
 @pytest.mark.slow
