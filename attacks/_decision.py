@@ -1,4 +1,4 @@
-"""What attacks that see nothing but labels share: a first image that wins, and the way from there to the boundary."""
+"""What attacks that see nothing but labels share: a first adversarial image, and the way from there to the boundary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack
 from robustbench_local.core.draws import Draws
@@ -19,8 +20,8 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 @dataclass(frozen=True)
 class DecisionAttack(IterativeAttack):
-    """candidates: mosaics of noise tried, until one wins, to start from. images: start instead from the nearest that
-    wins of so many images of the attacker's own, whose labels are asked once; targeted attacks need some.
+    """candidates: mosaics of noise tried, until one is adversarial, to start from. images: start instead from the
+    nearest that is, of so many images of the attacker's own, whose labels are asked once; targeted attacks need some.
     """
 
     access: ClassVar[Access] = Access.LABELS
@@ -31,11 +32,9 @@ class DecisionAttack(IterativeAttack):
     images: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.candidates < 1 or self.images < 0:
-            raise ConfigError(
-                f"steps is {self.steps}, candidates {self.candidates}, images {self.images}: the first two must be at"
-                " least 1, the last at least 0"
-            )
+        check_counts(self, "steps", "candidates")
+        if self.images < 0:
+            raise ConfigError(f"images is {self.images}: it must be at least 0")
 
     @property
     def own_images(self) -> int:
@@ -52,7 +51,7 @@ class DecisionAttack(IterativeAttack):
         return self.images, 0
 
     def start(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(images that win (N, C, H, W), whether one was found (N,)); x where none was."""
+        """(adversarial images (N, C, H, W), whether one was found (N,)); x where none was."""
         if self.pool is not None:
             return nearest(*self.pool, x, y, targeted=oracle.targeted)
         if oracle.targeted:
@@ -65,12 +64,12 @@ class DecisionAttack(IterativeAttack):
             if not len(rows):
                 break
             proposal = mosaic(x[rows], draws[rows].stream(i), finest=i == 0)
-            won = wins(oracle[rows], proposal, y[rows])
-            first[rows[won]], found[rows[won]] = proposal[won], True
+            success = succeeds(oracle[rows], proposal, y[rows])
+            first[rows[success]], found[rows[success]] = proposal[success], True
         return first, found
 
 
-def wins(oracle: Oracle, x_adv: Tensor, y: Tensor) -> Tensor:
+def succeeds(oracle: Oracle, x_adv: Tensor, y: Tensor) -> Tensor:
     """(N, *P) bool for images (N, *P, C, H, W): another class than y, or y itself where targeted; not where frozen."""
     labels = oracle.labels(x_adv)
     y = y.view(-1, *[1] * (labels.ndim - 1))
@@ -78,10 +77,10 @@ def wins(oracle: Oracle, x_adv: Tensor, y: Tensor) -> Tensor:
 
 
 def nearest(pool: Tensor, labels: Tensor, x: Tensor, y: Tensor, *, targeted: bool) -> tuple[Tensor, Tensor]:
-    """For each x the nearest image (L2) of the pool (M, C, H, W) whose label wins, and whether there is one."""
-    won = (labels == y[:, None]) == targeted
-    far = torch.cdist(x.flatten(1), pool.flatten(1)).masked_fill(~won, torch.inf)
-    found = won.any(1)
+    """For each x the nearest image (L2) of the pool (M, C, H, W) whose label is a success, and whether there is one."""
+    success = (labels == y[:, None]) == targeted
+    far = torch.cdist(x.flatten(1), pool.flatten(1)).masked_fill(~success, torch.inf)
+    found = success.any(1)
     return torch.where(found.view(-1, 1, 1, 1), pool[far.argmin(1)], x), found
 
 
@@ -114,12 +113,12 @@ def halvings(precision: float) -> int:
 
 
 def bisect(oracle: Oracle, x: Tensor, y: Tensor, x_adv: Tensor, norm: Norm, precision: float) -> Tensor:
-    """The winning end of an interval, shorter than that share of the way from x to x_adv, which wins."""
+    """The adversarial end of an interval, shorter than that share of the way from x to x_adv, which is adversarial."""
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     for _ in range(halvings(precision)):
         middle = (low + high) / 2
-        won = wins(oracle, between(x, x_adv, middle, norm), y)
-        low, high = torch.where(won, low, middle), torch.where(won, middle, high)
+        success = succeeds(oracle, between(x, x_adv, middle, norm), y)
+        low, high = torch.where(success, low, middle), torch.where(success, middle, high)
     return between(x, x_adv, high, norm)
 
 

@@ -19,13 +19,6 @@ def minibatches(count: int, batch: int, epochs: int, draws: Draws) -> Iterator[T
         yield from order.split(batch)
 
 
-def check_counts(attack: object, *names: str) -> None:
-    """ConfigError unless these settings are at least 1."""
-    for name in names:
-        if getattr(attack, name) < 1:
-            raise ConfigError(f"{name} is {getattr(attack, name)}: it must be at least 1")
-
-
 def check_fit(net: nn.Module, x: Tensor, classes: int, what: str) -> None:
     """ConfigError unless net reads images like x (N, C, H, W) and knows that many classes."""
     try:

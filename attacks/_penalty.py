@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
@@ -46,9 +47,7 @@ class PenaltyAttack(Attack):
     abort_early: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "searches"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(self, "steps", "searches")
         for name in ("constant", "step_size"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be above 0")

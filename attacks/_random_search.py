@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
@@ -36,8 +36,7 @@ class RandomSearch(IterativeAttack):
     targeted_loss: str = "ce"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise ConfigError(f"steps is {self.steps}, restarts {self.restarts}: both must be at least 1")
+        check_counts(self, "steps", "restarts")
         losses.named(self.loss)
         losses.named(self.targeted_loss, targeted=True)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks._targets import ranked
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -64,8 +65,7 @@ class APGD(IterativeAttack):
     larger_eps: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise ConfigError(f"steps is {self.steps}, restarts {self.restarts}: both must be at least 1")
+        check_counts(self, "steps", "restarts")
         if not 0 < self.rho < 1:
             raise ConfigError(f"rho is {self.rho}: the share of a window's steps that must raise the loss, in (0, 1)")
         losses.named(self.loss)
@@ -129,7 +129,7 @@ class APGD(IterativeAttack):
     def _loss(self, oracle: Oracle, state: State) -> losses.Loss:
         if self.targets:
             scaled = self.loss == "dlr" and oracle.classes >= 4
-            return partial(dlr_to if scaled else losses.margin_to, target=state["target"])
+            return partial(losses.dlr_to if scaled else losses.margin_to, target=state["target"])
         few = self.loss == "dlr" and oracle.classes < (4 if oracle.targeted else 3)
         return losses.named("margin" if few else self.loss, targeted=oracle.targeted)
 
@@ -152,12 +152,6 @@ class APGD(IterativeAttack):
             "halved": torch.ones_like(none, dtype=torch.bool),
             "checked": none,
         }
-
-
-def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """The margin to one class over z_(1) - (z_(3) + z_(4)) / 2 (Croce and Hein 2020, equation 7); 4 classes or more."""
-    top = logits.topk(4, dim=1).values
-    return losses.dlr_ratio(losses.margin_to(logits, y, target), top)
 
 
 @cache

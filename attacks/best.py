@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square, moved, recoloured
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -48,18 +49,18 @@ class Best(IterativeAttack):
     classes come before an image may be given up.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
-    effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures what stands and the passes
-    beside AutoAttack's; where that was not done for a kind of model, run autoattack as well.
+    effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
+    passes beside AutoAttack's; where that was not done for a kind of model, run autoattack as well.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs 6 climb + 1 and 6 climb; there are only
     such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402 and 200. Of
-    a network trained for L∞ a lower effort leaves much more standing in these norms.
+    a network trained for L∞ a lower effort leaves many more images robust in these norms.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
-    version: ClassVar[int] = 4  # what gradients do not lead is searched by scores
+    version: ClassVar[int] = 4  # where gradients are of no use, scores are searched
     summary: ClassVar[str] = "margin climbs; for what gives way more of them, in turn with Square from the best point"
     paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
 
@@ -70,8 +71,7 @@ class Best(IterativeAttack):
     hopeless: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.climb < 1:
-            raise ConfigError(f"steps is {self.steps}, climb {self.climb}: both must be at least 1")
+        check_counts(self, "steps", "climb")
         if not 0 < self.effort <= 1000:
             raise ConfigError(f"effort is {self.effort}: it multiplies steps, allowed is (0, 1000]")
         if not self.hopeless > 0:
@@ -86,10 +86,10 @@ class Best(IterativeAttack):
 
     def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         low = x.new_full((len(x), oracle.classes), -torch.inf)
-        state = {"x_adv": x, "best": x, "worth": low[:, 0], "gaps": low, "target": y}
+        state = {"x_adv": x, "best": x, "margin": low[:, 0], "gaps": low, "target": y}
         state = _met(state, x, oracle.logits(x), oracle, y)
         no = torch.zeros_like(y, dtype=torch.bool)
-        return state | {"clean": state["worth"], "began": low[:, 0], "abandoned": no, "flat": no, "rose": no}
+        return state | {"clean": state["margin"], "began": low[:, 0], "abandoned": no, "flat": no, "rose": no}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
@@ -107,7 +107,7 @@ class Best(IterativeAttack):
             if i + 1 == TRIED * self.climb:
                 if masked:
                     WALKS(oracle, x, y, threat, draws.stream("walk"))  # where it succeeds, the oracle knows
-                hopeless = state["worth"] < self.hopeless * state["clean"]
+                hopeless = state["margin"] < self.hopeless * state["clean"]
                 unled = oracle.blind | (hopeless & (state["flat"] | ~state["rose"]))
                 lost = (unled & ~oracle.done).nonzero()[:, 0]
                 x_adv = state["best"]
@@ -195,14 +195,14 @@ class Best(IterativeAttack):
 
 def _met(state: State, x_adv: Tensor, logits: Tensor, oracle: Oracle, y: Tensor, inside: Tensor | None = None) -> State:
     """What is known after the answer to x_adv, where it is inside: the best point so far, how near each class came."""
-    worth = settled(losses.named("margin", targeted=oracle.targeted)(logits, y), oracle.unit)
+    margin = settled(losses.named("margin", targeted=oracle.targeted)(logits, y), oracle.unit)
     gaps = settled(logits - logits.gather(1, y[:, None]), oracle.unit[:, None]).scatter(1, y[:, None], -torch.inf)
     if inside is not None:
-        worth, gaps = worth.where(inside, -torch.inf), gaps.where(inside[:, None], -torch.inf)
-    better = worth > state["worth"]
+        margin, gaps = margin.where(inside, -torch.inf), gaps.where(inside[:, None], -torch.inf)
+    better = margin > state["margin"]
     return state | {
-        "last": worth,
+        "last": margin,
         "best": torch.where(better.view(-1, 1, 1, 1), x_adv, state["best"]),
-        "worth": torch.where(better, worth, state["worth"]),
+        "margin": torch.where(better, margin, state["margin"]),
         "gaps": torch.fmax(gaps, state["gaps"]),
     }

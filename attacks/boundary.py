@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks._decision import DecisionAttack, bisect, halvings, length, wins
+from robustbench_local.attacks._decision import DecisionAttack, bisect, halvings, length, succeeds
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -20,12 +20,12 @@ PRECISION = 1e-3  # of the first search for the boundary
 
 @dataclass(frozen=True)
 class Boundary(DecisionAttack):
-    """A step around the clean image, a step towards it, kept where it wins (Brendel et al. 2018, Algorithm 1).
+    """A step around the clean image, a step towards it, kept where it succeeds (Brendel et al. 2018, Algorithm 1).
 
     spherical and source are the lengths of the first steps around and towards, shares of the distance. As the paper
     proposes, they follow the rates of success: every tenth proposal is also asked before it turns to the clean image,
-    and the step around grows where that wins and shrinks where not, to settle at half; the step towards settles where
-    a quarter of the proposals win. 25,000 steps are the authors'.
+    and the step around grows where that succeeds and shrinks where not, to settle at half; the step towards settles
+    where a quarter of the proposals succeed. 25,000 steps are the authors'.
     Cost: at most candidates + 10 + 1.1 steps + 1 forwards, no backwards.
     """
 
@@ -74,13 +74,13 @@ class Boundary(DecisionAttack):
         turned = delta + noise / length(noise) * far * around.view(-1, 1, 1, 1)
         turned = turned / length(turned) * far  # back onto the sphere
         proposal = (x + turned * (1 - towards.view(-1, 1, 1, 1))).clamp(0, 1)
-        won = wins(oracle, proposal, y) & (length(proposal - x) < far).flatten()
-        towards = towards * torch.where(won, self.adaptation**0.15, self.adaptation**-0.05)
+        success = succeeds(oracle, proposal, y) & (length(proposal - x) < far).flatten()
+        towards = towards * torch.where(success, self.adaptation**0.15, self.adaptation**-0.05)
         if i % 10 == 0:
-            stays = wins(oracle, (x + turned).clamp(0, 1), y)
+            stays = succeeds(oracle, (x + turned).clamp(0, 1), y)
             around = around * torch.where(stays, self.adaptation, 1 / self.adaptation)
         return state | {
-            "x_adv": torch.where(won.view(-1, 1, 1, 1), proposal, x_adv),
+            "x_adv": torch.where(success.view(-1, 1, 1, 1), proposal, x_adv),
             "around": around.clamp_max(1.0),
             "towards": towards.clamp_max(0.5),
         }

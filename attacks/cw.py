@@ -22,7 +22,7 @@ class CW(PenaltyAttack):
     """Minimise ||x_adv - x||² + c * max(0, confidence - margin) over w by Adam, where x_adv = (tanh(w) + 1) / 2.
 
     Carlini and Wagner 2017, section 6.A, with f_6 on the logits; the defaults are the paper's. Per image that never
-    falls: steps * searches forwards and backwards.
+    robust: steps * searches forwards and backwards.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -26,7 +27,7 @@ class DDN(IterativeAttack):
 
     A normalised gradient step of cross-entropy, of length annealed from 1 to 0.01, gives the direction; the norm is
     `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Logits beyond usual size are
-    brought there first: their softmax would be saturated. Per image that never falls: `steps` forwards and
+    brought there first: their softmax would be saturated. Per image that stays robust: `steps` forwards and
     backwards.
     """
 
@@ -42,8 +43,7 @@ class DDN(IterativeAttack):
     start: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if not 0 < self.gamma < 1:
             raise ConfigError(f"gamma is {self.gamma}: the norm's change per step, in (0, 1)")
         if self.start <= 0:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
@@ -25,7 +26,7 @@ class DeepFool(Attack):
 
     With f_k = z_k - z_y and its gradient w_k, class k begins at distance |f_k| / ||w_k||, in the dual norm, as far as
     the gradients see. The nearest class is walked to; the walks are summed and their sum is stretched by
-    1 + overshoot. A sample stops where its label changes. Per image that never falls: 2 forwards and K backwards
+    1 + overshoot. A sample stops where its label changes. Per image that stays robust: 2 forwards and K backwards
     a step.
     """
 
@@ -39,8 +40,7 @@ class DeepFool(Attack):
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if self.overshoot < 0:
             raise ConfigError(f"overshoot is {self.overshoot}: it must be at least 0 (a share of the walk, 0.02)")
 
@@ -51,8 +51,8 @@ class DeepFool(Attack):
         rows = (~oracle.done).nonzero()[:, 0]
         for _ in range(self.steps):
             logits = oracle[rows].logits(x_adv[rows])
-            stands = (losses.margin(logits, y[rows]) < oracle[rows].near_tie) & ~oracle[rows].done
-            rows, logits = rows[stands], logits[stands]
+            robust = (losses.margin(logits, y[rows]) < oracle[rows].near_tie) & ~oracle[rows].done
+            rows, logits = rows[robust], logits[robust]
             if not len(rows):
                 break
             walked[rows] += _to_the_nearest(logits, oracle[rows].jacobian(x_adv[rows])[0], y[rows], threat.norm)

@@ -22,7 +22,7 @@ class EAD(PenaltyAttack):
 
     A gradient step without the L1 term, of size step_size * sqrt(1 - i / steps), is shrunk towards the clean image by
     beta, and what comes out is extrapolated by i / (i + 3) of its last change. rule: of all successes the one smallest
-    in the elastic net ("en") or in L1 ("l1") is kept. Per image that never falls, steps * searches times: 2 forwards
+    in the elastic net ("en") or in L1 ("l1") is kept. Per image that stays robust, steps * searches times: 2 forwards
     and 1 backward.
     """
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks._targets import ranked
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -51,8 +52,7 @@ class FAB(IterativeAttack):
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise ConfigError(f"steps is {self.steps}, restarts {self.restarts}: both must be at least 1")
+        check_counts(self, "steps", "restarts")
         if self.targets < 0:
             raise ConfigError(f"targets is {self.targets}: a number of classes, or 0 for all in every step")
         if not 0 <= self.alpha_max <= 1 or not 0 < self.beta < 1 or self.eta < 1:
@@ -89,10 +89,10 @@ class FAB(IterativeAttack):
         x_adv = ((1 - alpha) * (x_adv + self.eta * ahead) + alpha * (x + self.eta * back)).clamp_(0, 1)
 
         margin = losses.margin(oracle.logits(x_adv), y)
-        won, distance = margin >= 0, threat.distance(x_adv, x)
+        success, distance = margin >= 0, threat.distance(x_adv, x)
         nearer = (margin >= oracle.near_tie) & (distance < state["distance"])
         found = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["found"])
-        further = torch.where(won.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
+        further = torch.where(success.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
         return state | {
             "x_adv": found if i + 1 == self.steps else further,
             "found": found,

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -30,7 +31,7 @@ class FMN(IterativeAttack):
     Until a first success the radius is the distance to the linearised boundary; from then on it is times 1 - gamma
     after a success, and never above the smallest one, and times 1 + gamma after a failure (L0: by one pixel at least).
     A step along the gradient of the margin, of L2 length step_size, is projected onto that ball. gamma and step_size
-    are annealed to 0.001 and to a hundredth. L0 counts pixel positions here. Per image that never falls: `steps`
+    are annealed to 0.001 and to a hundredth. L0 counts pixel positions here. Per image that stays robust: `steps`
     forwards and backwards.
     """
 
@@ -45,8 +46,7 @@ class FMN(IterativeAttack):
     gamma: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if self.step_size <= 0:
             raise ConfigError(f"step_size is {self.step_size}: an L2 length above 0, in units of pixels in [0, 1]")
         if not LAST_GAMMA <= self.gamma < 1:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks._decision import DecisionAttack, bisect, length, wins
+from robustbench_local.attacks._decision import DecisionAttack, bisect, length, succeeds
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -25,10 +25,10 @@ CHUNK = 25  # perturbations per query: bounds memory, the same in any batch
 class HopSkipJump(DecisionAttack):
     """Search the boundary, estimate its normal there, jump, search again (Chen et al. 2020, Algorithm 2).
 
-    At step t the normal is the mean of evaluations * sqrt(t) random directions u, signed by whether x_t + delta u wins,
-    less the mean sign (equation 16); delta is the distance over d, 0.1 at first. The jump of length distance / sqrt(t)
-    along it (L∞: along its sign) is halved until it wins. The search on the way back to x ends at gamma d^(-3/2) of
-    the distance, in L∞ gamma d^(-2). 64 steps of 100 are the authors'.
+    At step t the normal is the mean of evaluations * sqrt(t) random directions u, signed by whether x_t + delta u
+    succeeds, less the mean sign (equation 16); delta is the distance over d, 0.1 at first. The jump of length
+    distance / sqrt(t) along it (L∞: along its sign) is halved until it succeeds. The search on the way back to x ends
+    at gamma d^(-3/2) of the distance, in L∞ gamma d^(-2). 64 steps of 100 are the authors'.
     Cost, at most: candidates + 24 + sum over t of (min(evaluations sqrt(t), max_evaluations) + 20 + 24) + 1 forwards,
     no backwards, where 24 is the search of an image of 3,072 numbers in L∞.
     """
@@ -75,7 +75,7 @@ class HopSkipJump(DecisionAttack):
     def _normal(
         self, oracle: Oracle, x_adv: Tensor, y: Tensor, norm: Norm, delta: Tensor, draws: Draws, i: int
     ) -> Tensor:
-        """The direction, of unit length (L∞: of signs), in which ever more images win."""
+        """The direction, of unit length (L∞: of signs), in which ever more images succeed."""
         size = delta.view(-1, 1, 1, 1, 1)
         signed, plain, total = torch.zeros_like(x_adv), torch.zeros_like(x_adv), x_adv.new_zeros(len(x_adv))
         count = self._evaluations(i)
@@ -85,7 +85,7 @@ class HopSkipJump(DecisionAttack):
             u = u.to(x_adv) / u.flatten(2).norm(dim=2).clamp_min(1e-12).view(*u.shape[:2], 1, 1, 1)
             images = (x_adv[:, None] + size * u).clamp(0, 1)
             u = (images - x_adv[:, None]) / size
-            sign = 2.0 * wins(oracle, images, y).to(x_adv) - 1
+            sign = 2.0 * succeeds(oracle, images, y).to(x_adv) - 1
             signed += torch.einsum("np,npchw->nchw", sign, u)
             plain += u.sum(1)
             total += sign.sum(1)
@@ -97,14 +97,14 @@ class HopSkipJump(DecisionAttack):
         return normal / length(normal)
 
     def _jump(self, oracle: Oracle, x_adv: Tensor, y: Tensor, normal: Tensor, far: Tensor) -> Tensor:
-        """x_adv moved along the normal, half as far each time it does not win."""
+        """x_adv moved along the normal, half as far each time it does not succeed."""
         jumped, rows = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         for k in range(HALVINGS):
             size = (far[rows] * 0.5**k).view(-1, 1, 1, 1)
             proposal = (x_adv[rows] + size * normal[rows]).clamp(0, 1)
-            won = wins(oracle[rows], proposal, y[rows])
-            jumped[rows[won]] = proposal[won]
-            rows = rows[~won]
+            success = succeeds(oracle[rows], proposal, y[rows])
+            jumped[rows[success]] = proposal[success]
+            rows = rows[~success]
             if not len(rows):
                 break
         return jumped

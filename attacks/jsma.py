@@ -22,11 +22,11 @@ class JSMA(Attack):
     """Papernot et al. 2016, algorithms 2 and 3, on the logits; without targets Wiyatno and Xu 2018 (arXiv:1808.07945).
 
     Of all pairs of features that raise the target's logit and lower the sum of all others, the one whose product of
-    both effects is largest moves by theta; without targets the true class is to fall and the others to rise. A feature
-    at the end of its range is out. It ends with success, with no such pair left, or with a share gamma of all features
-    changed. L0 counts pixel positions: a colour image's features may share one. With `saliency: slope` the two
+    both effects is largest moves by theta; without targets the true class's logit is to fall and the others to rise. A
+    feature at the end of its range is out. It ends with success, with no such pair left, or with a share gamma of all
+    features changed. L0 counts pixel positions: a colour image's features may share one. With `saliency: slope` the two
     features that help the target's logit most (or hurt the true one) move, whatever the others do, as in ART. Per image
-    that never falls, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`.
+    that stays robust, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -100,7 +100,7 @@ def best_pair(rise: Tensor, fall: Tensor, free: Tensor) -> tuple[Tensor, Tensor]
     stays, rise, fall, order = (value.gather(1, few) for value in (stays, rise, fall, order))
     rise, fall = (torch.where(stays, value, -torch.inf) for value in (rise, fall))
     rises, falls = rise[:, :, None] + rise[:, None], fall[:, :, None] + fall[:, None]
-    worth = torch.where((rises > 0) & (falls > 0), rises * falls, 0).triu(1).flatten(1)
-    best = worth.max(1)
+    saliency = torch.where((rises > 0) & (falls > 0), rises * falls, 0).triu(1).flatten(1)
+    best = saliency.max(1)
     first, other = best.indices // few.shape[1], best.indices % few.shape[1]
     return order.gather(1, torch.stack([first, other], 1)), best.values > 0

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -40,8 +41,7 @@ class MIM(IterativeAttack):
     loss: str = "ce"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if self.step_size is not None and parse_number(self.step_size) <= 0:
             raise ConfigError(f"step_size is {self.step_size}: it must be above 0, in units of pixels in [0, 1]")
         if self.momentum < 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks._estimated import slope
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
@@ -41,8 +42,7 @@ class NES(IterativeAttack):
     loss: str = "margin"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if self.samples < 2 or self.samples % 2:
             raise ConfigError(f"samples is {self.samples}: an even number, since they come in pairs")
         if self.sigma <= 0:

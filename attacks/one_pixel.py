@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks._random_search import settled
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
@@ -41,8 +42,7 @@ class Evolution:
     def __post_init__(self) -> None:
         if self.population < 4:
             raise ConfigError(f"population is {self.population}: a mutant needs 4 members or more")
-        if self.generations < 1:
-            raise ConfigError(f"generations is {self.generations}: it must be at least 1")
+        check_counts(self, "generations")
         if not 0 < self.range[0] <= self.range[1] <= 2:
             raise ConfigError(f"f is {self.f}: a number in (0, 2], or a pair of them, the lower first")
         if not 0 <= self.crossover <= 1:
@@ -109,8 +109,8 @@ class OnePixel(IterativeAttack):
         if self.preset not in PRESETS:
             known = ", ".join(PRESETS)
             raise ConfigError(f'preset "{self.preset}" is unknown{did_you_mean(self.preset, PRESETS)}: one of {known}')
-        if self.pixels is not None and self.pixels < 1:
-            raise ConfigError(f"pixels is {self.pixels}: it must be at least 1")
+        if self.pixels is not None:
+            check_counts(self, "pixels")
         self.evolution  # noqa: B018  its settings are checked here
 
     @property

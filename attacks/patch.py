@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks._learning import check_counts, minibatches
+from robustbench_local.attacks._learning import minibatches
 from robustbench_local.attacks.universal import check_goal, raised
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws

@@ -45,7 +45,7 @@ class Replay(Attack):
             raise ConfigError("rows is empty: name a results folder whose grids ran with save=x_adv")
 
     def keeping(self) -> Iterator[tuple[Store, Row]]:
-        """The rows that kept images, those that left least standing first."""
+        """The rows that kept images, the lowest robust accuracy first."""
         stores = (Store(folder.parent) for folder in sorted(Path(self.rows).expanduser().rglob("rows")))
         kept = [
             (store, row)

@@ -14,7 +14,7 @@ class SparseL1(PGD):
     """Tramèr and Boneh 2019: each step goes along the signs of the largest gradients, where the box lets pixels move.
 
     sparsity is the share of coordinates a step moves: their 99th percentile is 0.01. On MNIST they take eps 10, 100
-    steps and 40 restarts. Per image that never falls: restarts * (steps + 1) - 1 forwards, restarts * steps backwards.
+    steps and 40 restarts. Per image that stays robust: restarts * (steps + 1) - 1 forwards, restarts * steps backwards.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})

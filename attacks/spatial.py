@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
@@ -26,7 +27,7 @@ class Spatial(Attack):
     """Engstrom et al. 2019, section 3: turn by up to `rotation` degrees, shift by up to `translation` pixels.
 
     search: "grid" tries rotations x translations x translations poses, evenly spaced, edges included; "random" the
-    worst of `tries` drawn evenly. What comes in from outside is black. Per image that never falls: one forward per
+    worst of `tries` drawn evenly. What comes in from outside is black. Per image that stays robust: one forward per
     pose.
     """
 
@@ -49,9 +50,7 @@ class Spatial(Attack):
             raise ConfigError(f"rotation is {self.rotation}: give degrees in [0, 180]")
         if self.translation < 0:
             raise ConfigError(f"translation is {self.translation}: give pixels, at least 0")
-        for name in ("rotations", "translations", "tries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(self, "rotations", "translations", "tries")
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         poses = self._poses(draws).to(x)

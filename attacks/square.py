@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks._random_search import RandomSearch, phase
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -49,8 +50,7 @@ class Square(RandomSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lookahead < 1:
-            raise ConfigError(f"lookahead is {self.lookahead}: proposals asked about at once, at least 1")
+        check_counts(self, "lookahead")
         if not 0 < self.p <= 1:
             raise ConfigError(f"p is {self.p}: the share of the image that a first square covers, in (0, 1]")
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local.attacks._learning import check_counts, check_fit, minibatches
+from robustbench_local.attacks._learning import check_fit, minibatches
 from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import success_margin
@@ -41,8 +42,8 @@ class Substitute(Attack):
     a name or {name: {setting: value}}. The defaults are those CleverHans published for MNIST: 4,800 labels in all.
 
     Costs seeds * 2^(rounds - 1) labels before, unless sigma or queries end it sooner, then 2 per image, for the notes:
-    agreement (of the substitute's label of the clean image with the target's) and transfer (of the images that win on
-    the substitute: wins on the target).
+    agreement (of the substitute's label of the clean image with the target's) and transfer (of the images that succeed
+    on the substitute: success on the target).
     """
 
     access: ClassVar[Access] = Access.LABELS
@@ -180,8 +181,8 @@ class Trained(Attack):
         with torch.no_grad():
             agreement = (self.net(x).argmax(1) == answers[:, 0]).to(x)
             fooled = success_margin(self.net(x_adv), y, targeted=oracle.targeted) >= 0
-        won = ((answers[:, 1] == y) == oracle.targeted).to(x)
+        transferred = ((answers[:, 1] == y) == oracle.targeted).to(x)
         asked = answers[:, 0] >= 0
         oracle.note("agreement", torch.where(asked, agreement, torch.nan))
-        oracle.note("transfer", torch.where(asked & fooled, won, torch.nan))
+        oracle.note("transfer", torch.where(asked & fooled, transferred, torch.nan))
         return x_adv

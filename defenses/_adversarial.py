@@ -7,9 +7,10 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from robustbench_local.config.settings import check_counts
+from robustbench_local.core import losses
 from robustbench_local.core.defense import Defense, call
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -35,7 +36,7 @@ def ascend(
     The loss takes (logits, y) and returns a number per sample; the default start is random in the ball.
     """
     x_adv = threat.start(x, draws) if start is None else start
-    loss = loss or _cross_entropy
+    loss = loss or losses.ce
     for step in range(steps):
         x_adv.requires_grad_()
         logits = call(net, x_adv, draws.stream(f"ascent:{step}"))
@@ -44,13 +45,9 @@ def ascend(
     return x_adv.detach()
 
 
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
-
-
 @dataclass(frozen=True)
 class Adversarial(Defense, Recipe):
-    """Training on examples crafted against the network as it stands; subclasses say how (craft) and what is lowered.
+    """Training on examples crafted against the network as it is; subclasses say how (craft) and what is lowered.
 
     threat: any ball, "linf:8/255". step_size: in pixels, by default 2.5 eps / steps.
     ramp: the share of training over which eps grows from 0, for large eps at which a fresh network learns nothing.
@@ -69,8 +66,7 @@ class Adversarial(Defense, Recipe):
 
     def __post_init__(self) -> None:
         ThreatModel.parse(self.threat)
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}: it must be at least 1")
+        check_counts(self, "steps")
         if not 0 <= self.ramp <= 1:
             raise ConfigError(f"ramp is {self.ramp}: it is a share of training, in [0, 1]")
         if not 0 <= self.gamma < 1:

@@ -19,9 +19,9 @@ BLOCK = 250
 
 
 class Detector(Defended):
-    """Logits (N, K) of a network, and a last one, max_k z_k + (score - threshold) / spread, which wins exactly where
-    an image's score is above the threshold. So joined they are one classifier of K + 1 classes (Carlini and Wagner
-    2017, arXiv:1705.07263), whose gradient is that of both.
+    """Logits (N, K) of a network, and a last one, max_k z_k + (score - threshold) / spread, which is the largest
+    exactly where an image's score is above the threshold. So joined they are one classifier of K + 1 classes (Carlini
+    and Wagner 2017, arXiv:1705.07263), whose gradient is that of both.
 
     Subclasses give the score, on a scale of logarithms: a reject logit that outgrows the others by hundreds would
     leave cross-entropy without a gradient, which is no merit of a detector.

@@ -1,4 +1,4 @@
-"""Adversarial training: minimise the loss on examples crafted against the network as it stands."""
+"""Adversarial training: minimise the loss on examples crafted against the network as it is."""
 
 from __future__ import annotations
 

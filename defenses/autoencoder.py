@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.defense import Defense, Deployed, Preprocess
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.model_state import seeded
 from robustbench_local.core.training import Recipe, Trainer
 from robustbench_local.ops.noise import Kind, check_noise, noisy
@@ -69,8 +69,7 @@ class Autoencoder(Defense, Recipe):
 
     def __post_init__(self) -> None:
         check_noise(self.kind, self.amplitude)
-        if self.width < 1:
-            raise ConfigError(f"width is {self.width}: it must be at least 1 channel")
+        check_counts(self, "width")
 
     def build(self, base: nn.Module, trainer: Trainer, draws: Draws) -> nn.Module:
         net = trainer.fit(base, self, draws.stream("network"))

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from robustbench_local.core import losses
 from robustbench_local.core.defense import Defense
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
@@ -37,6 +37,6 @@ class GradientRegularisation(Defense, Recipe):
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
         x = x.detach().requires_grad_()
-        each = F.cross_entropy(net(x), y, reduction="none")
+        each = losses.ce(net(x), y)
         (slope,) = torch.autograd.grad(each.sum(), x, create_graph=True)
         return (each + self.strength * slope.square().flatten(1).sum(1)).mean()

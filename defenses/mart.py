@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from robustbench_local.core import losses
 from robustbench_local.core.defense import call
@@ -40,6 +39,6 @@ class Mart(Adversarial):
         clean = call(net, x, draws.stream("clean"))
         worst = call(net, x_adv, draws.stream("adversarial"))
         wrong = losses.best_other(worst.log_softmax(1), y).exp()
-        boosted = F.cross_entropy(worst, y, reduction="none") - torch.log1p(-wrong + 1e-6)
+        boosted = losses.ce(worst, y) - torch.log1p(-wrong + 1e-6)
         missed = 1 - clean.softmax(1).gather(1, y[:, None])[:, 0]
         return (boosted + self.beta * losses.kl(worst, clean) * missed).mean()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustbench_local.config.settings import check_counts
 from robustbench_local.core.defense import Defended, Defense, call, draws_for
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.training import Recipe, Trainer
 from robustbench_local.defenses._adversarial import ascend
@@ -111,9 +111,7 @@ class NoiseLayers(Defense, Recipe):
     def __post_init__(self) -> None:
         for name in ("first", "inner"):
             check(name, getattr(self, name), 0, LOUDEST, "the size of noise, where white is 1")
-        for name in ("passes", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(self, "passes", "steps")
         if self.threat is not None:
             ThreatModel.parse(self.threat)
 

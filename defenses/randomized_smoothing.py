@@ -27,7 +27,7 @@ from robustbench_local.ops.noise import LOUDEST, gaussian
 
 
 class Smoothed(Defended):
-    """PREDICT of Cohen et al. 2019: (N, K+1) logits, the last of which wins where it abstains.
+    """PREDICT of Cohen et al. 2019: (N, K+1) logits, the last of which is the largest where it abstains.
 
     Their order is that of the votes among `samples` noisy copies; the last stands half a vote under what the first
     class needs for a two-sided binomial test against the second at level alpha. Gradients are those of the log mean

@@ -74,6 +74,13 @@ def check_fields(instance: Any) -> None:
         fitted(getattr(instance, field.name), hints.get(field.name, Any), f"{field.name} of {type(instance).__name__}")
 
 
+def check_counts(instance: object, *names: str) -> None:
+    """ConfigError unless these fields are at least 1."""
+    for name in names:
+        if getattr(instance, name) < 1:
+            raise ConfigError(f"{name} is {getattr(instance, name)}: it must be at least 1")
+
+
 def fit_fields(instance: Any) -> None:
     """Hold a (frozen) dataclass's fields against their annotations, in its __post_init__."""
     hints = hints_of(type(instance))

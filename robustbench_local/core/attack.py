@@ -57,7 +57,7 @@ class Attack:
         raise NotImplementedError
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
-        """Forward and backward passes, in this norm, per image that never falls; for estimates."""
+        """Forward and backward passes, in this norm, per image that stays robust; for estimates."""
         return 0, 0
 
     def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
@@ -75,9 +75,9 @@ def prepared(attack: Attack, oracle: Oracle, x: Tensor, y: Tensor, threat: Threa
 
 @dataclass(frozen=True)
 class IterativeAttack(Attack):
-    """init and step are the attack's own. The loop runs `rounds` restarts of `steps`, on the samples still standing.
+    """init and step are the attack's own. The loop runs `rounds` restarts of `steps`, on the samples not broken yet.
 
-    A sample that fell retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
+    A broken sample retires and the batch is compacted. Where a step depends on nothing but x_adv (`memoryless`), a
     sample whose image comes back after one or two steps has settled: more of the same round would change nothing.
     A state that holds `abandoned` (N,) bool retires those samples too, with what they have. Of one that holds
     `best_loss` (N,), the best value so far of what is climbed, the first round is traced.

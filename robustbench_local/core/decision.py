@@ -2,7 +2,7 @@
 
 The attacker's margin on an answer is how far the logit it wants is ahead: untargeted, the largest of the other classes
 minus the true one's; targeted, the target's minus the largest of the others. It succeeds where that margin is >= 0: a
-tie or a NaN is the model's error, not its rescue. Around this stand four rules:
+tie or a NaN is the model's error, not its rescue. Four rules go with it:
 
 - a random model is asked R times, and is robust on the share of draws on which the attacker fails;
 - a detector that rejects a changed image is right, so the attacker must beat the rejection too; an image that is as it

@@ -19,7 +19,7 @@ from robustbench_local.core.training import Trainer
 
 
 class Rejection(StrEnum):
-    """What it means that a model may reject an image: the last of its K + 1 logits wins.
+    """What it means that a model may reject an image: the last of its K + 1 logits is the largest.
 
     ABSTENTION: the model has no answer, and that is an error on every image, attacked or not (randomized smoothing).
     DETECTION: the model says that it is being attacked: an error on an image that is clean or that nature

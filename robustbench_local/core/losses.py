@@ -42,7 +42,7 @@ def unit(size: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{k != y} z_k - z_y (Carlini and Wagner 2017, f_6 without its floor); at 0 and above the image fell."""
+    """max_{k != y} z_k - z_y (Carlini and Wagner 2017, f_6 without its floor); misclassified at 0 and above."""
     return best_other(logits, y) - logits.gather(1, y[:, None])[:, 0]
 
 
@@ -64,7 +64,12 @@ def margin_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
-def dlr_ratio(value: Tensor, top: Tensor) -> Tensor:
+def dlr_to(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """The margin to one class over z_(1) - (z_(3) + z_(4)) / 2 (Croce and Hein 2020, equation 7); 4 classes or more."""
+    return _dlr_ratio(margin_to(logits, y, target), logits.topk(4, dim=1).values)
+
+
+def _dlr_ratio(value: Tensor, top: Tensor) -> Tensor:
     """value (N,) over z_(1) - (z_(3) + z_(4)) / 2, of the largest four logits (N, 4)."""
     return _over(value, top[:, 0] - (top[:, 2] + top[:, 3]) / 2, top)
 
@@ -89,8 +94,7 @@ def dlr_targeted(logits: Tensor, y: Tensor) -> Tensor:
     """The margin towards y over z_(1) - (z_(3) + z_(4)) / 2, the scale of Croce and Hein 2020, equation 7."""
     if logits.shape[1] < 4:
         raise ConfigError(f"the targeted dlr loss needs 4 classes or more, the model has {logits.shape[1]}: use margin")
-    top = logits.topk(4, dim=1).values
-    return dlr_ratio(-margin(logits, y), top)
+    return _dlr_ratio(-margin(logits, y), logits.topk(4, dim=1).values)
 
 
 _UNTARGETED: dict[str, Loss] = {"ce": ce, "margin": margin, "probability_margin": probability_margin, "dlr": dlr}

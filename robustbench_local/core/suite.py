@@ -1,4 +1,4 @@
-"""Several attacks as one: each on what the ones before left standing."""
+"""Several attacks as one: each on what the ones before did not break."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 @dataclass(frozen=True)
 class Suite(Attack):
-    """The members run in order, each with its own access and its own draws, on samples that have not fallen.
+    """The members run in order, each with its own access and its own draws, on samples that are not broken.
 
     A member that minimises is given the ball like any other: its samples retire inside it, and what it has found
     outside is nothing. A random model retires nobody: all members run, and the oracle's best image is the answer.

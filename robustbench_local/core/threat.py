@@ -269,7 +269,7 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def _project_l0(x_adv: Tensor, x: Tensor, eps: int) -> Tensor:
-    """Keep the eps pixel positions whose change is worth most: what going back to x would cost in squared distance."""
+    """Keep the eps pixel positions whose change counts most: what going back to x would cost in squared distance."""
     boxed = x_adv.clamp(0, 1)
-    worth = ((x_adv - x).square() - (x_adv - boxed).square()).sum(1)
-    return torch.where(_top_positions(worth, eps), boxed, x)
+    cost = ((x_adv - x).square() - (x_adv - boxed).square()).sum(1)
+    return torch.where(_top_positions(cost, eps), boxed, x)

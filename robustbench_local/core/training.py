@@ -65,7 +65,7 @@ class Recipe:
     """How to train: one loss, or one step. `validate` may report a robust accuracy, and the best epoch is then kept."""
 
     def at(self, progress: float) -> Recipe:
-        """The recipe as it stands at this share, in [0, 1], of training: for what is ramped up."""
+        """The recipe as it is at this share, in [0, 1], of training: for what is ramped up."""
         return self
 
     def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:

@@ -22,7 +22,7 @@ class LedgerView:
     eot: int
     _every_iterate: bool
     _ledger: Ledger
-    _rows: Tensor | None  # which rows of the ledger this view stands for; None: all
+    _rows: Tensor | None  # which rows of the ledger these are; None: all
     _ones: Tensor  # as many, where there are rows
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -30,8 +30,8 @@ Pixels = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What a model is worth on n clean images.
+class CleanScore:
+    """How many of n clean images a model has right.
 
     chance: how often its answers, dealt out to the images at random, would be right, as in Cohen's kappa (1960): 1 / K
     of balanced answers, the share of its class of a model that always says the same.
@@ -42,7 +42,7 @@ class Standing:
     chance: float
 
     @classmethod
-    def of(cls, predicted: Tensor, right: Tensor, y: Tensor, classes: int) -> Standing:
+    def of(cls, predicted: Tensor, right: Tensor, y: Tensor, classes: int) -> CleanScore:
         """predicted (n,): the classes it names; right (n,) bool; y (n,) labels in 0 .. classes-1."""
         size = max(classes, int(predicted.max()) + 1)
         shares = [torch.bincount(each, minlength=size).double() / len(y) for each in (predicted, y)]
@@ -53,7 +53,7 @@ class Standing:
         return self.right / self.n
 
     @property
-    def lost(self) -> bool:
+    def at_chance(self) -> bool:
         """Its 95 % interval (Wilson) holds chance, and ends before a quarter of the way from there to 1."""
         low, high = wilson(self.right, self.n)
         return self.n >= FEW and low <= self.chance and high - self.chance < (1 - self.chance) / 4
@@ -178,16 +178,16 @@ def look(
     if len(y) < FEW:
         return Look()
     predicted, right = logits.nan_to_num(-torch.inf).argmax(1), correct(logits, y)
-    standing = Standing.of(predicted, right, y, classes)
+    score = CleanScore.of(predicted, right, y, classes)
     order = better_order(predicted, y, right, classes)
-    tried = most is None or standing.lost
+    tried = most is None or score.at_chance
     pixels = better_range(x, right, lambda z: correct(ask(z), y), most) if tried else None
     better = max((each for each in (order, pixels) if each), key=lambda each: each.right, default=None)
-    text = f"the model is {standing}"
+    text = f"the model is {score}"
     if better is None:
         text += ", as fresh weights would be: no other range of pixels and no other order of classes helps"
-        return Look(standing.lost, "at_chance" if standing.lost else None, text)
+        return Look(score.at_chance, "at_chance" if score.at_chance else None, text)
     advice = better.advice[0].upper() + better.advice[1:]
-    text += f": {better.what} it would be {100 * better.right / standing.n:.1f} %. {advice}"
-    stop = standing.lost or standing.skill(standing.right) < LEFT * standing.skill(better.right)
+    text += f": {better.what} it would be {100 * better.right / score.n:.1f} %. {advice}"
+    stop = score.at_chance or score.skill(score.right) < LEFT * score.skill(better.right)
     return Look(stop, "at_chance" if stop else "input_range" if better is pixels else "class_order", text)

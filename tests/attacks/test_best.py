@@ -183,20 +183,20 @@ def test_what_comes_back_is_the_best_point_met() -> None:
     threat = THREATS[0]
     model, x, y, distance = two_classes(threat)
     far = distance > threat.eps
-    worths: list[Tensor] = []
+    margins: list[Tensor] = []
 
     @dataclass(frozen=True)
     class Watched(Best):
         def step(self, state: State, *rest: object) -> State:
             state = super().step(state, *rest)  # type: ignore[arg-type]
-            worths.append(state["worth"])
+            margins.append(state["margin"])
             return state
 
     verdict = evaluate(model, x[far], y[far], Watched(steps=40, climb=5), threat)
     assert verdict.robust.all()
-    assert all((after >= before).all() for before, after in pairwise(worths))
+    assert all((after >= before).all() for before, after in pairwise(margins))
     with torch.no_grad():
-        assert torch.allclose(margin(model(verdict.x_adv), y[far]), worths[-1], atol=1e-4)
+        assert torch.allclose(margin(model(verdict.x_adv), y[far]), margins[-1], atol=1e-4)
 
 
 def test_it_reaches_for_a_given_class() -> None:

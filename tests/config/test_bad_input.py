@@ -194,7 +194,7 @@ def test_a_large_ball_is_granted_to_who_asks() -> None:
     [
         ({"attack": "pdg"}, PluginError, 'pdg.*did you mean "pgd"'),
         ({"stepz": 3}, RobustBenchError, 'stepz.*did you mean "steps"'),
-        ({"steps": 0}, ConfigError, "steps is 0, restarts 1: both must be at least 1"),
+        ({"steps": 0}, ConfigError, "steps is 0: it must be at least 1"),
         ({"step_size": "-1/255"}, ConfigError, "step_size is -1/255: it must be above 0"),
         ({"loss": "cd"}, ConfigError, 'unknown loss "cd".*did you mean "ce"'),
         ({"loss": "dlr"}, ConfigError, "dlr loss needs 3 classes or more, the model has 2: use margin"),

@@ -14,7 +14,7 @@ from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.errors import ModelError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.load import load_data
-from robustbench_local.evaluation.chance import Standing, better_order, ranges
+from robustbench_local.evaluation.chance import CleanScore, better_order, ranges
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.architectures import normalised
@@ -128,15 +128,15 @@ def test_under_a_corruption_the_images_before_it_decide() -> None:
     ],
 )
 def test_chance_is_told_by_its_interval(right: int, n: int, chance: float, lost: bool) -> None:
-    assert Standing(right, n, chance).lost is lost
+    assert CleanScore(right, n, chance).at_chance is lost
 
 
 def test_chance_is_that_of_answers_dealt_out_at_random() -> None:
     y = torch.arange(10).repeat(10)
-    assert Standing.of(torch.full((100,), 3), y == 3, y, 10).chance == pytest.approx(0.1)
+    assert CleanScore.of(torch.full((100,), 3), y == 3, y, 10).chance == pytest.approx(0.1)
     y = torch.tensor([0] * 30 + [1] * 70)
-    assert Standing.of(torch.ones(100).long(), y == 1, y, 2).chance == pytest.approx(0.7)
-    assert Standing.of(y, y == y, y, 2).chance == pytest.approx(0.58)
+    assert CleanScore.of(torch.ones(100).long(), y == 1, y, 2).chance == pytest.approx(0.7)
+    assert CleanScore.of(y, y == y, y, 2).chance == pytest.approx(0.58)
 
 
 def test_random_answers_have_no_better_order() -> None:
