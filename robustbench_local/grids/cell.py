@@ -70,7 +70,8 @@ class Task:
     """A cell with what it is run on, apart from the model itself: enough to name its row, and to make it anywhere.
 
     weights_digest: of the deployed model, None where it could not be built. attacker: the images that an attack may
-    learn from. behaviour_digest: of a user's own model, see models/behaviour.py.
+    learn from. behaviour_digest: of a user's own model, see models/behaviour.py. origin: what a model that was trained
+    is named by on every machine, see ModelBuilder.origin.
     """
 
     grid: str
@@ -80,6 +81,7 @@ class Task:
     weights_digest: str | None
     attacker: Images | None = None
     behaviour_digest: str | None = None
+    origin: str | None = None
 
     @cached_property
     def definition(self) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
 
 
 def _row(task: Task, **what: Any) -> Row:
+    said = {} if task.origin is None else {"origin": task.origin}
     return Row(
         key=task.key,
         **what,
+        **said,
         grid=task.grid,
         definition=task.definition,
         families=task.cell.model.families,

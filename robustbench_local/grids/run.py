@@ -34,7 +34,8 @@ from robustbench_local.report import baseline
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.row import Row, done
+from robustbench_local.storage.row import WEIGHTS, Row, done
+from robustbench_local.storage.sealing import plain
 from robustbench_local.storage.store import Store
 from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.spec import ModelSpec
@@ -94,11 +95,12 @@ class Grid:
         """The same grid with fewer cells."""
         return replace(self, cells=tuple(filter(wanted, self.cells)))
 
-    def task(self, cell: Cell, digest: str | None) -> Task:
+    def task(self, cell: Cell, digest: str | None, origin: str | None = None) -> Task:
         """The cell with what it is run on. digest: of the weights of its model, None where there are none yet."""
         data = cell.model.data
         images, attacker = self.images[data, cell.n], self.attackers.get(data)
-        return Task(self.name, cell, self.config, images, digest, attacker, self.builder.behaviour(cell.model))
+        behaviour = self.builder.behaviour(cell.model)
+        return Task(self.name, cell, self.config, images, digest, attacker, behaviour, origin)
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
@@ -115,14 +117,14 @@ class Grid:
         """Each cell's status, and its price (see Price); what is done costs no more seconds."""
         rows: list[Row] = []
         for spec, cells in self._by_model():
-            training = self.builder.needs_training(spec)
-            model = self.builder.build_untrained(spec) if training else self.builder.build(spec)
+            there, untrained = bool(self._made_elsewhere(spec, cells)), self.builder.needs_training(spec)
+            model = self.builder.build_untrained(spec) if untrained else self.builder.build(spec)
             pace = Pace.measured(model, self.images[spec.data, None])
-            digest = None if training else weights_digest(model)
+            digest = None if untrained else weights_digest(model)
             for cell in applicable(cells, model):
                 task = self.task(cell, digest)
-                done = not training and next(self._good(task.key), None) is not None
-                status = "must train" if training else "done" if done else "to do"
+                done = there or (not untrained and next(self._good(task.key), None) is not None)
+                status = "done" if done else "must train" if untrained else "to do"
                 price = Price.of(cell, len(task.images), pace)
                 if done:
                     price = replace(price, seconds=0.0)
@@ -132,10 +134,13 @@ class Grid:
     def _rows(self) -> list[Row]:
         rows: list[Row] = []
         for spec, cells in self._by_model():
+            if there := self._made_elsewhere(spec, cells):
+                rows += there
+                continue
             try:
                 with contained(PluginError, spec.label):
                     model = self.builder.build(spec)
-                digest = weights_digest(model)
+                digest, origin = weights_digest(model), self.builder.origin(spec)
             except StoreError:
                 raise
             except Exception as error:  # a stranger's model may die of anything; the other models go on
@@ -143,23 +148,40 @@ class Grid:
                 continue
             cells = applicable(cells, model)
             known = AnswerCache()
-            own = [self._row(cell, model, digest, len(rows) + place, known) for place, cell in enumerate(cells)]
+            tasks = [self.task(cell, digest, origin) for cell in cells]
+            own = [self._row(task, model, len(rows) + place, known) for place, task in enumerate(tasks)]
             rows += own
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[spec.data, None]))
         return rows
+
+    def _made_elsewhere(self, spec: ModelSpec, cells: list[Cell]) -> list[Row]:
+        """The rows of a model that would have to be trained here, where the grid's folder holds them all, measured on
+        what the same recipe gave on another machine; otherwise none.
+        """
+        if self.config.force or not self.builder.needs_training(spec):
+            return []
+        origin = self.builder.origin(spec)
+        made = {row.of_cell(WEIGHTS): row for row in self.store.rows() if row.ok and row.get("origin") == origin}
+        cells = applicable(cells, self.builder.build_untrained(spec))
+        tasks = [self.task(cell, None) for cell in cells]
+        wanted = [Row(plain({"definition": task.definition})).of_cell(WEIGHTS) for task in tasks]
+        if not all(cell in made and SAVED[self.config.save] <= made[cell].array_names for cell in wanted):
+            return []
+        for cell in cells:
+            self.progress.line(f"{cell}: done before, by a model of the same recipe from another machine")
+        return [made[cell] for cell in wanted]
 
     def _by_model(self) -> Iterator[tuple[ModelSpec, list[Cell]]]:
         for _, cells in groupby(self.cells, key=lambda cell: id(cell.model)):
             group = list(cells)
             yield group[0].model, group
 
-    def _row(self, cell: Cell, model: nn.Module, digest: str, place: int, known: AnswerCache) -> Row:
-        """The cell's row: the stored one where it is good, otherwise a new one."""
-        task = self.task(cell, digest)
+    def _row(self, task: Task, model: nn.Module, place: int, known: AnswerCache) -> Row:
+        """The task's row: the stored one where it is good, otherwise a new one."""
         if kept := self._resumed(task):
             return kept
-        count = len(self.cells)
+        cell, count = task.cell, len(self.cells)
         part = Part(self.progress, f"{place + 1}/{count} {cell}", place / count, 1 / count)
         return self._keep(execute(task, model, known=known, progress=part), cell)
 

@@ -27,6 +27,7 @@ DRAWN = ("eot", "draws")
 READ = ("attack_sources",)  # of a growing folder of rows every model may have met another state
 JUDGED = ("count", "precision", "budget", "seed")
 BEHAVIOUR = ("behaviour_digest",)  # the model's as well, which only a user's own says
+WEIGHTS = ("weights_digest",)  # other ones for the same recipe on other hardware
 VERSIONS = ("defense_version", "attack_version")
 
 _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order

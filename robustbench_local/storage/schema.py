@@ -129,6 +129,7 @@ RECORD = {
         "environment?": all_of(either(text, whole)),
         "families?": [text],
         "minimises?": flag,
+        "origin?": text,
         **({"results": {"n": count}} if good else {"error": {"type": text, "message": text}}),
     }
     for good in (True, False)

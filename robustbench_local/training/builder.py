@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import nn
 from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
-from robustbench_local.data.load import open_data
+from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.models.load import behaviour_digest, build_model, load_model, rebuild
 from robustbench_local.models.zoo import zoo_entry
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
+from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import row_key
 from robustbench_local.training.fitted import Fitter
 from robustbench_local.training.recipes import TrainingRecipe, definition, metadata, zoo_match
@@ -56,6 +57,18 @@ class ModelBuilder:
     def behaviour(self, spec: ModelSpec) -> str | None:
         """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""
         return self._loaded(spec.model)[1] if spec.recipe is None else None
+
+    def origin(self, spec: ModelSpec) -> str | None:
+        """What names a model of which something is trained or fitted, on whatever machine: 24 hex digits; else None.
+
+        The same recipe gives other weights on other hardware, and so another weights digest.
+        """
+        recipe = None if spec.recipe is None or zoo_match(spec.recipe) else spec.recipe
+        if recipe is None and not any(defense.learns for _, defense in spec.around):
+            return None
+        made = definition(recipe, self.source) if recipe else {"weights": weights_digest(self._net(spec))}
+        parts = [{name: asdict(defense), "version": defense.version} for name, defense in spec.around]
+        return row_key({"net": made, "parts": parts, "images": training_images_name(spec.data, self.source)})
 
     def build_untrained(self, spec: ModelSpec) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""

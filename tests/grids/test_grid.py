@@ -411,6 +411,34 @@ def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
     assert run_grid("toy.yaml", dry_run=True, **overrides)[0]["status"] == "must train"
 
 
+def test_rows_of_a_recipe_that_another_machine_trained_are_done(folder: Path) -> None:
+    overrides: dict[str, Any] = {
+        "models": [{"name": "fast_cnn", "schedule": SMALL}],
+        "defenses": ["adversarial_training", "squeeze_detector"],
+        "attacks": ["fgsm"],
+        "allow_chance": True,
+    }
+    first = run_grid("toy.yaml", **overrides)
+    assert [row["status"] for row in first] == ["ok", "ok"] and len({row["origin"] for row in first}) == 2
+    shutil.rmtree(folder / "cache")
+    assert [row["status"] for row in run_grid("toy.yaml", dry_run=True, **overrides)] == ["done"] * 2
+    progress = Record()
+    assert run_grid("toy.yaml", progress=progress, **overrides) == first
+    assert [line.partition(": ")[2] for line in progress.lines] == [
+        "done before, by a model of the same recipe from another machine"
+    ] * 2
+    changes: list[dict[str, Any]] = [
+        {"force": True},
+        {"n": 3},
+        {"save": "scores"},
+        {"attacks": ["fgsm", "noise"]},
+        {"models": [{"name": "fast_cnn", "schedule": SMALL | {"lr": 0.1}}]},
+    ]
+    for change in changes:
+        status = {row["status"] for row in run_grid("toy.yaml", dry_run=True, **{**overrides, **change})}
+        assert status == {"must train"}, change
+
+
 def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> None:
     small = {f"schedule.{key}": value for key, value in SMALL.items()}
     path, figures = make(
