@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -41,11 +41,7 @@ class DecisionAttack(IterativeAttack):
         return self.images
 
     def prepare(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> DecisionAttack:
-        if not self.images:
-            return self
-        prepared = replace(self)
-        object.__setattr__(prepared, "pool", (x, oracle.labels(x)))
-        return prepared
+        return self.knowing(pool=(x, oracle.labels(x))) if self.images else self
 
     def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.images, 0

@@ -64,10 +64,8 @@ class Peer(Attack):
         kind = self.kind()
         self._check()
         traits = self.traits(kind)
-        set_ = object.__setattr__  # the dataclass is frozen from here on
-        set_(self, "norms", traits.norms)
-        set_(self, "minimises", traits.minimises)
-        set_(self, "access", Access.SCORES if traits.black_box else Access.GRADIENTS)
+        access = Access.SCORES if traits.black_box else Access.GRADIENTS
+        vars(self).update(norms=traits.norms, minimises=traits.minimises, access=access)  # no settings: they follow
 
     # what an adapter says of its package
 

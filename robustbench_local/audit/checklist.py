@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robustbench_local.audit import consistency, convergence, gradients, orderings, reporting, setup, training
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
-from robustbench_local.audit.evidence import Arrays, Evidence, Rows
+from robustbench_local.audit.evidence import Evidence, ReadArrays, Rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RowFinding
 from robustbench_local.audit.subject import Effort, Subject
@@ -110,7 +110,7 @@ def _ask(check: Check, subject: Subject) -> Finding:
         return Finding(check.name, Status.SUSPICIOUS, text, source=check.source, advice=check.advice)
 
 
-def audit_rows(rows: Iterable[Row], arrays: Arrays) -> dict[str, list[RowFinding]]:
+def audit_rows(rows: Iterable[Row], arrays: ReadArrays) -> dict[str, list[RowFinding]]:
     """{group: findings} of good rows, a pure function of what was stored.
 
     A group is a model on some images towards some goal, and its name a JSON list of what defines these: within it all

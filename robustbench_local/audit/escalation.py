@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.audit.checklist import audit_rows
-from robustbench_local.audit.evidence import Arrays, Evidence
+from robustbench_local.audit.evidence import Evidence, ReadArrays
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
-from robustbench_local.audit.statistics import ALPHA, MATERIAL, Paired, by_share
+from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, by_share
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic
@@ -60,7 +60,7 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
     return kept
 
 
-def arrays_of(store: Store) -> Arrays:
+def arrays_of(store: Store) -> ReadArrays:
     """What an audit of rows reads of their arrays."""
     return lambda row: store.arrays(row.key, "robust", "clean", "distance", "success", "forwards", "backwards")
 
@@ -184,7 +184,7 @@ def _finding(retry: Retry, robust: int, total: int, attack: str, faults: Sequenc
     broken = len(retry.broken)
     lower, cost = broken / total, broken / retry.asked * robust / total
     status, text, figures = by_share(torch.arange(retry.asked) < broken, f"of the robust images, {attack} succeeds")
-    if status is Status.BROKEN and (cost <= MATERIAL or Paired(broken, 0, total).p >= ALPHA):
+    if status is Status.BROKEN and (cost <= MATERIAL or Discordance(broken, 0, total).p >= ALPHA):
         status = Status.SUSPICIOUS
     text = f"{text}: {100 * lower:.1f} points off the worst case"
     if retry.asked < robust:

@@ -15,7 +15,7 @@ from robustbench_local.core.access import Access
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.storage.row import Row
 
-Arrays = Callable[[Row], Mapping[str, Any]]
+ReadArrays = Callable[[Row], Mapping[str, Any]]
 
 HALF = 0.51  # of eps: pixels taken to span [-1, 1], the smallest of the mistakes of unit, use half of it
 SEARCHES = 1000  # queries of an attack without gradients, from which on it is a serious one

@@ -33,7 +33,7 @@ def by_share(faults: Tensor, evidence: str, *, of: int = 0, **figures: float) ->
 
 
 @dataclass(frozen=True)
-class Paired:
+class Discordance:
     """Two judgements of the same images: how many are robust by only the first, or only the second."""
 
     only_first: int
@@ -56,9 +56,9 @@ class Paired:
         return self.p < ALPHA and self.points > 100 * MOVE
 
 
-def paired(first: Tensor, second: Tensor) -> Paired:
+def paired(first: Tensor, second: Tensor) -> Discordance:
     """first, second (N,) bool: which images are robust."""
-    return Paired(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+    return Discordance(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
 
 def weaker(first: Tensor, second: Tensor, what: str) -> Result:

