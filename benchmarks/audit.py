@@ -23,6 +23,7 @@ from robustbench_local import load_data, load_model
 from robustbench_local.audit.checklist import audit_model, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.subject import Effort
+from robustbench_local.report.markdown import markdown_table
 from tests.helpers import liars
 
 THREAT = "linf:0.3"
@@ -74,14 +75,14 @@ def table(rows: list[Row], about: str) -> str:
         what = "found, by a check that knows the fault" if liar else "come out sound"
         parts += [f"## {title}", f"{good} of {len(chosen)} {what}."]
         heads = ["case", "", "named by" if liar else "alarms", "also named" if liar else "checks that ran"]
-        lines = [heads, ["---"] * len(heads)]
+        lines = []
         for row in chosen:
             causes = [f"{check} ({status})" for check, status, _ in row["named"] if check in row["causes"]]
             others = [check for check, _, _ in row["named"] if check not in row["causes"]]
             last = ", ".join(others) if liar else str(row["checked"])
             mark = "yes" if right(row) else "**no**"
             lines.append([row["case"], mark, ", ".join(causes if liar else others) or "–", last or "–"])
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(markdown_table(heads, lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -31,6 +31,7 @@ from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.zoo import zoo_names
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.storage.checkpoints import weights_digest
 
 CLASSES = 10
@@ -112,9 +113,14 @@ def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:
     for row in rows:
         if row["what"]["version"] == newest:
             groups.setdefault(str(row["what"]), []).append(row)
+<<<<<<< HEAD
     lines = ["# best beside AutoAttack", "", f"Version {newest}; robust accuracy in percent, passes per image.", ""]
     lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     lines += [f"| {' | '.join(line(group, beside))} |" for group in groups.values()]
+=======
+    lines = ["# best beside AutoAttack", "", f"Version {newest}; standing in percent, passes per image.", ""]
+    lines.append(markdown_table(HEADS, [line(group, beside) for group in groups.values()]))
+>>>>>>> 45e7d99 (One way to write a Markdown table)
     return "\n".join(lines) + "\n"
 
 

@@ -33,6 +33,7 @@ from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 from robustbench_local.data.load import load_data
 from robustbench_local.models.load import load_model
+from robustbench_local.report.markdown import markdown_table
 
 SEVERITIES = (1, 3, 5)
 FAR = 3.5  # standard errors: of some 200 comparisons a tenth of one is expected beyond
@@ -156,10 +157,8 @@ def markdown(rows: Sequence[Row], images: int) -> str:
         f"standard errors; beyond {FAR}: {beyond}. Where nothing is drawn, no level is more than {most:.0f} away, and",
         f"{mean:.3f} on average at most; but for JPEG, whose codec is of another make.",
         "",
-        f"| {' | '.join(HEADS)} |",
-        "|---" * len(HEADS) + "|",
+        markdown_table(HEADS, map(line, rows)),
     ]
-    text += [f"| {' | '.join(line(row))} |" for row in rows]
     return "\n".join([*text, "", ", ".join(f"{key}: {value}" for key, value in about.items())]) + "\n"
 
 

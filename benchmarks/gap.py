@@ -20,6 +20,7 @@ from benchmarks._kept import Row, keep, kept
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.storage.checkpoints import weights_digest
 
 STEPS = 100
@@ -72,8 +73,7 @@ def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:
     for row in rows:
         groups.setdefault(str(row["what"]), []).append(row)
     lines = ["# What PGD-100 leaves beside AutoAttack", "", "Accuracy in percent.", ""]
-    lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    lines += [f"| {' | '.join(line(group, beside))} |" for group in groups.values()]
+    lines.append(markdown_table(HEADS, [line(group, beside) for group in groups.values()]))
     return "\n".join(lines) + "\n"
 
 

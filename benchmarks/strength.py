@@ -37,6 +37,7 @@ from benchmarks._comparisons import AUTOATTACK, UNDEFENDED, ZOO, Comparison, Sub
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
 from robustbench_local.models.zoo import zoo_names
+from robustbench_local.report.markdown import markdown_table
 
 ALLOWED = 0.5  # points of robust accuracy that we may leave above a peer
 WHOLE = 10_000  # images of the MNIST test set
@@ -129,8 +130,7 @@ def markdown(rows: Sequence[Row]) -> str:
         line = ", ".join(f"{name}: {row[name]}" for name in ("hardware", "threads", "torch", "python"))
         if line not in lines:
             lines.append(line)
-    lines += ["", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+    lines += ["", markdown_table(HEADS, map(cells, rows))]
     full = [row for row in rows if row["what"]["attack"] == "autoattack"]
     lines += ["", "Images that AutoAttack and pyautoattack disagree on:", ""]
     lines += [f"- {disagreements(row)}" for row in full]

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.reproduce.page import REDUCED
 from experiments.reproduce.published import Reproduction, reproductions
+from robustbench_local.report.markdown import markdown_table
 
 HEADS = ("reproduction", "published figures", "agree", "lower here", "higher here", "farthest off, points")
 
@@ -17,9 +18,7 @@ def overview(folder: Path) -> str:
     lines = [
         "# Published figures, measured again",
         "",
-        f"| {' | '.join(HEADS)} |",
-        "|---" * len(HEADS) + "|",
-        *(f"| {' | '.join(_line(item, folder / item.name))} |" for item in reproductions().values()),
+        markdown_table(HEADS, [_line(item, folder / item.name) for item in reproductions().values()]),
         "",
         "A figure agrees where the 95 % interval of the difference, for the luck of sampling images, holds zero. Most",
         "networks are small ones, trained here: each page says in which setting its figures were measured.",

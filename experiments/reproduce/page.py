@@ -13,6 +13,7 @@ from rich.table import Table
 from experiments.reproduce.compare import Compared
 from experiments.reproduce.published import Reproduction
 from robustbench_local.core.escaping import shown
+from robustbench_local.report.markdown import markdown_table
 
 HEADS = ("figure, %", "published", "certainty", "here", "images", "difference", "95 % interval", "verdict")
 REDUCED = "Sizes are reduced, for about an hour of two CPU cores: n=10000 takes all test images, on a GPU."
@@ -35,8 +36,7 @@ def cells(compared: Compared) -> list[str]:
 
 def page(item: Reproduction, compared: Sequence[Compared], overrides: Mapping[str, Any] | None = None) -> str:
     lines = [f"# {item.title}", "", f"Source: {item.source}.", "", item.note, ""]
-    lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    lines += [f"| {' | '.join(cells(each))} |" for each in compared]
+    lines.append(markdown_table(HEADS, map(cells, compared)))
     given = "".join(f" {key}={value}" for key, value in (overrides or {}).items() if key not in _OWN)
     lines += [
         "",

@@ -20,6 +20,7 @@ from robustbench_local.report.corruption import (
     correlations,
     corruption_tables,
 )
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.render import WIDTH, plain_texts
 from robustbench_local.report.table import SharesOf
 from robustbench_local.report.text import DASH
@@ -144,8 +145,7 @@ def _markdown(table: CorruptionTable) -> list[str]:
 
 def _grid(rows: list[list[str]], names: int) -> str:
     head, *body = [[shown(cell, "markdown") for cell in row] for row in rows]
-    rule = ["---"] * names + ["---:"] * (len(head) - names)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
+    return markdown_table(head, body, [place >= names for place in range(len(head))])
 
 
 def _legend(table: CorruptionTable) -> list[str]:

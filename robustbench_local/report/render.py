@@ -16,6 +16,7 @@ from rich.text import Text
 from robustbench_local.core.escaping import shown
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.labels import Label
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import DASH, interval, percent
 
 if TYPE_CHECKING:
@@ -102,9 +103,8 @@ def markdown(tables: Sequence[Table]) -> str:
     for table in tables:
         heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]
         rows = [[line.model, str(line.defense), *map(one_line, rates(line, table))] for line in table.lines]
-        cells = [[shown(cell, "markdown") for cell in row] for row in [heads, *rows]]
-        cells.insert(1, ["---", "---", *["---:"] * (len(heads) - 2)])
-        body = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        first, *cells = [[shown(cell, "markdown") for cell in row] for row in [heads, *rows]]
+        body = markdown_table(first, cells, [place > 1 for place in range(len(heads))])
         notes = "\n".join(f"- {shown(note, 'markdown')}" for note in table.notes)
         parts += [f"## {shown(table.title, 'markdown')}", body, " ".join(legend(table)), *([notes] if notes else [])]
     return "\n\n".join(parts) + "\n"

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.core.escaping import shown
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import DASH
 
 WIDTH = 120  # columns where there is no terminal to ask
@@ -35,9 +36,8 @@ def markdown(sheets: Iterable[Sheet]) -> str:
     parts = []
     for sheet in sheets:
         heads, numeric, rows = _condensed(sheet.frame)
-        cells = [" | ".join(shown(text, "markdown") for text in row) for row in [heads, *rows]]
-        cells.insert(1, " | ".join("---:" if each else "---" for each in numeric))
-        parts += [f"## {shown(sheet.title, 'markdown')}", sheet.note, "\n".join(f"| {line} |" for line in cells)]
+        first, *cells = [[shown(text, "markdown") for text in row] for row in [heads, *rows]]
+        parts += [f"## {shown(sheet.title, 'markdown')}", sheet.note, markdown_table(first, cells, numeric)]
     return "\n\n".join(parts) + "\n"
 
 
