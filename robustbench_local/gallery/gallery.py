@@ -1,4 +1,4 @@
-"""The images behind the numbers: what fell first, last and never, and what it took."""
+"""The images behind the numbers: those broken first, last and never, and what it took."""
 
 from __future__ import annotations
 
@@ -159,13 +159,17 @@ def _room(
 def _chosen(
     clean: npt.NDArray[Any], robust: npt.NDArray[Any], forwards: npt.NDArray[Any], each: int
 ) -> Iterator[tuple[int, str]]:
-    """(place, fate): of what was right, the first to fall, the last to fall, and some that never did."""
-    fell = np.flatnonzero(clean & ~robust)
-    fell = fell[np.argsort(forwards[fell], kind="stable")]
-    first, last = fell[:each], fell[max(each, len(fell) - each) :]
-    for fate, places in (("fell first", first), ("fell last", last), ("stood", np.flatnonzero(clean & robust)[:each])):
+    """(place, fate): of what was right, the first to be broken, the last, and some that are robust."""
+    broken = np.flatnonzero(clean & ~robust)
+    broken = broken[np.argsort(forwards[broken], kind="stable")]
+    first, last = broken[:each], broken[max(each, len(broken) - each) :]
+    for fate, places in (
+        ("broken first", first),
+        ("broken last", last),
+        ("robust", np.flatnonzero(clean & robust)[:each]),
+    ):
         for place in places.tolist():
-            passes = f", after {int(forwards[place])} forward passes" if fate != "stood" else ""
+            passes = f", after {int(forwards[place])} forward passes" if fate != "robust" else ""
             yield place, f"{fate}{passes}"
 
 

@@ -54,7 +54,7 @@ def by_group(
 ) -> dict[str, Members]:
     """The images (N,) of each named group that has any: classes by name, or single images by id.
 
-    DataError where a class is unknown, or where an image stands in two groups: their intervals would not be
+    DataError where a class is unknown, or where an image is in two groups: their intervals would not be
     independent.
     """
     check_groups(groups, classes)
@@ -64,7 +64,7 @@ def by_group(
         found[name] = np.isin(labels, own) | np.isin(ids, [each for each in listed if not isinstance(each, str)])
     twice = [int(i) for i in ids[np.sum(list(found.values()), axis=0) > 1]] if found else []
     if twice:
-        raise DataError(f"the images {twice[:5]} stand in two groups: groups are to share none")
+        raise DataError(f"the images {twice[:5]} are in two groups: groups are to share none")
     return {name: members for name, members in found.items() if members.any()}
 
 

@@ -74,7 +74,7 @@ def method(shares: npt.ArrayLike) -> str:
 def rate(shares: npt.ArrayLike, confidence: float = CONFIDENCE) -> Rate:
     """The mean of shares (N,) in [0, 1] with its sampling interval: 0 or 1 per image, or its share of draws.
 
-    Random models get the cluster bootstrap, unless fewer than ten images' worth stand or fall: then Wilson's.
+    Random models get the cluster bootstrap, unless fewer than ten images' worth are robust or broken: then Wilson's.
     DataError where there is no image, or where a share lies outside [0, 1].
     """
     values = np.asarray(shares, dtype=np.float64)

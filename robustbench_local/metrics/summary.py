@@ -51,18 +51,18 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
     """The results of a row: accuracies in [0, 1] with 95 % intervals, per class, cost, flags.
 
     intervals says of what kind they are. attack_success_rate is over the images that were right, `of` of them.
-    classification and calibration are of the clean and of the attacked images, adversarial_confidence of those that
-    fell. largest_gap names the classes that stand best and worst. distance_median is over the images that were
-    right and fell, in units of the threat's norm, None where none did; of minimum-norm attacks, distance is over
-    all that were right, infinite (None) where no attack won. queries_to_success are the forward passes of those
-    that fell, of attacks that stop there. corruption_ figures are there for corruptions only, detector for
+    classification and calibration are of the clean and of the attacked images, adversarial_confidence of the broken
+    images. largest_gap names the classes that are most and least robust. distance_median is over the broken
+    images, in units of the threat's norm, None where there is none; of minimum-norm attacks, distance is over
+    all that were right, infinite (None) where the attack did not succeed. queries_to_success are the forward passes
+    of the broken images, of attacks that stop there. corruption_ figures are there for corruptions only, detector for
     detectors. forwards_mean and backwards_mean are passes per image, prepared_ those spent in all before any image
-    was judged. notes are means over the images that have one. trace: quartiles, over the images that stood, of the
-    best objective after so many steps; None where none stood or the attack tells none.
+    was judged. notes are means over the images that have one. trace: quartiles, over the robust images, of the
+    best objective after so many steps; None where there is none or the attack tells none.
     """
     clean, robust = shares(verdict.clean, verdict.clean_bits), shares(verdict.robust, verdict.bits)
     labels = verdict.labels.cpu().numpy()
-    right, fell = _bits(verdict.clean), _bits(verdict.clean & ~verdict.robust)
+    right, broken = _bits(verdict.clean), _bits(verdict.clean & ~verdict.robust)
     distance = _array(verdict.distance)
     clean_rate, robust_rate = rate(clean), rate(robust)
     scores = {"clean": _array(verdict.clean_scores), "attacked": _array(verdict.scores)}
@@ -84,7 +84,7 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "largest_gap": _short(_gap(robust, members)),
         "classification": _short({name: classification(labels, each, len(classes)) for name, each in scores.items()}),
         "calibration": _short({name: calibration(labels, each) for name, each in scores.items()}),
-        "adversarial_confidence": _short(_confidence(scores["attacked"][fell])),
+        "adversarial_confidence": _short(_confidence(scores["attacked"][broken])),
         "forwards_mean": float(verdict.forwards.double().mean()),
         "backwards_mean": float(verdict.backwards.double().mean()),
         "prepared_forwards": verdict.prepared_forwards,
@@ -93,9 +93,9 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "judged_forwards": verdict.judged_forwards,
         "notes": {name: float(values.double().nanmean()) for name, values in trace.others(verdict.notes).items()},
         "trace": _short(_trace(verdict)),
-        "distance_median": float(np.quantile(distance[fell], 0.5, method="lower")) if fell.any() else None,
+        "distance_median": float(np.quantile(distance[broken], 0.5, method="lower")) if broken.any() else None,
         "distance": _short(_distances(verdict, distance, clean)),
-        "queries_to_success": _queries(verdict, fell),
+        "queries_to_success": _queries(verdict, broken),
         "seconds": verdict.seconds,
         "flags": list(verdict.flags),
     }
@@ -104,8 +104,8 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
 def _corruption(verdict: Verdict) -> dict[str, Any]:
     if verdict.corrupted is None:
         return {}
-    standing = rate(shares(verdict.corrupted, verdict.bits))
-    return {"corruption_accuracy": verdict.corruption_accuracy, "corruption_interval": (standing.low, standing.high)}
+    right = rate(shares(verdict.corrupted, verdict.bits))
+    return {"corruption_accuracy": verdict.corruption_accuracy, "corruption_interval": (right.low, right.high)}
 
 
 def _detector(labels: Ints, scores: dict[str, Floats], distance: Floats, verdict: Verdict) -> dict[str, Any]:
@@ -121,11 +121,11 @@ def _kind(robust: Floats, classes: int) -> str:
     )
 
 
-def _success(standing: Floats) -> dict[str, Any] | None:
-    if not len(standing):
+def _success(robust: Floats) -> dict[str, Any] | None:
+    if not len(robust):
         return None
-    success = rate(1 - standing)
-    return {"of": len(standing), "rate": success.value, "interval": [success.low, success.high]}
+    success = rate(1 - robust)
+    return {"of": len(robust), "rate": success.value, "interval": [success.low, success.high]}
 
 
 def _gap(robust: Floats, members: dict[str, npt.NDArray[np.bool_]]) -> dict[str, Any] | None:
@@ -137,7 +137,7 @@ def _gap(robust: Floats, members: dict[str, npt.NDArray[np.bool_]]) -> dict[str,
 
 
 def _confidence(scores: Floats) -> dict[str, Any] | None:
-    """Of the images that fell, in the answers they got; None where none did, or none of them got a number."""
+    """Of the broken images, in the answers they got; None where there is none, or none of them got a number."""
     found = confidence(scores)
     found = found[~np.isnan(found)]
     return {"n": len(found), "mean": found.mean(), "median": np.median(found)} if len(found) else None
@@ -149,11 +149,11 @@ def _distances(verdict: Verdict, distance: Floats, clean: Floats) -> dict[str, A
     return quantiles(nearest(distance, _array(verdict.success), clean)[_bits(verdict.clean)])
 
 
-def _queries(verdict: Verdict, fell: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
+def _queries(verdict: Verdict, broken: npt.NDArray[np.bool_]) -> dict[str, Any] | None:
     """None of random models and minimum-norm attacks, which go on after a success."""
-    if verdict.bits is not None or verdict.success is not None or not fell.any():
+    if verdict.bits is not None or verdict.success is not None or not broken.any():
         return None
-    return quantiles(_array(verdict.forwards)[fell])
+    return quantiles(_array(verdict.forwards)[broken])
 
 
 def _trace(verdict: Verdict) -> dict[str, Any] | None:

@@ -30,9 +30,9 @@ Shares = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids (N,) and shares (N,) i
 class Change:
     """One cell, worst case, clean accuracy or audit in both folders: `part` says which.
 
-    before, after: accuracies in [0, 1] on the images that both have, without what an audit felled; None where there is
-    no result. pair: what these images say: those lost stood only before, those gained only after. images: how many
-    either folder has. p: of the paired test (McNemar's exact one; of random models, sign flips), adjusted by Holm
+    before, after: accuracies in [0, 1] on the images that both have, without what an audit broke; None where there is
+    no result. pair: what these images say: those lost were robust only before, those gained only after. images: how
+    many either folder has. p: of the paired test (McNemar's exact one; of random models, sign flips), adjusted by Holm
     (1979) for all that was tested. differs: what was made differently.
     """
 
@@ -131,7 +131,7 @@ class _Both:
             yield max(found, key=lambda one: one.pair.n if one.pair else 0)
 
     def audits(self, met: Sequence[Pair]) -> Iterator[Change]:
-        """What stood when it was attacked once more, on the images that both audits asked about."""
+        """What was robust when attacked once more, of the images that both audits asked about."""
         for name, group in _by(met, lambda pair: pair.within).items():
             old = _audited(self.before, [pair.both[0] for pair in group])
             new = _audited(self.after, [pair.both[1] for pair in group])
@@ -166,7 +166,7 @@ class _Both:
 
 
 def _robust_shares(results: Results, row: Row) -> Shares:
-    """By the row alone: each image's share of draws that stand, which is 0 or 1 of a fixed model."""
+    """By the row alone: each image's share of draws that are robust, which is 0 or 1 of a fixed model."""
     arrays = results.arrays(row, "ids", "robust", "bits")
     return arrays["ids"], robust_shares(arrays)
 
@@ -185,7 +185,7 @@ def _least(each: Sequence[Shares]) -> Shares:
 
 
 def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
-    """{attack: which of the images that an audit of these rows asked about stood it}; the last audit of an attack."""
+    """{attack: which of the images that an audit of these rows asked about are robust to it}; of the last such audit."""
     keys = {row.key: row for row in results.rows if done(row)}
     own = {row.key for row in rows}
     found: dict[str, Shares] = {}

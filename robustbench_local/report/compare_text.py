@@ -21,7 +21,7 @@ HEADINGS = {
     "attack": "Attack by attack",
     "worst case": "Worst case per image, over the attacks that both have",
     "clean": "Clean accuracy",
-    "audit": "Audits: what stood once more, of the images that both audits asked about",
+    "audit": "Audits: what was robust once more, of the images that both audits asked about",
 }
 POWER = 0.8
 

@@ -47,6 +47,6 @@ def curve(
 
 
 def at(arrays: Mapping[str, Array], eps: float) -> Floats:
-    """(N,) shares that stand a minimum-norm attack at eps, from the arrays of its row."""
+    """(N,) shares that are robust to a minimum-norm attack at eps, from the arrays of its row."""
     distance, success = (arrays[name].astype(np.float64) for name in ("distance", "success"))
     return robust_at(eps, distance, success, clean_shares(arrays))

@@ -164,8 +164,8 @@ def _classes(line: Line, table: Table, results: Results) -> Iterator[Class]:
         return
     for label, known in zip(np.unique(labels), good[0].results["per_class"], strict=True):
         own = bits[labels == label]
-        n, stood, right = len(own), float(own.sum()), known["clean"] * len(own)
-        clean, robust = Rate(right / n, *wilson(right, n)), Rate(stood / n, *wilson(stood, n))
+        n, kept, right = len(own), float(own.sum()), known["clean"] * len(own)
+        clean, robust = Rate(right / n, *wilson(right, n)), Rate(kept / n, *wilson(kept, n))
         yield Class(visible(known["class"]), n, clean, robust)
 
 

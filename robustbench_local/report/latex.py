@@ -10,7 +10,7 @@ from robustbench_local.report.table import Table
 
 
 def latex(tables: Iterable[Table]) -> str:
-    """A table environment each; cells read "45.2 (42.1-48.3)", and the best worst case stands in bold."""
+    """A table environment each; cells read "45.2 (42.1-48.3)", and the best worst case is in bold."""
     parts = ["% Needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} for quotation marks in names."]
     for table in tables:
         heads = ["model", "defense", "clean", *map(str, table.attacks), *last(table)]

@@ -22,7 +22,7 @@ CHOSEN = ("defense_settings", "seed")  # where nothing else is left to meet
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell in either folder or in both. name: as attacks and models are called where all rows of both stand side by
+    """A cell in either folder or in both. name: as attacks and models are called where all rows of both are side by
     side; of, within: its model on its images, and these within its threat; differs: what was made differently.
     """
 

@@ -80,7 +80,7 @@ class Board:
 
     @property
     def broken(self) -> bool:
-        """Whether no figure is to be believed: those that are stand first."""
+        """Whether no figure is to be believed: those that are come first."""
         return self.table.lines[0].broken
 
     @property

@@ -173,7 +173,7 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
 
 
 def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str, list[Any]]:
-    """{model: (attack, eps, share shares_of)} of the minimum-norm attacks."""
+    """{model: (attack, eps, share still right)} of the minimum-norm attacks."""
     found: dict[str, list[Any]] = defaultdict(list)
     for eps, table in group:
         for line in table.lines:
@@ -181,7 +181,7 @@ def _nearest(group: Sequence[tuple[float, Table]], results: Results) -> dict[str
                 if done(row) and not table.stochastic and row.minimises:
                     arrays = results.arrays(row, "clean", "robust", "distance")
                     clean, distance = arrays["clean"], arrays["distance"]
-                    hit = clean & (~arrays["robust"] | (distance > eps))  # what stands inside was not found
+                    hit = clean & (~arrays["robust"] | (distance > eps))  # an image that is robust inside was not found
                     found[identity_of(line)].append((str(attack), *falling(clean, ~hit, distance, 2 * eps)))
     return found
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LONG = 200  # passes, beyond which their axis is logarithmic
 _TITLE = 42  # letters in a line above a panel
-_STOOD = 5  # images of which a median is worth drawing
+_ENOUGH = 5  # images of which a median is worth drawing
 
 
 def by_queries(table: Table, results: Results) -> Iterator[Picture]:
@@ -66,7 +66,7 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     for place, line in enumerate(table.lines[:MOST]):
         for attack, row in zip(table.attacks, line.rows, strict=True):
             trace = row.results.get("trace") if done(row) else None
-            if trace and trace["images"] >= _STOOD:
+            if trace and trace["images"] >= _ENOUGH:
                 found[attack].append((place, line, trace))
     attacks = [attack for attack in table.attacks if attack in found]
     if not attacks:
@@ -87,8 +87,8 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     one_legend(figure, every)
     caption = (
         "Convergence: the best value so far of what an attack climbs (its loss, or the log odds against the true"
-        " class), over the steps of its first round; median and quartiles of the images that stood to the end. A curve"
-        " that still climbs says that a longer attack might find more; where nothing stood there is none."
+        " class), over the steps of its first round; median and quartiles of the robust images. A curve that still"
+        " climbs says that a longer attack might find more; where no image is robust there is none."
     )
     yield Picture(
         name_of("convergence", table),
@@ -109,9 +109,9 @@ def _evolves(line: Line, attack: Label, table: Table) -> bool:
 def _spending(
     table: Table, results: Results, name: str, meter: str, access: set[Access], unit: str, caption: str
 ) -> Iterator[Picture]:
-    """SharesOf images over what was spent; none of random models and minimum-norm attacks, which retire no image.
+    """Images still right over what was spent; none of random models and minimum-norm attacks, which retire no image.
 
-    Nor of naive attacks and of those judged by their end: there images fall at the end, all at once.
+    Nor of naive attacks and of those judged by their end: there images are broken at the end, all at once.
     """
     if table.stochastic:
         return
@@ -161,8 +161,8 @@ def _logarithmic(axes: Axes, longest: float) -> None:
 def falling(
     clean: npt.NDArray[Any], robust: npt.NDArray[Any], spent: npt.NDArray[Any], end: float
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """(what was spent when an image fell, the share still right from there on), from 0 to end."""
-    fell = np.sort(spent[clean & ~robust])
-    left = (clean.sum() - np.arange(len(fell) + 1)) / len(clean)
-    x = np.concatenate([[0], fell, [max(end, fell[-1] if len(fell) else end)]])
+    """(what was spent when an image was broken, the share still right from there on), from 0 to end."""
+    broken = np.sort(spent[clean & ~robust])
+    left = (clean.sum() - np.arange(len(broken) + 1)) / len(clean)
+    x = np.concatenate([[0], broken, [max(end, broken[-1] if len(broken) else end)]])
     return x, np.append(left, left[-1])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
 CAPTION = (
-    "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: what these attacks left standing."
+    "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: a stronger attack may break more images."
     " Worst case: per image, over these attacks."
 )
 RANKS = "Rank: from - to, where these images cannot tell models apart (paired tests, 5 % for all together)."
@@ -71,7 +71,7 @@ _COLUMNS = (
 
 
 def show(tables: Iterable[Table], console: Console | None = None) -> None:
-    """Print to standard output. Attacks of one name are numbered, and what tells them apart stands below.
+    """Print to standard output. Attacks of one name are numbered, and what tells them apart is listed below.
 
     What is wider than the terminal goes on in another block of columns.
     """

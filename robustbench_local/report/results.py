@@ -42,7 +42,7 @@ class Results:
 
         StoreError where there is none, or none that can be read.
 
-        A folder that holds no rows stands for those of its subfolders that do; each of them is then a grid by itself,
+        A folder that holds no rows is read as those of its subfolders that do; each of them is then a grid by itself,
         with attacks and tables of its own, while folders that are named are parts of one.
         """
         rows: dict[str, Row] = {}
@@ -66,7 +66,7 @@ class Results:
         return self.stores[row.key].arrays(row.key, *names)
 
     def robust_shares(self, row: Row) -> npt.NDArray[np.float64]:
-        """(N,) of a good row, whether each image stood: 0, 1, or a random model's share of draws. See shares_in."""
+        """(N,) of a good row, whether each image is robust: 0, 1, or a random model's share of draws. See shares_in."""
         key = row.key
         if key not in self._shares:
             self._shares[key] = shares_in(self.stores[key], self.audits)(row)

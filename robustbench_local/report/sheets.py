@@ -32,7 +32,7 @@ class Sheet:
 
 
 def markdown(sheets: Iterable[Sheet]) -> str:
-    """A heading, the note and a table each; an interval stands behind its figure."""
+    """A heading, the note and a table each; an interval follows its figure."""
     parts = []
     for sheet in sheets:
         heads, numeric, rows = _condensed(sheet.frame)
@@ -55,7 +55,7 @@ def json_text(sheets: Iterable[Sheet]) -> str:
 
 
 def show(sheets: Iterable[Sheet], console: Console | None = None) -> None:
-    """Print to standard output; an interval stands below its figure, long names are folded."""
+    """Print to standard output; an interval is below its figure, long names are folded."""
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     for sheet in sheets:
         heads, numeric, rows = _condensed(sheet.frame)

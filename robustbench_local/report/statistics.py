@@ -34,7 +34,7 @@ class Statistics:
     """All that is known of a grid: its rows, and arrays(row) -> the per-sample arrays of a good one.
 
     groups: names of groups and the classes (by name) or images (by id) in each. folds: how many parts of the images.
-    audits: what they felled counts as fallen.
+    audits: what they broke counts as broken.
     """
 
     rows: Sequence[Row]
@@ -77,7 +77,7 @@ class Statistics:
         return self._kept[row.key]
 
     def robust_shares(self, row: Row) -> Floats:
-        """(N,) whether each image stood the attack: 0, 1, or a random model's share of draws."""
+        """(N,) whether each image is robust to the attack: 0, 1, or a random model's share of draws."""
         arrays = self.of(row)
         return lowered(robust_shares(arrays), arrays["ids"], row.key, self.audits)
 
@@ -108,7 +108,7 @@ class Statistics:
             found.append(record | ({"caution": f"not audited: {line.unaudited}"} if line.unaudited else {}))
         return Sheet(
             "Worst case and rank",
-            "Worst case: per image, the least over the attacks of a table and what an audit felled; a union is over the"
+            "Worst case: per image, the least over the attacks of a table and what an audit broke; a union is over the"
             " threats that it names. rank: from - to, where paired tests of all pairs (Holm, 5 %) cannot tell models"
             " apart; place: by the figure alone, equal ones sharing it.",
             pd.DataFrame(found),
@@ -157,8 +157,8 @@ class Statistics:
                 found.append(record | _three("robust", rate(shares)))
         return Sheet(
             "Robust accuracy over eps",
-            f"{_INTERVAL}, for one eps at a time. What fell in a ball counts as fallen in every larger one; where no"
-            " grid cell stands, minimum-norm attacks alone carry the curve on.",
+            f"{_INTERVAL}, for one eps at a time. What is broken in a ball counts as broken in every larger one;"
+            " where the grid has no cell, minimum-norm attacks alone carry the curve on.",
             pd.DataFrame(found),
         )
 
@@ -173,7 +173,7 @@ class Statistics:
     def queries(self) -> Sheet:
         return self._per_cell(
             "Queries to success",
-            "Forward passes per image, over the n images that were right and fell; attacks that stop there.",
+            "Forward passes per image, over the n images that were right and are broken; attacks that stop there.",
             lambda row: row.results.get("queries_to_success"),
         )
 
@@ -181,7 +181,7 @@ class Statistics:
         return self._clean_and_attacked(
             "Precision, recall, F1, ROC-AUC",
             "macro: mean over classes; auc_macro: each class against the rest; no_class: rejected, NaN or a tie. What"
-            " stands outside the ball counts as its clean image; a random model answers by its mean probabilities.",
+            " lies outside the ball counts as its clean image; a random model answers by its mean probabilities.",
             "classification",
         )
 
@@ -255,7 +255,7 @@ class Statistics:
         )
 
     def confusions(self) -> list[Sheet]:
-        """Of each model its clean answers, and those under the attack that left least standing."""
+        """Of each model its clean answers, and those under the attack that broke most."""
         found = []
         for table, line in self._lines():
             rows = [row for row in line.rows if done(row) and "predicted" in self.of(row)]

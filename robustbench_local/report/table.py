@@ -30,7 +30,7 @@ class Line:
     faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
-    that its figure is not to be believed, has none and stands last. union: of the table's union, if any.
+    that its figure is not to be believed, has none and comes last. union: of the table's union, if any.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines over the same images within the same threat model; a random model never stands beside a fixed one.
+    """Lines over the same images within the same threat model; a random model is never in one with a fixed one.
 
     union: the name of the worst case over this threat model and those of other norms, where there are any.
     under: the corruption and severity that images met before. grid: whose table it is, where several are shown.
@@ -95,7 +95,7 @@ def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Sequence[Aud
     audits: all there are, so that what has none says so; None: audits are not spoken of.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
-    these cells failed or is missing there is none, and the line stands after those that have one.
+    these cells failed or is missing there is none, and the line comes after those that have one.
     """
     known: dict[str, npt.NDArray[np.float64]] = {}
 
@@ -120,13 +120,13 @@ def _weight(group: tuple[str, list[Row]]) -> tuple[str, int, str]:
 
 
 def _place(line: Line) -> tuple[bool, float, str, str]:
-    """Where a line stands among others."""
+    """Where a line comes among others."""
     worst = line.worst[-1]
     return line.broken, -(worst.value if worst else -1.0), line.model, str(line.defense)
 
 
 def shares_in(store: Store, audits: Sequence[Audit] = ()) -> SharesOf:
-    """Reads each image's robustness from the arrays beside a row, lowered by what an audit felled."""
+    """Reads each image's robustness from the arrays beside a row, lowered by what an audit broke."""
 
     def shares_of(row: Row) -> npt.NDArray[np.float64]:
         arrays = store.arrays(row.key, "robust", "bits", "ids")
@@ -190,7 +190,7 @@ def least(cells: Iterable[Row | None], shares_of: SharesOf) -> npt.NDArray[np.fl
 
 
 def worst_case(table: Table, line: Line, shares_of: SharesOf) -> npt.NDArray[np.float64] | None:
-    """(N,) shares that stand all attacks of the table, but for the naive; None as in least()."""
+    """(N,) shares that are robust to all attacks of the table, but for the naive; None as in least()."""
     return least(_judging(line, table.attacks), shares_of)
 
 

@@ -7,10 +7,10 @@ import re
 DASH = "–"
 
 FLAGS = {
-    "near_tie": "The attack saw these images fall, but asked once more the model was right by a hair. They count as"
-    " standing.",
-    "no_gradient": "These images stand, and every gradient that the attack asked for was zero or not finite: nothing"
-    " led it, and they may fall to an attack that needs no gradient.",
+    "near_tie": "The attack saw these images misclassified, but asked once more the model was right by a hair. They"
+    " count as robust.",
+    "no_gradient": "These images are robust, and every gradient that the attack asked for was zero or not finite:"
+    " nothing led it, and an attack that needs no gradient may break them.",
     "nan_pixels": "The attack returned images with NaN pixels, which count as no success. The attack is at fault.",
     "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",

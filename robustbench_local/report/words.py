@@ -50,7 +50,7 @@ def answer(table: Table) -> str:
         )
     every = "all attacks" if len(table.attacks) > 1 else "the attack"
     audit = " It was not audited." if best.unaudited else ""
-    found = f"at most {percent(worst.value)} % of the images withstand {every} ({_interval(worst)})"
+    found = f"at most {percent(worst.value)} % of the images are robust to {every} ({_interval(worst)})"
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {name}, {found}{clean}.{audit}"
@@ -70,7 +70,7 @@ def verdict(line: Line, table: Table) -> str:
         end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
-        end = f"at most {round(worst.value * n)} withstand {every}" if worst else ""
+        end = f"at most {round(worst.value * n)} are robust to {every}" if worst else ""
     return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
 
 

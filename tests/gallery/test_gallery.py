@@ -74,7 +74,14 @@ def test_other_weights_and_other_images_are_refused(folder: Path) -> None:
 def test_the_page_shows_each_fate_and_its_pictures(folder: Path) -> None:
     path = write_gallery(Results.read([folder]), folder, builder(), each=2)
     text = path.read_text(encoding="utf-8")
-    for word in ("fell first, after", "stood", "amplified ×", "saliency, clean", "nearest error found", "L∞ distance"):
+    for word in (
+        "broken first, after",
+        "robust",
+        "amplified ×",
+        "saliency, clean",
+        "nearest error found",
+        "L∞ distance",
+    ):
         assert word in text
     assert "No saliency" not in text
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
@@ -101,7 +108,7 @@ def test_first_last_and_never_are_chosen_among_what_was_right() -> None:
     robust = np.array([0, 0, 0, 1, 0, 0, 1], bool)
     forwards = np.array([9, 3, 50, 99, 20, 0, 99])
     chosen = [(place, fate.partition(",")[0]) for place, fate in _chosen(clean, robust, forwards, 1)]
-    assert chosen == [(1, "fell first"), (2, "fell last"), (3, "stood")]
+    assert chosen == [(1, "broken first"), (2, "broken last"), (3, "robust")]
     few = [place for place, _ in _chosen(clean, robust, forwards, 3)]
     assert few == [1, 0, 4, 2, 3, 6]  # nothing is shown twice
 

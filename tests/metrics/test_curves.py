@@ -149,7 +149,7 @@ def test_groups_are_of_classes_or_of_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "words"), [({"a": ["dog"]}, "known are bird, cat"), ({"a": ["cat"], "b": [12]}, r"\[12\] stand in two")]
+    ("groups", "words"), [({"a": ["dog"]}, "known are bird, cat"), ({"a": ["cat"], "b": [12]}, r"\[12\] are in two")]
 )
 def test_groups_that_mean_nothing_are_refused(groups: dict[str, list[str | int]], words: str) -> None:
     with pytest.raises(DataError, match=words):

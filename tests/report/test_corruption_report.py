@@ -149,17 +149,17 @@ def test_the_correlation_of_both_robustnesses_is_scipys() -> None:
     rows = [corrupted(name, "fog", 3, error) for name, (error, _) in errors.items()]
     rows += [attacked(name, robust) for name, (_, robust) in errors.items()]
 
-    def standing(row: Row) -> npt.NDArray[np.float64]:
+    def shares_of(row: Row) -> npt.NDArray[np.float64]:
         return np.full(100, row["results"]["robust_accuracy"])
 
-    (found,) = correlations(rows, standing)
+    (found,) = correlations(rows, shares_of)
     accuracies, robust = [1 - error for error, _ in errors.values()], [each for _, each in errors.values()]
     assert found.n == 4 and found.threat == "linf:8/255, 100 images"
     assert found.spearman == pytest.approx(stats.spearmanr(accuracies, robust).statistic)
     assert found.pearson == pytest.approx(stats.pearsonr(accuracies, robust).statistic)
     assert found.spearman != pytest.approx(found.pearson)
-    assert correlations(rows[:2] + rows[4:6], standing) == []  # two models tell nothing
-    assert correlations(rows[:-4] + [attacked(name, 0.0) for name in errors], standing) == []  # nor does a constant
+    assert correlations(rows[:2] + rows[4:6], shares_of) == []  # two models tell nothing
+    assert correlations(rows[:-4] + [attacked(name, 0.0) for name in errors], shares_of) == []  # nor does a constant
 
 
 def test_text_holds_every_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

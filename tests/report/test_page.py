@@ -186,7 +186,15 @@ def test_a_row_opens_into_its_cells(visit: Visit) -> None:
     assert button.get_attribute("aria-expanded") == "true"
     detail = visit.page.locator(f"#{button.get_attribute('aria-controls')}")
     text = detail.inner_text()
-    for word in ("at most 13 withstand all 2 attacks", "pgd", "square", "near tie: 2", "11 + 10", "Settings", "seed"):
+    for word in (
+        "at most 13 are robust to all 2 attacks",
+        "pgd",
+        "square",
+        "near tie: 2",
+        "11 + 10",
+        "Settings",
+        "seed",
+    ):
         assert word in text
     assert visit.page.locator(".name > button", has_text="median").count() == 1
     button.click()

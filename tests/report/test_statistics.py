@@ -217,14 +217,14 @@ def test_what_an_audit_felled_is_felled_everywhere(grid: Statistics) -> None:
     before = {
         record["name"]: record for record in records(grid.classes(), model="metric_toys:one / none", threat="linf:0.05")
     }
-    standing = np.minimum.reduce([grid.robust_shares(row) for row in own])
+    robust = np.minimum.reduce([grid.robust_shares(row) for row in own])
     arrays = grid.of(own[0])
-    fell = int(arrays["ids"][standing == 1][0])
+    fell = int(arrays["ids"][robust == 1][0])
     keys = tuple(row["key"] for row in own)
     retry = Retry("linf:0.05", "best", 1, (fell,), keys)
     audited = Statistics(grid.rows, grid.arrays, audits=[*grid.audits, Audit(keys, (), (retry,))])
     (rank,) = records(audited.ranks(), model="metric_toys:one / none", threat="linf:0.05")
-    assert rank["worst case"] == pytest.approx(standing.mean() - 1 / 80)
+    assert rank["worst case"] == pytest.approx(robust.mean() - 1 / 80)
     name = str(arrays["labels"][arrays["ids"] == fell][0])
     (after,) = records(audited.classes(), model="metric_toys:one / none", threat="linf:0.05", name=name)
     assert after["robust"] == pytest.approx(before[name]["robust"] - 1 / after["n"])

@@ -21,7 +21,7 @@ def shown(tables: list[Table]) -> list[str]:
     return [row["key"] for table in tables for line in table.lines for row in line.rows if row is not None]
 
 
-def standing(row: Row) -> np.ndarray:
+def shares_of(row: Row) -> np.ndarray:
     return np.array(BITS, np.float64)
 
 
@@ -37,7 +37,7 @@ def test_rows_that_differ_in_one_key_are_two_cells_of_the_tables(key: str, rando
     made: list[Any] = [[bit] * 3 for bit in BITS] if random else BITS
     rows = [a_row(made)[0], a_row(made, **{key: OTHER[key]})[0]]
     assert rows[0].of_cell() != rows[1].of_cell()
-    tables = robust_tables(rows, standing)
+    tables = robust_tables(rows, shares_of)
     assert sorted(shown(tables)) == sorted(row["key"] for row in rows)
     for table in tables:
         assert len({*map(str, table.attacks)}) == len(table.attacks)  # and headings tell them apart
@@ -70,10 +70,10 @@ def test_what_a_definition_leaves_out_is_the_usual() -> None:
 def test_a_folder_of_rows_that_grew_meanwhile_is_one_column_unless_a_model_met_both() -> None:
     """Replay reads what earlier cells kept: more of it for every further model."""
     made = [a_row(BITS, attack="replay", defense=name, attack_sources={"rows": name * 64})[0] for name in "ab"]
-    (table,) = robust_tables(made, standing)
+    (table,) = robust_tables(made, shares_of)
     assert len(table.attacks) == 1 and all(line.worst[0] for line in table.lines)
     again, _ = a_row(BITS, attack="replay", defense="a", attack_sources={"rows": "c" * 64})
-    (table,) = robust_tables([*made, again], standing)
+    (table,) = robust_tables([*made, again], shares_of)
     assert len(table.attacks) == 3
 
 

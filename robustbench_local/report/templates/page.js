@@ -57,7 +57,7 @@ function order() {
     const value = (item) => (number ? (item[sort.key] ? Number(item[sort.key]) : null) : item.name);
     const sorted = board.rows.map((item, place) => ({ item, place, value: value(item) })).sort((a, b) => {
       if (a.value === b.value) return a.place - b.place;
-      if (a.value === null || b.value === null) return a.value === null ? 1 : -1; // what is missing stands last
+      if (a.value === null || b.value === null) return a.value === null ? 1 : -1; // what is missing comes last
       return sign * (number ? a.value - b.value : a.value.localeCompare(b.value));
     });
     const parts = document.createDocumentFragment();
