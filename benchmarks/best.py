@@ -113,14 +113,8 @@ def markdown(rows: Sequence[Row], beside: Sequence[Row]) -> str:
     for row in rows:
         if row["what"]["version"] == newest:
             groups.setdefault(str(row["what"]), []).append(row)
-<<<<<<< HEAD
     lines = ["# best beside AutoAttack", "", f"Version {newest}; robust accuracy in percent, passes per image.", ""]
-    lines += [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    lines += [f"| {' | '.join(line(group, beside))} |" for group in groups.values()]
-=======
-    lines = ["# best beside AutoAttack", "", f"Version {newest}; standing in percent, passes per image.", ""]
     lines.append(markdown_table(HEADS, [line(group, beside) for group in groups.values()]))
->>>>>>> 45e7d99 (One way to write a Markdown table)
     return "\n".join(lines) + "\n"
 
 

@@ -185,7 +185,7 @@ def _least(each: Sequence[Shares]) -> Shares:
 
 
 def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
-    """{attack: which of the images that an audit of these rows asked about are robust to it}; of the last such audit."""
+    """{attack: which of the images that an audit of these rows asked about are robust to it}; the last one of each."""
     keys = {row.key: row for row in results.rows if done(row)}
     own = {row.key for row in rows}
     found: dict[str, Shares] = {}
