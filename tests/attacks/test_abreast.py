@@ -46,12 +46,12 @@ def test_rounds_at_once_are_those_in_turn(attack: Attack, single: Attack) -> Non
     data = images(net, torch.float64)
     at_once, in_turn = (Judge(seed=3, precision="float64")(net, data, each, LINF) for each in (attack, single))
     assert torch.equal(at_once.robust, in_turn.robust)
-    stands = at_once.robust | torch.full_like(at_once.robust, attack.minimises)
-    assert stands.any()
+    robust = at_once.robust | torch.full_like(at_once.robust, attack.minimises)
+    assert robust.any()
     for name in ("forwards", "backwards"):
-        assert torch.equal(getattr(at_once, name)[stands], getattr(in_turn, name)[stands]), name
-    assert torch.allclose(at_once.x_adv[stands], in_turn.x_adv[stands], rtol=0, atol=1e-9)
-    assert torch.allclose(at_once.distance[stands], in_turn.distance[stands], rtol=0, atol=1e-9)
+        assert torch.equal(getattr(at_once, name)[robust], getattr(in_turn, name)[robust]), name
+    assert torch.allclose(at_once.x_adv[robust], in_turn.x_adv[robust], rtol=0, atol=1e-9)
+    assert torch.allclose(at_once.distance[robust], in_turn.distance[robust], rtol=0, atol=1e-9)
 
 
 def test_a_sample_that_falls_in_one_round_retires_from_all() -> None:
@@ -59,8 +59,8 @@ def test_a_sample_that_falls_in_one_round_retires_from_all() -> None:
     data = images(net, torch.float64)
     attack = APGD(steps=30, loss="dlr", targets=3)
     verdict = Judge(seed=3, precision="float64")(net, data, attack, LINF)
-    fell = verdict.clean & ~verdict.robust
-    late = fell & (verdict.forwards > attack.steps + 2)  # not in the first round, which is alone
+    broken = verdict.clean & ~verdict.robust
+    late = broken & (verdict.forwards > attack.steps + 2)  # not in the first round, which is alone
     assert late.any() and (verdict.forwards[late] < attack.cost(4)[0]).any()
 
 

@@ -56,7 +56,7 @@ def images(model: nn.Module, count: int = 12) -> Tensors:
 
 
 @pytest.mark.parametrize(("name", "settings"), FOLLOWERS)
-def test_on_a_linear_model_the_near_points_fall_and_no_others(name: str, settings: dict[str, Any]) -> None:
+def test_on_a_linear_model_the_near_points_are_broken_and_no_others(name: str, settings: dict[str, Any]) -> None:
     model, x, y, distance = two_classes(LINF)
     verdict = evaluate(model, x, y, name, LINF, **settings)
     assert verdict.clean.all() and not verdict.flags
@@ -220,13 +220,13 @@ def test_parts_of_a_batch_are_counted_where_they_belong(monkeypatch: pytest.Monk
 def test_parts_of_a_batch_are_remembered_where_they_belong() -> None:
     model = network()
     data = images(model, 5)
-    fallen = Judge()(model, data, find_attack("torchattacks:PGD", {"alpha": 0.02}), ThreatModel.parse("linf:0.09"))
-    rows = (~fallen.robust).nonzero()[:, 0]
+    broken = Judge()(model, data, find_attack("torchattacks:PGD", {"alpha": 0.02}), ThreatModel.parse("linf:0.09"))
+    rows = (~broken.robust).nonzero()[:, 0]
     assert len(rows) > 1
     asked = oracle(model, data)
-    asked.as_module()(torch.cat([data.x[rows[:1]], fallen.x_adv[rows[:1]], data.x[rows[:1]]]))
+    asked.as_module()(torch.cat([data.x[rows[:1]], broken.x_adv[rows[:1]], data.x[rows[:1]]]))
     assert asked.remembered.nonzero()[:, 0].tolist() == [int(rows[0])]
-    assert torch.equal(asked.best(data.x)[rows[0]], fallen.x_adv[rows[0]])
+    assert torch.equal(asked.best(data.x)[rows[0]], broken.x_adv[rows[0]])
 
 
 def test_a_lone_sample_owns_whatever_is_asked() -> None:

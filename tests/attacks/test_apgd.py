@@ -1,4 +1,4 @@
-"""Auto-PGD: what must fall falls, its schedule is the published one, and it is as strong as its authors' own."""
+"""Auto-PGD: what must be broken is, its schedule is the published one, and it is as strong as its authors' own."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ class TooFar(APGD):
 
 
 def reach(attack: APGD, norm: Norm) -> float:
-    """The share of eps within which all falls. In L1 the best point is one of few pixels, and the published steps are
+    """The share of eps within which all break. In L1 the best point is one of few pixels, and the published steps are
     no shorter than eps / 10 and no sparser than 2/3 of the best point, which may stay where it is: with larger_eps, as
-    AutoAttack runs it, to a hundredth of eps, alone not quite. Theirs alone leaves points at half of eps standing.
+    AutoAttack runs it, to a hundredth of eps, alone not quite. Theirs alone leaves points at half of eps robust.
     """
     return 1.0 if norm is not Norm.L1 else 0.99 if attack.larger_eps else 0.9
 
 
 def fells_the_near(attack: APGD, threat: ThreatModel) -> bool:
     model, x, y, distance = two_classes(threat)
-    standing = evaluate(model, x, y, attack, threat).robust
+    robust = evaluate(model, x, y, attack, threat).robust
     near = distance < reach(attack, threat.norm) * threat.eps
-    return bool(standing[distance > threat.eps].all()) and not standing[near].any()
+    return bool(robust[distance > threat.eps].all()) and not robust[near].any()
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 @pytest.mark.parametrize("loss", ["ce", "dlr"])  # two classes: dlr gives way to the margin
-def test_the_near_points_fall_and_no_others(threat: ThreatModel, loss: str) -> None:
+def test_the_near_points_are_broken_and_no_others(threat: ThreatModel, loss: str) -> None:
     assert fells_the_near(APGD(loss=loss), threat)
     assert fells_the_near(APGD(loss="dlr", targets=9), threat)
     if threat.norm is Norm.L1:
@@ -73,16 +73,16 @@ def test_the_near_points_fall_and_no_others(threat: ThreatModel, loss: str) -> N
 
 @pytest.mark.parametrize("larger", [False, True])
 def test_in_l1_it_comes_as_near_to_the_closed_form_as_its_authors_own(larger: bool) -> None:
-    """On a linear model, where the nearest pixel is the best one: no point stands that is nearer than all of theirs."""
+    """On a linear model, where the nearest pixel is the best one: no robust point is nearer than all of theirs."""
     peer = pytest.importorskip("pyautoattack.autopgd_base")
     threat = next(threat for threat in THREATS if threat.norm is Norm.L1)
     model, x, y, distance = two_classes(threat)
     settings = dict(n_iter=100, norm="L1", eps=threat.eps, use_largereps=larger, logger=logging.getLogger("peer"))
     for seed in range(3):
-        standing = evaluate(model, x, y, APGD(larger_eps=larger), threat, seed=seed).robust
+        robust = evaluate(model, x, y, APGD(larger_eps=larger), threat, seed=seed).robust
         with torch.random.fork_rng(), torch.no_grad():
             theirs = model(peer.APGDAttack(model, seed=seed, device="cpu", **settings).perturb(x, y)).argmax(1) == y
-        assert distance[standing].min() >= distance[theirs].min() and standing.sum() <= theirs.sum()
+        assert distance[robust].min() >= distance[theirs].min() and robust.sum() <= theirs.sum()
 
 
 @pytest.mark.parametrize("broken", [NoStep, WrongSign, TooFar])
@@ -248,9 +248,9 @@ def test_it_reaches_for_a_given_class() -> None:
     data = images(model)
     verdict = Judge(targets="least_likely")(model, data, APGD(steps=30, loss="dlr"), ThreatModel.parse("linf:0.1"))
     with torch.no_grad():
-        fallen = verdict.clean & ~verdict.robust
-        assert fallen.sum() > 3
-        assert torch.equal(model(verdict.x_adv).argmax(1)[fallen], model(data.x).argmin(1)[fallen])
+        broken = verdict.clean & ~verdict.robust
+        assert broken.sum() > 3
+        assert torch.equal(model(verdict.x_adv).argmax(1)[broken], model(data.x).argmin(1)[broken])
     with pytest.raises(ConfigError, match="leave it at 0"):
         Judge(targets="random")(model, data, APGD(loss="dlr", targets=2), ThreatModel.parse("linf:0.1"))
 
@@ -310,12 +310,12 @@ def test_from_the_same_start_it_is_as_strong_as_its_authors_own(
         else:
             ours, theirs = APGD(steps=steps, loss=kind), peer.APGDAttack(model, loss=kind, **settings)
         with torch.no_grad():
-            standing = model(theirs.perturb(x, y)).argmax(1) == y
+            robust = model(theirs.perturb(x, y)).argmax(1) == y
         draws = Noise(0, torch.arange(len(x)))
         oracle = Oracle(model, x, y, threat, ours.access, draws)
         oracle.submit(ours(oracle, x, y, threat, draws))
     left = ~oracle.broken
-    record_property("standing after ours, after theirs", (left.sum().item(), standing.sum().item()))
-    assert left.sum() <= standing.sum() + 0.005 * len(x)
+    record_property("robust after ours, after theirs", (left.sum().item(), robust.sum().item()))
+    assert left.sum() <= robust.sum() + 0.005 * len(x)
     apart = 0.1 if kind == "larger" else 0.05  # which few pixels a sparse step takes hangs on rounding
-    assert (left != standing).double().mean() <= apart and not left.all()
+    assert (left != robust).double().mean() <= apart and not left.all()

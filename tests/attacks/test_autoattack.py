@@ -1,4 +1,4 @@
-"""Suites: each member on what still stands; and AutoAttack's published strength, number by number."""
+"""Suites: each member on what is still robust; and AutoAttack's published strength, number by number."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_fast_says_what_float32_says(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = Judge(precision="fast")(net, data, Short(), LINF)
     assert full.robust.any() and not (fast.robust & ~full.robust).any()
     assert abs(fast.robust_accuracy - full.robust_accuracy) <= 0.003
-    stands = fast.robust & fast.clean
-    assert (fast.backwards[stands] == 2 * full.backwards[stands]).all()  # once in bfloat16, once in float32
+    robust = fast.robust & fast.clean
+    assert (fast.backwards[robust] == 2 * full.backwards[robust]).all()  # once in bfloat16, once in float32
 
 
 def test_the_cost_is_the_sum_of_the_members() -> None:
@@ -217,12 +217,12 @@ def test_members_see_only_what_still_stands() -> None:
     assert [count for count, _ in SEEN] == [5, 1]
     SEEN.clear()
     evaluate(Step(), x[:3], y[:3], suite_of(Bright(0.09), Bright(0.01)), "linf:0.1")
-    assert [count for count, _ in SEEN] == [3]  # nothing stands: nobody else runs
+    assert [count for count, _ in SEEN] == [3]  # nothing is robust: nobody else runs
     with pytest.raises(AccessError, match="granted LABELS"):
         evaluate(Step(), x, y, suite_of(Bright(0.01, greedy=True)), "linf:0.1")
 
 
-def test_a_suite_leaves_no_more_standing_than_any_member() -> None:
+def test_a_suite_leaves_no_more_robust_than_any_member() -> None:
     net = network()
     data = images(net)
     members = (APGD(steps=2), Noise(), Square(steps=10))
@@ -254,7 +254,7 @@ def test_few_classes_are_enough(classes: int, variant: str) -> None:
     assert not verdict.robust.any()
 
 
-PARAMETERS = [  # luck: images that either package fells by some seeds and not by others
+PARAMETERS = [  # luck: images that either package breaks by some seeds and not by others
     pytest.param("mnist", 100, "linf", 0.3, 0, marks=pytest.mark.slow),
     pytest.param("mnist", 30, "l2", 1.5, 0, marks=pytest.mark.slow),
     pytest.param("mnist", 30, "l1", 10.0, 1, marks=pytest.mark.slow),
@@ -263,7 +263,7 @@ PARAMETERS = [  # luck: images that either package fells by some seeds and not b
 
 
 @pytest.mark.parametrize(("data", "count", "norm", "eps", "luck"), PARAMETERS)
-def test_it_leaves_no_more_standing_than_the_authors_package(
+def test_it_leaves_no_more_robust_than_the_authors_package(
     data: str, count: int, norm: str, eps: float, luck: int, record_property: Callable[[str, object], None]
 ) -> None:
     package = pytest.importorskip("pyautoattack")
@@ -273,7 +273,7 @@ def test_it_leaves_no_more_standing_than_the_authors_package(
     with torch.random.fork_rng():
         theirs = package.AutoAttack(model, norm=norm.capitalize(), eps=eps, seed=0)
         _, labels = theirs.run_standard_evaluation(x, y)
-    standing = (labels == y).double().mean().item()
+    robust = (labels == y).double().mean().item()
     verdict = evaluate(model, x, y, AutoAttack(), f"{norm}:{eps}")
-    record_property("standing after ours, after theirs", (verdict.robust_accuracy, standing))
-    assert verdict.robust_accuracy <= standing + luck / count + 0.005
+    record_property("robust after ours, after theirs", (verdict.robust_accuracy, robust))
+    assert verdict.robust_accuracy <= robust + luck / count + 0.005

@@ -1,4 +1,4 @@
-"""Best: what must fall falls, it costs what it says, and it leaves little that AutoAttack fells."""
+"""Best: what must be broken is, it costs what it says, and it leaves little that AutoAttack breaks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fells_the_near(attack: Attack, threat: ThreatModel) -> bool:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_the_near_points_fall_and_no_others(threat: ThreatModel) -> None:
+def test_the_near_points_are_broken_and_no_others(threat: ThreatModel) -> None:
     assert fells_the_near(Best(steps=150), threat)
 
 
@@ -170,7 +170,7 @@ def test_every_second_climb_goes_for_one_class_in_the_order_of_how_near_each_cam
     climb = 2
     evaluate(
         net, data.x, data.labels, Watched(steps=62, climb=climb, hopeless=math.inf), "linf:1e-5"
-    )  # 8 climbs, nothing falls
+    )  # 8 climbs, nothing is broken
     targets = [aims[place * climb] for place in (1, 3, 5, 7)]
     with torch.no_grad():
         right = data.labels == net(data.x).argmax(1)
@@ -204,10 +204,10 @@ def test_it_reaches_for_a_given_class() -> None:
     data = images(model)
     given = (data.labels + 2) % 4
     verdict = Judge(targets=given)(model, data, Best(steps=100), ThreatModel.parse("linf:0.1"))
-    fallen = verdict.clean & ~verdict.robust
+    broken = verdict.clean & ~verdict.robust
     with torch.no_grad():
-        assert fallen.sum() > 3
-        assert torch.equal(fallen, verdict.clean & (model(verdict.x_adv).argmax(1) == given))
+        assert broken.sum() > 3
+        assert torch.equal(broken, verdict.clean & (model(verdict.x_adv).argmax(1) == given))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_it_leaves_little_that_autoattack_fells(
     x, y = load_data(data, n=count, source="bundled")
     ours = evaluate(model, x, y, Best(), threat)
     theirs = evaluate(model, x, y, AutoAttack(), threat)
-    record_property("standing after best, after autoattack", (ours.robust_accuracy, theirs.robust_accuracy))
+    record_property("robust after best, after autoattack", (ours.robust_accuracy, theirs.robust_accuracy))
     assert ours.robust_accuracy <= theirs.robust_accuracy + 1 / count
 
 

@@ -1,4 +1,4 @@
-"""Linear classifiers, where the distance to the boundary is known: what must fall, falls, and nothing else does."""
+"""Linear classifiers, where the distance to the boundary is known: what must be broken is, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robustbench_local.evaluation.evaluate import evaluate
 from tests.helpers.linear import GAP, SHAPE, THREATS, distances, linear, two_classes
 
 
-def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
+def breaks_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
     model, x, y, distance = two_classes(threat)
     verdict = evaluate(model, x, y, attack, threat)
     assert verdict.clean.all()
@@ -36,9 +36,9 @@ def attacks(threat: ThreatModel) -> list[Attack]:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_the_near_points_fall_and_no_others(threat: ThreatModel) -> None:
+def test_the_near_points_are_broken_and_no_others(threat: ThreatModel) -> None:
     for attack in attacks(threat):
-        assert fells_exactly_the_near(attack, threat), attack
+        assert breaks_exactly_the_near(attack, threat), attack
 
 
 class WrongSign(ThreatModel):
@@ -75,7 +75,7 @@ def twin(attack: Attack, broken: type[ThreatModel]) -> Attack:
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 def test_broken_twins_are_caught(threat: ThreatModel, broken: type[ThreatModel]) -> None:
     for attack in attacks(threat):
-        assert not fells_exactly_the_near(twin(attack, broken), threat), attack
+        assert not breaks_exactly_the_near(twin(attack, broken), threat), attack
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -127,7 +127,7 @@ def test_more_classes_need_the_multi_targeted_margin(
     assert torch.equal(exact.robust, distance > eps)
 
     entropy = evaluate(model, x, y, PGD(loss="ce", step_size=eps), threat)
-    assert entropy.robust[exact.robust].all()  # nothing beyond eps falls to anyone
+    assert entropy.robust[exact.robust].all()  # nothing beyond eps is broken by anyone
     overstated = entropy.robust_accuracy - exact.robust_accuracy
     record_property(f"cross-entropy overstates robust accuracy by ({threat})", overstated)
     assert overstated > 0
@@ -137,7 +137,7 @@ TWO_PIXELS = torch.tensor([[1.0, -2.0], [-1.0, 1.0]])  # the loss of class 0 ris
 
 
 @pytest.mark.parametrize(
-    ("threat", "x", "expected", "stands"),
+    ("threat", "x", "expected", "robust"),
     [
         ("linf:0.1", (0.6, 0.29), (0.5, 0.39), False),  # logits (0.02, -0.31) become (-0.28, -0.11)
         ("linf:0.1", (0.95, 0.05), (0.85, 0.15), True),  # logits (0.85, -0.9) become (0.55, -0.7)
@@ -146,12 +146,12 @@ TWO_PIXELS = torch.tensor([[1.0, -2.0], [-1.0, 1.0]])  # the loss of class 0 ris
         ("l1:0.1", (0.6, 0.29), (0.6, 0.39), True),  # only the steeper pixel moves: logits (-0.18, -0.21)
     ],
 )
-def test_fgsm_by_hand(threat: str, x: tuple[float, float], expected: tuple[float, float], stands: bool) -> None:
+def test_fgsm_by_hand(threat: str, x: tuple[float, float], expected: tuple[float, float], robust: bool) -> None:
     model = linear(TWO_PIXELS, torch.zeros(2))
     image, y = torch.tensor(x).view(1, 1, 1, 2), torch.tensor([0])
     verdict = evaluate(model, image, y, "fgsm", threat)
     assert torch.allclose(verdict.x_adv.flatten(), torch.tensor(expected), atol=1e-6)
-    assert verdict.robust.tolist() == [stands]
+    assert verdict.robust.tolist() == [robust]
     assert verdict.forwards.tolist() == verdict.backwards.tolist() == [1]
 
 

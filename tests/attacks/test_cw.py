@@ -83,8 +83,8 @@ def _kept_random_state() -> Iterator[None]:
 def found(model: nn.Module, x: Tensor, y: Tensor, images: Tensor) -> Tensor:
     """(N,): L2 distance of what fooled the model; an all-black image is how Foolbox says that it found none."""
     with torch.no_grad():
-        won = (model(images).argmax(1) != y) & images.flatten(1).any(1)
-    return torch.where(won, (images - x).flatten(1).norm(dim=1), torch.inf)
+        success = (model(images).argmax(1) != y) & images.flatten(1).any(1)
+    return torch.where(success, (images - x).flatten(1).norm(dim=1), torch.inf)
 
 
 def craft(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

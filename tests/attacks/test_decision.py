@@ -165,8 +165,8 @@ def test_longer_walks_end_nearer(attack: DecisionAttack, threat: ThreatModel) ->
 
 
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
-def test_in_a_suite_what_fell_retires(attack: DecisionAttack, threat: ThreatModel) -> None:
-    """With a ball and no wish for the nearest: rows leave when they fell, and the result is inside."""
+def test_in_a_suite_what_is_broken_retires(attack: DecisionAttack, threat: ThreatModel) -> None:
+    """With a ball and no wish for the nearest: rows leave when they are broken, and the result is inside."""
     kind: Any = dataclass(frozen=True)(type("Member", (type(attack),), {"minimises": False}))
     model = network()
     data, wide = images(model), ThreatModel(threat.norm, 4 * threat.eps)
@@ -174,9 +174,9 @@ def test_in_a_suite_what_fell_retires(attack: DecisionAttack, threat: ThreatMode
     alone = Judge()(model, data, long, wide)
     member = Judge()(model, data, kind(**asdict(long)), wide)
     assert not alone.robust.all() and torch.equal(alone.robust, member.robust)
-    fallen = ~member.robust
-    assert (member.forwards[fallen] < alone.forwards[fallen]).all()
-    assert wide.contains(member.x_adv, data.x)[fallen].all()
+    broken = ~member.robust
+    assert (member.forwards[broken] < alone.forwards[broken]).all()
+    assert wide.contains(member.x_adv, data.x)[broken].all()
 
 
 @pytest.mark.parametrize("attack", [HopSkipJump(candidates=7), Boundary(candidates=7, steps=50)], ids=str)

@@ -102,17 +102,17 @@ def test_where_frozen_the_slope_is_zero() -> None:
     assert not found.any() and not asked.forwards.any()
 
 
-def nearly_all_near_fall(attack: Attack, threat: ThreatModel) -> bool:
+def nearly_all_near_are_broken(attack: Attack, threat: ThreatModel) -> bool:
     model, x, y, distance = two_classes(threat)
     verdict = evaluate(NoGradients(model), x[::2], y[::2], attack, threat)
     assert verdict.clean.all() and verdict.backwards.eq(0).all() and not verdict.flags
-    assert verdict.robust[distance[::2] > threat.eps].all(), "fell beyond eps"
+    assert verdict.robust[distance[::2] > threat.eps].all(), "broken beyond eps"
     return not verdict.robust[distance[::2] < 0.9 * threat.eps].any()
 
 
 @pytest.mark.parametrize(("attack", "threat"), CASES, ids=str)
 def test_on_a_linear_model_what_is_near_falls(attack: Attack, threat: ThreatModel) -> None:
-    assert nearly_all_near_fall(attack, threat)
+    assert nearly_all_near_are_broken(attack, threat)
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0])
@@ -127,7 +127,7 @@ def test_broken_twins_are_caught(
 
     for module in ("spsa", "nes"):
         monkeypatch.setattr(f"robustbench_local.attacks.{module}.slope", broken)
-    assert not nearly_all_near_fall(attack, threat)
+    assert not nearly_all_near_are_broken(attack, threat)
 
 
 def steps(count: int) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_settings_are_checked(make: Callable[[], Attack]) -> None:
 
 
 @pytest.mark.slow
-def test_spsa_leaves_no_more_standing_than_theirs(record_property: Callable[[str, object], None]) -> None:
+def test_spsa_leaves_no_more_robust_than_theirs(record_property: Callable[[str, object], None]) -> None:
     """On 100 images, the means of two seeds. Their samples are pairs: 32 of them are 64 of ours."""
     pytest.importorskip("torchattacks")
     model = load_model("zoo:mnist/none")
@@ -229,5 +229,5 @@ def test_spsa_leaves_no_more_standing_than_theirs(record_property: Callable[[str
         assert mine.forwards.max() <= peer.forwards.max()
         ours.append(mine.robust_accuracy)
         theirs.append(peer.robust_accuracy)
-    record_property("standing after ours, after theirs", (ours, theirs))
+    record_property("robust after ours, after theirs", (ours, theirs))
     assert sum(ours) / 2 < 0.9 and sum(ours) / 2 <= sum(theirs) / 2 + 0.005

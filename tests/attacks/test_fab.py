@@ -118,10 +118,10 @@ def finds_the_distance(attack: Attack, threat: ThreatModel) -> bool:
     model, x, y, distance = two_classes(threat)
     verdict = evaluate(model, x, y, attack, threat)
     with torch.no_grad():
-        won = (model(verdict.x_adv).argmax(1) != y).all()
+        success = (model(verdict.x_adv).argmax(1) != y).all()
     ratio = verdict.distance / distance
     near = ratio.max() < 1.01 and ratio.min() > 0.9999
-    return bool(won & near) and torch.equal(verdict.robust, verdict.distance > threat.eps)
+    return bool(success & near) and torch.equal(verdict.robust, verdict.distance > threat.eps)
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)

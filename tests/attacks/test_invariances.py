@@ -54,7 +54,7 @@ def test_in_float64_batch_order_and_company_change_nothing(attack: Attack, threa
         return judge(model, chosen(data, rows), attack, threat)
 
     whole = verdict(torch.arange(COUNT), COUNT)
-    assert isinstance(attack, Noise | FGSM) or 0.1 < whole.robust_accuracy < 0.8  # some fall, some stand
+    assert isinstance(attack, Noise | FGSM) or 0.1 < whole.robust_accuracy < 0.8  # some broken, some robust
     shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
     for rows, batch in ((torch.arange(COUNT), 1), (torch.arange(COUNT), 7), (shuffled, 11), (shuffled[:9], 4)):
         part = verdict(rows, batch)
@@ -165,13 +165,13 @@ def test_targeted_attacks_are_judged_by_their_target(targets: str, loss: str) ->
     verdict = judge(model, data, PGD(steps=20, loss=loss), ThreatModel.parse("linf:0.1"))
     with torch.no_grad():
         clean, reached = model(data.x), model(verdict.x_adv).argmax(1)
-    fallen = verdict.clean & ~verdict.robust
-    assert fallen.sum() > 3
-    assert (reached != data.labels)[fallen].all()
+    broken = verdict.clean & ~verdict.robust
+    assert broken.sum() > 3
+    assert (reached != data.labels)[broken].all()
     if targets == "given":
-        assert torch.equal(fallen, verdict.clean & (reached == given))
+        assert torch.equal(broken, verdict.clean & (reached == given))
     if targets == "least_likely":
-        assert torch.equal(reached[fallen], clean.argmin(1)[fallen])
+        assert torch.equal(reached[broken], clean.argmin(1)[broken])
     untargeted = Judge()(model, data, PGD(steps=20, loss=loss), ThreatModel.parse("linf:0.1"))
     assert untargeted.robust_accuracy < verdict.robust_accuracy
 
@@ -292,7 +292,7 @@ def test_fast_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         wrong = net(fast.x_adv).argmax(1) != data.labels
     assert torch.equal(fast.robust, ~wrong) and not (fast.robust & ~full.robust).any()
-    assert fast.forwards[fast.robust & fast.clean].eq(20).all()  # what stands was searched twice
+    assert fast.forwards[fast.robust & fast.clean].eq(20).all()  # what is robust was searched twice
     noisy = Jittered(net)
     for name, judge in (("float32", Judge(eot=2)), ("fast", Judge(eot=2, precision="fast"))):
         verdict = judge(noisy, data, attack, LINF)
@@ -336,7 +336,7 @@ class Hungry(Attack):
 
 @dataclass(frozen=True)
 class Alternating(IterativeAttack):
-    """Bright, dark, bright, dark: each step depends on where it stands only."""
+    """Bright, dark, bright, dark: each step depends on where it is only."""
 
     memoryless: ClassVar[bool] = True
 
@@ -350,9 +350,9 @@ class Alternating(IterativeAttack):
 
 
 def test_where_only_the_last_counts_no_circle_ends_early() -> None:
-    for steps, stands in ((3, False), (4, True), (5, False), (6, True)):
+    for steps, robust in ((3, False), (4, True), (5, False), (6, True)):
         verdict = Judge(count="last")(Step(), dark(), Alternating(steps=steps), WIDE)
-        assert verdict.robust.tolist() == [stands] * 4
+        assert verdict.robust.tolist() == [robust] * 4
 
 
 class Counted(nn.Module):
@@ -489,7 +489,7 @@ def test_an_attack_gets_what_it_declares_and_no_more(granted: Access, asks: str)
 
     model = network()
     if granted >= needs:
-        Judge()(model, images(model), Greedy(), LINF)
+        assert Judge()(model, images(model), Greedy(), LINF).forwards.max() == 1
     else:
         with pytest.raises(AccessError, match=rf"granted {granted.name} .* needs {needs.name}"):
             Judge()(model, images(model), Greedy(), LINF)

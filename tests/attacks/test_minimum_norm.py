@@ -116,8 +116,8 @@ def nearest(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, norm: Norm, 
     oracle = Oracle(model, x, y, threat(norm), attack.access, draws, minimises=True)
     x_adv = attack(Twisted(oracle, factor), x.clone(), y, threat(norm), draws)  # type: ignore[arg-type]
     with torch.no_grad():
-        won = model(x_adv).argmax(1) != y
-    return torch.where(won & (x_adv >= 0).flatten(1).all(1), threat(norm).distance(x_adv, x), torch.inf)
+        success = model(x_adv).argmax(1) != y
+    return torch.where(success & (x_adv >= 0).flatten(1).all(1), threat(norm).distance(x_adv, x), torch.inf)
 
 
 def exact(attack: Attack, norm: Norm, within: float, factor: float = 1) -> bool:
@@ -255,7 +255,7 @@ def test_batch_order_and_company_change_nothing(attack: Attack, norm: Norm) -> N
 
 @EVERY
 @pytest.mark.parametrize("targeted", [False, True])
-def test_what_fell_lies_in_the_ball_and_all_in_the_box(attack: Attack, norm: Norm, targeted: bool) -> None:
+def test_what_is_broken_lies_in_the_ball_and_all_in_the_box(attack: Attack, norm: Norm, targeted: bool) -> None:
     if targeted and isinstance(attack, DeepFool):
         pytest.skip("takes no targets")
     model = network().float()
@@ -263,11 +263,11 @@ def test_what_fell_lies_in_the_ball_and_all_in_the_box(attack: Attack, norm: Nor
     x, y = data.x.float(), data.labels
     model.float()
     found = evaluate(model, x, y, attack, threat(norm), targets="random" if targeted else None)
-    fell = found.clean & ~found.robust
-    assert fell.double().mean() > (0.2 if targeted else 0.4)
+    broken = found.clean & ~found.robust
+    assert broken.double().mean() > (0.2 if targeted else 0.4)
     assert found.x_adv.min() >= 0 and found.x_adv.max() <= 1
     for share in (0.5, 1.0, 1.5):
-        eps = share * found.distance[fell].median().item()
+        eps = share * found.distance[broken].median().item()
         ball = threat(norm, min(eps, 0.49) if norm is Norm.LINF else float(round(eps)) if norm is Norm.L0 else eps)
         verdict = evaluate(model, x, y, attack, ball, targets="random" if targeted else None)
         assert (ball.contains(verdict.x_adv, x) | verdict.robust | ~verdict.clean).all()
@@ -289,15 +289,15 @@ def test_in_a_suite_it_stops_at_what_is_in_the_ball(attack: Attack, norm: Norm) 
     ball = threat(norm, eps if norm is Norm.L0 else 1.001 * eps)
     oracle = Oracle(model, x, y, ball, attack.access, draws)
     x_adv = attack(oracle, x.clone(), y, ball, draws)
-    fallen = oracle.broken
-    assert fallen.sum() >= 0.8 * (~found.robust).sum()
+    broken = oracle.broken
+    assert broken.sum() >= 0.8 * (~found.robust).sum()
     with torch.no_grad():
-        assert (model(x_adv).argmax(1) != y)[fallen].all()
-    assert ball.contains(x_adv, x)[fallen].all()
-    assert (oracle.forwards <= found.forwards + 1)[fallen].all()
+        assert (model(x_adv).argmax(1) != y)[broken].all()
+    assert ball.contains(x_adv, x)[broken].all()
+    assert (oracle.forwards <= found.forwards + 1)[broken].all()
     again = oracle.forwards.clone()
-    attack(oracle[fallen], x[fallen], y[fallen], ball, draws[fallen])
-    assert torch.equal(oracle.forwards, again)  # what fell is left alone
+    attack(oracle[broken], x[broken], y[broken], ball, draws[broken])
+    assert torch.equal(oracle.forwards, again)  # what is broken is left alone
 
 
 @EVERY
@@ -433,8 +433,8 @@ def test_no_farther_than_foolbox(attack: Attack, norm: Norm, theirs: str, source
     judged = foolbox.PyTorchModel(model, bounds=(0, 1))
     found = getattr(foolbox.attacks, theirs)()(judged, x, y, epsilons=None)[0]
     with torch.no_grad():
-        won = model(found).argmax(1) != y
-    other = torch.where(won, threat(norm).distance(found, x), torch.inf)[ours.clean]
+        success = model(found).argmax(1) != y
+    other = torch.where(success, threat(norm).distance(found, x), torch.inf)[ours.clean]
     mine = torch.where(ours.robust, torch.inf, ours.distance)[ours.clean]
     if norm is Norm.LINF:  # beyond 0.49 the judge calls an image robust
         other = torch.where(other > 0.49, torch.inf, other)

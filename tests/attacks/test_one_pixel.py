@@ -56,7 +56,7 @@ class OneTooMany(OnePixel):
         return super().init(oracle, x, y, ThreatModel(threat.norm, threat.eps + 1), draws, restart)
 
 
-def fells_what_can_fall(attack: OnePixel, pixels: int) -> bool:
+def fells_what_breakable(attack: OnePixel, pixels: int) -> bool:
     """Nothing beyond reach; within, all that needs no more than 0.97 of what the best corner colours give.
 
     rand/1 is slow to settle on more than one pixel: 0.75.
@@ -70,10 +70,10 @@ def fells_what_can_fall(attack: OnePixel, pixels: int) -> bool:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("pixels", [1, 2])
-def test_what_can_fall_falls_and_nothing_else(preset: str, pixels: int) -> None:
-    assert fells_what_can_fall(OnePixel(preset=preset, population=200, generations=60), pixels)
+def test_what_breakable_falls_and_nothing_else(preset: str, pixels: int) -> None:
+    assert fells_what_breakable(OnePixel(preset=preset, population=200, generations=60), pixels)
     for broken in (NoStep, WrongSign):
-        assert not fells_what_can_fall(broken(preset=preset, population=30, generations=60), pixels), broken
+        assert not fells_what_breakable(broken(preset=preset, population=30, generations=60), pixels), broken
 
 
 @cache
@@ -109,59 +109,59 @@ def tiny_digits() -> tuple[Tensor, Tensor]:
     return x[::6], y[::6]
 
 
-def can_fall(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def breakable(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """(N,) bool, by trying each of 256 grey levels in each place."""
     size, levels = x[0].numel(), torch.arange(256) / 255
-    falls = torch.zeros(len(x), dtype=torch.bool)
+    breakable = torch.zeros(len(x), dtype=torch.bool)
     for number, image in enumerate(x):
         for places in torch.arange(size).split(8):
             tried = image.flatten().repeat(len(places), 256, 1)
             tried[torch.arange(len(places)), :, places] = levels
             with torch.no_grad():
-                falls[number] |= (model(tried.view(-1, *image.shape)).argmax(1) != y[number]).any()
-            if falls[number]:
+                breakable[number] |= (model(tried.view(-1, *image.shape)).argmax(1) != y[number]).any()
+            if breakable[number]:
                 break
-    return falls
+    return breakable
 
 
 def share_found(attack: OnePixel, model: nn.Module, x: Tensor, y: Tensor, truth: Tensor) -> float:
-    """Of the images that can fall; beyond 8-bit colours an attack may find one more."""
-    fallen = ~evaluate(model, x, y, attack, "l0:1").robust
+    """Of the images that can be broken; beyond 8-bit colours an attack may find one more."""
+    found = ~evaluate(model, x, y, attack, "l0:1").robust
     assert truth.sum() >= 5 and (~truth).any()
-    assert (fallen & ~truth).sum() <= 1
-    return (fallen & truth).sum().item() / int(truth.sum())
+    assert (found & ~truth).sum() <= 1
+    return (found & truth).sum().item() / int(truth.sum())
 
 
 def test_of_all_changes_of_one_pixel_it_finds_those_that_count() -> None:
     model, (x, y) = small(), tiny_digits()
-    truth = can_fall(model, x, y)
+    truth = breakable(model, x, y)
     for preset in PRESETS:
         assert share_found(OnePixel(preset=preset), model, x, y, truth) >= 0.95
         assert share_found(NoStep(preset=preset, population=20), model, x, y, truth) < 0.95
 
 
 @cache
-def digits_of_which_one_stands() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """(model, x, y, can_fall): eight images can fall and the ninth stands, after 200,704 forward passes."""
+def digits_of_which_one_is_robust() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """(model, x, y, breakable): eight images can be broken and the ninth is robust, after 200,704 forward passes."""
     model = load_model("zoo:mnist/none")
     x, y = by_lead(model, *load_data("mnist", n=1000, source="bundled"))
-    return model, x[:9], y[:9], can_fall(model, x[:9], y[:9])
+    return model, x[:9], y[:9], breakable(model, x[:9], y[:9])
 
 
 @pytest.mark.slow
 def test_all_784_times_256_changes_of_a_digit(record_property: Callable[[str, object], None]) -> None:
-    model, x, y, truth = digits_of_which_one_stands()
-    record_property("can fall", truth.tolist())
+    model, x, y, truth = digits_of_which_one_is_robust()
+    record_property("can be broken", truth.tolist())
     assert share_found(OnePixel(), model, x, y, truth) >= 0.95
 
 
 @pytest.mark.slow
 def test_best1bin_finds_as_much_as_scipys_own(record_property: Callable[[str, object], None]) -> None:
-    """best/1 gathers around the best member so soon that it may settle on a pixel from which nothing falls: of these
+    """best/1 gathers around the best member so soon that it may settle on a pixel that breaks no image: of these
     eight images one is missed in about a third of the runs, by SciPy's evolution at the published settings (17 of 51)
     as by ours (26 of 90). So of this preset 0.95 holds for what any of a few runs finds, and 0.9 for the mean run.
     """
-    model, x, y, truth = digits_of_which_one_stands()
+    model, x, y, truth = digits_of_which_one_is_robust()
     x, y, seeds = x[truth], y[truth], range(6)
     ours = torch.stack([~evaluate(model, x, y, OnePixel(preset="best1bin"), "l0:1", seed=s).robust for s in seeds])
     theirs = torch.stack([torch.tensor([scipy_finds(model, x[k], y[k], s) for k in range(len(x))]) for s in seeds])
@@ -172,7 +172,7 @@ def test_best1bin_finds_as_much_as_scipys_own(record_property: Callable[[str, ob
 
 
 def scipy_finds(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> bool:
-    """Whether SciPy's differential evolution fells the image (1, H, W) at the published settings."""
+    """Whether SciPy's differential evolution breaks the image (1, H, W) at the published settings."""
 
     def answers(genes: NDArray[np.float64]) -> Tensor:
         with torch.no_grad():
@@ -350,16 +350,16 @@ def test_beside_torchattacks(record_property: Callable[[str, object], None]) -> 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         images = torchattacks(model, x, y, 99, 20)
-    standing = (model(images).argmax(1) == y).double().mean().item()
+    robust = (model(images).argmax(1) == y).double().mean().item()
     for preset in PRESETS:
         verdict = evaluate(model, x, y, OnePixel(preset=preset, population=99, generations=20), "l0:1")
-        record_property(f"standing after ours ({preset}), after theirs", (verdict.robust_accuracy, standing))
-        assert verdict.robust_accuracy <= standing + 0.005, preset
+        record_property(f"robust after ours ({preset}), after theirs", (verdict.robust_accuracy, robust))
+        assert verdict.robust_accuracy <= robust + 0.005, preset
 
 
 @pytest.mark.slow
 def test_a_generation_is_no_slower_than_torchattacks(record_property: Callable[[str, object], None]) -> None:
-    """On many images at once, none of which falls; the better of two runs of each."""
+    """On many images at once, none of which is broken; the better of two runs of each."""
     model, generations = Stubborn(), 4
     x, y = load_data("mnist", n=60, source="bundled")
     y = torch.zeros_like(y)

@@ -20,7 +20,7 @@ from robustbench_local.models.load import build_model, load_model
 from robustbench_local.models.zoo import zoo_names
 
 STEPS = 40
-ALLOWED = 0.005  # how many more than a peer we may leave standing
+ALLOWED = 0.005  # how many more than a peer we may leave robust
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def peer(name: str) -> Any:
 
 @cache
 def trained() -> nn.Module:
-    """fast_cnn after some epochs of FGSM training on the bundled digits: robust enough that not all fall."""
+    """fast_cnn after some epochs of FGSM training on the bundled digits: robust enough that not all are broken."""
     x, y = load_data("mnist", split="train", source="bundled")
     model = build_model("fast_cnn").train()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -91,7 +91,7 @@ def foolbox_pgd(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -
 
 @pytest.mark.parametrize("theirs", [torchattacks_pgd, foolbox_pgd])
 @pytest.mark.parametrize(("make", "data", "count", "norm", "eps"), CASES)
-def test_pgd_leaves_no_more_standing_than_theirs(
+def test_pgd_leaves_no_more_robust_than_theirs(
     make: Callable[[], nn.Module],
     data: str,
     count: int,
@@ -104,12 +104,12 @@ def test_pgd_leaves_no_more_standing_than_theirs(
     x, y = load_data(data, n=count, source="bundled")
     images = theirs(model, x, y, norm, eps)
     with torch.no_grad():
-        standing = model(images).argmax(1) == y
+        robust = model(images).argmax(1) == y
     verdict = evaluate(model, x, y, "pgd", f"{norm}:{eps}", steps=STEPS)
-    record_property("standing after ours, after theirs", (verdict.robust_accuracy, standing.double().mean().item()))
+    record_property("robust after ours, after theirs", (verdict.robust_accuracy, robust.double().mean().item()))
     assert verdict.clean_accuracy - verdict.robust_accuracy > 0.03  # the attack has something to do
-    more = (verdict.robust & ~standing).sum().item() - (standing & ~verdict.robust).sum().item()
-    luck = 2 * (verdict.robust ^ standing).sum().item() ** 0.5  # of two random starts, two deviations (McNemar)
+    more = (verdict.robust & ~robust).sum().item() - (robust & ~verdict.robust).sum().item()
+    luck = 2 * (verdict.robust ^ robust).sum().item() ** 0.5  # of two random starts, two deviations (McNemar)
     assert more <= ALLOWED * count + luck
 
 

@@ -45,8 +45,8 @@ def images(count: int = 12, channels: int = 1) -> Tensors:
     return Tensors(x, torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
-def keep(folder: Path, x: Tensor, x_adv: Tensor, standing: int = 6, attack: str = "pgd") -> None:
-    row, bits = a_row([1] * standing + [0] * (len(x) - standing), attack=attack)
+def keep(folder: Path, x: Tensor, x_adv: Tensor, robust: int = 6, attack: str = "pgd") -> None:
+    row, bits = a_row([1] * robust + [0] * (len(x) - robust), attack=attack)
     stored(folder, (row, bits), x_adv=np.asarray(x_adv), fingerprint=np.asarray(fingerprint(x)))
 
 
@@ -87,16 +87,16 @@ def test_a_pixel_changed_is_another_image(tmp_path: Path) -> None:
 def test_the_best_of_several_rows_is_kept_and_the_strongest_row_goes_first(tmp_path: Path) -> None:
     data = images()
     first, second = torch.arange(12) < 4, torch.arange(12) >= 4
-    keep(tmp_path / "one", data.x, brightened(data.x, torch.where(first, 0.15, 0.0)[:, None]), standing=7)
-    keep(tmp_path / "two", data.x, brightened(data.x, torch.where(second, 0.15, 0.0)[:, None]), standing=4)
-    keep(tmp_path / "two", data.x, brightened(data.x, 0.2), standing=0, attack="replay")
+    keep(tmp_path / "one", data.x, brightened(data.x, torch.where(first, 0.15, 0.0)[:, None]), robust=7)
+    keep(tmp_path / "two", data.x, brightened(data.x, torch.where(second, 0.15, 0.0)[:, None]), robust=4)
+    keep(tmp_path / "two", data.x, brightened(data.x, 0.2), robust=0, attack="replay")
     attack = Replay(rows=str(tmp_path))
     verdict = evaluate(Bright(), data.x, data.labels, attack, LINF)
     assert not verdict.robust.any() and (verdict.notes["replayed"] == 2).all()
-    assert torch.equal(verdict.forwards, torch.where(first, 2, 1))  # 8 fell to row b, which was asked first
+    assert torch.equal(verdict.forwards, torch.where(first, 2, 1))  # 8 were broken by row b, which was asked first
     assert attack.cost(2) == (2, 0)
-    standing = evaluate(Bright(0.99), data.x, data.labels, attack, LINF)
-    assert standing.robust.all() and (standing.forwards == attack.cost(2)[0]).all()
+    missed = evaluate(Bright(0.99), data.x, data.labels, attack, LINF)
+    assert missed.robust.all() and (missed.forwards == attack.cost(2)[0]).all()
     last = evaluate(Bright(), data.x, data.labels, attack, LINF, count="last")
     assert not last.robust.any()
 
@@ -118,7 +118,7 @@ def test_what_is_replayed_is_projected(tmp_path: Path, threat: str, channels: in
 
 
 def test_broken_twins_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a projection nothing in a smaller ball falls; with fingerprints of nothing all images are one."""
+    """Without a projection nothing in a smaller ball is broken; with fingerprints of nothing all images are one."""
     data = images()
     by = torch.where(torch.arange(12) < 6, 0.15, -0.05)[:, None]
     keep(tmp_path, data.x, brightened(data.x, by) + 0.1)

@@ -70,14 +70,14 @@ def test_it_knows_l1_only() -> None:
 
 
 @pytest.mark.parametrize("eps", [5.0, 10.0])
-def test_it_leaves_no_more_standing_than_foolbox(eps: float, record_property: Callable[[str, object], None]) -> None:
+def test_it_leaves_no_more_robust_than_foolbox(eps: float, record_property: Callable[[str, object], None]) -> None:
     foolbox = pytest.importorskip("foolbox")
     x, y = load_data("mnist", n=50, source="bundled")
     model = load_model("zoo:mnist/none")
     judged = foolbox.PyTorchModel(model, bounds=(0, 1))
     images = foolbox.attacks.SparseL1DescentAttack(steps=20)(judged, x, y, epsilons=eps)[1]
     with torch.no_grad():
-        standing = (model(images).argmax(1) == y).double().mean().item()
+        robust = (model(images).argmax(1) == y).double().mean().item()
     ours = evaluate(model, x, y, SparseL1(steps=20, step_size=0.2 * eps, random_start=False), f"l1:{eps}")
-    record_property("standing after ours, after theirs", (ours.robust_accuracy, standing))
-    assert ours.robust_accuracy <= standing + 0.005
+    record_property("robust after ours, after theirs", (ours.robust_accuracy, robust))
+    assert ours.robust_accuracy <= robust + 0.005

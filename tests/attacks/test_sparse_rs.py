@@ -1,4 +1,4 @@
-"""Sparse-RS: the published schedule, exactly what can fall falls, and the planted pixels are found."""
+"""Sparse-RS: the published schedule, exactly what can be broken is, and the planted pixels are found."""
 
 from __future__ import annotations
 

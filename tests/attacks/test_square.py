@@ -1,4 +1,4 @@
-"""Square: the published schedule and shapes, what must fall falls, and beside AutoAttack's own."""
+"""Square: the published schedule and shapes, what must be broken is, and beside AutoAttack's own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def fells_the_near(attack: Square, threat: ThreatModel) -> bool:
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=str)
-def test_the_near_points_fall_and_no_others(threat: ThreatModel) -> None:
+def test_the_near_points_are_broken_and_no_others(threat: ThreatModel) -> None:
     attack = Square(steps=1000 if threat.norm is Norm.LINF else 200)
     assert fells_the_near(attack, threat)
     for broken in BROKEN:
@@ -188,13 +188,13 @@ def test_beside_autoattacks_own(
     x, y = load_data("mnist", n=100, source="bundled")
     mine = [evaluate(model, x, y, Square(steps=500), ball, seed=seed).robust_accuracy for seed in range(seeds)]
     peers = [theirs(model, x, y, ball, 500, seed) for seed in range(seeds)]
-    record_property("standing after ours, after theirs", (mine, peers))
+    record_property("robust after ours, after theirs", (mine, peers))
     assert statistics.mean(mine) < 1
     assert statistics.mean(mine) <= statistics.mean(peers) + 0.005
 
 
 def test_the_loss_is_the_margin() -> None:
-    """What is kept is what has the larger margin: the state's loss is its image's, and never falls."""
+    """What is kept is what has the larger margin: the state's loss is its image's, and never shrinks."""
     model, x, y, _ = two_classes(THREATS[0])
     x, y = x[:20], y[:20]
     threat, draws = THREATS[0], Draws(0, torch.arange(20))

@@ -123,7 +123,7 @@ class WrongSign(MIM):
         return -grad
 
 
-def fells_exactly_the_near(attack: Attack) -> bool:
+def breaks_exactly_the_near(attack: Attack) -> bool:
     """Of a linear model of two classes, far from the box, the L∞ distance is the margin over the L1 slope."""
     slope = torch.randn(16, generator=torch.Generator().manual_seed(0))
     distance = torch.cat([torch.linspace(0.02, 0.0498, 30), torch.linspace(0.0502, 0.09, 30)])
@@ -139,12 +139,12 @@ def fells_exactly_the_near(attack: Attack) -> bool:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_mim_fells_what_is_near_and_nothing_else(nesterov: bool) -> None:
-    assert fells_exactly_the_near(MIM(nesterov=nesterov))
+    assert breaks_exactly_the_near(MIM(nesterov=nesterov))
 
 
 @pytest.mark.parametrize("twin", [NoStep, WrongSign])
 def test_broken_twins_are_caught(twin: type[MIM]) -> None:
-    assert not fells_exactly_the_near(twin())
+    assert not breaks_exactly_the_near(twin())
 
 
 # transfer
@@ -321,29 +321,29 @@ def test_the_weights_of_surrogates_name_the_row() -> None:
     assert first["zoo:mnist/none"] != second["zoo:mnist/adversarial_training"]
 
 
-def stands(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
+def robust(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
         right: Tensor = model(images).argmax(1) == y
         return right
 
 
-def last_standing(model: nn.Module, images: Tensor, y: Tensor) -> float:
-    return stands(model, images, y).double().mean().item()
+def robust_accuracy(model: nn.Module, images: Tensor, y: Tensor) -> float:
+    return robust(model, images, y).double().mean().item()
 
 
 @pytest.mark.parametrize(
     "name", ["mnist/adversarial_training", pytest.param("cifar10/adversarial_training", marks=pytest.mark.slow)]
 )
-def test_mim_leaves_no_more_standing_than_peers(name: str, record_property: Callable[[str, object], None]) -> None:
+def test_mim_leaves_no_more_robust_than_peers(name: str, record_property: Callable[[str, object], None]) -> None:
     module = pytest.importorskip("torchattacks")
     data, eps = name.split("/")[0], 0.3 if name.startswith("mnist") else 8 / 255
     model = load_model(f"zoo:{name}").requires_grad_(False)
     x, y = load_data(data, n=100, source="bundled")
     with torch.random.fork_rng():
-        theirs = last_standing(model, module.MIFGSM(model, eps=eps, alpha=eps / 10, steps=10, decay=1.0)(x, y), y)
+        theirs = robust_accuracy(model, module.MIFGSM(model, eps=eps, alpha=eps / 10, steps=10, decay=1.0)(x, y), y)
     ours = evaluate(model, x, y, "mim", f"linf:{eps}").robust_accuracy
-    record_property("standing after ours, after theirs", (ours, theirs))
-    assert ours <= theirs + 0.005 and ours < last_standing(model, x, y) - 0.02
+    record_property("robust after ours, after theirs", (ours, theirs))
+    assert ours <= theirs + 0.005 and ours < robust_accuracy(model, x, y) - 0.02
 
 
 @pytest.mark.slow
@@ -352,7 +352,7 @@ def test_transfer_carries_over_at_least_as_well_as_peers(record_property: Callab
     module = pytest.importorskip("torchattacks")
     x, y = load_data("mnist", n=500, source="bundled")
     target, own, eps = stranger(), load_model("zoo:mnist/none").requires_grad_(False), 0.2
-    clean = stands(target, x, y)
+    clean = robust(target, x, y)
     peers: dict[str, tuple[dict[str, Any], Any, int]] = {
         "MI": ({}, module.MIFGSM(own, eps=eps, alpha=eps / 10, steps=10), 1),
         "DI": ({"diversity": 0.5}, module.DIFGSM(own, eps=eps, alpha=eps / 10, steps=10, decay=1.0), 3),
@@ -364,14 +364,14 @@ def test_transfer_carries_over_at_least_as_well_as_peers(record_property: Callab
         for name, (switches, theirs, runs) in peers.items():
             attack = Transfer(surrogates="zoo:mnist/none", **switches)
             mine = [evaluate(target, x, y, attack, f"linf:{eps}", seed=seed).robust for seed in range(runs)]
-            rows[name] = figures(torch.stack(mine), torch.stack([stands(target, theirs(x, y), y) for _ in mine]))
-    record_property("standing after ours, after theirs", {name: row["standing"] for name, row in rows.items()})
+            rows[name] = figures(torch.stack(mine), torch.stack([robust(target, theirs(x, y), y) for _ in mine]))
+    record_property("robust after ours, after theirs", {name: row["robust_accuracy"] for name, row in rows.items()})
     for row in rows.values():
-        assert not behind(row) and row["standing"][0] < 100 * clean.double().mean().item() - 5
+        assert not behind(row) and row["robust_accuracy"][0] < 100 * clean.double().mean().item() - 5
 
 
 @pytest.mark.slow
-def test_smoothed_gradients_leave_no_more_standing_than_torchattacks(
+def test_smoothed_gradients_leave_no_more_robust_than_torchattacks(
     record_property: Callable[[str, object], None],
 ) -> None:
     """TI-FGSM, on the surrogate itself; torchattacks' smooths three channels, so in colour."""
@@ -379,10 +379,10 @@ def test_smoothed_gradients_leave_no_more_standing_than_torchattacks(
     x, y = load_data("cifar10", n=60, source="bundled")
     own, eps = load_model("zoo:cifar10/none").requires_grad_(False), 2 / 255
     settings: dict[str, Any] = dict(alpha=eps / 10, steps=10, decay=1.0, len_kernel=7, nsig=3, diversity_prob=0.0)
-    theirs = last_standing(own, module.TIFGSM(own, eps=eps, **settings)(x, y), y)
+    theirs = robust_accuracy(own, module.TIFGSM(own, eps=eps, **settings)(x, y), y)
     ours = evaluate(own, x, y, "transfer", "linf:2/255", surrogates="zoo:cifar10/none", translation=7).robust_accuracy
-    record_property("standing after ours, after theirs", (ours, theirs))
-    assert ours <= theirs + 0.005 and ours < last_standing(own, x, y) - 0.05
+    record_property("robust after ours, after theirs", (ours, theirs))
+    assert ours <= theirs + 0.005 and ours < robust_accuracy(own, x, y) - 0.05
 
 
 def stranger() -> nn.Module:

@@ -73,7 +73,7 @@ def at(distance: Tensor, slope: Tensor, dual: float, seed: int) -> Tensor:
     return x
 
 
-def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
+def breaks_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
     """Where all images are of one class of a linear model, the best change of each is the best for all."""
     slope = torch.randn(16, generator=torch.Generator().manual_seed(0))
     dual = 1.0 if threat.norm == "linf" else 2.0
@@ -89,7 +89,7 @@ def fells_exactly_the_near(attack: Attack, threat: ThreatModel) -> bool:
 @pytest.mark.parametrize("target", [None, 1])
 def test_the_best_change_of_one_class_is_found(threat: str, target: int | None) -> None:
     ball = ThreatModel.parse(threat)
-    assert fells_exactly_the_near(Universal(**SMALL | {"epochs": 40}, target=target), ball)
+    assert breaks_exactly_the_near(Universal(**SMALL | {"epochs": 40}, target=target), ball)
 
 
 class WrongSign(ThreatModel):
@@ -105,8 +105,8 @@ class NoStep(ThreatModel):
 @pytest.mark.parametrize("broken", [WrongSign, NoStep])
 def test_broken_twins_are_caught(broken: type[ThreatModel]) -> None:
     for threat in (broken.parse("linf:0.05"), broken.parse("l2:0.2")):
-        assert not fells_exactly_the_near(Universal(**SMALL | {"epochs": 40}), threat)
-    assert not fells_exactly_the_near(Universal(**SMALL | {"epochs": 40}, target=0), LINF)
+        assert not breaks_exactly_the_near(Universal(**SMALL | {"epochs": 40}), threat)
+    assert not breaks_exactly_the_near(Universal(**SMALL | {"epochs": 40}, target=0), LINF)
 
 
 def fitted_patch(attack: Patch, slope: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ def test_on_digits_one_change_fells_most(record_property: Callable[[str, object]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["mnist/none", "mnist/adversarial_training"])
-def test_one_change_leaves_no_more_standing_than_arts(
+def test_one_change_leaves_no_more_robust_than_arts(
     source: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Each fitted on 200 training images, in as many epochs, and tried on 300 test images."""
@@ -290,9 +290,9 @@ def test_one_change_leaves_no_more_standing_than_arts(
         )
         fitted.generate(own_x.numpy(), own_y.numpy())
     with torch.no_grad():
-        standing = model((x + torch.from_numpy(fitted.noise)).clamp(0, 1).float()).argmax(1) == y
-    theirs = standing.double().mean().item()
+        robust = model((x + torch.from_numpy(fitted.noise)).clamp(0, 1).float()).argmax(1) == y
+    theirs = robust.double().mean().item()
     attack = Universal(images=200, epochs=epochs, batch=25)
     ours = evaluate(model, x, y, attack, f"linf:{eps}", attacker=(own_x, own_y)).robust_accuracy
-    record_property("standing after ours, after theirs", (ours, theirs))
+    record_property("robust after ours, after theirs", (ours, theirs))
     assert ours <= theirs + 0.005

@@ -249,11 +249,11 @@ def test_evaluate(given_: dict[str, Any]) -> None:
     with torch.no_grad():
         clean, reached = (given_["model"].float()(each).argmax(1) for each in (x.detach().float(), seen))
     NET.float()
-    fell = verdict.clean & ~verdict.robust
+    broken = verdict.clean & ~verdict.robust
     aim = given_["targets"]
     goal = y != reached if aim is None or isinstance(aim, str) else reached == torch.as_tensor(aim)
     assert seen.shape == x.shape and seen.isfinite().all() and (seen >= 0).all() and (seen <= 1).all()
-    assert torch.equal(verdict.clean, clean == y) and (inside & goal)[fell].all()
+    assert torch.equal(verdict.clean, clean == y) and (inside & goal)[broken].all()
     assert given_["budget"] is None or verdict.forwards.max() <= given_["budget"]
 
 

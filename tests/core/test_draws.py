@@ -109,7 +109,7 @@ PINNED = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batch_order_and_compaction_change_nothing(dtype: torch.dtype) -> None:
     def numbers(draws: Draws) -> tuple[Draws, Draws]:
-        draws.uniform(3)  # the counter stands somewhere
+        draws.uniform(3)  # the counter is somewhere
         return draws.stream("a"), draws
 
     whole_stream, whole = numbers(Draws(5, ids(50), dtype=dtype))
@@ -118,7 +118,7 @@ def test_batch_order_and_compaction_change_nothing(dtype: torch.dtype) -> None:
         for kind in ("uniform", "normal"):
             expected = getattr(whole[:], kind)(2, 2)[rows]
             assert torch.equal(getattr(draws[:], kind)(2, 2), expected)
-            assert torch.equal(getattr(whole[rows], kind)(2, 2), expected)  # the rows still standing
+            assert torch.equal(getattr(whole[rows], kind)(2, 2), expected)  # the rows still robust
         assert torch.equal(stream[:].uniform(), whole_stream[:].uniform()[rows])
     assert torch.equal(whole.with_ids(torch.tensor([9, 9]))[:].uniform(), whole[:].uniform()[[9, 9]])
 

@@ -190,7 +190,7 @@ def gradients(oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel) -> Tens
     return oracle.grad(x, y, lambda logits, _: logits[:, 0])[1]
 
 
-@pytest.mark.parametrize("name", ["access", "_access", "threat", "_x", "_ledger", "eot", "fallen"])
+@pytest.mark.parametrize("name", ["access", "_access", "threat", "_x", "_ledger", "eot", "broken"])
 def test_nothing_of_an_oracle_can_be_set(name: str) -> None:
     with pytest.raises((AccessError, AttributeError), match=name):
         evaluate(MODEL, X, Y, Reaches(sets(name, Access.GRADIENTS)), "linf:0.1")

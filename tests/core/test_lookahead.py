@@ -23,11 +23,11 @@ def verdict(threat: str, lookahead: int, budget: int | None = None) -> Verdict:
 @pytest.mark.parametrize("threat", ["linf:0.01", "l2:0.15", "l1:0.6"])
 def test_the_search_is_the_same_to_the_last_proposal(threat: str) -> None:
     alone = verdict(threat, 1)
-    stands = alone.robust
-    assert stands.sum() > 5 and (alone.x_adv != alone.x_adv[:1]).any()
+    robust = alone.robust
+    assert robust.sum() > 5 and (alone.x_adv != alone.x_adv[:1]).any()
     for lookahead in (2, 4, 7, 100):
         together = verdict(threat, lookahead)
-        assert not (together.robust & ~stands).any()
+        assert not (together.robust & ~robust).any()
         both = together.robust & together.clean
         assert both.sum() >= 5
         assert torch.allclose(together.x_adv[both], alone.x_adv[both], rtol=0, atol=1e-9), lookahead
@@ -37,10 +37,10 @@ def test_the_search_is_the_same_to_the_last_proposal(threat: str) -> None:
 
 def test_a_budget_is_spent_one_by_one() -> None:
     alone, together = (verdict("linf:0.01", lookahead, budget=20) for lookahead in (1, 4))
-    stands = alone.robust
-    assert torch.equal(stands, together.robust) and stands.sum() > 5
-    assert torch.equal(alone.forwards[stands], together.forwards[stands])
-    assert torch.equal(alone.x_adv[stands], together.x_adv[stands])
+    robust = alone.robust
+    assert torch.equal(robust, together.robust) and robust.sum() > 5
+    assert torch.equal(alone.forwards[robust], together.forwards[robust])
+    assert torch.equal(alone.x_adv[robust], together.x_adv[robust])
 
 
 def test_a_fan_holds_the_streams_it_names() -> None:

@@ -87,8 +87,8 @@ def test_minimum_norm_attacks_keep_the_nearer_success(data: tuple[Tensor, Tensor
     naive, adaptive = (
         rbl.evaluate(model, *data, "deepfool", "l2:3", steps=10, adaptive=knows) for knows in (False, True)
     )
-    fell = naive.clean & ~naive.robust
-    assert fell.any() and (adaptive.distance[fell] <= naive.distance[fell] + 1e-6).all()
+    broken = naive.clean & ~naive.robust
+    assert broken.any() and (adaptive.distance[broken] <= naive.distance[broken] + 1e-6).all()
 
 
 def test_nothing_is_left_out_of_what_was_only_trained() -> None:

@@ -128,12 +128,12 @@ def test_an_attack_that_ignores_the_detector_is_weaker(monkeypatch: pytest.Monke
 def test_a_rejection_is_right_on_an_attacked_image_only_for_a_detector() -> None:
     x, _ = plane()
     a, b = x.flatten(1).T
-    fell = a + EPS >= 0.5
+    reached = a + EPS >= 0.5
     naive = judged(adaptive=False, loss="margin", random_start=False)
     rejected = a + EPS - b / 2 > CORNER  # it moves the first pixel only, all the way
-    assert torch.equal(naive.robust, ~fell | rejected) and (rejected & fell).any() and naive.clean_accuracy == 1
+    assert torch.equal(naive.robust, ~reached | rejected) and (rejected & reached).any() and naive.clean_accuracy == 1
     abstaining = judged(model=Gate(Rejection.ABSTENTION), loss="margin")  # the broken twin: an error to be had
-    assert not (abstaining.robust & fell).any() and not torch.equal(abstaining.robust, is_robust(x))
+    assert not (abstaining.robust & reached).any() and not torch.equal(abstaining.robust, is_robust(x))
 
 
 @pytest.mark.parametrize(

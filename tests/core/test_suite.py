@@ -87,8 +87,8 @@ def test_preparing_costs_the_sum_and_is_paid_once() -> None:
         verdict = Judge(batch_size=size)(network(), JUDGED, Learning(), LINF, attacker=POOL)
         assert (verdict.prepared_forwards, verdict.prepared_backwards) == Learning().prepare_cost(3)
     assert Learning().prepare_cost(3) == (12 * 4 + 20 * 3, 20 * 3)
-    stands = verdict.clean & verdict.robust
-    assert stands.any() and (verdict.forwards[stands] <= Learning().cost(3)[0]).all()
+    robust = verdict.clean & verdict.robust
+    assert robust.any() and (verdict.forwards[robust] <= Learning().cost(3)[0]).all()
 
 
 def test_a_member_may_ask_no_more_than_alone() -> None:

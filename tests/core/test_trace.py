@@ -38,7 +38,7 @@ def searched(setting: tuple[Any, Tensor, Tensor], attack: Attack, threat: str, r
 
 
 @pytest.mark.parametrize("name", THREATS)
-def test_the_best_never_gets_worse_and_an_image_that_fell_keeps_its_last(name: str, setting: Any) -> None:
+def test_the_best_never_gets_worse_and_a_broken_image_keeps_its_last(name: str, setting: Any) -> None:
     oracle = searched(setting, find_attack(name, SETTINGS[name]), THREATS[name])
     found = trace.of(oracle.notes)
     assert list(found) == sorted(found)
@@ -65,12 +65,12 @@ def test_it_is_the_loss_that_was_climbed(setting: Any) -> None:
     ball, draws = ThreatModel.parse("linf:0.02"), Draws(0, torch.arange(len(x)))
     oracle = Watched(model, x, y, ball, attack.access, draws.stream("oracle"))
     attack(oracle, x.clone(), y, ball, draws.stream("attack"))
-    stood = ~oracle.broken
+    robust = ~oracle.broken
     found = trace.of(oracle.notes)
     assert all(len(each) == len(x) for each in seen[:1])
     torch.testing.assert_close(found[1], seen[0].to(found[1]))
-    whole = [each for each in seen if len(each) == int(stood.sum())]
-    torch.testing.assert_close(found[6][stood], torch.stack([seen[0][stood], *whole]).amax(0))
+    whole = [each for each in seen if len(each) == int(robust.sum())]
+    torch.testing.assert_close(found[6][robust], torch.stack([seen[0][robust], *whole]).amax(0))
 
 
 @pytest.mark.parametrize("name", THREATS)
@@ -102,7 +102,7 @@ def test_what_climbs_nothing_or_takes_one_step_has_none(setting: Any) -> None:
     assert trace.of(searched(setting, find_attack("apgd", {"steps": 1}), "linf:0.1").notes) == {}
 
 
-def test_a_row_keeps_quartiles_of_those_that_stood_and_no_arrays(setting: Any, tmp_path: Any) -> None:
+def test_a_row_keeps_quartiles_of_those_that_are_robust_and_no_arrays(setting: Any, tmp_path: Any) -> None:
     rows = rbl.run_grid(
         "mnist_pgd",
         n=24,

@@ -1,4 +1,4 @@
-"""The detectors: scores by hand, thresholds, how they fall to who knows of them, and how a grid makes them."""
+"""The detectors: scores by hand, thresholds, how they are broken by who knows of them, and how a grid makes them."""
 
 from __future__ import annotations
 

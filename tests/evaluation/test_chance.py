@@ -1,4 +1,4 @@
-"""Models that are at chance on clean images are refused with the likely reason, and cautions stand on lost accuracy."""
+"""Models that are at chance on clean images are refused with the likely reason, and cautions name lost accuracy."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_every_gradient_attack_that_is_led_nowhere_says_so(name: str, digits: tu
 
 @pytest.mark.parametrize("kind", MASKED)
 def test_whatever_masks_them_best_goes_on_by_scores(kind: str) -> None:
-    """It leaves about as many standing as Square does with as many queries."""
+    """It leaves about as many robust as Square does with as many queries."""
     net = network()
     data, model, best = images(net), MASKED[kind](net), Best(steps=300, climb=5)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From Python a verdict is about an image, whatever stands before it, beside it or twice."""
+"""From Python a verdict is about an image, whatever comes before it, beside it or twice."""
 
 from __future__ import annotations
 

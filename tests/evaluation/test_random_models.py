@@ -78,13 +78,13 @@ def test_a_null_attack_takes_nothing_from_a_random_model(eot: int, restarts: int
 
 
 def test_a_judge_that_retires_on_one_draw_would_report_nonsense() -> None:
-    """The trap: the same model, the same null attack, and what falls once stays fallen."""
+    """The trap: the same model, the same null attack, and what is broken once stays broken."""
     x, y = halves()
-    standing = torch.ones(COUNT, dtype=torch.bool)
+    robust = torch.ones(COUNT, dtype=torch.bool)
     draws = Draws(0, torch.arange(COUNT))
     for step in range(STEPS):
-        standing &= call(Slipping(), x, draws.stream(step)).argmax(1) == y
-    assert standing.double().mean() < 0.6
+        robust &= call(Slipping(), x, draws.stream(step)).argmax(1) == y
+    assert robust.double().mean() < 0.6
 
 
 def test_the_verdict_comes_from_draws_of_its_own() -> None:

@@ -48,6 +48,7 @@ def builder() -> ModelBuilder:
 
 def test_a_row_tells_how_to_make_its_model_and_images_again(folder: Path) -> None:
     results = Results.read([folder])
+    assert results.rows
     for row in results.rows:
         model, images = model_of(row, builder()), images_of(row, builder())
         answers = model(images[:]).argmax(1)

@@ -263,7 +263,7 @@ def test_adversarial_images_are_kept_losslessly_if_asked_for() -> None:
     x = opened.images["mnist", None][:].numpy()
     assert arrays["x_adv"].dtype == "float32" and arrays["x_adv"].shape == x.shape
     assert abs(arrays["x_adv"] - x).max() <= 0.1 + 1e-6
-    assert (arrays["clean"] & ~arrays["robust"]).any()  # the toy falls, so there is something to keep
+    assert (arrays["clean"] & ~arrays["robust"]).any()  # the toy is broken, so there is something to keep
     bare = opened.store.arrays(run_grid("toy.yaml", force=True)[1]["key"])
     scored = opened.store.arrays(run_grid("toy.yaml", force=True, save="scores")[1]["key"])
     assert set(arrays) - set(scored) == {"x_adv", "fingerprint"}

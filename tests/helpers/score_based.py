@@ -49,7 +49,7 @@ def company_changes_nothing(attack: Attack, threat: ThreatModel, kind: str) -> N
 
     whole = verdict(torch.arange(COUNT), COUNT)
     assert torch.equal(data.x, before)
-    assert 0.1 < whole.robust_accuracy < 0.8  # some fall, some stand
+    assert 0.1 < whole.robust_accuracy < 0.8  # some broken, some robust
     shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(0))
     for rows, batch in ((torch.arange(COUNT), 7), (shuffled[:9], 1), (shuffled, 11)):
         part = verdict(rows, batch)
@@ -84,7 +84,7 @@ def stays_inside(attack: Attack, threat: ThreatModel, channels: int, targeted: b
 
 
 def costs_what_it_says(attack: Attack, threat: ThreatModel) -> None:
-    """cost() is the meter of images that never fall, and no gradient is asked for."""
+    """cost() is the meter of images that are never broken, and no gradient is asked for."""
     x, y = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(5, dtype=torch.int64)
     verdict = evaluate(NoGradients(Stubborn()), x, y, attack, threat)
     assert verdict.robust.all()
@@ -93,15 +93,15 @@ def costs_what_it_says(attack: Attack, threat: ThreatModel) -> None:
 
 
 def reaches_targets(attack: Attack, threat: ThreatModel) -> None:
-    """Some images reach the class they are to reach, and fewer than fall to the untargeted attack."""
+    """Some images reach the class they are to reach, and fewer than the untargeted attack breaks."""
     model = network()
     data = images(model)
     given = (data.labels + 2) % 4
     verdict = Judge(targets=given)(NoGradients(model), data, attack, threat)
-    fallen = verdict.clean & ~verdict.robust
+    broken = verdict.clean & ~verdict.robust
     with torch.no_grad():
-        assert torch.equal(fallen, verdict.clean & (model(verdict.x_adv).argmax(1) == given))
-    assert fallen.sum() > 2
+        assert torch.equal(broken, verdict.clean & (model(verdict.x_adv).argmax(1) == given))
+    assert broken.sum() > 2
     assert Judge()(model, data, attack, threat).robust_accuracy < verdict.robust_accuracy
 
 
@@ -109,7 +109,7 @@ def pixels_that_matter(count: int, pixels: int) -> tuple[nn.Module, Tensors, Ten
     """(linear model of two classes, images of 3x4x4, ratio): ratio of each image's gap to what `pixels` pixels close.
 
     A pixel moves the gap by the sum over channels of weight times change, so that its best colour is a corner of the
-    cube, and the best pixels are those of largest gain: exactly the ratios up to 1 can fall.
+    cube, and the best pixels are those of largest gain: exactly the ratios up to 1 can be broken.
     """
     generator = torch.Generator().manual_seed(4)
     x = 0.2 + 0.6 * torch.rand(count, 3, 4, 4, generator=generator)

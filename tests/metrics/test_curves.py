@@ -95,10 +95,10 @@ def test_the_row_has_quantiles_of_distances_of_minimum_norm_attacks_only() -> No
     assert row["queries_to_success"] is None
     row = summarise(evaluate(Plane(), x, y, "fgsm", "linf:0.2"), ["dark", "bright"])
     assert row["distance"] is None
-    fell = row["attack_success_rate"]
-    assert fell["of"] == N - 2
-    assert fell["rate"] == pytest.approx(row["queries_to_success"]["n"] / (N - 2), abs=1e-5)
-    assert row["robust_accuracy"] == pytest.approx(row["clean_accuracy"] * (1 - fell["rate"]), abs=1e-5)
+    success = row["attack_success_rate"]
+    assert success["of"] == N - 2
+    assert success["rate"] == pytest.approx(row["queries_to_success"]["n"] / (N - 2), abs=1e-5)
+    assert row["robust_accuracy"] == pytest.approx(row["clean_accuracy"] * (1 - success["rate"]), abs=1e-5)
 
 
 def test_what_no_attack_reached_is_infinitely_far() -> None:
@@ -127,11 +127,11 @@ def test_a_ball_holds_what_fell_in_a_smaller_one() -> None:
 
 LABELS, IDS = np.array([0, 0, 1, 1, 2, 2]), np.array([10, 11, 12, 13, 14, 15])
 CLASSES = ["bird", "cat", "ship", "truck"]
-STANDING = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+ROBUST = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 
 
 def test_the_largest_gap_is_named() -> None:
-    rates = rates_of(STANDING, by_class(LABELS, CLASSES))
+    rates = rates_of(ROBUST, by_class(LABELS, CLASSES))
     assert {name: rate.value for name, rate in rates.items()} == {"bird": 0.5, "cat": 0.0, "ship": 1.0}
     assert (rates["bird"].low, rates["bird"].high) == pytest.approx(wilson(1, 2, sidak(3)))
     gap = largest_gap(rates)

@@ -44,7 +44,7 @@ def test_summary_of_a_fixed_model() -> None:
     assert results["n"] == 4
     assert (results["clean_accuracy"], results["robust_accuracy"], results["robust_accuracy_8bit"]) == (0.75, 0.25, 0.5)
     assert results["robust_interval"] == wilson(1, 4)
-    assert results["distance_median"] in (pytest.approx(0.1), pytest.approx(0.2))  # of the two that fell, no other
+    assert results["distance_median"] in (pytest.approx(0.1), pytest.approx(0.2))  # of the two broken ones only
     assert (results["forwards_mean"], results["backwards_mean"]) == (12.5, 11.5)
     assert results["flags"] == ["probabilities"]
     assert results["stochastic"] is False

@@ -81,9 +81,9 @@ def test_bootstrap_covers_random_models_where_draws_taken_for_images_do_not() ->
 @pytest.mark.usefixtures("quick")
 def test_a_mean_of_shares_prints_as_the_mean_of_all_draws_does() -> None:
     generator = np.random.default_rng(8)
-    for stand in range(3, 6000, 60):  # of 6,000 draws: halves of a tenth of a percent
-        bits = generator.permutation(np.arange(6000) < stand).reshape(300, 20)
-        assert percent(rate(bits.mean(1)).value) == percent(float(bits.mean())), stand
+    for robust in range(3, 6000, 60):  # of 6,000 draws: halves of a tenth of a percent
+        bits = generator.permutation(np.arange(6000) < robust).reshape(300, 20)
+        assert percent(rate(bits.mean(1)).value) == percent(float(bits.mean())), robust
 
 
 @pytest.mark.usefixtures("quick")

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = "robustbench_local"
 ROOT = Path(__file__).parents[2]
-# from the ground; a room imports itself and what stands before it
+# from the ground; a room imports itself and what comes before it
 ROOMS = (
     "core",
     "ops",

@@ -1,4 +1,4 @@
-"""Several defenses as one model: what stands where, what its row says, and that each attack meets the whole."""
+"""Several defenses as one model: what comes where, what its row says, and that each attack meets the whole."""
 
 from __future__ import annotations
 
