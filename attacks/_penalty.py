@@ -16,7 +16,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
-from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.threat import ThreatModel, length
 
 SLOPE = 10.0  # of a margin, per unit of L2: usual ones are up to a hundred times steeper or flatter
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
@@ -70,8 +70,8 @@ class PenaltyAttack(Attack):
         """(N, 1, 1, 1): 1 for a usual slope at the clean image, a hundred times steeper or flatter than 10 at most."""
         if "unit" in state:
             return state["unit"]
-        length = slope.flatten(1).square().sum(1).sqrt()
-        steps = torch.where(length > 0, length / SLOPE, 1).log2() / 14
+        size = length(slope.flatten(1))
+        steps = torch.where(size > 0, size / SLOPE, 1).log2() / 14
         return torch.exp2(14 * steps.round()).view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:

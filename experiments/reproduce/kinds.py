@@ -30,14 +30,14 @@ def _robust(results: Results) -> Share:
     return results["robust_accuracy"], results["n"]
 
 
-def _standing(results: Results) -> Share:
+def _robust_among_correct(results: Results) -> Share:
     right = results["clean_accuracy"] * results["n"]
     return (results["robust_accuracy"] / results["clean_accuracy"] if right else 0.0), right
 
 
 def _success(results: Results) -> Share:
-    standing, right = _standing(results)
-    return 1 - standing, right
+    robust, right = _robust_among_correct(results)
+    return 1 - robust, right
 
 
 def _attacked(results: Results) -> Share:
@@ -72,7 +72,7 @@ def _roc_auc(results: Results) -> Share:
 KINDS: dict[str, Callable[[Results], Share]] = {
     "clean": _clean,  # accuracy
     "robust": _robust,  # accuracy
-    "standing": _standing,  # robust among the images that were right
+    "robust_among_correct": _robust_among_correct,  # robust among the images that were right
     "success": _success,  # of the attack, among the images that were right
     "attacked": _attacked,  # under a targeted attack still given their true class, among the images that were right
     "corrupted": _corrupted,  # accuracy on corrupted images

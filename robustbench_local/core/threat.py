@@ -117,7 +117,7 @@ class ThreatModel:
             case Norm.L0:
                 return (delta.amax(1) > 0).flatten(1).sum(1).to(x.dtype)
             case _:
-                return _length(delta.flatten(1))
+                return length(delta.flatten(1))
 
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) bool: inside ball and box, up to TOLERANCE. NaN pixels are outside."""
@@ -162,7 +162,7 @@ class ThreatModel:
             case _:
                 tiny = torch.finfo(grad.dtype).tiny
                 grad = grad / flat.abs().amax(1).clamp_min(tiny).view(-1, 1, 1, 1)  # in float32 1e-25 squared is 0
-                return grad / _length(grad.flatten(1)).clamp_min(tiny).view(-1, 1, 1, 1)
+                return grad / length(grad.flatten(1)).clamp_min(tiny).view(-1, 1, 1, 1)
 
     def start(self, x: Tensor, draws: Draws) -> Tensor:
         """A point drawn uniformly in the ball (L0: eps random positions of random colour), then projected."""
@@ -174,7 +174,7 @@ class ThreatModel:
             case Norm.L2:
                 delta = draws.normal(*shape)
                 radius = self.eps * draws.uniform() ** (1 / size)
-                delta *= (radius / _length(delta.flatten(1))).view(-1, 1, 1, 1)
+                delta *= (radius / length(delta.flatten(1))).view(-1, 1, 1, 1)
             case Norm.L1:  # exponential magnitudes divided by their sum and one more are uniform on the simplex
                 magnitude = -torch.log1p(-draws.uniform(size + 1))
                 share = magnitude[:, :size] / magnitude.sum(1, keepdim=True)
@@ -195,7 +195,7 @@ def _top_positions(score: Tensor, k: int) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, top, True).view_as(score).unsqueeze(1)
 
 
-def _length(flat: Tensor) -> Tensor:
+def length(flat: Tensor) -> Tensor:
     """(N, D) -> (N,) L2 norms. torch's own adds one by one, and in float32 errs by 2e-6 where all numbers are equal."""
     return flat.square().sum(1).sqrt()
 
@@ -226,7 +226,7 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     t rises monotonically to its root: solve as if no further coordinate met the box, note which do, repeat.
     """
     boxed = x_adv.clamp(0, 1)
-    outside = _length((boxed - x).flatten(1)) > eps
+    outside = length((boxed - x).flatten(1)) > eps
     if not outside.any():
         return boxed
     wish, limit = _limits(x_adv[outside], x[outside])
@@ -234,7 +234,7 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     largest = wish.amax(1)
     scale = torch.where(largest > _SQUARABLE, largest, 1)  # only its direction matters, and 1e30 squared is infinite
     wish = wish / scale[:, None]
-    t = eps / _length(wish)
+    t = eps / length(wish)
     for _ in range(wish.shape[1]):
         held = t[:, None] * wish >= limit
         rest = eps**2 - (limit.square() * held).sum(1)

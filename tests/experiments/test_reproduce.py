@@ -63,7 +63,7 @@ def test_what_each_kind_reads_off_a_row() -> None:
     expected = {
         "clean": (0.9, 200),
         "robust": (0.45, 200),
-        "standing": (0.5, 180),
+        "robust_among_correct": (0.5, 180),
         "success": (0.5, 180),
         "attacked": (2 / 3, 180),
         "corrupted": (0.5, 200),
@@ -84,7 +84,7 @@ def test_rows_taken_together_count_by_their_images_and_are_as_certain_as_one() -
     none = {"detector": {"adversarial": 0, "detection_rate": None, "roc_auc": None}}
     assert pooled("detected", [none, RESULTS]) == (0.8, 50) and pooled("detected", [none]) is None
     never_right = RESULTS | {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
-    assert all(pooled(kind, [never_right]) is None for kind in ("standing", "success", "attacked"))
+    assert all(pooled(kind, [never_right]) is None for kind in ("robust_among_correct", "success", "attacked"))
     two = [row(100, 1, 0.5), row(100, 1, 0.7)]
     assert compare(Figure("it", {"attack": "pgd"}, 60, rows=2), two).here == pytest.approx(60)
     with pytest.raises(ConfigError, match=r"2 rows .* must name 75"):
