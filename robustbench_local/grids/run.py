@@ -156,21 +156,28 @@ class Grid:
         return rows
 
     def _made_elsewhere(self, spec: ModelSpec, cells: list[Cell]) -> list[Row]:
-        """The rows of a model that would have to be trained here, where the grid's folder holds them all, measured on
-        what the same recipe gave on another machine; otherwise none.
+        """The rows of a model that is trained or fitted, where the grid's folder holds them all for what the same
+        recipe gave on another machine, and not all for what it gave here; otherwise none.
         """
-        if self.config.force or not self.builder.needs_training(spec):
+        origin = None if self.config.force else self.builder.origin(spec)
+        if origin is None:
             return []
-        origin = self.builder.origin(spec)
-        made = {row.of_cell(WEIGHTS): row for row in self.store.rows() if row.ok and row.get("origin") == origin}
-        cells = applicable(cells, self.builder.build_untrained(spec))
-        tasks = [self.task(cell, None) for cell in cells]
+        untrained = self.builder.needs_training(spec)
+        model = self.builder.build_untrained(spec) if untrained else self.builder.build(spec)
+        tasks = [self.task(cell, None if untrained else weights_digest(model)) for cell in applicable(cells, model)]
+        if not untrained and all(any(self._good(task.key)) for task in tasks):
+            return []
         wanted = [Row(plain({"definition": task.definition})).of_cell(WEIGHTS) for task in tasks]
-        if not all(cell in made and SAVED[self.config.save] <= made[cell].array_names for cell in wanted):
-            return []
-        for cell in cells:
-            self.progress.line(f"{cell}: done before, by a model of the same recipe from another machine")
-        return [made[cell] for cell in wanted]
+        made: dict[str | None, dict[str, Row]] = {}
+        for row in sorted(self.store.rows(), key=lambda row: row.created, reverse=True):
+            if row.ok and row.get("origin") == origin and SAVED[self.config.save] <= row.array_names:
+                made.setdefault(row.definition["weights_digest"], {}).setdefault(row.of_cell(WEIGHTS), row)
+        for there in made.values():
+            if wanted and all(cell in there for cell in wanted):
+                for task in tasks:
+                    self.progress.line(f"{task.cell}: done before, by the same recipe on another machine")
+                return [there[cell] for cell in wanted]
+        return []
 
     def _by_model(self) -> Iterator[tuple[ModelSpec, list[Cell]]]:
         for _, cells in groupby(self.cells, key=lambda cell: id(cell.model)):

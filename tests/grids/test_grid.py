@@ -20,6 +20,7 @@ from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.models import zoo
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.sealing import sealed
 from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.recipes import parse_recipe
@@ -411,7 +412,7 @@ def test_a_model_is_trained_once_and_then_read(folder: Path) -> None:
     assert run_grid("toy.yaml", dry_run=True, **overrides)[0]["status"] == "must train"
 
 
-def test_rows_of_a_recipe_that_another_machine_trained_are_done(folder: Path) -> None:
+def test_rows_of_a_recipe_that_another_machine_trained_are_done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides: dict[str, Any] = {
         "models": [{"name": "fast_cnn", "schedule": SMALL}],
         "defenses": ["adversarial_training", "squeeze_detector"],
@@ -425,8 +426,17 @@ def test_rows_of_a_recipe_that_another_machine_trained_are_done(folder: Path) ->
     progress = Record()
     assert run_grid("toy.yaml", progress=progress, **overrides) == first
     assert [line.partition(": ")[2] for line in progress.lines] == [
-        "done before, by a model of the same recipe from another machine"
+        "done before, by the same recipe on another machine"
     ] * 2
+    own = weights_digest
+    with monkeypatch.context() as patch:  # the same recipe trained here as well, to other weights
+        patch.setattr("robustbench_local.grids.run.weights_digest", lambda net: own(net)[::-1])
+        ModelBuilder(torch.device("cpu"), "bundled").build(Grid.open("toy.yaml", overrides, Progress()).cells[0].model)
+        assert run_grid("toy.yaml", **overrides) == first
+        here = run_grid("toy.yaml", force=True, **overrides)
+        assert {row["key"] for row in here}.isdisjoint(row["key"] for row in first)
+        assert run_grid("toy.yaml", **overrides) == here
+    shutil.rmtree(folder / "cache")
     changes: list[dict[str, Any]] = [
         {"force": True},
         {"n": 3},
