@@ -146,7 +146,7 @@ def test_the_table_beside_the_published_formulas_is_of_todays_versions() -> None
     rows = kept(folder / "corruptions.jsonl")
     today = {(name, find_attack(name).version) for name in RENDERINGS}
     assert {(row["what"]["name"], row["what"]["version"]) for row in rows} == today
-    assert (folder / "corruptions.md").read_text(encoding="utf-8").count("\n| ") == len(rows) + 2  # its head and the line under it
+    assert (folder / "corruptions.md").read_text(encoding="utf-8").count("\n| ") == len(rows) + 2  # head, rule
     for row in rows:
         far = [abs(away(row[key])) for key in ("change", "l2", "wrong")]
         if row["what"]["name"] in EXACT | CODEC:
