@@ -10,7 +10,7 @@ GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise
 	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev browser picture results demo test slow fuzz faults check docs preflight clean
+.PHONY: help install dev browser picture results demo test slow fuzz faults check docs preflight links clean
 
 help:
 	@echo "make demo    set up .venv, then FGSM and PGD on bundled images and models (no data to fetch)"
@@ -69,8 +69,14 @@ results: .venv/.installed
 preflight:
 	@sh .ci/preflight
 
+# The symbolic links of the checkout, where a copy of it has none.
+links:
+	@test -d robustbench_local/attacks || ln -sfn ../attacks robustbench_local/attacks
+	@test -d robustbench_local/defenses || ln -sfn ../defenses robustbench_local/defenses
+	@test -e docs/leaderboard.png || ln -sfn ../results/leaderboard.png docs/leaderboard.png
+
 # The stamps make a second call instant; a changed pyproject.toml or constraints.txt installs again.
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt | links
 	@python=$$(sh .ci/preflight) || exit 1; \
 	$(PY) -c 'import pip' 2>/dev/null || { echo "Making .venv with $$($$python --version)"; $$python -m venv --clear .venv; }
 	@echo "Installing into .venv: some minutes the first time"

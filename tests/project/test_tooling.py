@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,16 @@ def test_workflows_call_ci_on_the_oldest_and_the_newest_python() -> None:
     said = [each.removeprefix(PYTHON_CLASSIFIER) for each in PROJECT["classifiers"] if PYTHON_CLASSIFIER in each]
     assert job["strategy"]["matrix"]["python"] == [said[0], said[-1]]
     assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in said)
+
+
+def test_links_that_a_copy_lacks_are_made_again(tmp_path: Path) -> None:
+    """Archives and file systems without symbolic links leave nothing, or a text file, in their place."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("attacks", "defenses", "robustbench_local", "docs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "attacks" / "fgsm.py").write_text("")
+    (tmp_path / "robustbench_local" / "defenses").write_text("../defenses")
+    for _ in range(2):
+        subprocess.run(["make", "links"], cwd=tmp_path, check=True, capture_output=True)
+        assert (tmp_path / "robustbench_local" / "attacks" / "fgsm.py").exists()
+        assert (tmp_path / "robustbench_local" / "defenses").is_dir()
