@@ -134,11 +134,14 @@ class Grid:
     def _rows(self) -> list[Row]:
         rows: list[Row] = []
         for spec, cells in self._by_model():
-            if there := self._made_elsewhere(spec, cells):
-                rows += there
-                continue
             try:
                 with contained(PluginError, spec.label):
+                    there = self._made_elsewhere(spec, cells)
+                    for cell, row in there:
+                        self.progress.line(f"{cell}: done before, by the same recipe on another machine")
+                        rows.append(row)
+                    if there:
+                        continue
                     model = self.builder.build(spec)
                 digest, origin = weights_digest(model), self.builder.origin(spec)
             except StoreError:
@@ -155,7 +158,7 @@ class Grid:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[spec.data, None]))
         return rows
 
-    def _made_elsewhere(self, spec: ModelSpec, cells: list[Cell]) -> list[Row]:
+    def _made_elsewhere(self, spec: ModelSpec, cells: list[Cell]) -> list[tuple[Cell, Row]]:
         """The rows of a model that is trained or fitted, where the grid's folder holds them all for what the same
         recipe gave on another machine, and not all for what it gave here; otherwise none.
         """
@@ -174,9 +177,7 @@ class Grid:
                 made.setdefault(row.definition["weights_digest"], {}).setdefault(row.of_cell(WEIGHTS), row)
         for there in made.values():
             if wanted and all(cell in there for cell in wanted):
-                for task in tasks:
-                    self.progress.line(f"{task.cell}: done before, by the same recipe on another machine")
-                return [there[cell] for cell in wanted]
+                return [(task.cell, there[cell]) for task, cell in zip(tasks, wanted, strict=True)]
         return []
 
     def _by_model(self) -> Iterator[tuple[ModelSpec, list[Cell]]]:

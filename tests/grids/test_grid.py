@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from robustbench_local.config import reading
+from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
 from robustbench_local.core.progress import Progress
@@ -447,6 +449,26 @@ def test_rows_of_a_recipe_that_another_machine_trained_are_done(folder: Path, mo
     for change in changes:
         status = {row["status"] for row in run_grid("toy.yaml", dry_run=True, **{**overrides, **change})}
         assert status == {"must train"}, change
+
+
+def test_a_defense_that_cannot_be_fitted_stops_no_other_and_a_dry_run_says_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(find_defense("squeeze_detector"))
+
+    def dies(self: object, net: nn.Module) -> nn.Module:
+        raise RuntimeError("no such detector")
+
+    overrides: dict[str, Any] = {"defenses": ["squeeze_detector", "none"], "attacks": ["fgsm"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "around", dies)
+        rows = run_grid("toy.yaml", **overrides)
+    assert [row["status"] for row in rows] == ["error", "ok"] and "no such detector" in rows[0]["error"]["message"]
+    run_grid("toy.yaml", **overrides)
+    shutil.rmtree(folder / "cache")
+    progress = Record()
+    assert {row["status"] for row in run_grid("toy.yaml", dry_run=True, progress=progress, **overrides)} == {"done"}
+    assert not progress.lines
 
 
 def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> None:
