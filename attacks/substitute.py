@@ -22,7 +22,7 @@ from robustbench_local.core.model_state import seeded
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.models.architectures import ARCHITECTURES
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 
 MLP = "mlp"
 _CHUNK = 512  # images per gradient of the substitute

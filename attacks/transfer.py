@@ -20,7 +20,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
-from robustbench_local.models.load import behaviour_digest, load_model
+from robustbench_local.models.load import open_model
 from robustbench_local.storage.checkpoints import weights_digest
 
 
@@ -129,12 +129,11 @@ class Diversity(Preprocess):
 @lru_cache(maxsize=8)
 def surrogate(name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The model of that name, its weights frozen."""
-    return load_model(name, device=device).to(dtype).requires_grad_(False)
+    return open_model(name, device)[0].to(dtype).requires_grad_(False)
 
 
 @lru_cache(maxsize=8)
 def digest(name: str) -> str:
     """Its weights', and what a user's own does besides them, before it was asked anything."""
-    net = surrogate(name, torch.device("cpu"), torch.float32)
-    own = behaviour_digest(name, net)
+    net, own = open_model(name)
     return weights_digest(net) if own is None else f"{weights_digest(net)} {own}"

@@ -28,7 +28,8 @@ from benchmarks._timing import Job, pairs, surroundings
 from robustbench_local.core.model_state import as_deployed, full_float32, has_bfloat16
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.build import build_model
+from robustbench_local.models.load import load_model
 from robustbench_local.models.zoo import zoo_names
 
 STEPS, EPS = 40, 8 / 255

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
+    from robustbench_local.models.wrap import wrap
 
 __version__ = "0.2.0"
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "load_model",
     "normalised",
     "run_grid",
+    "wrap",
 ]
 
 _PLACES = {
@@ -69,6 +71,7 @@ _PLACES = {
     "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),
+    "models.wrap": ("wrap",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -17,6 +17,9 @@ class AuditConfig:
     attack      whose evaluation is audited, a name or {name: {setting: value}}; by default a plain PGD
     n, ids, sample, split, source   which images (see load_data)
     weights     a checkpoint for the model; allow_pickle takes .pt and .pth files
+    normalise, expects, about   what its input is normalised by (imagenet, cifar10, mnist, {mean, std}), the range of
+                its pixels ("0-255"), a model.yaml
+    trust       load a model whose file runs code when it is read
     surrogates  models to transfer from; by default two of the zoo for the same data
     train       as many training images as this, to compare robust accuracy on (robust overfitting)
     effort      2 spends twice the steps, queries and draws
@@ -33,6 +36,10 @@ class AuditConfig:
     source: LocationText | None = None
     weights: LocationText | None = None
     allow_pickle: bool = False
+    normalise: str | dict[str, list[float]] | None = None
+    expects: str | list[float] | None = None
+    about: LocationText | dict[str, Any] | None = None
+    trust: bool = False
     surrogates: str | list[str] | None = None
     train: int = 0
     effort: float = 1.0

@@ -40,7 +40,16 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         device=device,
     )
     card = audit_model(
-        load_model(spec, device=device, weights=config.weights, allow_pickle=config.allow_pickle),
+        load_model(
+            spec,
+            device=device,
+            weights=config.weights,
+            allow_pickle=config.allow_pickle,
+            trust=config.trust,
+            normalise=config.normalise,
+            expects=config.expects,
+            about=config.about,
+        ),
         images[:],
         images.labels,
         config.threat,

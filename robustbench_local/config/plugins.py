@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -107,6 +108,18 @@ def listing(group: Group) -> list[Listed]:
     return rows
 
 
+def every(group: Group, base: type[T]) -> dict[str, type[T]]:
+    """All plug-ins of a group, by name; one that cannot be imported is left out with a warning."""
+    _check_installed(group)
+    found = {}
+    for name in _declared(group):
+        try:
+            found[name] = _load(group, name, base)
+        except PluginError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
+
+
 def _declared(group: Group) -> dict[str, EntryPoint]:
     """A package may not take a name of ours; among strangers the first found keeps a name.
 
@@ -124,14 +137,19 @@ def _ours(point: EntryPoint) -> bool:
     return point.dist is not None and point.dist.name.replace("-", "_").lower() == "robustbench_local"
 
 
+def _check_installed(group: Group) -> None:
+    """PluginError where none of this package's own is there."""
+    if not any(_ours(point) for point in _declared(group).values()):
+        raise PluginError(
+            f"no {group.word} of this package is registered: it runs from a folder and is not installed, or was before"
+            " it had any. Install it with `pip install -e .` there"
+        )
+
+
 def _load(group: Group, name: str, base: type[T]) -> type[T]:
     declared = _declared(group)
     if name not in declared:
-        if not any(_ours(point) for point in declared.values()):
-            raise PluginError(
-                f"no {group.word} of this package is registered: it runs from a folder and is not installed."
-                " Install it with `pip install -e .` there"
-            )
+        _check_installed(group)
         raise PluginError(
             f'unknown {group.word} "{name}"{did_you_mean(name, declared)}: one of {", ".join(sorted(declared))}'
         )

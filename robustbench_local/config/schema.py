@@ -16,8 +16,9 @@ class GridConfig:
     """Cells = data x models x defenses x attacks x threats x seeds x count x adaptive.
 
     data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
-    models      architectures, zoo:NAME, module:function, or {name, weights, allow_pickle, schedule}; with several
-                data sets a mapping {data: [models]} says which goes where
+    models      architectures, zoo:NAME, module:function, my_models.py:Net, files and servers (`list models`), or
+                {name, weights, allow_pickle, schedule, trust, normalise, expects, about}; with several data sets a
+                mapping {data: [models]} says which goes where
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `threat` or `threats` among the settings replaces the grid's, and
@@ -37,6 +38,9 @@ class GridConfig:
                 without its defense (of what was only trained there is none); or the list of both
     precision, targets, budget, eot, draws, batch_size   how verdicts are reached (see judge.Judge)
     weights     a checkpoint for the one model of the grid; allow_pickle takes .pt and .pth files
+    normalise, expects, about   of every model that does not say its own: what its input is normalised by (imagenet,
+                cifar10, mnist, {mean, std}), the range of its pixels ("0-255"), a model.yaml
+    trust       load models whose files run code when they are read
     allow_large takes an linf eps of 0.5 and more
     allow_chance attacks models that are at chance on clean images too; by default their cells fail, with the reason
     results     the folder in which a folder of this grid's name holds the rows and tables
@@ -69,6 +73,10 @@ class GridConfig:
     batch_size: Count | None = None
     weights: LocationText | None = None
     allow_pickle: bool = False
+    normalise: str | dict[str, list[float]] | None = None
+    expects: str | list[float] | None = None
+    about: LocationText | dict[str, Any] | None = None
+    trust: bool = False
     allow_large: bool = False
     allow_chance: bool = False
     results: LocationText = "results"
@@ -79,12 +87,21 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model of a grid. weights: a checkpoint for it; schedule: other than the zoo's, where it must be trained."""
+    """One model of a grid.
+
+    weights: a checkpoint for it. schedule: other than the zoo's, where it must be trained. trust: load what runs code
+    when it is read. normalise, expects: what its input is normalised by, and the range of its pixels. about: a
+    model.yaml, or what it would say.
+    """
 
     name: str
     weights: LocationText | None = None
     allow_pickle: bool = False
     schedule: dict[str, Any] = field(default_factory=dict)
+    trust: bool = False
+    normalise: str | dict[str, list[float]] | None = None
+    expects: str | list[float] | None = None
+    about: LocationText | dict[str, Any] | None = None
 
     @property
     def label(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustbench_local.core.containment import contained
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
+from robustbench_local.core.outputs import logits_of
 from robustbench_local.core.training import Trainer
 
 
@@ -138,7 +139,8 @@ def call(module: nn.Module, x: Tensor, draws: Draws | None) -> Tensor:
     """module(x), with draws where it is a Defended that takes them.
 
     The only place where anybody's images meet a model. It is given a copy of its own, and gives one of its answer:
-    neither what it writes into its input nor what it keeps is anybody else's. Gradients pass.
+    neither what it writes into its input nor what it keeps is anybody else's. Gradients pass. Whatever form its logits
+    come in (see outputs.py), they are a tensor (N, K) here.
     """
     return answer_and_trace(module, x, draws)[0]
 
@@ -151,7 +153,8 @@ def answer_and_trace(module: nn.Module, x: Tensor, draws: Draws | None) -> tuple
         out = module(given, draws) if isinstance(module, Defended) else module(given)
     if _version(given) != before and (wrote := _WROTE.get()) is not None:
         wrote.add(type(module).__name__)
-    return (out.clone() if isinstance(out, Tensor) else out), given
+    out = logits_of(out)
+    return cast(Tensor, out.clone() if isinstance(out, Tensor) else out), given
 
 
 _WROTE: ContextVar[set[str] | None] = ContextVar("wrote", default=None)

@@ -193,5 +193,6 @@ def _entry(model: Any) -> dict[str, Any]:
 
 def _model(model: Any, config: GridConfig) -> ModelConfig:
     values = _entry(model)
-    values.setdefault("allow_pickle", config.allow_pickle)
+    for key in ("allow_pickle", "trust", "normalise", "expects", "about"):
+        values.setdefault(key, getattr(config, key))
     return construct(ModelConfig, values, f"model {values.get('name', model)}")

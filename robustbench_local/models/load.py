@@ -1,129 +1,153 @@
-"""Models by name: an architecture, a checkpoint of the zoo, or a function of the user's own."""
+"""Models by name: every format in which people have them, by one function."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Callable
+import functools
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from robustbench_local.config.arguments import Device, checked
-from robustbench_local.config.plugins import find_defense
-from robustbench_local.config.ranges import Location, Seed
+from robustbench_local.config.plugins import every
+from robustbench_local.config.ranges import Location
 from robustbench_local.core.containment import contained
-from robustbench_local.core.defense import Defense
-from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import ModelError, did_you_mean
-from robustbench_local.core.model_state import evaluating, seeded
-from robustbench_local.core.training import NoTraining
-from robustbench_local.models.architectures import ARCHITECTURES
+from robustbench_local.core.device import pick_device
+from robustbench_local.core.errors import ModelError, RobustBenchError
+from robustbench_local.core.model_state import evaluating
 from robustbench_local.models.behaviour import behaviour
-from robustbench_local.models.zoo import ZooEntry, zoo_entry, zoo_names
-from robustbench_local.storage.checkpoints import load, restore
-
-_FILE = (
-    ". A file of weights goes with an architecture: weights=PATH. A file that holds a whole program is loaded by a"
-    " function of yours: torch.export.load(PATH).module() of a .pt2, torch.jit.load(PATH) of TorchScript"
-)
-
-
-@checked(ModelError)
-def build_model(architecture: str, *, seed: Seed = 0) -> nn.Module:
-    """A fresh network, on the CPU and in training mode, whose weights depend on seed and nothing else.
-
-    The global random state is left as it was. ModelError for an unknown architecture.
-    """
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ModelError(f'unknown architecture "{architecture}"{did_you_mean(architecture, ARCHITECTURES)}: {known}')
-    with seeded(seed):
-        return ARCHITECTURES[architecture]()
-
-
-def rebuild(architecture: str, defense: Defense) -> nn.Module:
-    """What that defense deploys of a network of that architecture, with fresh weights: a checkpoint's go there."""
-    draws = Draws(0, torch.zeros(1, dtype=torch.int64)).stream("train")
-    return defense.build(build_model(architecture), NoTraining(), draws)
+from robustbench_local.models.classifier import Classifier
+from robustbench_local.models.description import Description, described, read_description, sidecar
+from robustbench_local.models.format import FORMATS, NOTHING_SAID, UNKNOWN, Asked, Format, Loaded
 
 
 @checked(ModelError)
 def load_model(
-    spec: str, *, device: Device = "cpu", weights: Location | None = None, allow_pickle: bool = False
+    spec: str,
+    *,
+    device: Device = "cpu",
+    weights: Location | None = None,
+    allow_pickle: bool = False,
+    trust: bool = False,
+    normalise: str | dict[str, Any] | None = None,
+    expects: Any = None,
+    about: Location | dict[str, Any] | None = None,
 ) -> nn.Module:
     """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
 
     Args:
-        spec: "zoo:cifar10/adversarial_training", a bundled checkpoint; or "preact_small", an architecture, with the
-            weights of a checkpoint file; or "module:function", called without arguments, found from the current folder
-            or among what is installed. It returns the model, or is it, whose weights a checkpoint may replace.
+        spec: "zoo:cifar10/adversarial_training", a bundled checkpoint; "preact_small", an architecture, with weights;
+            "module:function" or "my_models.py:Net", a function, class or model of your own; the file of a TorchScript,
+            torch.export or ONNX model; "https://...", a server; "torchvision:", "timm:", "hf:", "sklearn:" and so on:
+            `robustbench-local list models` names every format. A model.yaml that names one by `model` will do too.
         device: where the model goes.
-        weights: a safetensors file, or a pickle of a state dict with allow_pickle.
+        weights: a safetensors file, or with allow_pickle a pickled state dict; "random" for fresh ones of a package.
         allow_pickle: read .pt and .pth files too, of weights alone.
+        trust: load what runs code of its own when it is read, such as a pickled module.
+        normalise: "imagenet", "cifar10", "mnist" or {"mean": ..., "std": ...}: what its input is normalised by.
+        expects: the range of its pixels, where that is not [0, 1]: "0-255".
+        about: a model.yaml, or what it would say (see Description); by default the one beside the model's file.
 
     Raises:
         ModelError: for anything that is not there or does not fit.
     """
-    kind, colon, name = spec.partition(":")
-    if spec.startswith("zoo:"):
-        if weights is not None:
-            raise ModelError(f'"{spec}" has its own weights: give weights={weights} with an architecture instead')
-        entry = zoo_entry(name)
-        model = _of_the_zoo(entry)
-        restore(model, entry.state, entry.path)
-    elif colon:
-        model = _own(kind, name)
+    said = said_of(normalise, expects, about)
+    return open_model(spec, device, weights=weights, allow_pickle=allow_pickle, trust=trust, said=said)[0]
+
+
+def said_of(
+    normalise: Any = None, expects: Any = None, about: Location | Mapping[str, Any] | None = None
+) -> Description:
+    """What is said of a model where it is named; ConfigError on any mistake."""
+    if about is not None and not isinstance(about, Mapping):
+        beside = read_description(Path(about).expanduser())[0].said()
     else:
-        if spec not in ARCHITECTURES:
-            known = [*ARCHITECTURES, *(f"zoo:{name}" for name in zoo_names())]
-            raise ModelError(
-                f'unknown model "{spec}"{did_you_mean(spec, known)}: one of {", ".join(known)}, or module:function'
-                + (_FILE if Path(spec).suffix in (".pt", ".pt2", ".pth", ".onnx", ".safetensors") else "")
-            )
-        if weights is None:
-            raise ModelError(f'"{spec}" is an architecture and has no weights yet: give weights=PATH of a checkpoint')
-        model = build_model(spec)
-    if weights is not None:
-        restore(model, load(weights, allow_pickle=allow_pickle)[0], weights)
-    return evaluating(model.to(device))
+        beside = dict(about or {})
+    more = {key: value for key, value in (("normalise", normalise), ("expects", expects)) if value is not None}
+    return described(beside | more, "what is said of the model")
 
 
-def behaviour_digest(spec: str, model: nn.Module) -> str | None:
-    """What a model that load_model gave does besides its weights; None where its name says that already."""
-    module, colon, name = spec.partition(":")
-    if not colon or spec.startswith("zoo:"):
-        return None
-    return behaviour(model, getattr(sys.modules.get(module), name, None))
-
-
-def _of_the_zoo(entry: ZooEntry) -> nn.Module:
-    """The module that the entry's recipe deploys, without its weights; a bare network where it has no recipe."""
-    recorded = entry.recipe.get("defense")
-    if recorded is None:
-        return build_model(entry.architecture)
-    ((name, settings),) = recorded.items()
-    return rebuild(entry.architecture, find_defense(name, settings))
-
-
-def _own(module: str, function: str) -> nn.Module:
-    """What the user's module.function() returns; the current folder is searched first while it is imported."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
+def open_model(
+    spec: str,
+    device: str | torch.device = "cpu",
+    *,
+    weights: Location | None = None,
+    allow_pickle: bool = False,
+    trust: bool = False,
+    said: Description = NOTHING_SAID,
+) -> tuple[nn.Module, str | None]:
+    """(the model as load_model gives it, a digest of what it does besides its weights; None where weights tell)."""
+    device = pick_device(device)
+    spec, said = _with_file(spec, said)
+    kind, name = _format(spec)
+    asked = Asked(spec, name, said, weights, device, trust, allow_pickle)
     try:
-        with contained(ModelError, "it"):
-            make: Callable[[], object] | None = getattr(importlib.import_module(module), function, None)
-            model = make if isinstance(make, nn.Module) else make() if callable(make) else None
-    except Exception as error:  # the user's code: whatever it dies of, say where
-        reason = f"{type(error).__name__}: {error}"
-        raise ModelError(f'"{module}:{function}" failed (searched from {here}). {reason}') from error
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
-    if not callable(make):
-        raise ModelError(f'"{module}" has no function "{function}"{did_you_mean(function, dir(sys.modules[module]))}')
-    if not isinstance(model, nn.Module):
-        raise ModelError(f'"{module}:{function}" returned a {type(model).__name__}, not a torch.nn.Module')
-    return model
+        with contained(ModelError, f'"{spec}"'):
+            loaded = kind.load(asked)
+    except RobustBenchError:
+        raise
+    except Exception as error:  # a file, a package or a server may die of anything
+        raise ModelError(f'"{spec}" cannot be loaded as {kind.summary}: {type(error).__name__}: {error}') from error
+    description = said.over(loaded.own, f'"{spec}"')
+    model = loaded.model
+    if loaded.identity is not None or description.said():
+        model = Classifier(model, description, _identity(spec, loaded, description))
+    model = evaluating(model.to(device))
+    return model, None if loaded.plain and model is loaded.model else behaviour(model, loaded.make)
+
+
+def _identity(spec: str, loaded: Loaded, description: Description) -> str | None:
+    """Which model a name means, in words; None where its code and weights tell."""
+    if loaded.identity != UNKNOWN:
+        return loaded.identity
+    if description.version is not None:
+        return spec
+    warnings.warn(
+        f'nothing tells whether "{spec}" is the model of earlier rows, so everything is computed anew: give a version'
+        " (in a model.yaml, or where you name the model) that you change whenever it changes",
+        stacklevel=3,
+    )
+    return f"unknown {uuid.uuid4().hex}"
+
+
+def _with_file(spec: str, said: Description) -> tuple[str, Description]:
+    """The model that is meant, and what is said of it here and in a file: one that is named, or the one beside it."""
+    if Path(spec).suffix in (".yaml", ".yml"):
+        file = Path(spec).expanduser()
+        beside, model = read_description(file)
+        if model is None:
+            raise ModelError(f"{file} names no model: write model: net.onnx, or whatever it describes")
+        return str(file.parent / model) if (file.parent / model).exists() else model, said.over(beside, str(file))
+    prefix, colon, name = spec.partition(":")
+    path = Path(name if colon and prefix.isalpha() else spec).expanduser()
+    file_beside = sidecar(path) if path.exists() else None
+    if file_beside is not None:
+        beside, model = read_description(file_beside)
+        if model is None or (file_beside.parent / model).resolve() == path.resolve():  # else it is about another
+            return spec, replace(beside, **said.said())
+    return spec, said
+
+
+@functools.cache
+def formats() -> tuple[Format, ...]:
+    """Every format that is installed."""
+    return tuple(kind() for kind in every(FORMATS, Format).values())
+
+
+def _format(spec: str) -> tuple[Format, str]:
+    """The format of a spec, and what that is to load."""
+    prefix, colon, name = spec.partition(":")
+    for kind in formats():
+        if colon and prefix in kind.prefixes:
+            return kind, name
+    own = ".py" if colon and prefix.endswith(".py") else Path(spec).suffix.lower()
+    for kind in formats():
+        if own in kind.suffixes and (own == ".py" or not colon):
+            return kind, spec
+    wanted = "python" if colon else "architecture"
+    return every(FORMATS, Format)[wanted](), spec

@@ -22,7 +22,9 @@ State = dict[str, Tensor]
 
 _PICKLES = (b"PK\x03\x04", b"\x80")  # a torch.save archive, a bare pickle of protocol 2 or later
 _DIGEST, _NAME = "digest", "name"  # in the metadata: sha256 over the rest of the file, and FOLDER/STEM it was saved as
-_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
+# where training scripts put the weights among other things
+_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "ema")
+_AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")  # what DataParallel, compile and trainers prefix
 
 
 def save(path: str | Path, net: nn.Module, metadata: Mapping[str, str], half: bool = True) -> None:

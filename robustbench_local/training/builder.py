@@ -13,7 +13,8 @@ from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.load import open_data, training_images_name
-from robustbench_local.models.load import behaviour_digest, build_model, load_model, rebuild
+from robustbench_local.models.build import build_model, rebuild
+from robustbench_local.models.load import open_model, said_of
 from robustbench_local.models.zoo import zoo_entry
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
@@ -35,7 +36,7 @@ class ModelBuilder:
     device: torch.device
     source: str | None = None
     progress: Progress = field(default_factory=Progress)
-    _finished: dict[tuple[str, str | None], tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
+    _finished: dict[str, tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
 
     def spec(self, data: str, model: ModelConfig, entry: Any) -> ModelSpec:
         """As model_spec; a finished model is loaded, so that one that cannot be is known of before anything runs."""
@@ -96,10 +97,16 @@ class ModelBuilder:
 
     def _loaded(self, model: ModelConfig) -> tuple[nn.Module, str | None]:
         """(network, behaviour) of a finished model, loaded once: a user's function may give another at every call."""
-        key = (model.name, model.weights)
+        key = repr(model)
         if key not in self._finished:
-            net = load_model(model.name, weights=model.weights, allow_pickle=model.allow_pickle, device=self.device)
-            self._finished[key] = net, behaviour_digest(model.name, net)  # before it is asked, which may change it
+            self._finished[key] = open_model(
+                model.name,
+                self.device,
+                weights=model.weights,
+                allow_pickle=model.allow_pickle,
+                trust=model.trust,
+                said=said_of(model.normalise, model.expects, model.about),
+            )
         return self._finished[key]
 
     def _cached(self, recipe: TrainingRecipe) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from robustbench_local.config.plugins import find_defense, named
@@ -114,4 +115,4 @@ def _wrapper(entry: Any) -> tuple[str, Defense]:
 
 def is_finished(model: ModelConfig) -> bool:
     """Whether the model comes with its weights: nothing is to be trained."""
-    return model.weights is not None or ":" in model.name
+    return model.weights is not None or ":" in model.name or bool(PurePath(model.name).suffix)

@@ -20,7 +20,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.load import open_data
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models import zoo
-from robustbench_local.models.load import rebuild
+from robustbench_local.models.build import rebuild
 from robustbench_local.storage import checkpoints
 from robustbench_local.training.builder import train
 from robustbench_local.training.recipes import metadata, parse_recipe

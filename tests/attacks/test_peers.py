@@ -16,7 +16,8 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.build import build_model
+from robustbench_local.models.load import load_model
 from robustbench_local.models.zoo import zoo_names
 
 STEPS = 40

@@ -12,7 +12,7 @@ from benchmarks import best as benchmark
 from benchmarks._comparisons import Subject
 from benchmarks._kept import Row, kept
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 
 SAME = {"subject": "net", "weights": "w", "threat": "linf:0.3"}
 

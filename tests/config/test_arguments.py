@@ -17,7 +17,7 @@ from robustbench_local.config.ranges import Count, Finite, Positive, Range, Seed
 from robustbench_local.config.settings import fit, fit_fields, fitted, shown, spell
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError, StoreError
 from robustbench_local.data.load import open_data
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 
 Odd = Annotated[int, Range(1, 5)]
 

@@ -36,7 +36,7 @@ from robustbench_local.data.load import open_data
 from robustbench_local.defenses.randomized_smoothing import certify
 from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.grids.plan import read_config, resolve
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.checkpoints import load, restore
 from robustbench_local.storage.packing import pack

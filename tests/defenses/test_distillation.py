@@ -16,7 +16,7 @@ from robustbench_local.core.training import Schedule
 from robustbench_local.data.images import Images
 from robustbench_local.defenses.distillation import Distillation, Student, Tempered
 from robustbench_local.defenses.none import Undefended
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.training.trainer import TrainingLoop
 from tests.helpers.tiny_training import Killed, Lines, digits, fit
 

@@ -15,7 +15,7 @@ from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.defenses.noise_fusion import InputNoise, NoiseFusion
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.ops.noise import Kind
 from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.trainer import TrainingLoop

@@ -33,7 +33,8 @@ from robustbench_local.defenses.none import Undefended
 from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing
 from robustbench_local.defenses.trades import Trades
 from robustbench_local.models import zoo
-from robustbench_local.models.load import build_model, load_model, rebuild
+from robustbench_local.models.build import build_model, rebuild
+from robustbench_local.models.load import load_model
 from robustbench_local.storage import checkpoints
 from robustbench_local.training.recipes import TrainingRecipe, describe, metadata, parse_recipe
 from robustbench_local.training.trainer import TrainingLoop

@@ -14,7 +14,7 @@ from robustbench_local.defenses._passes import log_probabilities, mean_probabili
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing, Smoothed, certified_accuracy, certify
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.ops.noise import gaussian
 from tests.helpers.side import SIGMA, Side, at
 from tests.helpers.tiny_training import accuracy, digits, fit

@@ -18,7 +18,7 @@ from robustbench_local.data.load import load_data, open_data
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.defenses.thermometer import Thermometer, widened
 from robustbench_local.evaluation.evaluate import evaluate
-from robustbench_local.models.load import build_model, rebuild
+from robustbench_local.models.build import build_model, rebuild
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.training.trainer import TrainingLoop
 from tests.helpers.wrapping import digits, photos

@@ -17,7 +17,7 @@ from robustbench_local.defenses.adversarial_training import AdversarialTraining
 from robustbench_local.defenses.mart import Mart
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.defenses.trades import Trades
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.training.trainer import TrainingLoop
 from tests.helpers.small_networks import layer
 from tests.helpers.tiny_training import accuracy, digits, fit, tiny_net

@@ -18,7 +18,8 @@ from robustbench_local.evaluation.chance import CleanScore, better_order, ranges
 from robustbench_local.evaluation.evaluate import Tensors, evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.architectures import normalised
-from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.build import build_model
+from robustbench_local.models.load import load_model
 
 DIGITS, Y = load_data("mnist", n=64, source="bundled")
 COLOUR, KINDS = load_data("cifar10", n=64, source="bundled")

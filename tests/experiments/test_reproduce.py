@@ -29,7 +29,7 @@ from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import certify
 from robustbench_local.grids.run import Grid
 from robustbench_local.models import zoo
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.row import Row

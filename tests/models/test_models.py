@@ -16,8 +16,9 @@ from robustbench_local.core.errors import ModelError
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models import zoo
 from robustbench_local.models.architectures import ARCHITECTURES
+from robustbench_local.models.build import build_model
 from robustbench_local.models.defense_gan import Dropout
-from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.load import load_model
 from robustbench_local.models.zoo import zoo_entry, zoo_names
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.checkpoints import load, restore, save, weights_digest
@@ -259,7 +260,7 @@ def test_a_function_of_the_users_own(own: Path) -> None:
     ("name", "message"),
     [
         ("nett", 'no function "nett" .did you mean "net"'),
-        ("number", 'no function "number"'),
+        ("number", "is a int: name a model"),
         ("weights", "returned a OrderedDict, not a torch.nn.Module"),
         ("broken", "ValueError: my own mistake"),
     ],

@@ -23,7 +23,8 @@ from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import open_data
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.models import zoo
-from robustbench_local.models.load import build_model, load_model
+from robustbench_local.models.build import build_model
+from robustbench_local.models.load import load_model
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.checkpoints import weights_digest

@@ -21,7 +21,7 @@ from robustbench_local.core.training import Recipe, Schedule
 from robustbench_local.defenses._adversarial import ascend
 from robustbench_local.defenses.adversarial_training import AdversarialTraining
 from robustbench_local.defenses.none import Undefended
-from robustbench_local.models.load import build_model
+from robustbench_local.models.build import build_model
 from robustbench_local.training.trainer import TrainingLoop
 from tests.helpers.tiny_training import TINY, Killed, Lines, accuracy, assert_equal_weights, digits, fit, tiny_net
 
