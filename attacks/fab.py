@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks._targets import ranked
+from robustbench_local.attacks._targets import MOST, contenders, ranked
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
@@ -33,7 +33,8 @@ class FAB(IterativeAttack):
     hyperplane is that class's (at most K - 1). That needs one backward pass a step instead of K.
 
     Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, untargeted 2 R * steps forwards and R * K * steps
-    backwards, with targets R * (2 steps + 1) and R * steps.
+    backwards, with targets R * (2 steps + 1) and R * steps. Of more than 16 classes untargeted steps look at those of
+    the largest logits, for R * steps forwards more.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -103,7 +104,7 @@ class FAB(IterativeAttack):
         rounds = self._rounds(classes)
         if self.targets:
             return rounds * (2 * self.steps + 1), rounds * self.steps
-        return rounds * 2 * self.steps, rounds * self.steps * classes
+        return rounds * (2 + (classes > MOST)) * self.steps, rounds * self.steps * min(classes, MOST)
 
     def _rounds(self, classes: int) -> int:
         return self.restarts * max(1, min(self.targets, classes - 1))
@@ -112,11 +113,15 @@ class FAB(IterativeAttack):
 def nearest_boundary(oracle: Oracle, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """(z_k - z_y (N,), its gradient like x) for the class k whose linearised boundary is nearest."""
     rows = torch.arange(len(x), device=x.device)
-    slopes, logits = oracle.jacobian(x)
-    gaps = logits - logits.gather(1, y[:, None])
-    slopes = slopes - slopes[rows, y][:, None]
+    among = contenders(oracle.logits(x), y) if oracle.classes > MOST else None
+    slopes, logits = oracle.jacobian(x, among)
+    own = y
+    if among is not None:
+        logits, own = logits.gather(1, among), (among == y[:, None]).long().argmax(1)
+    gaps = logits - logits.gather(1, own[:, None])
+    slopes = slopes - slopes[rows, own][:, None]
     lengths = slopes.flatten(2).norm(p={Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: torch.inf}[norm], dim=2)
-    away = (gaps.abs() / lengths.clamp_min(torch.finfo(x.dtype).tiny)).scatter(1, y[:, None], torch.inf)
+    away = (gaps.abs() / lengths.clamp_min(torch.finfo(x.dtype).tiny)).scatter(1, own[:, None], torch.inf)
     nearest = away.argmin(1)
     return gaps[rows, nearest], slopes[rows, nearest]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_local.attacks._decision import DecisionAttack, bisect, length, succeeds
 from robustbench_local.core.attack import State
+from robustbench_local.core.blocks import at_once
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
@@ -18,7 +19,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 HALVINGS = 20  # of a step, before it is given up
 SEARCH = 24  # queries of one, at most, for images up to 3x32x32
-CHUNK = 25  # perturbations per query: bounds memory, the same in any batch
+CHUNK = 25  # perturbations per query, of large images fewer: bounds memory, the same in any batch
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class HopSkipJump(DecisionAttack):
         """The direction, of unit length (L∞: of signs), in which ever more images succeed."""
         size = delta.view(-1, 1, 1, 1, 1)
         signed, plain, total = torch.zeros_like(x_adv), torch.zeros_like(x_adv), x_adv.new_zeros(len(x_adv))
-        count = self._evaluations(i)
-        for done in range(0, count, CHUNK):
-            shape = (min(CHUNK, count - done), *x_adv.shape[1:])
+        count, together = self._evaluations(i), at_once(CHUNK, x_adv[0].numel())
+        for done in range(0, count, together):
+            shape = (min(together, count - done), *x_adv.shape[1:])
             u = 2 * draws.uniform(*shape) - 1 if norm is Norm.LINF else draws.normal(*shape)
             u = u.to(x_adv) / u.flatten(2).norm(dim=2).clamp_min(1e-12).view(*u.shape[:2], 1, 1, 1)
             images = (x_adv[:, None] + size * u).clamp(0, 1)

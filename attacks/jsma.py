@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.attacks._targets import MOST
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
@@ -26,7 +27,8 @@ class JSMA(Attack):
     feature at the end of its range is out. It ends with success, with no such pair left, or with a share gamma of all
     features changed. L0 counts pixel positions: a colour image's features may share one. With `saliency: slope` the two
     features that help the target's logit most (or hurt the true one) move, whatever the others do, as in ART. Per image
-    that stays robust, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`.
+    that stays robust, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`; of more
+    than 16 classes two of both.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -70,13 +72,20 @@ class JSMA(Attack):
             _, slope, logits = oracle.grad(x, y, own_logit)
             help_of, pair = torch.where(free, sign * slope.flatten(1), -torch.inf).topk(2)
             return pair, help_of[:, 1] > -torch.inf, logits
-        slopes, logits = oracle.jacobian(x)
-        goal = slopes[torch.arange(len(x), device=x.device), y].flatten(1)
-        return *best_pair(sign * goal, sign * (goal - slopes.sum(1).flatten(1)), free), logits
+        if oracle.classes > MOST:  # all that is needed of so many gradients is their sum
+            _, total, _ = oracle.grad(x, y, lambda logits, _: logits.sum(1))
+            _, goal, logits = oracle.grad(x, y, own_logit)
+        else:
+            slopes, logits = oracle.jacobian(x)
+            goal, total = slopes[torch.arange(len(x), device=x.device), y], slopes.sum(1)
+        goal, total = goal.flatten(1), total.flatten(1)
+        return *best_pair(sign * goal, sign * (goal - total), free), logits
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         steps = int(self.gamma * 784 / 2)  # of an image of 28x28
-        return steps, steps * (1 if self.saliency == "slope" else classes)
+        if self.saliency == "slope":
+            return steps, steps
+        return (2 * steps, 2 * steps) if classes > MOST else (steps, steps * classes)
 
 
 def own_logit(logits: Tensor, y: Tensor) -> Tensor:

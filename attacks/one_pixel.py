@@ -14,6 +14,7 @@ from robustbench_local.attacks._random_search import settled
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.blocks import at_once
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.oracle import Oracle
@@ -148,14 +149,16 @@ class OnePixel(IterativeAttack):
         return {"x_adv": painted(x, best)[:, 0], "genes": genes, "fitness": fitness, "best_loss": fitness.amax(1)}
 
     def _fitness(self, genes: Tensor, oracle: Oracle, x: Tensor, y: Tensor) -> Tensor:
-        """(N, P). A chunk of the samples at a time, for the images of all populations may not fit memory."""
+        """(N, P). Some samples at a time, or of large images some members: all may not fit memory."""
+        size = genes.shape[1]
+        few = at_once(CHUNK, x[0].numel(), values=2**25)
         logits = torch.cat(
             [
-                oracle[rows].logits(painted(x[rows], genes[rows]))
-                for rows in torch.arange(len(x), device=x.device).split(max(1, CHUNK // genes.shape[1]))
+                torch.cat([oracle[rows].logits(painted(x[rows], some)) for some in genes[rows].split(few, 1)], 1)
+                for rows in torch.arange(len(x), device=x.device).split(max(1, few // size))
             ]
         )
-        odds = log_odds(logits.flatten(0, 1), y.repeat_interleave(genes.shape[1])).view(genes.shape[:2])
+        odds = log_odds(logits.flatten(0, 1), y.repeat_interleave(size)).view(genes.shape[:2])
         odds = settled(odds, oracle.unit[:, None])
         return odds if oracle.targeted else -odds
 
@@ -163,7 +166,7 @@ class OnePixel(IterativeAttack):
         return self.evolution.population * (self.evolution.generations + 1), 0
 
 
-CHUNK = 4096  # images that are painted at a time
+CHUNK = 4096  # images that are painted at a time, at most
 
 
 def painted(x: Tensor, genes: Tensor) -> Tensor:

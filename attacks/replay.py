@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.storage.npz import Array
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
@@ -63,8 +65,8 @@ class Replay(Attack):
     def prepare(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Attack:
         kept = []
         for store, row in self.keeping():
-            arrays = store.arrays(row.key, "x_adv", "fingerprint")
-            kept.append((torch.from_numpy(arrays["fingerprint"]), torch.from_numpy(arrays["x_adv"])))
+            known = torch.from_numpy(store.arrays(row.key, "fingerprint")["fingerprint"])
+            kept.append((known, partial(store.array_rows, row.key, "x_adv")))
         if not kept:
             raise ConfigError(f"no row under {Path(self.rows).absolute()} kept its images: run a grid with save=x_adv")
         return Kept(tuple(kept))
@@ -75,19 +77,21 @@ class Replay(Attack):
 
 @dataclass(frozen=True, eq=False)
 class Kept(Attack):
-    """images: for each row what the clean images are known by, (M,) int64, and what became of them, (M, C, H, W)."""
+    """rows: of each what its clean images are known by, (M,) int64, and what reads what became of those at some places,
+    (n, C, H, W): all would not fit memory.
+    """
 
     access: ClassVar[Access] = Access.GRADIENTS
 
-    images: tuple[tuple[Tensor, Tensor], ...]
+    rows: tuple[tuple[Tensor, Callable[[Sequence[int]], Array]], ...]
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         mine, x_adv, count = fingerprint(x).cpu(), x.clone(), torch.zeros_like(y)
-        for known, images in self.images:
+        for known, read in self.rows:
             same = mine[:, None] == known
             there = same.any(1).to(x.device)
             rows = (there & ~oracle.done).nonzero()[:, 0]
-            made = images[same.int().argmax(1)[rows.cpu()]].to(x)
+            made = torch.from_numpy(read(same.int().argmax(1)[rows.cpu()].tolist())).to(x)
             x_adv[rows] = threat.project(made, x[rows])
             oracle[rows].submit(x_adv[rows])
             count += there

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
+from robustbench_local.core.blocks import at_once
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 SEARCHES = ("grid", "random")
-AT_ONCE = 32  # poses of every image in one query
+AT_ONCE = 32  # poses of every image in one query, of large images fewer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Spatial(Attack):
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         poses = self._poses(draws).to(x)
-        for some in poses.split(AT_ONCE, dim=1):
+        for some in poses.split(at_once(AT_ONCE, x[0].numel()), dim=1):
             rows = (~oracle.done).nonzero()[:, 0]
             if not len(rows):
                 break

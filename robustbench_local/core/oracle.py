@@ -29,8 +29,8 @@ class Oracle(Queries):
     targeted: y is the class to reach. eot: forward passes averaged per query of a random model. budget: forward
     passes per sample; a sample that cannot pay for a whole query freezes: it is not asked, its gradient is zero.
     every_iterate: remember any in-ball success among all queries; otherwise only those handed to `submit`.
-    minimises: success needs no ball, and the nearest success is remembered. width: images that an attack may join in
-    one query for a gradient, so that they fit memory.
+    minimises: success needs no ball, and the nearest success is remembered. width: images whose gradients are computed
+    at once, so that they fit memory: more are asked about in turn; chunk: the same of scores and labels.
 
     Of a detector an untargeted attacker sees K logits, `joined` for the sample's class: every loss then works on
     classifier and detector together, and a label other than y was neither rejected nor right. A targeted one sees all
@@ -38,7 +38,6 @@ class Oracle(Queries):
     """
 
     threat: ThreatModel
-    width: int
     _received: Callable[[], int]
 
     def __init__(
@@ -86,15 +85,16 @@ class Oracle(Queries):
         One forward and one backward pass per sample and draw.
         """
         self._require(Access.GRADIENTS, "gradients")
-        live = self._live(self.eot)
-        if live is not None:
+        parts = self._parts(len(x))
+        if parts is not None:
             value, grad, logits = x.new_zeros(len(x)), torch.zeros_like(x), x.new_zeros(len(x), self.classes)
-            if live.any():
+            for rows in parts:
 
-                def of_all(out: Tensor, _: Tensor) -> Tensor:  # a loss may hold tensors of all N samples
-                    return loss(out.new_zeros(len(x), out.shape[1]).index_put((live,), out), y)[live]
+                def of_all(out: Tensor, _: Tensor, rows: Tensor = rows) -> Tensor:
+                    # a loss may hold tensors of all N samples
+                    return loss(out.new_zeros(len(x), out.shape[1]).index_put((rows,), out), y)[rows]
 
-                value[live], grad[live], logits[live] = self[live].grad(x[live], y[live], of_all)
+                value[rows], grad[rows], logits[rows] = self[rows].grad(x[rows], y[rows], of_all)
             return value, grad, logits
         self._add(self.eot, self.eot)
         sums: list[Tensor] = []
@@ -111,21 +111,24 @@ class Oracle(Queries):
         self._ledger.record_gradient(grad, self._rows)
         return value, grad, logits
 
-    def jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, x: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The gradient of every logit (N, K, C, H, W), 0 where frozen, and the logits (N, K), NaN where frozen.
 
-        One forward and K backward passes per sample and draw.
+        among (N, M): the classes whose gradients are wanted, (N, M, C, H, W), of many. One forward and K (M) backward
+        passes per sample and draw.
         """
         self._require(Access.GRADIENTS, "a jacobian")
-        classes = self.classes
-        live = self._live(self.eot)
-        if live is not None:
-            slopes, logits = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_full((len(x), classes), torch.nan)
-            if live.any():
-                slopes[live], logits[live] = self[live].jacobian(x[live])
+        if among is None:
+            among = torch.arange(self.classes, device=x.device).expand(len(x), -1)
+        wanted = among.shape[1]
+        slopes, logits = x.new_zeros(len(x), wanted, *x.shape[1:]), x.new_full((len(x), self.classes), torch.nan)
+        parts = self._parts(len(x))
+        if parts is not None:
+            for rows in parts:
+                slopes[rows], logits[rows] = self[rows].jacobian(x[rows], among[rows])
             return slopes, logits
-        self._add(self.eot, self.eot * classes)
-        slopes, logits = x.new_zeros(len(x), classes, *x.shape[1:]), x.new_zeros(len(x), classes)
+        self._add(self.eot, self.eot * wanted)
+        logits.zero_()
         about = x.new_zeros(2, len(x))
         with torch.enable_grad():
             for search in self._query_draws():
@@ -133,8 +136,9 @@ class Oracle(Queries):
                 out = self._forward(leaf, search)
                 logits += out.detach() / self.eot
                 about += self._margin_and_size(out.detach()) / self.eot
-                for k in range(classes):
-                    slopes[:, k] += derivative(out[:, k].sum(), leaf, more=k + 1 < classes) / self.eot
+                each = out.gather(1, among)
+                for k in range(wanted):
+                    slopes[:, k] += derivative(each[:, k].sum(), leaf, more=k + 1 < wanted) / self.eot
         self._remember(x, about)
         spread = slopes.amax(1) - slopes.amin(1)  # what all logits share moves no margin
         self._ledger.record_gradient(spread, self._rows)

@@ -23,6 +23,7 @@ class Queries(LedgerView):
     """Metered, remembered questions about clean images _x (N, C, H, W) whose classes, or targets, are _y (N,)."""
 
     targeted: bool
+    width: int
     _answer: Callable[[Tensor, Draws | None], Tensor]
     _access: Access
     _x: Tensor
@@ -79,6 +80,16 @@ class Queries(LedgerView):
             return None
         live = self.forwards + forwards <= self._ledger.budget
         return None if live.all() else live
+
+    def _parts(self, count: int) -> list[Tensor] | None:
+        """Of a query for gradients at `count` images: None where all are asked about at once, otherwise which in turn,
+        `width` of those that can pay at a time.
+        """
+        live = self._live(self.eot)
+        if live is None and count <= self.width:
+            return None
+        rows = torch.arange(count, device=self._x.device) if live is None else live.nonzero()[:, 0]
+        return [part for part in rows.split(self.width) if len(part)]
 
     def _query_draws(self, owner: Tensor | None = None) -> list[Draws | None]:
         """The eot draws of each query, addressed by what its sample has spent, so that they are the same in any batch.

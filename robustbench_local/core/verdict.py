@@ -21,7 +21,7 @@ class Verdict:
         clean: (N,) bool, classified correctly without an attack.
         robust: (N,) bool, classified correctly, and not broken.
         robust_8bit: (N,) bool, the same after rounding the attacked images to 8 bits inside the ball.
-        x_adv: (N, C, H, W), what the attack returned.
+        x_adv: (N, C, H, W), what the attack returned; (0, C, H, W) where that was not to be kept.
         distance: (N,), of x_adv from the image, in the norm of the threat model.
         clean_scores: (N, K) log-probabilities of the clean images; K + 1 where the model rejects; of a random model the
             log of their mean over draws; NaN where a logit was not finite.

@@ -19,6 +19,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.evaluation.judge import Judge
+from robustbench_local.evaluation.kept import dropped
 from robustbench_local.evaluation.preflight import check_images
 
 JUDGE_SETTINGS = frozenset(field.name for field in fields(Judge)) - {"seed"}
@@ -50,6 +51,7 @@ def evaluate(
     seed: Seed = 0,
     *,
     attacker: tuple[Tensor, Tensor] | None = None,
+    keep_images: bool = True,
     **settings: Any,
 ) -> Verdict:
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
@@ -57,6 +59,7 @@ def evaluate(
     settings are the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws,
     allow_chance: a model at chance on clean images is refused with the likely reason, unless this is true).
     attacker: images and labels that an attack may learn from (a substitute's seeds), none of them among x.
+    keep_images: whether the verdict holds the adversarial images, x_adv, which take as much memory as x.
     Raises DataError, ModelError, ThreatError, ConfigError or PluginError, each naming the value and the likely cause.
     """
     check_images(x, y)
@@ -71,7 +74,8 @@ def evaluate(
     images = named_by_content(x.detach().to(device), y.to(device))
     own = None if attacker is None else _not_judged(*attacker, images)
     judging.setdefault("allow_chance", False)
-    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own)
+    keep = None if keep_images else dropped
+    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own, keep=keep)
 
 
 def home(model: nn.Module, x: Tensor) -> torch.device:

@@ -26,7 +26,9 @@ from robustbench_local.core.verdict import Verdict as Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
 from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
+from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
+from robustbench_local.evaluation.kept import Collected, Keep
 from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
 from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
@@ -34,7 +36,6 @@ from robustbench_local.evaluation.snapshot import restored
 DRAWS = 20  # fresh draws that judge a random model
 JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
 EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
-BATCH = {"cuda": 2048, "cpu": 250}  # first guess, halved when memory runs out
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Judge:
 
     targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
     then reach that class, and robust means it did not. budget: forward passes per sample, of attack and checks
-    together (see `checks`). batch_size: None finds itself. precision: "float32"; "fast" searches in bfloat16 first and
-    attacks what is not broken again in float32; "float64" is for checks. count: "all" counts every in-ball iterate,
-    "last" only where each restart ends, as papers did. eot and draws: search draws per query and fresh draws per
-    verdict of a random model. attack_under: a corruption by name and severity ("fog:3") that images meet first; clean
-    then means under that corruption. allow_chance: whether a model at chance on clean images is attacked all the same,
-    and flagged; None: nobody looks.
+    together (see `checks`). batch_size: None finds itself, of large images by what one takes of memory (batch_size.py).
+    precision: "float32"; "fast" searches in bfloat16 first and attacks what is not broken again in float32; "float64"
+    is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers did. eot
+    and draws: search draws per query and fresh draws per verdict of a random model. attack_under: a corruption by name
+    and severity ("fog:3") that images meet first; clean then means under that corruption. allow_chance: whether a model
+    at chance on clean images is attacked all the same, and flagged; None: nobody looks.
 
     adaptive: the attack is on the model as deployed, through its surrogates and its randomness; and, without a budget,
     one that needs gradients is on its undefended part as well, so that knowing more never finds less. False, the naive
@@ -90,10 +91,12 @@ class Judge:
         *,
         attacker: Source | None = None,
         known: AnswerCache | None = None,
+        keep: Keep | None = None,
     ) -> Verdict:
         """attacker: images that an attack may learn from, where it asks for some; none of them among the judged.
 
-        known: what verdicts on this model asked before of clean images; what is new is added.
+        known: what verdicts on this model asked before of clean images; what is new is added. keep: what is handed the
+        adversarial images, batch by batch: the verdict then has none, and memory does not grow with their number.
         """
         if threat.norm not in attack.norms:
             norms = ", ".join(sorted(attack.norms))
@@ -111,8 +114,10 @@ class Judge:
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
-            size = self.batch_size or BATCH.get(first.device.type, 250)
             asked, judged = Tally(), Tally()
+            size = self.batch_size or known.once(
+                lambda: first_guess(model, first[:1], draws[:1], asked), model, "batch size", tuple(first.shape[1:])
+            )
             checked = self._check(model, images, draws, size, known, asked, judged)
             flags = list(checked.flags) if self.checks else [*checked.flags, "unchecked"]
             if self.allow_chance is not None:
@@ -120,30 +125,36 @@ class Judge:
                 before.restore()
             given, model = model, checked.model
             name = type(attack).__name__
-            search, spent = self._search(attack, threat, judged).prepare(model, *own)
+            search = _in_batches(self._search(attack, threat, judged), size, first)
+            search, spent = search.prepare(model, *own)
+            collected, x_adv = Collected(len(images)), first
+            keep = keep or collected
             parts: list[BatchVerdict] = []
             done = 0
             while done < len(images):
                 rows = slice(done, min(done + size, len(images)))
                 part: BatchVerdict | None = None
                 try:
-                    part = self._batch(model, images, rows, replace(search, width=size), draws[rows], dtype, known)
+                    part = self._batch(model, images, rows, search, draws[rows], dtype, known)
                 except RuntimeError as error:
                     if not _out_of_memory(error) or size == 1:
                         raise
                 if part is None:  # only here has the error let go of the batch's tensors
                     size = max(1, min(size, len(images)) // 2)
+                    search = _in_batches(search, size, first)
                     if first.device.type == "cuda":
                         torch.cuda.empty_cache()
                     progress.line(f"out of memory: going on with batches of {size}")
                     continue
+                x_adv = part.tensors.pop("x_adv")
+                keep(rows, x_adv)
                 parts.append(part)
                 done = rows.stop
                 progress.advance(f"{name.lower()} {threat}", done / len(images))
             if self.checks and checked.changed(asked):
                 flags.append("changed")
                 known.forget(given, model)
-            if names := before.foreign(lambda: checked.ask_every_way(parts[-1].tensors["x_adv"], asked)):
+            if names := before.foreign(lambda: checked.ask_every_way(x_adv, asked)):
                 raise AccessError(
                     f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
                     " asks its oracle and touches nothing. The model is again what it was"
@@ -159,6 +170,7 @@ class Judge:
         return Verdict(
             labels=images.labels,
             ids=images.ids,
+            x_adv=collected.whole(like=x_adv),
             flags=tuple(flags),
             seconds=time.monotonic() - started,
             prepared_forwards=spent[0],
@@ -262,6 +274,11 @@ class Judge:
                 raise ConfigError(f"targets must be classes in 0 .. {classes - 1} other than the true one")
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
+
+
+def _in_batches(search: Search, size: int, x: Tensor) -> Search:
+    """The search of batches of that size, of images like x (n, C, H, W)."""
+    return replace(search, width=size, chunk=queried_at_once(size, x))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

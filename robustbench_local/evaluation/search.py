@@ -77,6 +77,7 @@ class Search:
     eot: int
     adaptive: bool
     width: int = 256  # images in one query for a gradient, at most
+    chunk: int = 1024  # and in one for scores or labels
     own: Tally = field(default_factory=Tally)  # what the judge and the search itself asked, beside the attack
 
     def prepare(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> tuple[Search, tuple[int, int]]:
@@ -204,4 +205,5 @@ class Search:
             every_iterate=self.count == "all",
             minimises=self.attack.minimises,
             width=self.width,
+            chunk=self.chunk,
         )

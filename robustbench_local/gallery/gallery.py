@@ -125,11 +125,11 @@ def _room(
     title: str, row: Row, model: nn.Module, images: Images | CorruptedImages, results: Results, each: int
 ) -> Room:
     threat = ThreatModel.parse(row.threat, allow_large=True)
-    arrays = results.arrays(row, "clean", "robust", "forwards", "x_adv")
+    arrays = results.arrays(row, "clean", "robust", "forwards")
     places = list(_chosen(arrays["clean"], arrays["robust"], arrays["forwards"], each))
     rows = torch.tensor([place for place, _ in places], device=images.ids.device)
     x, y, draws = images[rows], images.labels[rows], Draws(0, images.ids[rows])
-    x_adv = torch.from_numpy(arrays["x_adv"])[rows.cpu()].to(x)
+    x_adv = _saved(results, row, rows).to(x)
     nearest, found = _nearest(row, model, x, y, rows, threat, draws, results)
     before, after, least = (_answers(model, z, draws) for z in (x, x_adv, nearest))
     maps, note = _saliency(model, (x, before), (x_adv, after), draws)
@@ -180,11 +180,16 @@ def _nearest(
     best, distance = x.clone(), torch.full((len(x),), torch.inf, device=x.device)
     for other in results.rows:
         if _kept(other) and other.of_group() == row.of_group():
-            tried = torch.from_numpy(results.arrays(other, "x_adv")["x_adv"])[rows.cpu()].to(x)
+            tried = _saved(results, other, rows).to(x)
             length = threat.distance(tried, x)
             nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)
             best[nearer], distance[nearer] = tried[nearer], length[nearer]
     return best, distance.isfinite()
+
+
+def _saved(results: Results, row: Row, rows: Tensor) -> Tensor:
+    """The adversarial images (n, C, H, W) of a good row at these places (n,)."""
+    return torch.from_numpy(results.array_rows(row, "x_adv", rows.tolist()))
 
 
 def _answers(model: nn.Module, x: Tensor, draws: Draws) -> Tensor:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from robustbench_local.core.source import Source
 from robustbench_local.core.trace import others
 from robustbench_local.core.verdict import Verdict
-from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.metrics.classification import answers
 from robustbench_local.storage.npz import Array
 
@@ -17,17 +14,11 @@ SAVED = {  # the arrays that `save` adds
     "scores": frozenset({"clean_scores", "scores"}),
     "x_adv": frozenset({"clean_scores", "scores", "x_adv", "fingerprint"}),
 }
-_BLOCK = 4096  # images turned into floats at a time
 
 
-def arrays_of(verdict: Verdict, images: Source, save: str | None) -> dict[str, Array]:
-    """{name: (N, ...)}. images: those judged, as the attack met them."""
-    arrays = _always(verdict)
-    if save is not None:
-        arrays |= _scores(verdict)
-    if save == "x_adv":
-        arrays |= _adversarial(verdict, images)
-    return arrays
+def arrays_of(verdict: Verdict, save: str | None) -> dict[str, Array]:
+    """{name: (N, ...)}, but for the images themselves (kept_images.py)."""
+    return _always(verdict) | ({} if save is None else _scores(verdict))
 
 
 def _always(verdict: Verdict) -> dict[str, Array]:
@@ -45,10 +36,3 @@ def _always(verdict: Verdict) -> dict[str, Array]:
 def _scores(verdict: Verdict) -> dict[str, Array]:
     """The log-probabilities, to three digits."""
     return {name: np.asarray(getattr(verdict, name).half().cpu()) for name in ("clean_scores", "scores")}
-
-
-def _adversarial(verdict: Verdict, images: Source) -> dict[str, Array]:
-    """The adversarial images, and what those they were made from are known by."""
-    known = [fingerprint(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK)]
-    kept = {"x_adv": verdict.x_adv, "fingerprint": torch.cat(known)}
-    return {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in kept.items()}

@@ -13,9 +13,11 @@ from torch import nn
 
 from robustbench_local.core.progress import Progress
 from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.evaluation.kept import dropped
 from robustbench_local.grids.arrays import arrays_of
 from robustbench_local.grids.cell import Task
 from robustbench_local.grids.environment import environment
+from robustbench_local.grids.kept_images import KeptImages, fingerprints
 from robustbench_local.metrics.summary import summarise
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.row import Row
@@ -36,18 +38,28 @@ def execute(
 
     known: what cells on this same model asked of clean images before; what is new is added.
     """
-    judge, images = task.judge, task.images
+    judge, images, save = task.judge, task.images, task.config.save
+    kept = KeptImages(len(images)) if save == "x_adv" else None
     started = time.monotonic()
     try:
         verdict = judge(
-            model, images, task.cell.attack, task.cell.threat, progress, attacker=task.attacker, known=known
+            model,
+            images,
+            task.cell.attack,
+            task.cell.threat,
+            progress,
+            attacker=task.attacker,
+            known=known,
+            keep=kept or dropped,
         )
         results = summarise(verdict, images.classes)
     except Exception as error:  # an attack may die of anything; the other cells go on
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
         return failure(task, error, time.monotonic() - started)
-    arrays = arrays_of(verdict, judge.sees(images), task.config.save)
+    arrays = arrays_of(verdict, save)
+    if kept is not None:
+        arrays |= {"x_adv": kept.array, "fingerprint": fingerprints(judge.sees(images))}
     return Outcome(_row(task, status="ok", results=results), arrays)
 
 

@@ -28,6 +28,7 @@ from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.grids.arrays import SAVED
 from robustbench_local.grids.cell import Cell, Task, applicable
 from robustbench_local.grids.execute import Outcome, execute, failure
+from robustbench_local.grids.kept_images import check_room
 from robustbench_local.grids.plan import as_list, read_config, resolve
 from robustbench_local.grids.price import Pace, Price
 from robustbench_local.report import baseline
@@ -84,6 +85,8 @@ class Grid:
         cells = tuple(resolve(config, builder))
         wanted = {(str(data), None) for data in as_list(config.data)} | {(cell.model.data, cell.n) for cell in cells}
         images = {(data, n): _judged(config, data, n, device) for data, n in wanted}
+        for each in images.values() if config.save == "x_adv" else ():
+            check_room(each, config.precision)
         for cell in cells:
             cell.attack.sources()  # what an attack reads must be there before anything runs
         learning = {cell.model.data for cell in cells if cell.attack.own_images}

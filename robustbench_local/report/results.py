@@ -65,6 +65,10 @@ class Results:
         """Those of these arrays that a good row has. StoreError where they are damaged."""
         return self.stores[row.key].arrays(row.key, *names)
 
+    def array_rows(self, row: Row, name: str, places: Sequence[int]) -> Array:
+        """(n, ...): of one array of a good row those of these places. StoreError where it is damaged."""
+        return self.stores[row.key].array_rows(row.key, name, places)
+
     def robust_shares(self, row: Row) -> npt.NDArray[np.float64]:
         """(N,) of a good row, whether each image is robust: 0, 1, or a random model's share of draws. See shares_in."""
         key = row.key

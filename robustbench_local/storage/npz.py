@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -66,6 +66,23 @@ def load(archive: BinaryIO, names: tuple[str, ...] = ()) -> dict[str, Array]:
     try:
         with np.load(archive, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if not names or name in names}
+    except Exception as error:  # as above
+        raise StoreError(f"it is damaged ({error})") from error
+
+
+def load_rows(archive: BinaryIO, name: str, rows: Sequence[int]) -> Array:
+    """Of one array (N, ...) these rows (n, ...), read without the others in memory. StoreError where it is damaged."""
+    try:
+        with zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as stream:
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            found = np.empty((len(rows), *shape[1:]), dtype)
+            begun = stream.tell()
+            each = dtype.itemsize * math.prod(shape[1:])
+            for place in sorted(range(len(rows)), key=lambda place: rows[place]):
+                stream.seek(begun + rows[place] * each)
+                found[place] = np.frombuffer(stream.read(each), dtype).reshape(shape[1:])
+            return found
     except Exception as error:  # as above
         raise StoreError(f"it is damaged ({error})") from error
 

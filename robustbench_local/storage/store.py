@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -32,6 +32,7 @@ from robustbench_local.storage.sealing import SCHEMA, OutdatedError, Record, pla
 
 MOST_BYTES = 64 * 2**20  # of one JSON file
 _Read = TypeVar("_Read", bound=Record)
+_Of = TypeVar("_Of")
 
 
 class Store:
@@ -112,13 +113,20 @@ class Store:
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
         """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
+        return renamed(self._of_arrays(key, lambda file: npz.load(file, names_before(names))))
+
+    def array_rows(self, key: str, name: str, rows: Sequence[int]) -> Array:
+        """Of one array (N, ...) of a row, such as its images, those of these places (n, ...) alone."""
+        return self._of_arrays(key, lambda file: npz.load_rows(file, name, rows))
+
+    def _of_arrays(self, key: str, read: Callable[[BinaryIO], _Of]) -> _Of:
         path = self._place(f"{key}.npz")
         file, _ = self._open(path.name)
         if file is None:
             raise StoreError(f"{path.absolute()} is not there, the arrays of a row: run its grid again")
         try:
             with file:
-                return renamed(npz.load(file, names_before(names)))
+                return read(file)
         except StoreError as error:
             raise StoreError(f"cannot read {path.absolute()}: {error}; run its grid again") from error
 

@@ -105,8 +105,8 @@ class Twisted:
         value, slope, logits = self.oracle.grad(*given)
         return value, self.factor * slope, logits
 
-    def jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        slopes, logits = self.oracle.jacobian(x)
+    def jacobian(self, x: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        slopes, logits = self.oracle.jacobian(x, among)
         return self.factor * slopes, logits
 
 

@@ -408,3 +408,15 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(StoreError, match="results"):
         Store(tmp_path / "results").check_writable()
+
+
+def test_some_rows_of_an_array_are_read_without_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    x_adv = np.random.default_rng(0).random((3, 2, 4, 5), dtype=np.float32)
+    store.write(KEY, OK, ARRAYS | {"x_adv": x_adv})
+    for places in ([2, 0], [1], [0, 0, 2], []):
+        assert np.array_equal(store.array_rows(KEY, "x_adv", places), x_adv[places].reshape(-1, 2, 4, 5))
+    with pytest.raises(StoreError, match="damaged"):
+        store.array_rows(KEY, "x_adv", [3])
+    with pytest.raises(StoreError, match="damaged"):
+        store.array_rows(KEY, "scores", [0])

@@ -1,0 +1,56 @@
+"""How many images are attacked at once, where nobody says: as many as memory holds."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.core.defense import call
+from robustbench_local.core.draws import Draws
+from robustbench_local.evaluation.preflight import Tally, kept_random_state
+
+USUAL = {"cuda": 2048, "cpu": 250}  # of images up to SMALL, and never more
+SMALL = 64 * 64  # pixels: what a larger image takes is measured
+MEMORY = 2**29  # bytes for a batch on a CPU; on a GPU half of what is free
+COPIES = 16  # of each image that an attack and its verdict hold, about
+
+
+def first_guess(model: nn.Module, x: Tensor, draws: Draws, asked: Tally) -> int:
+    """A batch size for images like x (1, C, H, W), to be halved when memory runs out all the same.
+
+    An image takes some copies of itself, and what one forward pass of it keeps for its backward pass.
+    """
+    usual = USUAL.get(x.device.type, USUAL["cpu"])
+    if x[0, 0].numel() <= SMALL:
+        return usual
+    asked.forwards += 1
+    memory = torch.cuda.mem_get_info(x.device)[0] // 2 if x.device.type == "cuda" else MEMORY
+    return max(1, min(usual, memory // (COPIES * x.nbytes + activations(model, x, draws))))
+
+
+def queried_at_once(size: int, x: Tensor) -> int:
+    """How many images like x (n, C, H, W) an oracle asks about at once for scores, in batches of that size.
+
+    Without a backward pass little of each is held.
+    """
+    return 1024 if x[0, 0].numel() <= SMALL else 4 * size
+
+
+def activations(model: nn.Module, x: Tensor, draws: Draws) -> int:
+    """Bytes that a forward pass of x keeps for a backward pass, the model's own tensors aside; 0 where it has none."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with suppress(Exception), kept_random_state(x.device), torch.enable_grad(), hooks:  # what it dies of is said later
+        answer = call(model, x.clone().requires_grad_(), draws)  # held until here: storage that is free is used again
+        del answer
+    return sum(kept.values())
