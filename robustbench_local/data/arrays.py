@@ -56,6 +56,10 @@ class _Stored:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def nbytes(self) -> int:
+        return self.images.size
+
     def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Bytes:
         chosen = _to_bytes(self.images[rows], self.where)
         if self.layout == "NHW":

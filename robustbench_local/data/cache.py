@@ -17,7 +17,7 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Arrays, DataSet, known
 from robustbench_local.data.progress import download_bar, say
 from robustbench_local.data.sources import DOWNLOADS, from_folder
-from robustbench_local.storage.cache_folder import CACHE_VARIABLE, cache_folder
+from robustbench_local.storage.cache_folder import cache_folder, refusal_explained
 
 SOURCE_VARIABLE = "ROBUSTBENCH_LOCAL_DATA_SOURCE"
 _ABANDONED_AFTER_SECONDS = 3600.0
@@ -108,7 +108,7 @@ def _sound(data_set: DataSet, keys: Iterable[str]) -> bool:
 
 def _set_aside(file: Path, inode: int) -> None:
     aside = file.with_name(f"{file.name}.damaged")
-    with _refusal_explained(), contextlib.suppress(FileNotFoundError):  # another process found it damaged as well
+    with refusal_explained(), contextlib.suppress(FileNotFoundError):  # another process found it damaged as well
         if file.stat().st_ino == inode:  # and may have fetched a sound one meanwhile
             os.replace(file, aside)
             say(f"{file} is damaged: it was renamed to {aside.name}, and is fetched again")
@@ -144,7 +144,7 @@ def _first_real(data_set: DataSet, folder: Path | None, progress: bool) -> Array
 
 def _store(data_set: DataSet, arrays: Arrays) -> None:
     """Write beside the final names, then rename: a reader never sees half a file."""
-    with _workspace() as workspace, _refusal_explained():
+    with _workspace() as workspace, refusal_explained():
         final = data_folder(data_set)
         final.mkdir(parents=True, exist_ok=True)
         for key, array in arrays.items():
@@ -156,7 +156,7 @@ def _store(data_set: DataSet, arrays: Arrays) -> None:
 @contextlib.contextmanager
 def _workspace() -> Iterator[Path]:
     """An empty folder on the cache's own disk, removed however the block ends."""
-    with _refusal_explained():
+    with refusal_explained():
         parent = cache_folder() / "data"
         parent.mkdir(parents=True, exist_ok=True)
         _sweep(parent)
@@ -172,14 +172,3 @@ def _sweep(parent: Path) -> None:
             newest = max(path.stat().st_mtime for path in [left, *left.rglob("*")])
             if time.time() - newest > _ABANDONED_AFTER_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _refusal_explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the cache {cache_folder()}: {error}. "
-            f"Free some space, or name another folder by the environment variable {CACHE_VARIABLE}"
-        ) from error

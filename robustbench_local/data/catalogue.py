@@ -19,8 +19,13 @@ SPLITS = ("test", "train")
 
 
 class Pixels(Protocol):
-    """N images, of which a slice or indices (n,) give uint8 (n, C, H, W): an array, or what reads them when asked."""
+    """N images, of which a slice or indices (n,) give uint8 (n, C, H, W): an array, or what reads them when asked.
 
+    nbytes: what all of them take, read.
+    """
+
+    @property
+    def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     def __getitem__(self, rows: slice | npt.NDArray[np.intp], /) -> Bytes: ...
 

@@ -6,22 +6,20 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
-import numpy.typing as npt
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.escaping import shown
-from robustbench_local.data.catalogue import SPLITS, Bytes, Split
-from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, has_colour, read_picture
+from robustbench_local.data.catalogue import SPLITS
+from robustbench_local.data.encoded import Files, Listed
+from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES
 
 CLASSES_FILE = "classes.txt"
 
 
-def read_image_folder(path: Path, split: str) -> Split:
+def read_image_folder(path: Path, split: str) -> Listed:
     """PATH/class/*.png, .jpg, .bmp, .webp and the like: classes and files in the order of their names.
 
     PATH/test/class and PATH/train/class where there are two splits; without them PATH is the test split. The classes
@@ -40,30 +38,7 @@ def read_image_folder(path: Path, split: str) -> Split:
         raise DataError(f"folder:{path} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Image files, decoded when they are asked for: uint8 (n, C, H, W) of a slice, or of indices (n,)."""
-
-    files: Sequence[Path]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Bytes:
-        files = self.files[rows] if isinstance(rows, slice) else [self.files[row] for row in rows]
-        images = [read_picture(file) for file in files]
-        for file, image in zip(files, images, strict=True):
-            if image.shape[1:] != images[0].shape[1:]:
-                raise DataError(
-                    f"{file} is {_size(image)}, but {files[0]} is {_size(images[0])}: all must have one size"
-                )
-        channels = max(len(image) for image in images)
-        if channels == 1 and len(files) < len(self) and any(has_colour(file) for file in self.files):
-            channels = 3  # so that every part of a split has the channels of the whole
-        return np.stack([np.broadcast_to(image, (channels, *image.shape[1:])) for image in images])
-
-
-def _read(path: Path, split: str) -> Split:
+def _read(path: Path, split: str) -> Listed:
     roots = {name: path / name for name in SPLITS if (path / name).is_dir()} or {"test": path}
     if split not in roots:
         raise DataError(
@@ -87,10 +62,10 @@ def _read(path: Path, split: str) -> Split:
         some = shown(", ".join(left_out[:3]), "terminal") + (", ..." if len(left_out) > 3 else "")
         warnings.warn(
             f"folder:{path}: {len(left_out)} files of {split} are no images by their names and were left out: {some}",
-            stacklevel=5,
+            stacklevel=6,
         )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    return Pictures([file for found in files for file in found]), labels, classes
+    return Files(f"folder:{path} {split}", [file for found in files for file in found]), labels, classes
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
@@ -158,7 +133,3 @@ def _image_files(folder: Path, left_out: list[str]) -> list[Path]:
         else:
             left_out.append(entry.name)
     return files
-
-
-def _size(image: Bytes) -> str:
-    return f"{image.shape[2]}x{image.shape[1]}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,35 +10,56 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes, Labels, Pixels
+from robustbench_local.data.picture_cache import PictureCache
+from robustbench_local.data.summary import BLOCK_BYTES, Summary
+from robustbench_local.data.transform import Transform
 
-_BLOCK = 4096  # images hashed at a time, so that a memory map is never copied whole
-_DARK = 32  # of 255: a brightest pixel below it is more likely a mistake of range than a set of photographs
+MOST_IN_MEMORY = 1 << 28  # bytes of chosen images; more of them are read where they lie, whenever they are asked for
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of many images, by their rows (n,): what is asked of them is read then."""
+
+    pixels: Pixels
+    rows: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes // len(self.pixels) * len(self)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Bytes:
+        return self.pixels[self.rows[rows]]
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
     """uint8 pixels of (a part of) a split, with labels and ids; index it for float images.
 
-    name     "mnist", "cifar10", "folder:PATH" or "arrays:PATH"
+    name     "mnist", "cifar10", "folder:PATH", "arrays:PATH" and the like
     split    "test" or "train"
-    pixels   uint8 (N, C, H, W): a tensor on the device where it fits; an array in host memory or a memory map
-             on the CPU and where it does not
+    pixels   uint8 (N, C, H, W): a tensor on the device where it fits; on the CPU, and where it does not, an array or a
+             memory map, and of what is too large for memory what reads the images that are asked for
     labels   int64 (N,) on the device
     ids      int64 (N,) on the device: index in the official order of the split
     classes  names of the K classes
     digest   sha256 over the pixels, then the labels as int64, in C order, little-endian
+    transform  what made photographs of any size images of one
     """
 
     name: str
     split: str
-    pixels: Tensor | Bytes
+    pixels: Tensor | Pixels
     labels: Tensor
     ids: Tensor
     classes: tuple[str, ...]
     digest: str
     device: torch.device
+    transform: Transform | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -64,43 +83,47 @@ def load_images(
     ids: slice | Sequence[int],
     classes: tuple[str, ...],
     device: str | torch.device,
+    *,
+    transform: Transform | None = None,
+    own: bool = False,
 ) -> Images:
     """Images of the chosen ids of a split, on a device.
 
     pixels (N images) and labels (N,) are the whole split, of which only the chosen are read. On the CPU a slice of an
     array is a view of it, memory map or not; to another device the pixels move once, if they take less than half of
-    its free memory.
+    its free memory. own: whether they are a user's, whose range of pixels is checked.
     """
     device = torch.device(device)
     index = np.arange(len(pixels))[ids if isinstance(ids, slice) else list(ids)]
-    chosen = pixels[ids if isinstance(ids, slice) else index]
     chosen_labels = labels[index].astype("<i8")
+    if isinstance(pixels, PictureCache):
+        pixels.prepare(index)
+        summary = Summary.kept(pixels, index, Chosen(pixels, index), chosen_labels)
+        chosen = _read(pixels, ids, index)
+    else:
+        chosen = _read(pixels, ids, index)
+        summary = Summary.of(chosen, chosen_labels)
+    if own:
+        summary.check_levels(name, len(index))
     return Images(
         name=name,
         split=split,
-        pixels=torch.from_numpy(np.array(chosen)).to(device) if _fits(chosen.nbytes, device) else chosen,
+        pixels=_moved(chosen, device) if _fits(chosen.nbytes, device) else chosen,
         labels=torch.from_numpy(chosen_labels).to(device),
         ids=torch.from_numpy(index).to(device),
         classes=classes,
-        digest=_digest(chosen, chosen_labels),
+        digest=summary.digest,
         device=device,
+        transform=transform,
     )
 
 
-def check_levels(images: Images) -> None:
-    """DataError where a user's pixels are all 0 or 1 of 255, and a warning where none is bright."""
-    brightest = int(images.pixels.max())
-    if brightest == 1:
-        raise DataError(
-            f"{images.name}: the 8-bit pixels of all {len(images)} images are 0 or 1, which would be 0 and 1/255:"
-            " multiply them by 255 if 1 stands for white, or give them as floats in [0, 1]"
-        )
-    if 0 < brightest < _DARK:
-        warnings.warn(
-            f"{images.name}: the brightest pixel of all {len(images)} images is {brightest} of 255: multiply the pixels"
-            " if they were scaled to another range",
-            stacklevel=4,
-        )
+def _read(pixels: Pixels, ids: slice | Sequence[int], index: npt.NDArray[np.intp]) -> Pixels:
+    """The chosen images: a view where they are an array's slice, read now where they are few, and when needed else."""
+    chosen = Chosen(pixels, index)
+    if chosen.nbytes > MOST_IN_MEMORY and not (isinstance(pixels, np.ndarray) and isinstance(ids, slice)):
+        return chosen
+    return pixels[ids if isinstance(ids, slice) else index]
 
 
 def few_classes(labels: Tensor, classes: Sequence[str]) -> str | None:
@@ -116,9 +139,10 @@ def _fits(size: int, device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _digest(pixels: Bytes, labels: npt.NDArray[np.int64]) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(pixels), _BLOCK):
-        digest.update(np.ascontiguousarray(pixels[start : start + _BLOCK]).data)
-    digest.update(labels.data)
-    return digest.hexdigest()
+def _moved(pixels: Pixels, device: torch.device) -> Tensor:
+    """The images on the device, by way of a block in host memory at a time."""
+    moved = torch.empty((len(pixels), *pixels[:1].shape[1:]), dtype=torch.uint8, device=device)
+    step = max(1, BLOCK_BYTES * len(pixels) // pixels.nbytes)
+    for start in range(0, len(pixels), step):
+        moved[start : start + step] = torch.from_numpy(np.array(pixels[start : start + step], order="C"))
+    return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -12,14 +13,19 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
 from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, open_cached
-from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, check_split, known
+from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, Split, check_split, known
+from robustbench_local.data.encoded import InMemory, Listed
 from robustbench_local.data.folders import read_image_folder
-from robustbench_local.data.images import Images, check_levels, load_images
+from robustbench_local.data.images import MOST_IN_MEMORY, Images, load_images
+from robustbench_local.data.numbering import renumbered
+from robustbench_local.data.picture_cache import PictureCache
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
+from robustbench_local.data.transform import Transform
 
 _BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
-_OWN_DATA = {"folder": read_image_folder, "arrays": read_arrays}
+_PICTURES: dict[str, Callable[[Path, str], Listed]] = {"folder": read_image_folder}
+_OWN_DATA = (*_PICTURES, "arrays")
 
 
 @checked(DataError)
@@ -33,6 +39,9 @@ def open_data(
     sample: str | None = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    resize: int | None = None,
+    crop: int | Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Images:
     """Open a data set, or a part of it, as `Images`.
 
@@ -48,32 +57,40 @@ def open_data(
             fewer leaves its share to the others.
         seed: of the sample.
         device: where the images go.
+        resize: of photographs: the length of their shorter side (bilinear, antialiased; EXIF orientation applied).
+        crop: of photographs: the side of a square out of the middle, or (height, width); without resize each is scaled
+            so that it just covers that. With either, images are decoded once, into the cache.
+        classes: names in the order of their numbers, such as a model's: labels are numbers in it, by name.
 
     Raises:
         DataError: where a name, a number or a file is not what it should be.
     """
     check_split(split)
+    transform = Transform.of(resize, crop)
     pixels: Pixels
     kind, colon, path = str(name).partition(":")
     own = bool(colon) and kind in _OWN_DATA
     if own:
         if source is not None:
             raise DataError(f'source="{source}" means nothing for {name}, which names its own place')
-        pixels, labels, classes = _OWN_DATA[kind](_own_path(name, path), split)
         if ids is None or isinstance(ids, str | slice):
             sample = sample or "spread"
+    if transform and not (own and kind in _PICTURES):
+        kinds = ", ".join(f"{each}:PATH" for each in _PICTURES)
+        raise DataError(f"resize and crop are for photographs ({kinds}): the images of {name} have one size")
+    if own:
+        pixels, labels, names = _read_own(kind, _own_path(name, path), split, transform)
     else:
         data_set = known(name)
         arrays = _arrays(data_set, source, split)
-        pixels, labels, classes = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
+        pixels, labels, names = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
+    if classes is not None:
+        labels, names = renumbered(name, labels, names, classes)
     try:
-        chosen = select(labels, classes, n, ids, sample, seed)
+        chosen = select(labels, names, n, ids, sample, seed)
     except DataError as error:
         raise DataError(f"{name} {split}: {error}{_BUNDLED_HINT if source == 'bundled' else ''}") from None
-    images = load_images(name, split, pixels, labels, chosen, classes, device)
-    if own:
-        check_levels(images)
-    return images
+    return load_images(name, split, pixels, labels, chosen, names, device, transform=transform, own=own)
 
 
 @checked(DataError)
@@ -87,9 +104,24 @@ def load_data(
     sample: str | None = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    resize: int | None = None,
+    crop: int | Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,) on the device; arguments as of `open_data`."""
-    data = open_data(name, split=split, source=source, n=n, ids=ids, sample=sample, seed=seed, device=device)
+    data = open_data(
+        name,
+        split=split,
+        source=source,
+        n=n,
+        ids=ids,
+        sample=sample,
+        seed=seed,
+        device=device,
+        resize=resize,
+        crop=crop,
+        classes=classes,
+    )
     return data[:], data.labels
 
 
@@ -116,6 +148,15 @@ def describe() -> list[dict[str, str]]:
         }
         for data_set in DATASETS.values()
     ]
+
+
+def _read_own(kind: str, path: Path, split: str, transform: Transform | None) -> Split:
+    if kind not in _PICTURES:
+        return read_arrays(path, split)
+    pictures, labels, names = _PICTURES[kind](path, split)
+    plain = InMemory(pictures)
+    small = transform is None and plain.nbytes <= MOST_IN_MEMORY
+    return plain if small else PictureCache(pictures, transform), labels, names
 
 
 def _own_path(name: str, path: str) -> Path:

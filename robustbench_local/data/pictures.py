@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Bytes
+from robustbench_local.data.transform import Transform
 
 SUFFIXES = {
     ".png",
@@ -68,48 +69,61 @@ OTHER_SUFFIXES = {  # images too, but none that is read: of more bits, without a
 }
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no other decoder meets a stranger's file
 _CHANNELS = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
+_PRINTED = {"CMYK": "RGB", "YCbCr": "RGB"}  # with rounding: of photographs that are scaled anyway
 _MOST_PIXELS = 4096 * 4096
+_MOST_OF_PHOTOGRAPH = 89_478_485  # Pillow's own guard against bombs
 _BITS_PER_SAMPLE = 258  # a TIFF tag
 
+Content = Path | bytes  # an image file, or what one holds
 
-def read_picture(file: Path) -> Bytes:
-    """uint8 (C, H, W), C 1 or 3, as the file stores them: as torchvision's ImageFolder does, transparency is dropped
-    and an orientation that a camera noted beside the pixels is not applied.
 
-    DataError where the file is damaged, larger than 4096 x 4096, of other modes or of more than 8 bits a channel
-    (Pillow would cut them), or holds several pictures.
+def read_picture(content: Content, transform: Transform | None = None, *, name: str | None = None) -> Bytes:
+    """uint8 (C, H, W), C 1 or 3. Without a transform, as the file stores them: as torchvision's ImageFolder does,
+    transparency is dropped and an orientation that a camera noted beside the pixels is not applied.
+
+    DataError, with the name, where the file is damaged, larger than 4096 x 4096 (89 million pixels with a transform),
+    of other modes or of more than 8 bits a channel (Pillow would cut them), or holds several pictures.
     """
-    with _opened(file) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise DataError(f"{file} is {image.width}x{image.height}: at most 4096x4096 pixels are read")
+    name = str(content if isinstance(content, Path) else name)
+    channels = _CHANNELS | _PRINTED if transform else _CHANNELS
+    with _opened(content, name) as image:
+        if image.width * image.height > (_MOST_OF_PHOTOGRAPH if transform else _MOST_PIXELS):
+            most = f"{_MOST_OF_PHOTOGRAPH:,}" if transform else "4096x4096"
+            raise DataError(f"{name} is {image.width}x{image.height}: at most {most} pixels are read")
         if _deep(image):
-            raise DataError(f"{file} has mode {image.mode} of over 8 bits a channel: give 8-bit grey or RGB images")
-        if image.mode not in _CHANNELS:
-            raise DataError(f"{file} has mode {image.mode}: give 8-bit grey or RGB images")
+            raise DataError(f"{name} has mode {image.mode} of over 8 bits a channel: give 8-bit grey or RGB images")
+        if image.mode not in channels:
+            raise DataError(f"{name} has mode {image.mode}: give 8-bit grey or RGB images")
         if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a photograph and its preview
-            raise DataError(f"{file} holds several pictures: give each a file of its own")
-        pixels = np.asarray(image.convert(_CHANNELS[image.mode]))
+            raise DataError(f"{name} holds several pictures: give each a file of its own")
+        mode = channels[image.mode]
+        pixels = np.asarray(transform.apply(image, mode, name) if transform else image.convert(mode))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def has_colour(file: Path) -> bool:
+def has_colour(content: Content) -> bool:
     """Whether the file would be read as RGB, by its header alone; False where it cannot be read."""
-    with contextlib.suppress(DataError), _opened(file) as image:
-        return _CHANNELS.get(image.mode) == "RGB"
+    with contextlib.suppress(DataError), _opened(content, "") as image:
+        return (_CHANNELS | _PRINTED).get(image.mode) == "RGB"
     return False
 
 
+def picture_size(content: Content) -> tuple[int, int]:
+    """(width, height) by the header alone; (0, 0) where it cannot be read."""
+    with contextlib.suppress(DataError), _opened(content, "") as image:
+        return image.size
+    return 0, 0
+
+
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(content: Content, name: str) -> Iterator[Image.Image]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as image:
-                yield image
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_FORMATS) as image:
+            yield image
     except DataError:
         raise
     except Exception as error:  # a decoder may die of anything that a damaged file holds
-        raise DataError(f"{file} cannot be read as an image: {error or type(error).__name__}") from error
+        raise DataError(f"{name} cannot be read as an image: {error or type(error).__name__}") from error
 
 
 def _deep(image: Image.Image) -> bool:

@@ -1,15 +1,29 @@
-"""Progress of a download, told by how much its folder has grown: it works whoever does the downloading."""
+"""Progress of a download, told by how much its folder has grown, whoever does it; and of things that are counted."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from robustbench_local.core.escaping import shown
+
+T = TypeVar("T")
+_QUICK = 200  # so many things are done before anybody wonders
 
 
 def say(line: str) -> None:
@@ -49,6 +63,22 @@ def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None
         finally:
             finished.set()
             watcher.join()
+
+
+@contextlib.contextmanager
+def counting_bar(label: str, count: int) -> Iterator[Callable[[Iterable[T]], Iterable[T]]]:
+    """Gives what counts the things that pass through it on a bar; one line where stderr is no terminal, and none for a
+    few.
+    """
+    label = shown(label, "terminal")
+    if count < _QUICK or not sys.stderr.isatty():
+        if count >= _QUICK:
+            say(f"{label} ...")
+        yield lambda things: things
+        return
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False) as bar:
+        yield lambda things: bar.track(things, total=count, description=label)
 
 
 def _size(folder: Path) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+
+from robustbench_local.core.errors import DataError, StoreError
 
 CACHE_VARIABLE = "ROBUSTBENCH_LOCAL_CACHE"
 
@@ -17,6 +21,18 @@ def cache_folder() -> Path:
     """
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named).expanduser().absolute() if named else _platform_cache() / "robustbench_local"
+
+
+@contextlib.contextmanager
+def refusal_explained() -> Iterator[None]:
+    """Makes a DataError that says what to do of an error of the disk: full, read-only, gone."""
+    try:
+        yield
+    except (OSError, StoreError) as error:
+        raise DataError(
+            f"cannot write to the cache {cache_folder()}: {error}. "
+            f"Free some space, or name another folder by the environment variable {CACHE_VARIABLE}"
+        ) from error
 
 
 def _platform_cache() -> Path:

@@ -13,6 +13,7 @@ from robustbench_local.data.bundled import BUNDLED_COUNTS, DIGESTS, FOLDER, read
 from robustbench_local.data.cache import cached
 from robustbench_local.data.catalogue import CIFAR10, DATASETS, MNIST, DataSet
 from robustbench_local.data.load import load_data, open_data
+from tests.helpers.stored import stored
 
 PINNED = {
     ("mnist", "test_images"): "f8f3c5a608a9f7d4bd5e9d69b90c53932b8b99371d9db26121b42f62f3abcd56",
@@ -42,7 +43,7 @@ def test_the_bundled_subset_is_the_beginning_of_the_full_set(data_set: DataSet) 
 
 def test_the_bundle_opens_like_the_full_set() -> None:
     images = open_data("cifar10", source="bundled", split="train")
-    assert len(images) == 2000 and images.pixels.shape == (2000, 3, 32, 32) and images.classes == CIFAR10.classes
+    assert len(images) == 2000 and stored(images).shape == (2000, 3, 32, 32) and images.classes == CIFAR10.classes
     x, y = load_data("mnist", 8, source="bundled")
     assert x.shape == (8, *MNIST.shape) and x.min() == 0 and x.max() == 1
     assert y.dtype == torch.int64 and y.tolist() == [7, 2, 1, 0, 4, 1, 4, 9]

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.threat import ThreatModel
-from robustbench_local.data import folders
+from robustbench_local.data import encoded
 from robustbench_local.data.images import few_classes
 from robustbench_local.data.load import open_data
 from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.selection import select
 from robustbench_local.evaluation.judge import Judge
+from tests.helpers.stored import stored
 
 SHADES = {"cat": 60, "dog": 120, "emu": 240}
 
@@ -104,11 +105,11 @@ def test_n_images_of_a_folder_are_of_all_classes_and_only_they_are_decoded(
 ) -> None:
     decoded = []
 
-    def counted(file: Path) -> npt.NDArray[Any]:
+    def counted(file: Path, **about: Any) -> npt.NDArray[Any]:
         decoded.append(file)
-        return read_picture(file)
+        return read_picture(file, **about)
 
-    monkeypatch.setattr(folders, "read_picture", counted)
+    monkeypatch.setattr(encoded, "read_picture", counted)
     few, more = (open_data(sorted_folder, n=n) for n in (4, 60))
     assert len(decoded) == 64
     assert sorted(Counter(few.labels.tolist()).values()) == [1, 1, 2]
@@ -131,7 +132,7 @@ def test_n_images_of_sorted_arrays_are_of_all_classes(tmp_path: Path) -> None:
     for name in ("d.npz", "d.npy"):
         images = open_data(f"arrays:{tmp_path / name}", n=8)
         assert list(Counter(images.labels.tolist()).values()) == [2, 2, 2, 2]
-        np.testing.assert_array_equal(images.pixels[:, 0], x[images.ids.numpy()])
+        np.testing.assert_array_equal(stored(images)[:, 0], x[images.ids.numpy()])
 
 
 def test_the_known_sets_still_give_their_first_images() -> None:

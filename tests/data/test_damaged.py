@@ -19,6 +19,7 @@ from numpy.random._generator import Generator
 from robustbench_local.core.errors import DataError
 from robustbench_local.data import npy as npy_files
 from robustbench_local.data.load import open_data
+from tests.helpers.stored import stored
 
 X = np.random.default_rng(0).integers(0, 256, (6, 8, 9), dtype=np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -162,11 +163,11 @@ def test_honest_arrays_of_any_order_are_read(
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "d.npz", x=np.asarray(X, order=order), y=labels)
         images = open_data(f"arrays:{tmp_path / 'd.npz'}")
-        np.testing.assert_array_equal(images.pixels[:, 0], X)
+        np.testing.assert_array_equal(stored(images)[:, 0], X)
         assert images.labels.tolist() == Y.tolist()
     np.save(tmp_path / "d.npy", np.asarray(X, order=order))
     np.save(tmp_path / "d_labels.npy", labels)
-    np.testing.assert_array_equal(open_data(f"arrays:{tmp_path / 'd.npy'}").pixels[:, 0], X)
+    np.testing.assert_array_equal(stored(open_data(f"arrays:{tmp_path / 'd.npy'}"))[:, 0], X)
 
 
 def damaged(content: bytes, random: Generator) -> bytes:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.load import load_data, open_data
+from tests.helpers.stored import stored
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 8, 9), dtype=np.uint8)
@@ -44,8 +45,8 @@ def test_folders_named_test_and_train_are_the_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no train split"):
         open_data(f"folder:{tmp_path}", split="train")
     save_image(tmp_path / "train" / "a" / "0.png", GREY[1])
-    np.testing.assert_array_equal(open_data(f"folder:{tmp_path}", split="train").pixels[0, 0], GREY[1])
-    np.testing.assert_array_equal(open_data(f"folder:{tmp_path}").pixels[0, 0], GREY[0])
+    np.testing.assert_array_equal(stored(open_data(f"folder:{tmp_path}", split="train"))[0, 0], GREY[1])
+    np.testing.assert_array_equal(stored(open_data(f"folder:{tmp_path}"))[0, 0], GREY[0])
 
 
 def test_a_folder_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_folder_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "expected"),
+    ("given", "expected"),
     [
         (GREY, GREY[:, None]),
         (GREY[..., None], GREY[:, None]),
@@ -86,14 +87,14 @@ def test_a_folder_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
     ids=["NHW", "NHW1", "N1HW", "NHWC", "NCHW", "float32", "float64", "float16"],
 )
 def test_arrays_of_any_layout_become_the_same_bytes(
-    tmp_path: Path, stored: npt.NDArray[Any], expected: npt.NDArray[Any]
+    tmp_path: Path, given: npt.NDArray[Any], expected: npt.NDArray[Any]
 ) -> None:
-    np.savez(tmp_path / "d.npz", x=stored, y=LABELS[:, None])
-    np.save(tmp_path / "d.npy", stored)
+    np.savez(tmp_path / "d.npz", x=given, y=LABELS[:, None])
+    np.save(tmp_path / "d.npy", given)
     np.save(tmp_path / "d_labels.npy", LABELS)
     for name in ("d.npz", "d.npy"):
         images = open_data(f"arrays:{tmp_path / name}")
-        assert images.pixels.dtype == np.uint8
+        assert stored(images).dtype == np.uint8
         np.testing.assert_array_equal(images.pixels, expected)
         assert images.labels.tolist() == LABELS.tolist() and images.classes == ("0", "1", "2")
 

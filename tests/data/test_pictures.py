@@ -19,6 +19,7 @@ from PIL import Image
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.load import load_data, open_data
 from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES, read_picture
+from tests.helpers.stored import stored
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
@@ -74,7 +75,7 @@ def test_what_a_file_keeps_is_what_is_read(tmp_path: Path, suffix: str) -> None:
     form = Image.registered_extensions()[suffix]
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / f"x{suffix.upper()}").write_bytes(saved(RGB, form, **LOSSLESS[suffix]))
-    np.testing.assert_array_equal(open_data(f"folder:{tmp_path}").pixels[0], RGB.transpose(2, 0, 1))
+    np.testing.assert_array_equal(stored(open_data(f"folder:{tmp_path}"))[0], RGB.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".gif", ".pgm"])
@@ -270,7 +271,7 @@ def test_pixels_of_0_and_1_are_not_taken_for_black_and_nearly_black(
     with pytest.raises(DataError, match="255"):
         open_data(name)
     np.savez(tmp_path / "d.npz", x=bits.astype(np.float32), y=[0, 1, 0, 1])
-    assert open_data(f"arrays:{tmp_path / 'd.npz'}").pixels.max() == 255
+    assert stored(open_data(f"arrays:{tmp_path / 'd.npz'}")).max() == 255
     np.savez(tmp_path / "d.npz", x=bits.astype(np.uint8) * 16, y=[0, 1, 0, 1])
     with pytest.warns(UserWarning, match="brightest pixel of all 4 images is 16 of 255"):
         open_data(f"arrays:{tmp_path / 'd.npz'}")
