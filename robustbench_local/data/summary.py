@@ -21,7 +21,7 @@ _DARK = 32  # of 255: a brightest pixel below it is more likely a mistake of ran
 
 @dataclass(frozen=True)
 class Summary:
-    """digest: sha256 over the pixels, then the labels, in C order, little-endian. brightest: the highest of 0 .. 255."""
+    """digest: sha256 over the pixels, then the labels, in C order, little-endian. brightest: the highest, of 255."""
 
     digest: str
     brightest: int
