@@ -29,6 +29,10 @@ class Chosen:
         return len(self.rows)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.pixels[:1].shape[1:])
+
+    @property
     def nbytes(self) -> int:
         return self.pixels.nbytes // len(self.pixels) * len(self)
 
@@ -53,7 +57,7 @@ class Images:
 
     name: str
     split: str
-    pixels: Tensor | Pixels
+    pixels: Tensor | Bytes | Chosen
     labels: Tensor
     ids: Tensor
     classes: tuple[str, ...]
@@ -118,7 +122,7 @@ def load_images(
     )
 
 
-def _read(pixels: Pixels, ids: slice | Sequence[int], index: npt.NDArray[np.intp]) -> Pixels:
+def _read(pixels: Pixels, ids: slice | Sequence[int], index: npt.NDArray[np.intp]) -> Bytes | Chosen:
     """The chosen images: a view where they are an array's slice, read now where they are few, and when needed else."""
     chosen = Chosen(pixels, index)
     if chosen.nbytes > MOST_IN_MEMORY and not (isinstance(pixels, np.ndarray) and isinstance(ids, slice)):

@@ -86,6 +86,7 @@ def test_what_is_too_large_for_memory_is_read_when_it_is_asked_for(
     for choice, right in choices:
         lazy = opened(name, **choice)
         assert isinstance(lazy.pixels, Chosen) and lazy.digest == right.digest
+        assert lazy.pixels.shape == stored(right).shape and lazy.pixels.nbytes == stored(right).nbytes
         for rows in (slice(2, 5), slice(None), torch.tensor([6, 0, 6]), torch.arange(len(lazy)) % 2 == 0):
             assert torch.equal(lazy[rows], right[rows])
 
