@@ -14,7 +14,7 @@ from robustbench_local.audit.finding import Result, sound, suspicious, unchecked
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.statistics import ALPHA, by_share, paired
 from robustbench_local.audit.subject import Subject
-from robustbench_local.core.defense import answer_and_trace, call, noticed_writes
+from robustbench_local.core.defense import answer_and_trace, call, noticed
 from robustbench_local.evaluation.preflight import kept_random_state
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
@@ -122,10 +122,10 @@ def grad_mode(subject: Subject) -> Result:
 def in_place(subject: Subject) -> Result:
     given = torch.cat([subject.few, subject.perturbed])
     draws = subject.draws[torch.arange(len(subject.few), device=given.device).repeat(2)].stream("audit:ask")
-    with torch.no_grad(), kept_random_state(given.device), noticed_writes() as wrote:
+    with torch.no_grad(), kept_random_state(given.device), noticed() as seen:
         after = answer_and_trace(subject.deployed, given, draws)[1]
     written = (given != after).flatten(1).any(1)
-    return by_share(written | bool(wrote), "the model wrote into its input")
+    return by_share(written | bool(seen.wrote), "the model wrote into its input")
 
 
 @check(

@@ -39,7 +39,7 @@ def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
         console.print(table)
     console.print("Passes are forward + backward: per image, and in all before the first image is attacked.")
     waiting = sum(row["status"] == "must train" for row in rows)
-    left = sum(row["status"] != "done" for row in rows)
+    left = sum(row["status"] not in ("done", "left out") for row in rows)
     console.print(
         f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
         + (f"; models of {waiting} cells must be trained first, which comes on top" if waiting else "")

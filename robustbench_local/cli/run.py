@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
-    failed = [row["error"] for row in rows if row["status"] != "ok"]
+    failed = [row["error"] for row in rows if not row.ok and not row.left_out]
     if failed:
         streams.say(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:")
         for error in failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustbench_local.core.containment import contained
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
-from robustbench_local.core.outputs import logits_of
+from robustbench_local.core.outputs import form_of, logits_of
 from robustbench_local.core.training import Trainer
 
 
@@ -151,24 +151,36 @@ def answer_and_trace(module: nn.Module, x: Tensor, draws: Draws | None) -> tuple
     before = _version(given)
     with contained(ModelError, "the model"):
         out = module(given, draws) if isinstance(module, Defended) else module(given)
-    if _version(given) != before and (wrote := _WROTE.get()) is not None:
-        wrote.add(type(module).__name__)
+    if (seen := _NOTICED.get()) is not None:
+        if _version(given) != before:
+            seen.wrote.add(type(module).__name__)
+        if (form := form_of(out)) is not None:
+            seen.forms.add(form)
     out = logits_of(out)
     return cast(Tensor, out.clone() if isinstance(out, Tensor) else out), given
 
 
-_WROTE: ContextVar[set[str] | None] = ContextVar("wrote", default=None)
+@dataclass(frozen=True)
+class Noticed:
+    """What models did meanwhile. wrote: the kinds of all that wrote into their input; forms: in which other forms than
+    logits (N, K) they answered.
+    """
+
+    wrote: set[str] = field(default_factory=set)
+    forms: set[str] = field(default_factory=set)
+
+
+_NOTICED: ContextVar[Noticed | None] = ContextVar("noticed", default=None)
 
 
 @contextmanager
-def noticed_writes() -> Iterator[set[str]]:
-    """The kinds of all models that write into their input meanwhile."""
-    wrote: set[str] = set()
-    token = _WROTE.set(wrote)
+def noticed() -> Iterator[Noticed]:
+    seen = Noticed()
+    token = _NOTICED.set(seen)
     try:
-        yield wrote
+        yield seen
     finally:
-        _WROTE.reset(token)
+        _NOTICED.reset(token)
 
 
 def _version(x: Tensor) -> int:

@@ -43,13 +43,13 @@ def log_probabilities(out: Tensor) -> Tensor:
     return out.clamp_min(_LEAST).log()
 
 
-def taken_from(returned: object) -> str | None:
-    """How `logits_of` came to its logits, in words; None where the model returned them as they are."""
-    if isinstance(returned, Tensor):
-        if returned.ndim == 1 or (returned.ndim == 2 and returned.shape[1] == 1):
-            return "one logit for two classes"
-        return f"logits in {str(returned.dtype).removeprefix('torch.')}" if returned.dtype in _HALVES else None
-    return f"a {type(returned).__name__}"
+def form_of(returned: object) -> str | None:
+    """The form that `logits_of` took its logits from: "binary", "float16", "tuple"; None where they are as they are."""
+    if not isinstance(returned, Tensor):
+        return type(returned).__name__
+    if returned.is_floating_point() and (returned.ndim == 1 or (returned.ndim == 2 and returned.shape[1] == 1)):
+        return "binary"
+    return str(returned.dtype).removeprefix("torch.") if returned.dtype in _HALVES else None
 
 
 def _two_classes(out: Tensor) -> Tensor:

@@ -106,6 +106,11 @@ def _scaled(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (x - mean) / std
 
 
+def below(clean: Tensor, declared: float | None) -> bool:
+    """Whether clean accuracy, of clean (N,) bool, is certainly less than was declared: beyond its 95 % interval."""
+    return declared is not None and wilson(int(clean.sum()), len(clean))[1] < declared
+
+
 def better_range(x: Tensor, right: Tensor, ask: Callable[[Tensor], Tensor], most: int | None = None) -> Other | None:
     """What suits the model best, where that is better than chance (exact McNemar); None where nothing is, or could be.
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from robustbench_local.config.arguments import Goals
 from robustbench_local.config.ranges import Aim, Count, Counting, Precision, Seed
 from robustbench_local.config.settings import fit_fields
+from robustbench_local.core.access import beyond
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.decision import majority, rounds_of, success_margins
-from robustbench_local.core.defense import Rejection, is_stochastic, noticed_writes, rejection
+from robustbench_local.core.defense import Rejection, is_stochastic, noticed, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -27,6 +28,7 @@ from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
 from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
 from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
+from robustbench_local.evaluation.chance import below
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.kept import Collected, Keep
 from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
@@ -101,15 +103,17 @@ class Judge:
         if threat.norm not in attack.norms:
             norms = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {norms}")
+        if reason := beyond(attack.access, model):
+            raise AccessError(f"{type(attack).__name__} {reason}: choose an attack that needs less")
         if self.targets is not None and isinstance(attack, Corruption):
             raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
-        started = time.monotonic()
+        started, declared = time.monotonic(), getattr(model, "clean_accuracy", None)
         as_given, images = images, self.sees(images)
         progress, known = progress or Progress(), known or AnswerCache()
         dtype = torch.float64 if self.precision == "float64" else torch.float32
-        with as_deployed(model), full_float32(), noticed_writes() as wrote, restored(model) as before:
+        with as_deployed(model), full_float32(), noticed() as seen, restored(model) as before:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
             draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
@@ -159,12 +163,15 @@ class Judge:
                     f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
                     " asks its oracle and touches nothing. The model is again what it was"
                 )
-        if wrote and "writes_input" not in flags:
+        if seen.wrote and "writes_input" not in flags:
             flags.append("writes_input")
+        flags += [f"output_form:{form}" for form in sorted(seen.forms)]
         for fault in parts[0].faults:
             if total := sum(part.faults[fault] for part in parts):
                 flags.append(f"{fault}:{total}")
         tensors = {key: torch.cat([part.tensors[key] for part in parts]) for key in parts[0].tensors}
+        if below(tensors["clean"], declared):
+            flags.append("below_declared")
         noted = sorted(set().union(*(part.notes for part in parts)))
         notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
         return Verdict(

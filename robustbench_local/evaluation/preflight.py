@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.core.defense import Defended, Rejection, answer_and_trace, call, is_stochastic, rejection
+from robustbench_local.core.access import Access, granted
+from robustbench_local.core.defense import (
+    Defended,
+    Rejection,
+    answer_and_trace,
+    call,
+    is_stochastic,
+    rejection,
+    undefended,
+)
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import DataError, ModelError, RobustBenchError
+from robustbench_local.core.outputs import log_probabilities
 from robustbench_local.core.source import Source
 from robustbench_local.data.images import few_classes
 from robustbench_local.evaluation.answer_cache import AnswerCache
@@ -158,11 +168,12 @@ def check_model(
         flags.append(flag)
     if bool(logits.isnan().any()):
         flags.append("nan_logits")
-    if are_probabilities(logits):
+    if granted(model) > Access.LABELS and are_probabilities(logits):
+        model, logits = LogProbabilities(model), log_probabilities(logits)
         flags.append("probabilities")
         warnings.warn(
-            "the model returns probabilities, not logits: cross-entropy gradients vanish and robustness is"
-            " overstated; remove its softmax",
+            "the model returns probabilities, not logits: their logarithms are taken. Gradients still vanish where"
+            " probabilities round to 0 or 1: better remove its softmax",
             stacklevel=3,
         )
     if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
@@ -195,7 +206,10 @@ def _named(model: nn.Module, logits: Tensor) -> Tensor:
 
 
 def are_probabilities(logits: Tensor) -> bool:
-    """Whether all rows of logits (N, K) are distributions over the classes."""
+    """Whether all rows of logits (N, K) are distributions over the classes, or all are made of a probability of one."""
+    p = 2 * logits[:, 1] if logits.shape[1] == 2 and torch.equal(logits[:, 0], -logits[:, 1]) else None
+    if p is not None:
+        return bool(((p >= 0) & (p <= 1)).all())
     return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
 
 
@@ -206,6 +220,21 @@ def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
 
 def _differ(a: Tensor, b: Tensor) -> bool:
     return not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class LogProbabilities(Defended):
+    """A model that returns probabilities, with their logarithms instead, which are logits."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.rejects, self.stochastic = module, rejection(module), is_stochastic(module)
+
+    def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+        return log_probabilities(call(self.module, x, draws))
+
+    def undefended(self) -> nn.Module | None:
+        inner = undefended(self.module)
+        return None if inner is None else LogProbabilities(inner).eval()
 
 
 class UndeclaredRandomModel(Defended):

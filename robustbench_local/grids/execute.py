@@ -20,7 +20,7 @@ from robustbench_local.grids.environment import environment
 from robustbench_local.grids.kept_images import KeptImages, fingerprints
 from robustbench_local.metrics.summary import summarise
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import Row
+from robustbench_local.storage.row import LEFT_OUT, Row
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
         "seconds": seconds,
     }
     return Outcome(_row(task, status="error", error=what))
+
+
+def left_out(task: Task, reason: str) -> Outcome:
+    """The outcome of a cell whose attack cannot be run on its model: "needs gradients, and the model grants scores"."""
+    return Outcome(_row(task, status="error", error={"cell": str(task.cell), "type": LEFT_OUT, "message": reason}))
 
 
 def _row(task: Task, **what: Any) -> Row:

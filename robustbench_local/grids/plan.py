@@ -16,6 +16,7 @@ from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
+from robustbench_local.grids.by_access import chosen
 from robustbench_local.grids.cell import Cell
 from robustbench_local.training.builder import ModelBuilder
 
@@ -41,7 +42,6 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
     for data in data_sets:
         if ":" not in data:
             known(data)
-    attacks = [each for entry in as_list(config.attacks) for each in _severities(entry, config)]
     seeds = as_list(config.seeds)
     counts = as_list(config.count)
     knowing = as_list(config.adaptive)
@@ -57,6 +57,8 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
             for entry in as_list(config.defenses):
                 defense, eot, draws = _defense(entry)
                 plan = builder.spec(data, _model(model, config), defense)
+                entries = chosen(as_list(config.attacks), builder.access(plan), data)
+                attacks = [each for entry in entries for each in _severities(entry, config)]
                 cells += [
                     Cell(
                         plan,

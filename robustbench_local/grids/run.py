@@ -17,6 +17,7 @@ from robustbench_local.audit.finding import Status
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Location
 from robustbench_local.config.schema import GridConfig
+from robustbench_local.core.access import beyond
 from robustbench_local.core.containment import contained, guarded
 from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError, PluginError, StoreError
@@ -27,7 +28,7 @@ from robustbench_local.data.load import open_data
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.grids.arrays import SAVED
 from robustbench_local.grids.cell import Cell, Task, applicable
-from robustbench_local.grids.execute import Outcome, execute, failure
+from robustbench_local.grids.execute import Outcome, execute, failure, left_out
 from robustbench_local.grids.kept_images import check_room
 from robustbench_local.grids.plan import as_list, read_config, resolve
 from robustbench_local.grids.price import Pace, Price
@@ -126,10 +127,11 @@ class Grid:
             digest = None if untrained else weights_digest(model)
             for cell in applicable(cells, model):
                 task = self.task(cell, digest)
+                needs_more = beyond(cell.attack.access, model) is not None
                 done = there or (not untrained and next(self._good(task.key), None) is not None)
-                status = "done" if done else "must train" if untrained else "to do"
+                status = "left out" if needs_more else "done" if done else "must train" if untrained else "to do"
                 price = Price.of(cell, len(task.images), pace)
-                if done:
+                if done or needs_more:
                     price = replace(price, seconds=0.0)
                 rows.append(Row(status=status, cell=str(cell), **asdict(price)))
         return rows
@@ -154,8 +156,14 @@ class Grid:
                 continue
             cells = applicable(cells, model)
             known = AnswerCache()
-            tasks = [self.task(cell, digest, origin) for cell in cells]
-            own = [self._row(task, model, len(rows) + place, known) for place, task in enumerate(tasks)]
+            own = []
+            for place, cell in enumerate(cells):
+                task, reason = self.task(cell, digest, origin), beyond(cell.attack.access, model)
+                own.append(
+                    self._keep(left_out(task, reason), cell)
+                    if reason
+                    else self._row(task, model, len(rows) + place, known)
+                )
             rows += own
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[spec.data, None]))
@@ -210,7 +218,7 @@ class Grid:
         made = outcome.row
         row = self.store.write(made.key, made, outcome.arrays)
         if not made.ok:
-            self.progress.line(f"{cell}: FAILED, {made.failure}")
+            self.progress.line(f"{cell}: {made.why}" if made.left_out else f"{cell}: FAILED, {made.failure}")
             return made
         clean, robust = 100 * made.results["clean_accuracy"], 100 * made.results["robust_accuracy"]
         self.progress.line(f"{cell}: clean {clean:.1f} %, robust {robust:.1f} % ({made.results['seconds']:.1f} s)")

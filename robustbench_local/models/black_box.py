@@ -22,7 +22,7 @@ class BlackBox(nn.Module):
 
     ask: float32 (n, C, H, W), at most `batch` at once -> scores (n, K), or (n,) or (n, 1) of two classes; where access
     is LABELS the predicted classes, whole numbers (n,) in 0 .. classes-1, of which logits are made: 1 for the class,
-    0 for all others. what: names it in errors.
+    0 for all others. what: names it in errors. exact: it takes `batch` images and no fewer; the last call is filled up.
 
     ModelError where an answer is no such array, holds NaN or infinities, or has another number of classes than the
     first.
@@ -36,6 +36,7 @@ class BlackBox(nn.Module):
         access: Access = Access.SCORES,
         classes: int | None = None,
         batch: int | None = None,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         if access is Access.LABELS and classes is None:
@@ -43,7 +44,7 @@ class BlackBox(nn.Module):
         if classes is not None and classes < 2:
             raise ModelError(f"{what} has {classes} classes: robustness is of two or more")
         self.ask, self.what, self.access, self.classes = ask, what, access, classes
-        self.batch = batch or _BATCH
+        self.batch, self.exact = batch or _BATCH, exact
 
     def forward(self, x: Tensor) -> Tensor:
         images = x.detach().to("cpu", torch.float32).contiguous().numpy()
@@ -54,6 +55,9 @@ class BlackBox(nn.Module):
 
     def _answer(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(n, K) logits."""
+        count = len(images)
+        if self.exact and count < self.batch:
+            images = np.concatenate([images, np.repeat(images[-1:], self.batch - count, axis=0)])
         returned = self.ask(images)
         try:
             answer = np.asarray(returned.detach().cpu() if isinstance(returned, Tensor) else returned)
@@ -61,9 +65,8 @@ class BlackBox(nn.Module):
             raise ModelError(
                 f"{self.what} returned a {type(returned).__name__}, no array of numbers: {error}"
             ) from error
-        logits = (
-            self._one_hot(answer, len(images)) if self.access is Access.LABELS else self._scores(answer, len(images))
-        )
+        read = self._one_hot if self.access is Access.LABELS else self._scores
+        logits = read(answer, len(images))[:count]
         if self.classes is None:
             self.classes = logits.shape[1]
         elif logits.shape[1] != self.classes:

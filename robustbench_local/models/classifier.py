@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +25,10 @@ class Classifier(Defended):
 
     def __init__(self, net: nn.Module, description: Description, identity: str | None = None) -> None:
         super().__init__()
-        self.net, self.description = net, description
+        self.net = net
         most = Access.LABELS if description.outputs == "labels" else Access.GRADIENTS
         self.access = min(most, description.most or most, granted(net))
+        self.description = description.granting(self.access)
         self.stochastic, self.rejects = is_stochastic(net), rejection(net)
         self.low, self.high = description.range
         self.layout, self.outputs = description.layout or "NCHW", description.outputs or "logits"
@@ -37,7 +36,7 @@ class Classifier(Defended):
         for name, values in zip(("mean", "std"), description.statistics or ((0.0,), (1.0,)), strict=True):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
             setattr(self, f"{name}_values", values)  # what a digest of the model sees
-        self.version = description.version
+        self.version, self.clean_accuracy = description.version, description.clean_accuracy
         if identity is not None:
             self.rbl_identity = f"{identity}; {description.behaviour()}"
 
@@ -79,4 +78,4 @@ def describe(model: nn.Module) -> Description:
     """What a model says of itself; of a plain network that its gradients are to be had."""
     if isinstance(model, Classifier):
         return model.description
-    return Description(access=cast(object, granted(model).name.lower()))  # type: ignore[arg-type]
+    return Description().granting(granted(model))

@@ -15,6 +15,8 @@ from robustbench_local.core.access import Access
 from robustbench_local.core.errors import ConfigError, ModelError, did_you_mean
 from robustbench_local.evaluation.chance import STATISTICS
 
+Level = Literal["gradients", "scores", "labels"]
+_LEVELS: dict[Access, Level] = {Access.GRADIENTS: "gradients", Access.SCORES: "scores", Access.LABELS: "labels"}
 _KNOWN = {name.lower().replace("-", ""): each for named in STATISTICS.values() for name, each in named.items()}
 _EXAMPLES = {
     "shape": "[3, 224, 224]       # channels, height, width of the images it takes",
@@ -50,7 +52,7 @@ class Description:
     expects: str | tuple[Finite, Finite] | None = None
     normalise: str | dict[str, list[Finite]] | None = None
     classes: Count | list[str] | None = None
-    access: Literal["gradients", "scores", "labels"] | None = None
+    access: Level | None = None
     outputs: Literal["logits", "probabilities", "labels"] | None = None
     batch: Count | None = None
     input: str | None = None
@@ -114,6 +116,10 @@ class Description:
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the images it takes, where it takes no others."""
         return self.shape[1:] if self.shape is not None and all(self.shape[1:]) else None
+
+    def granting(self, access: Access) -> Self:
+        """The same with this access."""
+        return replace(self, access=_LEVELS[access])
 
     def said(self) -> dict[str, Any]:
         """What is said, by key."""

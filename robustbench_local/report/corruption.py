@@ -207,8 +207,8 @@ def _notes(lines: Sequence[CorruptionLine]) -> Iterator[str]:
     for line in lines:
         for (name, severity, _), row in line.cells.items():
             if not done(row):
-                why = "not run" if row is None else f"failed, {row.failure}"
-                yield f"{line.model} / {line.defense}, {name} {severity}: {visible(' '.join(why.split()))}"
+                why = "not run" if row is None else row.why
+                yield f"{line.model} / {line.defense}, {name} {severity}: {visible(why)}"
 
 
 def _by(key: Callable[[Row], Any], rows: Iterable[Row]) -> dict[Any, list[Row]]:

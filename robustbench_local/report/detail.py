@@ -125,8 +125,7 @@ def _cell(attack: str, row: Row | None) -> AttackResult:
         return AttackResult(attack, "", None, "not run")
     access = visible(row.definition["access"])
     if not done(row):
-        fault = f"failed, {row.failure}"
-        return AttackResult(attack, access, None, visible(" ".join(fault.split())))
+        return AttackResult(attack, access, None, visible(row.why))
     found = row.results
     prepared = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     beside = found.get("checked_forwards", 0) + found.get("judged_forwards", 0)  # older rows do not say

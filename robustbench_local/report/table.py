@@ -296,7 +296,7 @@ def _remark(row: Row | None) -> str:
         return "not run"
     if done(row):
         return visible(", ".join(row.results["flags"]))
-    return visible(" ".join(f"failed, {row.failure}".split()))
+    return visible(row.why)
 
 
 def _by(key: Callable[[Row], str], rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -14,7 +14,12 @@ FLAGS = {
     "nan_pixels": "The attack returned images with NaN pixels, which count as no success. The attack is at fault.",
     "outside_ball": "The attack left the ball on these images, which count as no success. The attack is at fault.",
     "nan_logits": "The model answers NaN to some images, which counts as an error of the model.",
-    "probabilities": "The model returns probabilities instead of logits: vanishing gradients overstate robustness.",
+    "probabilities": "The model returns probabilities, whose logarithms are taken. Where they round to 0 or 1 gradients"
+    " vanish all the same, and robustness is overstated. (Of rows of earlier versions no logarithms were taken.)",
+    "output_form": "The model returns its logits in another form, from which they were taken: in a tuple or dict the"
+    " first, of halves float32, of one logit z for two classes (-z/2, z/2).",
+    "below_declared": "Clean accuracy is less than the model is said to have: other images, a normalisation too many or"
+    " too few, or other weights.",
     "extra_classes": "Most clean images are answered with classes that the data set does not have.",
     "at_chance": "On clean images the model is no better than chance, or has next to nothing of what other pixels or"
     " other numbers of the classes would give. Robustness means nothing here.",

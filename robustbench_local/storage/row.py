@@ -32,6 +32,7 @@ VERSIONS = ("defense_version", "attack_version")
 
 _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order
 _UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
+LEFT_OUT = "LeftOut"  # the type of an error that is none
 _RENAMED = {"won": "success"}  # arrays that older rows call otherwise
 
 
@@ -77,6 +78,17 @@ class Row(dict[str, Any]):
     def failure(self) -> str:
         """What a row that is not ok died of: "ModelError: logits are NaN"."""
         return f"{self['error']['type']}: {self['error']['message']}"
+
+    @property
+    def left_out(self) -> bool:
+        """Whether its cell was not run, since the model does not grant what the attack needs."""
+        return not self.ok and bool(self["error"]["type"] == LEFT_OUT)
+
+    @property
+    def why(self) -> str:
+        """Why a row that is not ok has no results: "failed, ModelError: logits are NaN", in one line."""
+        why = f"left out, {self['error']['message']}" if self.left_out else f"failed, {self.failure}"
+        return " ".join(why.split())
 
     @property
     def array_names(self) -> set[str]:

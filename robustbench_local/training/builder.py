@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_local.config.schema import ModelConfig
+from robustbench_local.core.access import Access, granted
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.load import open_data, training_images_name
@@ -54,6 +55,10 @@ class ModelBuilder:
     def build(self, spec: ModelSpec) -> nn.Module:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
         return self._fitter(spec).wrap(spec.around, self._net(spec))
+
+    def access(self, spec: ModelSpec) -> Access:
+        """What the network lets an attacker have; one that is trained here shows everything."""
+        return granted(self._loaded(spec.model)[0]) if spec.recipe is None else Access.GRADIENTS
 
     def behaviour(self, spec: ModelSpec) -> str | None:
         """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""
