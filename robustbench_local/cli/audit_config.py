@@ -16,6 +16,7 @@ class AuditConfig:
     threat      linf:8/255, l2:0.5, l1:12
     attack      whose evaluation is audited, a name or {name: {setting: value}}; by default a plain PGD
     n, ids, sample, split, source   which images (see load_data)
+    resize, crop   of photographs: resize=256 crop=224, or crop=[224, 160]
     weights     a checkpoint for the model; allow_pickle takes .pt and .pth files
     normalise, expects, about   what its input is normalised by (imagenet, cifar10, mnist, {mean, std}), the range of
                 its pixels ("0-255"), a model.yaml
@@ -34,6 +35,8 @@ class AuditConfig:
     sample: str | None = None
     split: str = "test"
     source: LocationText | None = None
+    resize: int | None = None
+    crop: int | list[int] | None = None
     weights: LocationText | None = None
     allow_pickle: bool = False
     normalise: str | dict[str, list[float]] | None = None

@@ -33,6 +33,8 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         config.data,
         split=config.split,
         source=config.source,
+        resize=config.resize,
+        crop=config.crop,
         n=None if config.ids is not None else config.n,
         ids=config.ids,
         sample=config.sample,
@@ -83,5 +85,13 @@ def _surrogates(spec: str, config: AuditConfig) -> list[str]:
 def _training_images(config: AuditConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
     if not config.train:
         return None
-    images = open_data(config.data, split="train", source=config.source, n=config.train, device=device)
+    images = open_data(
+        config.data,
+        split="train",
+        source=config.source,
+        resize=config.resize,
+        crop=config.crop,
+        n=config.train,
+        device=device,
+    )
     return images[:], images.labels

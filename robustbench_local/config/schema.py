@@ -34,6 +34,8 @@ class GridConfig:
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
                 folder or arrays n are of all classes alike)
+    resize, crop   of photographs: the length of the shorter side, and what is cut out of the middle (see load_data):
+                resize=256 crop=224, or crop=[224, 160]
     device      auto takes CUDA where there is one; cpu, cuda, cuda:1
     count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
     adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part
@@ -64,6 +66,8 @@ class GridConfig:
     sample: str | None = None
     split: str = "test"
     source: LocationText | None = None
+    resize: int | None = None
+    crop: int | list[int] | None = None
     device: str = "auto"
     precision: Precision = "float32"
     adaptive: bool | list[bool] = True

@@ -21,7 +21,7 @@ from robustbench_local.data.numbering import renumbered
 from robustbench_local.data.picture_cache import PictureCache
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
-from robustbench_local.data.transform import Transform
+from robustbench_local.data.transform import Transform, arguments_of
 
 _BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
 _PICTURES: dict[str, Callable[[Path, str], Listed]] = {"folder": read_image_folder}
@@ -125,10 +125,10 @@ def load_data(
     return data[:], data.labels
 
 
-def training_images_name(data: str, source: str | None) -> str:
+def training_images_name(data: str, source: str | None, transform: Transform | None = None) -> str:
     """What training images are known by: their digest where they are a user's own, otherwise their name."""
     own = ":" in data or source == "bundled"
-    return open_data(data, split="train", source=source).digest if own else data
+    return open_data(data, split="train", source=source, **arguments_of(transform)).digest if own else data
 
 
 def describe() -> list[dict[str, str]]:

@@ -54,7 +54,7 @@ class Transform:
         return cls(resize, (crop, crop) if isinstance(crop, int) else (crop[0], crop[1]) if crop else None)
 
     def definition(self) -> dict[str, Any]:
-        """What a row records of it."""
+        """What a row records of it, and the arguments of `open_data` that ask for it."""
         found = {"resize": self.resize, "crop": None if self.crop is None else list(self.crop)}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -90,3 +90,8 @@ class Transform:
         if columns * height >= rows * width:  # the width decides
             return columns, max(rows, int(columns * height / width))
         return max(columns, int(rows * width / height)), rows
+
+
+def arguments_of(transform: Transform | None) -> dict[str, Any]:
+    """The arguments of `open_data` that ask for a transform, or for none."""
+    return {} if transform is None else transform.definition()

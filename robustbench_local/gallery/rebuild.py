@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.errors import ConfigError, DataError, ModelError
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
+from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec, find_corruption
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row
@@ -56,6 +58,7 @@ def model_of(
     if stem and weights is None:
         raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
     config = ModelConfig(name, weights if stem else None, allow_pickle)
+    builder = replace(builder, transform=_transform(row))
     plan = builder.spec(about["data"], config, entry(about["defense"], about["defense_settings"]))
     what = f"{about['model']} with {about['defense']}"
     if builder.needs_training(plan):
@@ -75,7 +78,12 @@ def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images
     check_trust([row], trust)
     about = row.definition
     images = open_data(
-        about["data"], split=about["split"], source=builder.source, ids=about["ids"], device=builder.device
+        about["data"],
+        split=about["split"],
+        source=builder.source,
+        ids=about["ids"],
+        device=builder.device,
+        **arguments_of(_transform(row)),
     )
     if images.digest != about["data_digest"]:
         raise DataError(
@@ -89,6 +97,11 @@ def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images
     if under.definition() != met:
         raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
     return CorruptedImages(images, under)
+
+
+def _transform(row: Row) -> Transform | None:
+    said = row.definition.get("transform", {})
+    return Transform.of(said.get("resize"), said.get("crop"))
 
 
 def entry(label: str, settings: Mapping[str, Any]) -> list[dict[str, dict[str, Any]]]:

@@ -112,6 +112,8 @@ class Task:
             "eot": cell.eot,
             "draws": cell.draws,
         }
+        if images.transform is not None:
+            found["transform"] = images.transform.definition()
         if self.behaviour_digest is not None:
             found["behaviour_digest"] = self.behaviour_digest
         if not cell.adaptive:

@@ -25,6 +25,7 @@ from robustbench_local.core.progress import Part, Progress
 from robustbench_local.core.source import Source
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
+from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.grids.arrays import SAVED
 from robustbench_local.grids.cell import Cell, Task, applicable
@@ -82,7 +83,7 @@ class Grid:
         config = read_config(name, overrides)
         device = pick_device(config.device)
         store = Store(Path(config.results).expanduser() / Path(name).stem)
-        builder = ModelBuilder(device, config.source, progress)
+        builder = ModelBuilder(device, config.source, progress, Transform.of(config.resize, config.crop))
         cells = tuple(resolve(config, builder))
         wanted = {(str(data), None) for data in as_list(config.data)} | {(cell.model.data, cell.n) for cell in cells}
         images = {(data, n): _judged(config, data, n, device) for data, n in wanted}
@@ -255,6 +256,8 @@ def _judged(config: GridConfig, data: str, n: int | None, device: torch.device) 
         data,
         split=config.split,
         source=config.source,
+        resize=config.resize,
+        crop=config.crop,
         n=n or config.n,
         ids=config.ids,
         sample=config.sample,
@@ -265,10 +268,11 @@ def _judged(config: GridConfig, data: str, n: int | None, device: torch.device) 
 
 def _attackers(config: GridConfig, judged: Images, data: str) -> Images:
     """What an attacker may learn from: the training split, without what is judged."""
-    whole = open_data(data, split="train", source=config.source, device=judged.device)
+    read = {"split": "train", "source": config.source, "device": judged.device, **arguments_of(judged.transform)}
+    whole = open_data(data, **read)
     if config.split != "train":
         return whole
     left = whole.ids[~torch.isin(whole.ids, judged.ids)].tolist()
     if not left:
         raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
-    return open_data(data, split="train", source=config.source, ids=left, device=judged.device)
+    return open_data(data, ids=left, **read)

@@ -220,7 +220,7 @@ def _settings(line: Line) -> Iterator[tuple[str, str]]:
     about, machine = row.definition, row.get("environment", {})
     for name, value in about["defense_settings"].items():
         yield visible(name), "not set" if value is None else visible(value)
-    for name in ("seed", "precision", "eot", "draws", "weights_digest", "behaviour_digest", "data_digest"):
+    for name in ("seed", "precision", "eot", "draws", "weights_digest", "behaviour_digest", "data_digest", "transform"):
         value = about.get(name)
         if value is not None and (name not in ("eot", "draws") or row.get("results", {}).get("stochastic")):
             yield name.replace("_", " "), visible(str(value)[:16] if name.endswith("digest") else value)

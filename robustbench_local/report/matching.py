@@ -16,7 +16,7 @@ from robustbench_local.storage.row import READ, VERSIONS, Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.
 MADE = ("weights_digest", "behaviour_digest", *VERSIONS, *READ, "attacker_digest")
-IMAGES = ("data_digest", "ids")
+IMAGES = ("data_digest", "ids", "transform")
 CHOSEN = ("defense_settings", "seed")  # where nothing else is left to meet
 
 

@@ -26,6 +26,7 @@ THREAT = ("threat", "eps")
 DRAWN = ("eot", "draws")
 READ = ("attack_sources",)  # of a growing folder of rows every model may have met another state
 JUDGED = ("count", "precision", "budget", "seed")
+TRANSFORM = ("transform",)  # the images' as well, which only photographs have
 BEHAVIOUR = ("behaviour_digest",)  # the model's as well, which only a user's own says
 WEIGHTS = ("weights_digest",)  # other ones for the same recipe on other hardware
 VERSIONS = ("defense_version", "attack_version")
@@ -191,11 +192,11 @@ class Row(dict[str, Any]):
 
     def of_images(self) -> str:
         """What was judged and towards which goal: the table. Corrupted beforehand, they are other images."""
-        return self._listed(IMAGES)
+        return self._listed((*IMAGES, *self._there(TRANSFORM)))
 
     def of_group(self) -> str:
         """A model on some images: what one audit is about, and named by."""
-        return self._listed((*MODEL, *IMAGES, *self._there(BEHAVIOUR)))
+        return self._listed((*MODEL, *IMAGES, *self._there((*BEHAVIOUR, *TRANSFORM))))
 
     def of_attack(self, but: Collection[str] = ()) -> str:
         """The attack, how it was judged, and whatever no other question asks for: the column of a table."""
@@ -205,7 +206,7 @@ class Row(dict[str, Any]):
 
     def attack_keys(self) -> set[str]:
         """The keys that are neither the images', nor the model's, nor the threat's."""
-        return self._about().keys() - {*IMAGES, *MODEL, *BEHAVIOUR, *THREAT}
+        return self._about().keys() - {*IMAGES, *TRANSFORM, *MODEL, *BEHAVIOUR, *THREAT}
 
     def _about(self) -> dict[str, Any]:
         return {key: value for key, value in (_UNSAID | dict(self.definition)).items() if value is not None}

@@ -55,6 +55,7 @@ class Definition(TypedDict):
     attacker_digest: NotRequired[str]
     attack_sources: NotRequired[dict[str, str]]
     attack_under: NotRequired[dict[str, Any]]
+    transform: NotRequired[dict[str, Any]]
     behaviour_digest: NotRequired[str]
 
 
@@ -162,6 +163,7 @@ DEFINITION = {
     "corruption?": text,
     "attacker_digest?": text,
     "attack_sources?": all_of(text),
+    "transform?": mapping,
     "attack_under?": {"name": text, "settings": {"severity": whole}},
     "behaviour_digest?": text,
 }

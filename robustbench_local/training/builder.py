@@ -14,6 +14,7 @@ from robustbench_local.core.access import Access, granted
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.load import open_data, training_images_name
+from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.models.build import build_model, rebuild
 from robustbench_local.models.load import open_model, said_of
 from robustbench_local.models.zoo import zoo_entry
@@ -31,12 +32,13 @@ from robustbench_local.training.trainer import TrainingLoop
 class ModelBuilder:
     """Turns specifications into models, and keeps what it trained in the cache.
 
-    source: where training images come from.
+    source, transform: where training images come from, and what becomes of photographs.
     """
 
     device: torch.device
     source: str | None = None
     progress: Progress = field(default_factory=Progress)
+    transform: Transform | None = None
     _finished: dict[str, tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
 
     def spec(self, data: str, model: ModelConfig, entry: Any) -> ModelSpec:
@@ -72,9 +74,13 @@ class ModelBuilder:
         recipe = None if spec.recipe is None or zoo_match(spec.recipe) else spec.recipe
         if recipe is None and not any(defense.learns for _, defense in spec.around):
             return None
-        made = definition(recipe, self.source) if recipe else {"weights": weights_digest(self._net(spec))}
+        made = (
+            definition(recipe, self.source, self.transform) if recipe else {"weights": weights_digest(self._net(spec))}
+        )
         parts = [{name: asdict(defense), "version": defense.version} for name, defense in spec.around]
-        return row_key({"net": made, "parts": parts, "images": training_images_name(spec.data, self.source)})
+        return row_key(
+            {"net": made, "parts": parts, "images": training_images_name(spec.data, self.source, self.transform)}
+        )
 
     def build_untrained(self, spec: ModelSpec) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""
@@ -82,7 +88,7 @@ class ModelBuilder:
         return self._fitter(spec).build_untrained(spec.around, net)
 
     def _fitter(self, spec: ModelSpec) -> Fitter:
-        return Fitter(spec.data, self.source, self.device, self.progress, self.behaviour(spec))
+        return Fitter(spec.data, self.source, self.device, self.progress, self.behaviour(spec), self.transform)
 
     def _net(self, spec: ModelSpec) -> nn.Module:
         """What the wrappers go around."""
@@ -114,22 +120,32 @@ class ModelBuilder:
             )
         return self._finished[key]
 
+    def _made(self, recipe: TrainingRecipe) -> dict[str, Any]:
+        return definition(recipe, self.source, self.transform)
+
     def _cached(self, recipe: TrainingRecipe) -> Path:
         where = f"{recipe.data}-{recipe.architecture}-{recipe.defense_name}".replace(":", "-").replace("/", "-")
-        return cache_folder() / "models" / f"{where}-{row_key(definition(recipe, self.source))}.safetensors"
+        return cache_folder() / "models" / f"{where}-{row_key(self._made(recipe))}.safetensors"
 
     def _train(self, recipe: TrainingRecipe) -> checkpoints.State:
         self.progress.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
-        net, trainer = train(recipe, source=self.source, device=self.device, progress=self.progress)
+        net, trainer = train(
+            recipe, source=self.source, transform=self.transform, device=self.device, progress=self.progress
+        )
         checkpoints.save(self._cached(recipe), net, metadata(recipe, trainer), half=False)
         return net.state_dict()
 
 
 def train(
-    recipe: TrainingRecipe, *, source: str | None, device: torch.device, progress: Progress
+    recipe: TrainingRecipe,
+    *,
+    source: str | None,
+    device: torch.device,
+    progress: Progress,
+    transform: Transform | None = None,
 ) -> tuple[nn.Module, TrainingLoop]:
     """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there."""
-    images = open_data(recipe.data, split="train", source=source, device=device)
+    images = open_data(recipe.data, split="train", source=source, device=device, **arguments_of(transform))
     trainer = TrainingLoop(
         images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", progress=progress
     )

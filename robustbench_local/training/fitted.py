@@ -14,6 +14,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.data.load import open_data, training_images_name
+from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
 from robustbench_local.storage.row import row_key
@@ -26,7 +27,8 @@ Parts = Sequence[tuple[str, Defense]]  # by name, from the outermost, which meet
 class Fitter:
     """Puts wrappers around networks for one data set.
 
-    source: where its training images come from. behaviour: of a user's own network, what it does besides its weights.
+    source, transform: where its training images come from, and what becomes of photographs. behaviour: of a user's own
+    network, what it does besides its weights.
     """
 
     data: str
@@ -34,6 +36,7 @@ class Fitter:
     device: torch.device
     progress: Progress
     behaviour: str | None = None
+    transform: Transform | None = None
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The deployed model. A part that is not in the cache yet learns now."""
@@ -47,7 +50,8 @@ class Fitter:
                     checkpoints.restore(net, state, file)
             else:
                 self.progress.line(f"fitting {name} to training images of {self.data}")
-                images = open_data(self.data, split="train", source=self.source, device=self.device)
+                read = arguments_of(self.transform)
+                images = open_data(self.data, split="train", source=self.source, device=self.device, **read)
                 trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
                 net = defense.build(net, trainer, self._draws())
                 checkpoints.save(file, net, {}, half=False)
@@ -67,7 +71,8 @@ class Fitter:
         """Where each part keeps what it learns, named by all that decides it; None for one that learns nothing."""
         if not any(defense.learns for _, defense in parts):
             return [None] * len(parts)
-        digest, images = checkpoints.weights_digest(net), training_images_name(self.data, self.source)
+        images = training_images_name(self.data, self.source, self.transform)
+        digest = checkpoints.weights_digest(net)
         behaves = {} if self.behaviour is None else {"behaviour": self.behaviour}
         described = [{name: asdict(defense), "version": defense.version} for name, defense in parts]
         files: list[Path | None] = []

@@ -17,6 +17,7 @@ from robustbench_local.core.device import hardware
 from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.training import Schedule
 from robustbench_local.data.load import training_images_name
+from robustbench_local.data.transform import Transform
 from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.models.zoo import zoo_entry, zoo_names
 from robustbench_local.training.trainer import TrainingLoop
@@ -58,9 +59,10 @@ def describe(recipe: TrainingRecipe) -> dict[str, Any]:
     }
 
 
-def definition(recipe: TrainingRecipe, source: str | None) -> dict[str, Any]:
+def definition(recipe: TrainingRecipe, source: str | None, transform: Transform | None = None) -> dict[str, Any]:
     """What a trained checkpoint is named by."""
-    return {"images": training_images_name(recipe.data, source), "version": recipe.defense.version} | describe(recipe)
+    images = training_images_name(recipe.data, source, transform)
+    return {"images": images, "version": recipe.defense.version} | describe(recipe)
 
 
 def metadata(recipe: TrainingRecipe, trainer: TrainingLoop) -> dict[str, str]:
