@@ -14,6 +14,8 @@ from robustbench_local.core.errors import DataError
 from robustbench_local.core.escaping import shown
 from robustbench_local.data.catalogue import SPLITS
 from robustbench_local.data.encoded import Files, Listed
+from robustbench_local.data.labels_file import LABELS_FILE, read_labels
+from robustbench_local.data.numbering import numbered, renumbered
 from robustbench_local.data.pictures import OTHER_SUFFIXES, SUFFIXES
 
 CLASSES_FILE = "classes.txt"
@@ -26,6 +28,9 @@ def read_image_folder(path: Path, split: str) -> Listed:
     are those of both splits together, in the order of their names as text, as torchvision's ImageFolder sorts them (so
     that 10 comes before 9), or those of PATH/classes.txt, one a line, where there is one. Nothing is decoded before it
     is asked for. One channel if all images of the split are grey, else RGB.
+
+    Where labels.csv lies in PATH (or in both splits), it names the pictures and their labels instead, in its order; the
+    folders then mean nothing. Links are followed, in either case, wherever they lead.
 
     DataError names what is no such folder, an image that is unreadable, of another size or of a kind that is not read,
     and a class that has none. Other files are left out with a warning, those with a dot before their name without.
@@ -45,6 +50,8 @@ def _read(path: Path, split: str) -> Listed:
             f"folder:{path} has no {split} split: put its classes into {path / split}"
             + (" (a class of its own may be called neither test nor train)" if path not in roots.values() else "")
         )
+    if any((root / LABELS_FILE).is_file() for root in roots.values()):
+        return _read_lists(path, split, roots)
     folders = {name: _class_folders(root) for name, root in roots.items()}
     listed = _listed(path / CLASSES_FILE)
     classes = listed or tuple(sorted(set().union(*folders.values())))
@@ -66,6 +73,20 @@ def _read(path: Path, split: str) -> Listed:
         )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
     return Files(f"folder:{path} {split}", [file for found in files for file in found]), labels, classes
+
+
+def _read_lists(path: Path, split: str, roots: dict[str, Path]) -> Listed:
+    """The pictures that lists name, in their order."""
+    for root in roots.values():
+        if not (root / LABELS_FILE).is_file():
+            raise DataError(f"{root} has no {LABELS_FILE}, and the other split has: give both one, or neither")
+    lists = {name: read_labels(root / LABELS_FILE) for name, root in roots.items()}
+    own = lists.pop(split)
+    others = (label for listed in lists.values() for _, label in listed)
+    labels, classes = numbered(f"folder:{path}", [label for _, label in own], others)
+    if names := _listed(path / CLASSES_FILE):
+        labels, classes = renumbered(f"folder:{path}", labels, classes, names)
+    return Files(f"folder:{path} {split}", [file for file, _ in own]), labels, classes
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,9 +1,10 @@
-"""Classes by the numbers of somebody else, of a model above all: what it calls 7 is then 7 in the labels."""
+"""Numbers of classes: by their names, or those of somebody else, of a model above all, who calls them so too."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +12,32 @@ from robustbench_local.core.errors import DataError, did_you_mean
 from robustbench_local.data.catalogue import Labels
 
 _NAMED = 5  # names in an error
+_MOST_CLASSES = 100_000  # that have no names: a larger label is no class, but an id or a mistake
+_NO_CLASS = re.compile(r"-\d+|[-+]?(\d+\.\d*|\.\d+)")
+
+
+def numbered(name: str, labels: Sequence[str], others: Iterable[str]) -> tuple[Labels, tuple[str, ...]]:
+    """Numbers of labels that are text, and the names of the classes; others: the labels of the other split.
+
+    Whole numbers are the classes' numbers, from 0 to the highest of both splits; anything else is a name, and classes
+    are in the order of their names. DataError on negative numbers, and on those that are not whole.
+    """
+    every = {*labels, *others}
+    wrong = sorted(filter(_NO_CLASS.fullmatch, every))
+    if wrong:
+        raise DataError(f'{name} has the label "{wrong[0]}": give whole numbers from 0, or names')
+    if all(_is_whole(label) for label in every):
+        count = 1 + max(map(int, every))
+        if count > _MOST_CLASSES:
+            raise DataError(f"{name} has the label {count - 1}: give numbers of classes, from 0, and not ids")
+        return np.array(list(map(int, labels)), np.int64), tuple(map(str, range(count)))
+    classes = tuple(sorted(every))
+    place = {each: k for k, each in enumerate(classes)}
+    return np.array([place[label] for label in labels], np.int64), classes
+
+
+def _is_whole(label: str) -> bool:
+    return label.isdecimal() and label.isascii() and str(int(label)) == label
 
 
 def renumbered(
@@ -25,7 +52,7 @@ def renumbered(
     if count > 1:
         raise DataError(f'classes names "{twice}" twice: every class needs a name of its own')
     place = {each: k for k, each in enumerate(wanted)}
-    if all(each.isdecimal() and str(int(each)) == each and each not in place for each in classes):
+    if all(_is_whole(each) and each not in place for each in classes):
         place = {str(k): k for k in range(len(wanted))}
     foreign = [each for each in classes if each not in place]
     if foreign:
