@@ -33,7 +33,7 @@ def published(name: str, levels: Picture, severity: int, rng: np.random.Generato
     return (found.astype(np.float32) if levels.ndim == 2 else found).astype(np.uint8)
 
 
-def _of(*constants: Any) -> Callable[[int], Any]:
+def of(*constants: Any) -> Callable[[int], Any]:
     return lambda severity: constants[severity - 1]
 
 
@@ -77,11 +77,15 @@ def glass(constants: Callable[[int], tuple[float, int, int]], coin: bool) -> Ren
     return render
 
 
-def defocus(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    radius, sigma = _of((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))(severity)
-    down, right = np.mgrid[-8:9, -8:9]
-    disk = (down**2 + right**2 <= radius**2).astype(np.float32)
-    return _255(cv2.filter2D(x, -1, cv2.GaussianBlur(disk / disk.sum(), (3, 3), sigma)))
+def defocus(constants: Callable[[int], tuple[float, float]]) -> Rendering:
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        radius, sigma = constants(severity)
+        reach, blur = (8, 3) if radius <= 8 else (int(radius), 5)
+        down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        disk = (down**2 + right**2 <= radius**2).astype(np.float32)
+        return _255(cv2.filter2D(x, -1, cv2.GaussianBlur(disk / disk.sum(), (blur, blur), sigma)))
+
+    return render
 
 
 def moved(levels: Picture, radius: int, sigma: float, angle: float) -> Picture:
@@ -112,9 +116,15 @@ def zoomed(x: Picture, zoom: float) -> Picture:
     return large[trimmed : trimmed + side, trimmed : trimmed + side]
 
 
-def zoom_blur(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    zooms = np.arange(1, _of(1.06, 1.11, 1.16, 1.21, 1.26)(severity), 0.01)
-    return _255((x + sum(zoomed(x, zoom) for zoom in zooms)) / (len(zooms) + 1))
+def zoom_blur(constants: Callable[[int], tuple[float, float]]) -> Rendering:
+    """constants: where the zooms end, and their step."""
+
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        end, step = constants(severity)
+        zooms = np.arange(1, end, step)
+        return _255((x + sum(zoomed(x, zoom) for zoom in zooms)) / (len(zooms) + 1))
+
+    return render
 
 
 def plasma(size: int, decay: float, rng: np.random.Generator) -> Picture:
@@ -154,27 +164,24 @@ def photographs() -> Sequence[Picture]:
 
 
 def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    kept, added = _of((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))(severity)
+    kept, added = of((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))(severity)
     ice = photographs()[int(rng.integers(5))]
     row, column = (rng.integers(0, length - 32) for length in ice.shape[:2])
     iced: Picture = np.clip(kept * x * 255 + added * ice[row : row + 32, column : column + 32], 0, 255)
     return iced
 
 
-def snow(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    mean, deviation, zoom, threshold, radius, sigma, kept = _of(
-        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-    )(severity)
-    flakes = zoomed(rng.normal(mean, deviation, x.shape[:2]), zoom)
-    flakes = np.floor(_255(np.where(flakes < threshold, 0, flakes)))
-    flakes = moved(flakes, radius, sigma, rng.uniform(-135, -45)) / 255
-    grey = cv2.cvtColor(np.float32(x), cv2.COLOR_RGB2GRAY)[..., None]
-    bleached = kept * x + (1 - kept) * np.maximum(x, grey * 1.5 + 0.5)
-    return _255(bleached + (flakes + flakes[::-1, ::-1])[..., None])
+def snow(constants: Callable[[int], tuple[float, ...]]) -> Rendering:
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        mean, deviation, zoom, threshold, radius, sigma, kept = constants(severity)
+        flakes = zoomed(rng.normal(mean, deviation, x.shape[:2]), zoom)
+        flakes = np.floor(_255(np.where(flakes < threshold, 0, flakes)))
+        flakes = moved(flakes, int(radius), sigma, rng.uniform(-135, -45)) / 255
+        grey = cv2.cvtColor(np.float32(x), cv2.COLOR_RGB2GRAY)[..., None]
+        bleached = kept * x + (1 - kept) * np.maximum(x, grey * 1.5 + 0.5)
+        return _255(bleached + (flakes + flakes[::-1, ::-1])[..., None])
+
+    return render
 
 
 def relief(drops: Picture) -> Picture:
@@ -207,9 +214,12 @@ def spatter(constants: Callable[[int], tuple[float, float, float, float, float, 
     return render
 
 
-def contrast(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    mean = x.mean((0, 1))
-    return _255(mean + (x - mean) * _of(0.75, 0.5, 0.4, 0.3, 0.15)(severity))
+def contrast(constants: Callable[[int], float]) -> Rendering:
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        mean = x.mean((0, 1))
+        return _255(mean + (x - mean) * constants(severity))
+
+    return render
 
 
 def hsv(channel: int, constants: Callable[[int], tuple[float, float]]) -> Rendering:
@@ -225,34 +235,48 @@ def hsv(channel: int, constants: Callable[[int], tuple[float, float]]) -> Render
     return render
 
 
-def jpeg(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    file = io.BytesIO()
-    Image.fromarray(np.rint(x * 255).astype(np.uint8)).save(file, "JPEG", quality=_of(80, 65, 58, 50, 40)(severity))
-    return np.asarray(Image.open(file))
+def jpeg(constants: Callable[[int], int]) -> Rendering:
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        file = io.BytesIO()
+        Image.fromarray(np.rint(x * 255).astype(np.uint8)).save(file, "JPEG", quality=constants(severity))
+        return np.asarray(Image.open(file))
+
+    return render
 
 
-def pixelate(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    small = (int(32 * _of(0.95, 0.9, 0.85, 0.75, 0.65)(severity)),) * 2
-    image = Image.fromarray(np.rint(x * 255).astype(np.uint8)).resize(small, Image.Resampling.BOX)
-    return np.asarray(image.resize((32, 32), Image.Resampling.BOX))
+def pixelate(constants: Callable[[int], float]) -> Rendering:
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        large = (len(x),) * 2
+        small = (int(len(x) * constants(severity)),) * 2
+        image = Image.fromarray(np.rint(x * 255).astype(np.uint8)).resize(small, Image.Resampling.BOX)
+        return np.asarray(image.resize(large, Image.Resampling.BOX))
+
+    return render
 
 
-def elastic(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    shares = _of((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
-    reach, sigma, corner = (32 * share for share in shares(severity))
-    points = np.array([[26, 26], [26, 6], [6, 6]], np.float32)  # a third of the side from the middle
-    there = points + rng.uniform(-corner, corner, points.shape).astype(np.float32)
-    turned = cv2.warpAffine(
-        np.float32(x), cv2.getAffineTransform(points, there), (32, 32), borderMode=cv2.BORDER_REFLECT_101
-    )
-    down, right = (
-        np.float32(reach * ndimage.gaussian_filter(rng.uniform(-1, 1, (32, 32)), sigma, mode="reflect", truncate=3))
-        for _ in range(2)
-    )
-    rows, columns = np.indices((32, 32))
-    place = [rows + down, columns + right]
-    planes = [ndimage.map_coordinates(turned[..., c], place, order=1, mode="reflect") for c in range(3)]
-    return _255(np.stack(planes, 2))
+def elastic(constants: Callable[[int], tuple[float, float, float]]) -> Rendering:
+    """constants: how far the field moves, its blur, how far the points move, in pixels."""
+
+    def render(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
+        (reach, sigma, corner), side = constants(severity), len(x)
+        near, far = side // 2 - side // 3, side // 2 + side // 3
+        points = np.array([[far, far], [far, near], [near, near]], np.float32)
+        there = points + rng.uniform(-corner, corner, points.shape).astype(np.float32)
+        turned = cv2.warpAffine(
+            np.float32(x), cv2.getAffineTransform(points, there), (side, side), borderMode=cv2.BORDER_REFLECT_101
+        )
+        down, right = (
+            np.float32(
+                reach * ndimage.gaussian_filter(rng.uniform(-1, 1, (side, side)), sigma, mode="reflect", truncate=3)
+            )
+            for _ in range(2)
+        )
+        rows, columns = np.indices((side, side))
+        place = [rows + down, columns + right]
+        planes = [ndimage.map_coordinates(turned[..., c], place, order=1, mode="reflect") for c in range(3)]
+        return _255(np.stack(planes, 2))
+
+    return render
 
 
 def warped(make: Callable[[int, np.random.Generator], tuple[list[list[float]], list[float]]]) -> Rendering:
@@ -326,30 +350,40 @@ def stripe(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def canny_edges(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    edges: Picture = feature.canny(x, sigma=_of(1, 1.25, 1.5, 1.75, 2)(severity)) * 255.0
+    edges: Picture = feature.canny(x, sigma=of(1, 1.25, 1.5, 1.75, 2)(severity)) * 255.0
     return edges
 
 
 RENDERINGS: dict[str, Rendering] = {
-    "gaussian_noise": additive(_of(0.04, 0.06, 0.08, 0.09, 0.10)),
-    "shot_noise": shot(_of(500, 250, 100, 75, 50)),
-    "impulse_noise": impulse(_of(0.01, 0.02, 0.03, 0.05, 0.07)),
-    "defocus_blur": defocus,
-    "glass_blur": glass(_of((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)), coin=False),
-    "motion_blur": motion(_of((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))),
-    "zoom_blur": zoom_blur,
-    "snow": snow,
+    "gaussian_noise": additive(of(0.04, 0.06, 0.08, 0.09, 0.10)),
+    "shot_noise": shot(of(500, 250, 100, 75, 50)),
+    "impulse_noise": impulse(of(0.01, 0.02, 0.03, 0.05, 0.07)),
+    "defocus_blur": defocus(of((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))),
+    "glass_blur": glass(of((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)), coin=False),
+    "motion_blur": motion(of((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))),
+    "zoom_blur": zoom_blur(of((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))),
+    "snow": snow(
+        of(
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        )
+    ),
     "frost": frost,
-    "fog": fog(32, _of((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
-    "brightness": hsv(2, _of((1, 0.05), (1, 0.1), (1, 0.15), (1, 0.2), (1, 0.3))),
-    "contrast": contrast,
-    "elastic_transform": elastic,
-    "pixelate": pixelate,
-    "jpeg_compression": jpeg,
-    "speckle_noise": additive(_of(0.06, 0.1, 0.12, 0.16, 0.2), in_proportion=True),
-    "gaussian_blur": lambda x, severity, rng: _255(blurred(x, _of(0.4, 0.6, 0.7, 0.8, 1)(severity))),
+    "fog": fog(32, of((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
+    "brightness": hsv(2, of((1, 0.05), (1, 0.1), (1, 0.15), (1, 0.2), (1, 0.3))),
+    "contrast": contrast(of(0.75, 0.5, 0.4, 0.3, 0.15)),
+    "elastic_transform": elastic(
+        of((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96))
+    ),
+    "pixelate": pixelate(of(0.95, 0.9, 0.85, 0.75, 0.65)),
+    "jpeg_compression": jpeg(of(80, 65, 58, 50, 40)),
+    "speckle_noise": additive(of(0.06, 0.1, 0.12, 0.16, 0.2), in_proportion=True),
+    "gaussian_blur": lambda x, severity, rng: _255(blurred(x, of(0.4, 0.6, 0.7, 0.8, 1)(severity))),
     "spatter": spatter(
-        _of(
+        of(
             (0.62, 0.1, 0.7, 0.7, 0.5, False),
             (0.65, 0.1, 0.8, 0.7, 0.5, False),
             (0.65, 0.3, 1, 0.69, 0.5, False),
@@ -357,20 +391,20 @@ RENDERINGS: dict[str, Rendering] = {
             (0.65, 0.1, 0.5, 0.68, 0.6, True),
         )
     ),
-    "saturate": hsv(1, _of((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))),
-    "mnist_shot_noise": shot(_of(60, 25, 12, 5, 3)),
-    "mnist_impulse_noise": impulse(_of(0.03, 0.06, 0.09, 0.17, 0.27)),
-    "mnist_glass_blur": glass(_of((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)), coin=True),
-    "mnist_motion_blur": motion(_of((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
+    "saturate": hsv(1, of((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))),
+    "mnist_shot_noise": shot(of(60, 25, 12, 5, 3)),
+    "mnist_impulse_noise": impulse(of(0.03, 0.06, 0.09, 0.17, 0.27)),
+    "mnist_glass_blur": glass(of((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)), coin=True),
+    "mnist_motion_blur": motion(of((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
     "shear": warped(_shear),
     "scale": warped(_scale),
     "rotate": warped(_rotate),
-    "mnist_brightness": hsv(2, _of((1, 0.1), (1, 0.2), (1, 0.3), (1, 0.4), (1, 0.5))),
+    "mnist_brightness": hsv(2, of((1, 0.1), (1, 0.2), (1, 0.3), (1, 0.4), (1, 0.5))),
     "translate": warped(_translate),
     "stripe": stripe,
-    "mnist_fog": fog(256, _of((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
+    "mnist_fog": fog(256, of((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
     "mnist_spatter": spatter(
-        _of(
+        of(
             (0.65, 0.3, 4, 0.69, 0.6, True),
             (0.65, 0.3, 3, 0.68, 0.6, True),
             (0.65, 0.3, 2, 0.68, 0.5, True),

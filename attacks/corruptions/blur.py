@@ -10,77 +10,88 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
 from robustbench_local.attacks.corruptions._sampling import zoomed
-from robustbench_local.core.corruption import Corruption, rounded, truncated
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
+from robustbench_local.core.corruption import rounded, truncated
 from robustbench_local.core.draws import Draws
-from robustbench_local.ops.separable import Edge, filtering, gaussian, separable
+from robustbench_local.ops.separable import Edge, filtering, framed, gaussian, separable
 
 _FAINT = 1e-4  # a tap of less weight than this is left out: all of them together move no grey level
-_STEP = 1.01 - 1  # of zooms; not quite 0.01, and by that 1.25 of 26 pixels are 33 as in the published set
 _NOTHING = 1e-9  # a singular value of less than this is rounding
 
 
 @dataclass(frozen=True)
-class DefocusBlur(Corruption):
+class DefocusBlur(OfTwoSets):
     """A disk of that radius, itself blurred a little. levels: (radius, sigma of its blur), in pixels."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "out of focus: a disk"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
+    imagenet: ClassVar[tuple[Any, ...]] = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return summed(x, *_defocus(*x.shape[2:], self.level))
 
 
 @dataclass(frozen=True)
-class GaussianBlur(Corruption):
+class GaussianBlur(OfTwoSets):
     """levels: sigma in pixels; beyond the edge there is the edge."""
 
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "a normal blur"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.4, 0.6, 0.7, 0.8, 1)
+    imagenet: ClassVar[tuple[Any, ...]] = (1, 2, 3, 4, 6)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return blurred(x, self.level)
 
 
 @dataclass(frozen=True)
-class GlassBlur(Corruption):
-    """A blur, cut to whole levels; then every pixel takes what a near one had; then the blur again.
+class GlassBlur(OfTwoSets):
+    """A blur, cut to whole levels; then every pixel takes what a near one has; then the blur again.
 
-    levels: (sigma, turns). Column by column and row by row from below, pixel (h, w) takes that of (h or h-1, w or w-1),
-    each with equal chance, as the published code does it for images in colour: it meant to swap the two, but both
-    names stood for the same memory. What is taken has then not changed yet: a whole turn is one gather.
+    levels: (sigma, reach, turns). Row by row from below and column by column from the right, pixel (h, w) takes that of
+    (h + a, w + b), a and b in -reach .. reach - 1 with equal chance, as the published code does it for images in
+    colour: it meant to swap the two, but both names stood for the same memory.
     """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "frosted glass: blurred, and pixels taken from next door"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
-    levels: ClassVar[tuple[Any, ...]] = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
+    levels: ClassVar[tuple[Any, ...]] = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
+    imagenet: ClassVar[tuple[Any, ...]] = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        sigma, turns = self.level
+        sigma, reach, turns = self.level
         x = truncated(blurred(x, sigma))
-        height, width = x.shape[2:]
-        place = torch.arange(height * width, device=x.device).view(height, width)[2:, 2:]
-        for _ in range(turns if place.numel() else 0):
-            step = draws.integers(4, height - 2, width - 2)
-            taken = place - (step & 1) - (step >> 1) * width
-            source = taken.flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
-            moved = x.flatten(2).gather(2, source)
-            x = x.clone()
-            x[:, :, 2:, 2:] = moved.view(*x.shape[:2], height - 2, width - 2)
+        for _ in range(turns if min(x.shape[2:]) > 2 * reach else 0):
+            x = x.flatten(2).gather(2, _taken(x, reach, draws).expand(-1, x.shape[1], -1)).view_as(x)
         return blurred(x, sigma)
 
 
+def _taken(x: Tensor, reach: int, draws: Draws) -> Tensor:
+    """(N, 1, H * W): which pixel of x each one has after a turn of glass blur."""
+    height, width = x.shape[2:]
+    place = torch.arange(height * width, device=x.device)
+    moves = torch.zeros(height, width, dtype=torch.bool, device=x.device)
+    moves[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = True
+    inner, moves = moves[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1], moves.flatten()
+    step = draws.integers((2 * reach) ** 2, *inner.shape)
+    down, right = (reach - 1 - each for each in (step // (2 * reach), step % (2 * reach)))
+    source = place.repeat(len(x), 1)
+    source[:, moves] += (down * width + right).flatten(1)
+    # what lies ahead, below or to the right, has had its turn, and hands on what it took itself
+    handed = torch.where((source > place) & moves[source], source, place)
+    while not torch.equal(further := handed.gather(1, handed), handed):
+        handed = further
+    return source.gather(1, handed).unsqueeze(1)
+
+
 @dataclass(frozen=True)
-class MotionBlur(Corruption):
+class MotionBlur(OfTwoSets):
     """A half normal curve along a line at an angle within 45 degrees of level, as ImageMagick draws it, who rounds.
 
     levels: (radius, sigma) in pixels.
@@ -88,8 +99,8 @@ class MotionBlur(Corruption):
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "moved while the shutter was open"
-    paper: ClassVar[str] = IMAGENET_C
     levels: ClassVar[tuple[Any, ...]] = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
+    imagenet: ClassVar[tuple[Any, ...]] = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         radius, sigma = self.level
@@ -97,20 +108,20 @@ class MotionBlur(Corruption):
 
 
 @dataclass(frozen=True)
-class ZoomBlur(Corruption):
-    """The mean of the image and of itself zoomed by 1, 1.01, ... levels: how many zooms.
+class ZoomBlur(OfTwoSets):
+    """The mean of the image and of itself zoomed by 1, 1.01, ... levels: how many zooms, and their step.
 
-    They end at 1.06, 1.11, 1.15, 1.20 and 1.25: so NumPy's arange counts to 1.06, 1.11, 1.16, 1.21 and 1.26 exclusive.
+    They are what NumPy's arange makes of 1 to 1.06, 1.11, 1.16, 1.21 and 1.26: it ends at 1.06, 1.11, 1.15, 1.20, 1.25.
     """
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "zoomed while the shutter was open"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
-    levels: ClassVar[tuple[Any, ...]] = (7, 12, 16, 21, 26)
+    levels: ClassVar[tuple[Any, ...]] = ((7, 0.01), (12, 0.01), (16, 0.01), (21, 0.01), (26, 0.01))
+    imagenet: ClassVar[tuple[Any, ...]] = ((12, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        return summed(x, *_zooms(*x.shape[2:], self.level))
+        return summed(x, *_zooms(*x.shape[2:], *self.level))
 
 
 def blurred(x: Tensor, sigma: float, edge: Edge = "nearest", truncate: float = 4.0) -> Tensor:
@@ -124,13 +135,19 @@ _normal = functools.cache(gaussian)
 
 @functools.cache
 def disk(radius: float, sigma: float) -> Tensor:
-    """(K, K) float64: the pixels within `radius`, blurred by 3 x 3 normal weights."""
-    place = torch.arange(-int(radius) - 1, int(radius) + 2, dtype=torch.float64)
+    """(K, K) float64: the pixels within `radius`, blurred by 3 x 3 normal weights, or 5 x 5 of a radius above 8.
+
+    The published code keeps 8 pixels about the middle, or so many as a larger radius has: beyond them it is mirrored.
+    """
+    most, blur = (8, 1) if radius <= 8 else (int(radius), 2)
+    reach = min(int(radius) + 1, most)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
     inside = (place[:, None] ** 2 + place**2 <= radius**2).double()
-    near = torch.exp(-(torch.arange(-1, 2, dtype=torch.float64) ** 2) / (2 * sigma**2))
+    near = torch.exp(-(torch.arange(-blur, blur + 1, dtype=torch.float64) ** 2) / (2 * sigma**2))
     near /= near.sum()
-    kernel = F.conv2d(inside[None, None] / inside.sum(), (near[:, None] * near)[None, None], padding=1)
-    return kernel[0, 0]
+    disk = inside[None, None] / inside.sum()
+    disk = framed(disk, blur, blur, "mirror") if reach == most else F.pad(disk, (blur,) * 4)
+    return F.conv2d(disk, (near[:, None] * near)[None, None])[0, 0]
 
 
 @functools.cache
@@ -143,10 +160,11 @@ def _defocus(height: int, width: int, level: tuple[float, float]) -> tuple[Tenso
 
 
 @functools.cache
-def _zooms(height: int, width: int, count: int) -> tuple[Tensor, Tensor]:
+def _zooms(height: int, width: int, count: int, step: float) -> tuple[Tensor, Tensor]:
     """The mean of the image and its zooms, in the fewest terms: a pixel of all zooms moves along few straight lines."""
+    step = (1 + step) - 1  # not quite 0.01, and by that 1.25 of 26 pixels are 33 as in the published set
     down, across = (
-        torch.stack([torch.eye(length).double(), *(zoomed(length, 1 + step * _STEP) for step in range(count))])
+        torch.stack([torch.eye(length).double(), *(zoomed(length, 1 + i * step) for i in range(count))])
         for length in (height, width)
     )
     (left, first), (right, second) = (torch.linalg.qr(terms.flatten(1).mT) for terms in (down, across))

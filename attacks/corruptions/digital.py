@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C
 from robustbench_local.attacks.corruptions._sampling import resized
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.core.corruption import Corruption, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.jpeg import compressed
@@ -20,14 +21,14 @@ from robustbench_local.ops.separable import separable
 
 
 @dataclass(frozen=True)
-class Pixelate(Corruption):
+class Pixelate(OfTwoSets):
     """Fewer and larger pixels: means over boxes, there and back. levels: the smaller side over the larger."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "fewer and larger pixels"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.95, 0.9, 0.85, 0.75, 0.65)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.6, 0.5, 0.4, 0.3, 0.25)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         height, width = x.shape[2:]
@@ -48,13 +49,13 @@ class Resolution(Corruption):
 
 
 @dataclass(frozen=True)
-class JpegCompression(Corruption):
+class JpegCompression(OfTwoSets):
     """JPEG with halved colour, as Pillow writes it. levels: the quality."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "JPEG"
-    paper: ClassVar[str] = IMAGENET_C
     levels: ClassVar[tuple[Any, ...]] = (80, 65, 58, 50, 40)
+    imagenet: ClassVar[tuple[Any, ...]] = (25, 18, 15, 10, 7)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return compressed(x, self.level, "4:2:0")

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, IMAGENET_C, MNIST_C, MU_GILMER
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, MNIST_C, MU_GILMER
 from robustbench_local.attacks.corruptions._sampling import about_the_middle, pixels, sample
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.attacks.corruptions.blur import blurred
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)
-class ElasticTransform(Corruption):
+class ElasticTransform(OfTwoSets):
     """Three points moved at random and the image with them (mirrored outside); then every pixel by a smooth field.
 
     levels: (how far the field moves, sigma it is blurred by, how far the points move), for a side of 32; in proportion
@@ -25,7 +26,6 @@ class ElasticTransform(Corruption):
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "bent like rubber"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0, 0, 2.56),
@@ -33,6 +33,10 @@ class ElasticTransform(Corruption):
         (2.56, 1.92, 1.92),
         (3.2, 1.28, 1.6),
         (3.2, 0.96, 0.96),
+    )
+    imagenet: ClassVar[tuple[Any, ...]] = tuple(
+        tuple(share * 244 * 32 / 224 for share in shares)  # the published slip: 244 pixels for a side of 224
+        for shares in ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
     )
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from robustbench_local.attacks.corruptions._colour import in_colour
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
 from robustbench_local.attacks.corruptions._sampling import pixels
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 
 
 @dataclass(frozen=True)
-class Brightness(Corruption):
+class Brightness(OfTwoSets):
     """The value of HSV, plus a constant: hue and saturation stay. levels: the constant."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "brighter"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.05, 0.1, 0.15, 0.2, 0.3)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         value = x.amax(1, keepdim=True)
@@ -33,21 +34,21 @@ class Brightness(Corruption):
 
 
 @dataclass(frozen=True)
-class Contrast(Corruption):
+class Contrast(OfTwoSets):
     """Each channel drawn towards its mean. levels: what is left of the difference."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "less contrast"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.75, 0.5, 0.4, 0.3, 0.15)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.4, 0.3, 0.2, 0.1, 0.05)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return torch.lerp(x.mean((2, 3), keepdim=True), x, self.level)
 
 
 @dataclass(frozen=True)
-class Saturate(Corruption):
+class Saturate(OfTwoSets):
     """The saturation s of HSV becomes a s + b, hue and value stay. levels: (a, b).
 
     Grey has the hue red, as usual; an image of one channel is taken for grey and turned to grey again (MNIST-C).
@@ -55,9 +56,9 @@ class Saturate(Corruption):
 
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "paler or more colourful"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))
+    imagenet: ClassVar[tuple[Any, ...]] = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return in_colour(x, draws, self._saturated)

@@ -9,35 +9,36 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.core.corruption import SEVERITIES, Corruption
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.noise import Kind, check_noise, gaussian, noisy, salt_pepper, speckle
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Corruption):
+class GaussianNoise(OfTwoSets):
     """x + z, z normal. levels: its standard deviation."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "normal noise on every value"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.04, 0.06, 0.08, 0.09, 0.10)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.08, 0.12, 0.18, 0.26, 0.38)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return gaussian(x, self.level, draws)
 
 
 @dataclass(frozen=True)
-class ShotNoise(Corruption):
+class ShotNoise(OfTwoSets):
     """Light comes in grains: Poisson(x c) / c. levels: c, the grains of a white value."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "Poisson noise: light in grains"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (500, 250, 100, 75, 50)
+    imagenet: ClassVar[tuple[Any, ...]] = (60, 25, 12, 5, 3)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         grains: int = self.level
@@ -45,27 +46,27 @@ class ShotNoise(Corruption):
 
 
 @dataclass(frozen=True)
-class ImpulseNoise(Corruption):
+class ImpulseNoise(OfTwoSets):
     """Values replaced by 0 or 1, each channel by itself. levels: the share of values."""
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "salt and pepper on every channel"
-    paper: ClassVar[str] = IMAGENET_C
     levels: ClassVar[tuple[Any, ...]] = (0.01, 0.02, 0.03, 0.05, 0.07)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.03, 0.06, 0.09, 0.17, 0.27)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return salt_pepper(x, self.level, draws)
 
 
 @dataclass(frozen=True)
-class SpeckleNoise(Corruption):
+class SpeckleNoise(OfTwoSets):
     """x + x z, z normal. levels: its standard deviation."""
 
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "normal noise in proportion to the value"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (0.06, 0.1, 0.12, 0.16, 0.2)
+    imagenet: ClassVar[tuple[Any, ...]] = (0.15, 0.2, 0.35, 0.45, 0.6)
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         return speckle(x, self.level, draws)

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from robustbench_local.attacks.corruptions._colour import luma
 from robustbench_local.attacks.corruptions._edges import canny_8_bit
-from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA, IMAGENET_C
+from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
 from robustbench_local.attacks.corruptions._plasma import SIDE, clouds
 from robustbench_local.attacks.corruptions._sampling import zoomed
+from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.attacks.corruptions.blur import along, blurred
-from robustbench_local.core.corruption import Corruption, rounded, truncated
+from robustbench_local.core.corruption import rounded, truncated
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.separable import framed, separable
 
@@ -33,7 +34,7 @@ _STEPS = {
 
 
 @dataclass(frozen=True)
-class Fog(Corruption):
+class Fog(OfTwoSets):
     """(x + c p) m / (m + c), p a plasma and m the image's largest value. levels: (c, decay of the plasma).
 
     The published code divides a number by the decay at every halving, and draws that number times a uniform one between
@@ -42,9 +43,9 @@ class Fog(Corruption):
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "fog: clouds of a plasma fractal"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
+    imagenet: ClassVar[tuple[Any, ...]] = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))
     size: ClassVar[int] = SIDE  # of the plasma, where larger than the image
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -55,7 +56,7 @@ class Fog(Corruption):
 
 
 @dataclass(frozen=True)
-class Frost(Corruption):
+class Frost(OfTwoSets):
     """a x + b ice. levels: (a, b), the published ones; the ice is generated, where CIFAR-10-C has photographs.
 
     Ice: the ridges of two plasmas, sharp like needles, brighter where they cross, tinted blue. It covers as much as in
@@ -63,10 +64,10 @@ class Frost(Corruption):
     """
 
     benchmark: ClassVar[str] = CIFAR_10_C
-    summary: ClassVar[str] = "frost on the window (generated ice, not CIFAR-10-C's photographs)"
-    paper: ClassVar[str] = IMAGENET_C
+    summary: ClassVar[str] = "frost on the window (generated ice, not the published photographs)"
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
+    imagenet: ClassVar[tuple[Any, ...]] = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         kept, added = self.level
@@ -81,7 +82,7 @@ class Frost(Corruption):
 
 
 @dataclass(frozen=True)
-class Snow(Corruption):
+class Snow(OfTwoSets):
     """Normal noise zoomed, thresholded and blurred along its fall; the image bleached; the flakes and their mirror.
 
     The flakes have 256 levels: cut to them before the blur, and rounded to them by ImageMagick after it.
@@ -90,7 +91,6 @@ class Snow(Corruption):
 
     benchmark: ClassVar[str] = CIFAR_10_C
     summary: ClassVar[str] = "snow, falling at an angle (generated, as in CIFAR-10-C)"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
@@ -98,6 +98,13 @@ class Snow(Corruption):
         (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
         (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    )
+    imagenet: ClassVar[tuple[Any, ...]] = (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     )
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:
@@ -116,7 +123,7 @@ _zoom = functools.cache(zoomed)
 
 
 @dataclass(frozen=True)
-class Spatter(Corruption):
+class Spatter(OfTwoSets):
     """Drops where blurred normal noise is high: of water at severities 1 to 3, of mud at 4 and 5.
 
     Water shines: its relief is what OpenCV makes of the distances from the drops' edges, on 256 levels all the way.
@@ -125,7 +132,6 @@ class Spatter(Corruption):
 
     benchmark: ClassVar[str] = EXTRA
     summary: ClassVar[str] = "spattered with water or mud"
-    paper: ClassVar[str] = IMAGENET_C
     version: ClassVar[int] = 2
     levels: ClassVar[tuple[Any, ...]] = (
         (0.62, 0.1, 0.7, 0.7, 0.5, False),
@@ -133,6 +139,13 @@ class Spatter(Corruption):
         (0.65, 0.3, 1, 0.69, 0.5, False),
         (0.65, 0.1, 0.7, 0.69, 0.6, True),
         (0.65, 0.1, 0.5, 0.68, 0.6, True),
+    )
+    imagenet: ClassVar[tuple[Any, ...]] = (
+        (0.65, 0.3, 4, 0.69, 0.6, False),
+        (0.65, 0.3, 3, 0.68, 0.6, False),
+        (0.65, 0.3, 2, 0.68, 0.5, False),
+        (0.65, 0.3, 1, 0.65, 1.5, True),
+        (0.67, 0.4, 1, 0.65, 1.5, True),
     )
 
     def corrupt(self, x: Tensor, draws: Draws) -> Tensor:

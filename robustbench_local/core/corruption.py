@@ -53,6 +53,14 @@ class Corruption(Attack):
         """x (N, C, H, W) in [0, 1], C 1 or 3 -> the same shape; what leaves [0, 1] is clipped afterwards."""
         raise NotImplementedError
 
+    def at(self, height: int, width: int) -> Corruption:
+        """The same with the constants for images of that size, where a published set has others for it."""
+        return self
+
+    def written(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) as its file would hold it: of 256 levels in [0, 1]."""
+        return truncated(x) if self.benchmark else rounded(x)
+
     def apply(self, x: Tensor, draws: Draws) -> Tensor:
         """x (N, C, H, W) in [0, 1] -> corrupted, with 256 levels, as the files of the published sets have.
 
@@ -60,13 +68,13 @@ class Corruption(Attack):
         """
         if x.shape[1] not in (1, 3):
             raise ConfigError(f"{type(self).__name__} takes images of 1 or 3 channels, these have {x.shape[1]}")
-        to_level = truncated if self.benchmark else rounded
+        fitting = self.at(*x.shape[2:])
         corrupted = torch.empty_like(x, memory_format=torch.contiguous_format)
         with torch.autocast(x.device.type, enabled=False):
             for rows in blocks(len(x), max(x[0].numel(), self.scratch), BLOCK, x.device):
-                block = self.corrupt(x[rows].contiguous(), draws[rows])
+                block = fitting.corrupt(x[rows].contiguous(), draws[rows])
                 self._check(block, x[rows])
-                corrupted[rows] = to_level(block)
+                corrupted[rows] = fitting.written(block)
         return corrupted
 
     def _check(self, made: Tensor, x: Tensor) -> None:

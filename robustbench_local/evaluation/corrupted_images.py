@@ -33,9 +33,11 @@ class CorruptionSpec:
     def __str__(self) -> str:
         return f"{self.name}:{self.corruption.severity}"
 
-    def definition(self) -> dict[str, Any]:
-        """What a row records of it."""
-        return {"name": self.name, "settings": asdict(self.corruption), "version": self.corruption.version}
+    def definition(self, height: int, width: int) -> dict[str, Any]:
+        """What a row on images of that size records of it: the set of constants where it is not the usual one."""
+        made = {"name": self.name, "settings": asdict(self.corruption), "version": self.corruption.version}
+        benchmark = self.corruption.at(height, width).benchmark
+        return made if benchmark == self.corruption.benchmark else made | {"benchmark": benchmark}
 
 
 def find_corruption(name: str, settings: Mapping[str, Any]) -> Corruption:

@@ -94,7 +94,7 @@ def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images
     if not met:
         return images
     under = CorruptionSpec(met["name"], find_corruption(met["name"], met["settings"]))
-    if under.definition() != met:
+    if under.definition(*images.pixels.shape[2:]) != met:
         raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
     return CorruptedImages(images, under)
 

@@ -123,9 +123,9 @@ class Task:
         if sources := attack.sources():
             found["attack_sources"] = sources
         if isinstance(attack, Corruption):
-            found["corruption"] = attack.benchmark or "other"
+            found["corruption"] = attack.at(*images.pixels.shape[2:]).benchmark or "other"
         if config.attack_under is not None:
-            found["attack_under"] = CorruptionSpec.parse(config.attack_under).definition()
+            found["attack_under"] = CorruptionSpec.parse(config.attack_under).definition(*images.pixels.shape[2:])
         return found
 
     @cached_property

@@ -164,7 +164,7 @@ DEFINITION = {
     "attacker_digest?": text,
     "attack_sources?": all_of(text),
     "transform?": mapping,
-    "attack_under?": {"name": text, "settings": {"severity": whole}},
+    "attack_under?": {"name": text, "settings": {"severity": whole}, "benchmark?": text},
     "behaviour_digest?": text,
 }
 
