@@ -12,7 +12,7 @@ from robustbench_local.config.ranges import LocationText
 class AuditConfig:
     """What may be said after the model's name.
 
-    data        mnist, cifar10, folder:PATH or arrays:PATH
+    data        mnist, cifar10, folder:PATH, arrays:PATH, parquet:PATH or hf:PATH
     threat      linf:8/255, l2:0.5, l1:12
     attack      whose evaluation is audited, a name or {name: {setting: value}}; by default a plain PGD
     n, ids, sample, split, source   which images (see load_data)

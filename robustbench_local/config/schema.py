@@ -15,7 +15,7 @@ Severity = Annotated[int, Range(1, 5)]
 class GridConfig:
     """Cells = data x models x defenses x attacks x threats x seeds x count x adaptive.
 
-    data        mnist, cifar10, folder:PATH or arrays:PATH; one or a list
+    data        mnist, cifar10, folder:PATH, arrays:PATH, parquet:PATH or hf:PATH; one or a list
     models      architectures, zoo:NAME, module:function, my_models.py:Net, files and servers (`list models`), or
                 {name, weights, allow_pickle, schedule, trust, normalise, expects, about}; with several data sets a
                 mapping {data: [models]} says which goes where

@@ -1,1 +1,1 @@
-"""Images: MNIST, CIFAR-10, the bundled subset, folders of pictures, arrays. May import config and what is below."""
+"""Images: MNIST, CIFAR-10, folders and tables of pictures, arrays. May import config and what is below."""

@@ -108,7 +108,8 @@ def known(name: str) -> DataSet:
     if name not in DATASETS:
         raise DataError(
             f'unknown data set "{name[:100]}"{did_you_mean(name, DATASETS)}: '
-            f"give {', '.join(DATASETS)}, folder:PATH (images by class) or arrays:PATH (.npz, .npy)"
+            f"give {', '.join(DATASETS)}, folder:PATH (images by class), arrays:PATH (.npz, .npy), parquet:PATH"
+            " or hf:PATH"
         )
     return DATASETS[name]
 

@@ -18,13 +18,19 @@ from robustbench_local.data.encoded import InMemory, Listed
 from robustbench_local.data.folders import read_image_folder
 from robustbench_local.data.images import MOST_IN_MEMORY, Images, load_images
 from robustbench_local.data.numbering import renumbered
+from robustbench_local.data.parquet import read_parquet
 from robustbench_local.data.picture_cache import PictureCache
+from robustbench_local.data.saved_datasets import read_saved_dataset
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
 from robustbench_local.data.transform import Transform, arguments_of
 
 _BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
-_PICTURES: dict[str, Callable[[Path, str], Listed]] = {"folder": read_image_folder}
+_PICTURES: dict[str, Callable[[Path, str], Listed]] = {
+    "folder": read_image_folder,
+    "parquet": read_parquet,
+    "hf": read_saved_dataset,
+}
 _OWN_DATA = (*_PICTURES, "arrays")
 
 
@@ -46,7 +52,8 @@ def open_data(
     """Open a data set, or a part of it, as `Images`.
 
     Args:
-        name: "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg) or "arrays:PATH" (.npz or .npy).
+        name: "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg), "arrays:PATH" (.npz or .npy),
+            "parquet:PATH" or "hf:PATH" (what Hugging Face's save_to_disk wrote).
         split: "test" or "train".
         source: None: the cache, filled first where it is empty (see `fetch`). "bundled": the first images of each
             split, which come with the package. A path: that folder, in torchvision's layouts, read where it is and not

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks._photographs import photograph
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.load import open_data
-from tests.helpers.photographs import photograph
 from tests.helpers.stored import stored
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks._photographs import photograph
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.load import open_data
 from robustbench_local.data.numbering import renumbered
-from tests.helpers.photographs import photograph
 
 
 def test_classes_take_the_numbers_of_their_names(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.core.errors import DataError
 from robustbench_local.data import image_store, images, load, picture_cache
 from robustbench_local.data.folders import read_image_folder
@@ -26,7 +27,6 @@ from robustbench_local.data.images import Chosen, Images
 from robustbench_local.data.load import open_data
 from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.transform import Transform
-from tests.helpers.photographs import make_photographs, photograph
 from tests.helpers.stored import stored
 
 COUNT = 24

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
+from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.load import open_data
 from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.transform import Transform
 from robustbench_local.data.vision import import_torchvision
-from tests.helpers.photographs import make_photographs, photograph
 from tests.helpers.stored import stored
 
 ORIENTATION = 274  # an EXIF tag

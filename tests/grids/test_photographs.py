@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks._photographs import make_photographs
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.progress import Progress
@@ -14,7 +15,6 @@ from robustbench_local.gallery.rebuild import images_of, model_of
 from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.training.builder import ModelBuilder
-from tests.helpers.photographs import make_photographs
 
 MODELS = """
 import torch
