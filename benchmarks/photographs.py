@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -90,8 +89,9 @@ def opened(photographs: Path, workers: int) -> dict[str, Any]:
 
 
 def _peak() -> int:
-    """Bytes: the most that this process had in memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes: the most that this process had in memory so far (getrusage would count its parent's as well)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":
