@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from robustbench_local.core.device import hardware as device_name
+from robustbench_local.core.device import synchronise
+
 Job = Callable[[], object]
 
 
@@ -22,8 +25,7 @@ def timed(job: Job, device: torch.device) -> tuple[Any, float]:
     with torch.random.fork_rng():  # peers draw from the global generator
         started = clock()
         result = job()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         return result, clock() - started
 
 
@@ -37,8 +39,9 @@ def pairs(first: Job, second: Job, device: torch.device) -> Iterator[tuple[tuple
 
 
 def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    """The device's name, of a CPU its maker's."""
+    if device.type != "cpu":
+        return device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks._timing import Job, pairs, surroundings
-from robustbench_local.core.model_state import as_deployed, full_float32, has_bfloat16
+from robustbench_local.core.device import has_bfloat16
+from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.build import build_model

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Count, Positive, Range, Share
 from robustbench_local.core.defense import Defended, Defense, Rejection, call, draws_for
+from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -22,7 +23,7 @@ from robustbench_local.core.training import Recipe, Trainer
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.defenses._passes import log_probabilities, mean_probability
 from robustbench_local.evaluation.evaluate import home
-from robustbench_local.evaluation.preflight import check_images, kept_random_state
+from robustbench_local.evaluation.preflight import check_images
 from robustbench_local.ops.noise import LOUDEST, gaussian
 
 
@@ -184,9 +185,11 @@ def _answer(net: nn.Module, x: Tensor, draws: Draws) -> Tensor:
     """Logits (N, K), K at least 2. ModelError where a stranger's model gives none."""
     try:
         logits = call(net, x, draws)
-    except (torch.OutOfMemoryError, RobustBenchError):
+    except RobustBenchError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         shape = tuple(x.shape[1:])
         raise ModelError(f"the model cannot read images of shape {shape}: {type(error).__name__}: {error}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:

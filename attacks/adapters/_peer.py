@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from robustbench_local.config.settings import fit, spell
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
+from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, PluginError, RobustBenchError, did_you_mean
 from robustbench_local.core.metered import SpentError
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
-from robustbench_local.evaluation.preflight import kept_random_state
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class Peer(Attack):
                     continue
                 except ModuleNotFoundError as error:  # something that the package itself leaves optional
                     raise PluginError(f"{self.package} needs {error.name}: `pip install {error.name}`") from error
-                except (RobustBenchError, torch.OutOfMemoryError):
+                except RobustBenchError:
                     raise
                 except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
-                    if "not enough memory" in str(error):
+                    if out_of_memory(error):
                         raise
                     size = f"{len(part)} images of {tuple(x.shape[1:])} and {part.classes} classes"
                     raise PluginError(

@@ -26,6 +26,7 @@ from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Count, Seed
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
+from robustbench_local.core.device import out_of_memory
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
@@ -88,13 +89,13 @@ def audit_model(
         robust = subject.clean[: subject.attacked].clone()
         for verdict in subject.verdicts:
             robust[: len(verdict.robust)] &= verdict.robust
-    clean = float(subject.clean.double().mean())
+    clean = float(subject.clean.cpu().double().mean())
     return Card(
         findings,
         str(subject.threat),
         subject.attacked,
         clean,
-        float(robust.double().mean()),
+        float(robust.cpu().double().mean()),
         time.monotonic() - started,
     )
 
@@ -103,9 +104,11 @@ def _ask(check: Check, subject: Subject) -> Finding:
     """A check that dies tells something about the model, and stops no other."""
     try:
         return check(subject)
-    except (torch.OutOfMemoryError, RobustBenchError):
+    except RobustBenchError:
         raise
     except Exception as error:  # a stranger's model may die of anything
+        if out_of_memory(error):
+            raise
         text = f"died of {type(error).__name__}: {error}"
         return Finding(check.name, Status.SUSPICIOUS, text, source=check.source, advice=check.advice)
 

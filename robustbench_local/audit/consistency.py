@@ -15,7 +15,7 @@ from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.statistics import ALPHA, by_share, paired
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.defense import answer_and_trace, call, noticed
-from robustbench_local.evaluation.preflight import kept_random_state
+from robustbench_local.core.device import kept_random_state
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"

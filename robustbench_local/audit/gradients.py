@@ -32,7 +32,9 @@ def _absent(rows: Rows) -> Iterator[Result]:
     """Robust images where no gradient led anywhere. What other gradients led, or a long search without any, is another
     figure beside it, that may be believed.
     """
-    carried = any(each.searches or (each in rows.graded and not each.unled.double().mean() > 0.5) for each in rows)
+    carried = any(
+        each.searches or (each in rows.graded and not each.unled.cpu().double().mean() > 0.5) for each in rows
+    )
     for each in rows.graded:
         if bool(each.unled.any()):
             text = f"{each}: of the robust images, no gradient led the attack"
@@ -89,7 +91,7 @@ def finite_differences(subject: Subject) -> Result:
         agreement = correlation(wide, autograd)
         if agreement <= lowest:
             lowest = agreement
-            wide, autograd = wide.double(), autograd.double()
+            wide, autograd = wide.cpu().double(), autograd.cpu().double()
             slope = float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-300))
     if not places:
         return sound(

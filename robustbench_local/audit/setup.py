@@ -94,7 +94,7 @@ def logits(subject: Subject) -> Result:
     if levels < min(len(subject.first), 10):
         few = f"{subject.first.numel()} logits take {levels} values: "
         slope = subject.slope(subject.few, subject.few_labels, losses.margin)
-        if slope is None or (slope[1] == 0).flatten(1).all(1).double().mean() > 0.5:
+        if slope is None or (slope[1] == 0).flatten(1).all(1).cpu().double().mean() > 0.5:
             return broken(few + "they carry no more than a label", n=levels)
         return sound(few + "scores say little, as those of a vote, but gradients pass through a surrogate", n=levels)
     return sound("not probabilities, not rounded")

@@ -71,7 +71,7 @@ def weaker(first: Tensor, second: Tensor, what: str) -> Result:
     pair = paired(first, second)
     left = int(first.sum())
     text = f"{what}: {left} against {int(second.sum())} of {pair.n} images are robust, p = {pair.p:.2g}"
-    figures = {"first": left / max(pair.n, 1), "second": float(second.double().mean()), "p": pair.p}
+    figures = {"first": left / max(pair.n, 1), "second": float(second.cpu().double().mean()), "p": pair.p}
     if not pair.above:
         return sound(text, **figures)
     most = 2 * pair.only_first > left and pair.points > 100 * MATERIAL
@@ -80,7 +80,7 @@ def weaker(first: Tensor, second: Tensor, what: str) -> Result:
 
 def correlation(a: Tensor, b: Tensor) -> float:
     """Of two tensors of one shape; 0 where one of them does not vary."""
-    a, b = a.double().flatten(), b.double().flatten()
+    a, b = a.cpu().double().flatten(), b.cpu().double().flatten()
     a, b = a - a.mean(), b - b.mean()
     size = float(a.norm() * b.norm())
     return float(torch.dot(a, b)) / size if size > 0 else 0.0

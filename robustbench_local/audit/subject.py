@@ -18,13 +18,14 @@ from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import correct, joined
 from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
+from robustbench_local.core.device import kept_random_state
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors, named_by_content
 from robustbench_local.evaluation.judge import Judge
-from robustbench_local.evaluation.preflight import check_model, kept_random_state
+from robustbench_local.evaluation.preflight import check_model
 
 
 @dataclass(frozen=True)

@@ -162,13 +162,13 @@ def rejection(subject: Subject) -> Result:
     attacked = subject.pgd()
     n = subject.attacked
     clean = _rejection_score(subject.ask(subject.x[:n]))
-    false = float((clean > 0).double().mean())
+    false = float((clean > 0).cpu().double().mean())
     text, figures = f"rejects {100 * false:.1f} % of clean images", {"false_positives": false}
     if attacked is not None:
         caught = _rejection_score(subject.ask(attacked.x_adv))
-        wins = (caught[:, None] > clean).double() + (caught[:, None] == clean).double() / 2
+        wins = (caught[:, None] > clean).cpu().double() + (caught[:, None] == clean).cpu().double() / 2
         figures["roc_auc"] = float(wins.mean())
-        text += f", {100 * float((caught > 0).double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
+        text += f", {100 * float((caught > 0).cpu().double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
     if subject.rejects is Rejection.NONE:
         return broken(f"{text}, and does not declare it: no attack has tried to pass the detector", **figures)
     return sound(f"{text}; declared, and attacks have to pass it", **figures)

@@ -51,7 +51,7 @@ class Here:
         return pick_device(value)
 
     def spell(self, words: str) -> str:
-        return "a device: cpu, cuda or cuda:1"
+        return "a device: auto, cpu, cuda, cuda:1, xpu or mps"
 
 
 Device = Annotated[str | torch.device, Here()]

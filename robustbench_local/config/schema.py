@@ -36,7 +36,7 @@ class GridConfig:
                 folder or arrays n are of all classes alike)
     resize, crop   of photographs: the length of the shorter side, and what is cut out of the middle (see load_data):
                 resize=256 crop=224, or crop=[224, 160]
-    device      auto takes CUDA where there is one; cpu, cuda, cuda:1
+    device      auto takes the best there is of cuda (NVIDIA, AMD), xpu (Intel), mps (Apple), cpu; or one, as cuda:1
     count       all (every iterate counts), last (where restarts end, as papers judged), or the list of both
     adaptive    true attacks what is deployed; false is the naive column: attacks that need gradients, on the part
                 without its defense (of what was only trained there is none); or the list of both

@@ -84,7 +84,7 @@ def rounds_of(model: nn.Module, rounds: int) -> int:
 
 def majority(bits: Tensor) -> Tensor:
     """(N, R) bool, by draws -> (N,) bool: on more than half of them."""
-    return bits.double().mean(1) > 0.5
+    return 2 * bits.sum(1) > bits.shape[1]
 
 
 def inside_or_clean(attacked: Tensor, inside: Tensor, clean: Tensor) -> Tensor:

@@ -50,21 +50,9 @@ def full_float32() -> Iterator[None]:
         cudnn.allow_tf32 = before[1]
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native there, and so faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")) and _amx()
-
-
-def _amx() -> bool:
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """torch's global generator of the CPU seeded, as for fresh weights, and afterwards what it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # that of no other device
         yield

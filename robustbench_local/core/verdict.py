@@ -90,4 +90,4 @@ class Verdict:
 
 
 def _mean(bits: Tensor) -> float:
-    return bits.double().mean().item()
+    return bits.cpu().double().mean().item()

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustbench_local.core.device import free_memory
 from robustbench_local.data.catalogue import Bytes, Labels, Pixels
 from robustbench_local.data.picture_cache import PictureCache
 from robustbench_local.data.summary import BLOCK_BYTES, Summary
@@ -138,9 +139,8 @@ def few_classes(labels: Tensor, classes: Sequence[str]) -> str | None:
 
 def _fits(size: int, device: torch.device) -> bool:
     """Whether the pixels should live on the device: never on the CPU, where they are within reach already."""
-    if device.type == "cuda":
-        return size < torch.cuda.mem_get_info(device)[0] / 2
-    return device.type != "cpu"
+    free = free_memory(device)
+    return device.type != "cpu" and (free is None or size < free / 2)
 
 
 def _moved(pixels: Pixels, device: torch.device) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core.defense import call
+from robustbench_local.core.device import first_batch, free_memory, kept_random_state
 from robustbench_local.core.draws import Draws
-from robustbench_local.evaluation.preflight import Tally, kept_random_state
+from robustbench_local.evaluation.preflight import Tally
 
-USUAL = {"cuda": 2048, "cpu": 250}  # of images up to SMALL, and never more
 SMALL = 64 * 64  # pixels: what a larger image takes is measured
-MEMORY = 2**29  # bytes for a batch on a CPU; on a GPU half of what is free
+MEMORY = 2**29  # bytes for a batch on a CPU; elsewhere half of what is free
 COPIES = 16  # of each image that an attack and its verdict hold, about
 
 
@@ -22,11 +22,12 @@ def first_guess(model: nn.Module, x: Tensor, draws: Draws, asked: Tally) -> int:
 
     An image takes some copies of itself, and what one forward pass of it keeps for its backward pass.
     """
-    usual = USUAL.get(x.device.type, USUAL["cpu"])
+    usual = first_batch(x.device)
     if x[0, 0].numel() <= SMALL:
         return usual
     asked.forwards += 1
-    memory = torch.cuda.mem_get_info(x.device)[0] // 2 if x.device.type == "cuda" else MEMORY
+    free = free_memory(x.device)
+    memory = MEMORY if free is None else free // 2
     return max(1, min(usual, memory // (COPIES * x.nbytes + activations(model, x, draws))))
 
 

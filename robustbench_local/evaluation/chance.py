@@ -45,7 +45,7 @@ class CleanScore:
     def of(cls, predicted: Tensor, right: Tensor, y: Tensor, classes: int) -> CleanScore:
         """predicted (n,): the classes it names; right (n,) bool; y (n,) labels in 0 .. classes-1."""
         size = max(classes, int(predicted.max()) + 1)
-        shares = [torch.bincount(each, minlength=size).double() / len(y) for each in (predicted, y)]
+        shares = [torch.bincount(each, minlength=size).cpu().double() / len(y) for each in (predicted, y)]
         return cls(int(right.sum()), len(y), max(float(shares[0] @ shares[1]), 1 / classes))
 
     @property

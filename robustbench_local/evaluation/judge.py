@@ -17,6 +17,7 @@ from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.decision import majority, rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, is_stochastic, noticed, rejection
+from robustbench_local.core.device import has_float64, out_of_memory, release_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -109,6 +110,10 @@ class Judge:
             raise ConfigError(f"{type(attack).__name__} is a corruption and aims at no class: targets must be null")
         if isinstance(self.targets, Tensor) and self.targets.shape != (len(images),):
             raise ConfigError(f"targets are of shape {tuple(self.targets.shape)} for {len(images)} images: one each")
+        if self.precision == "float64" and not has_float64(images.labels.device):
+            raise ConfigError(
+                f"precision=float64 does not exist on {images.labels.device}: take float32, or device=cpu"
+            )
         started, declared = time.monotonic(), getattr(model, "clean_accuracy", None)
         as_given, images = images, self.sees(images)
         progress, known = progress or Progress(), known or AnswerCache()
@@ -140,14 +145,13 @@ class Judge:
                 part: BatchVerdict | None = None
                 try:
                     part = self._batch(model, images, rows, search, draws[rows], dtype, known)
-                except RuntimeError as error:
-                    if not _out_of_memory(error) or size == 1:
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or size == 1:
                         raise
                 if part is None:  # only here has the error let go of the batch's tensors
                     size = max(1, min(size, len(images)) // 2)
                     search = _in_batches(search, size, first)
-                    if first.device.type == "cuda":
-                        torch.cuda.empty_cache()
+                    release_memory(first.device)
                     progress.line(f"out of memory: going on with batches of {size}")
                     continue
                 x_adv = part.tensors.pop("x_adv")
@@ -286,7 +290,3 @@ class Judge:
 def _in_batches(search: Search, size: int, x: Tensor) -> Search:
     """The search of batches of that size, of images like x (n, C, H, W)."""
     return replace(search, width=size, chunk=queried_at_once(size, x))
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

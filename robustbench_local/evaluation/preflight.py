@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from robustbench_local.core.defense import (
     rejection,
     undefended,
 )
+from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import DataError, ModelError, RobustBenchError
 from robustbench_local.core.outputs import log_probabilities
@@ -151,16 +152,18 @@ def check_model(
             declared = is_stochastic(model) and isinstance(model, Defended)
             others = [draws[:]] if declared else [draws.stream(f"again:{k}") for k in range(REPEATS)]
             again = [ask(asked, stream) for stream in others[:repeats]]
-        except (torch.OutOfMemoryError, RobustBenchError):
+        except RobustBenchError:
             raise
         except Exception as error:  # somebody else's code: whatever it dies of, say what it was given
+            if out_of_memory(error):
+                raise
             raise ModelError(
                 f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width):"
                 f" {type(error).__name__}: {error}"
             ) from error
     _check_answer(model, logits, labels, count)
     classes = len(getattr(images, "classes", ()))
-    if classes and bool((_named(model, logits) >= classes).double().mean() > 0.5):
+    if classes and bool((_named(model, logits) >= classes).cpu().double().mean() > 0.5):
         flags.append("extra_classes")
     if written:
         flags.append("writes_input")
@@ -211,11 +214,6 @@ def are_probabilities(logits: Tensor) -> bool:
     if p is not None:
         return bool(((p >= 0) & (p <= 1)).all())
     return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
-
-
-def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
-    """The global random state is afterwards what it was."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

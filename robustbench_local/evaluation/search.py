@@ -15,9 +15,9 @@ from robustbench_local.core.containment import contained
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.decision import changed, detects, rounds_of, success_margins
 from robustbench_local.core.defense import call, is_stochastic, undefended
+from robustbench_local.core.device import has_bfloat16
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, PluginError
-from robustbench_local.core.model_state import has_bfloat16
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.preflight import Tally

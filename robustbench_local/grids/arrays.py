@@ -29,7 +29,7 @@ def _always(verdict: Verdict) -> dict[str, Array]:
     found |= {f"note_{name}": values for name, values in others(verdict.notes).items()}
     arrays = {name: np.asarray(tensor.cpu().contiguous()) for name, tensor in found.items() if tensor is not None}
     for name, scores in (("clean_predicted", verdict.clean_scores), ("predicted", verdict.scores)):
-        arrays[name] = answers(scores.double().cpu().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
+        arrays[name] = answers(scores.cpu().double().numpy(), scores.shape[1]).astype(np.int16)  # halves may tie
     return arrays
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
+from robustbench_local.core.device import release_memory
 from robustbench_local.core.progress import Progress
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.kept import dropped
@@ -54,8 +54,7 @@ def execute(
         )
         results = summarise(verdict, images.classes)
     except Exception as error:  # an attack may die of anything; the other cells go on
-        if images.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(images.device)
         return failure(task, error, time.monotonic() - started)
     arrays = arrays_of(verdict, save)
     if kept is not None:

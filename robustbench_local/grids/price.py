@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_local.core.defense import call, is_stochastic
+from robustbench_local.core.device import synchronise
 from robustbench_local.core.draws import Draws
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.judge import JUDGED
@@ -69,6 +70,5 @@ class Price:
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return time.perf_counter()

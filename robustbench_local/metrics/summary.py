@@ -44,7 +44,7 @@ def per_class(labels: Ints, clean: Floats, robust: Floats, classes: Sequence[str
 
 def shares(bits: Tensor, of_draws: Tensor | None) -> Floats:
     """(N,): 0 or 1 of a fixed model's bits (N,), or the share of a random model's draws (N, R)."""
-    return _array(bits if of_draws is None else of_draws.double().mean(1))
+    return _array(bits if of_draws is None else of_draws.cpu().double().mean(1))
 
 
 def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
@@ -85,13 +85,13 @@ def summarise(verdict: Verdict, classes: Sequence[str]) -> dict[str, Any]:
         "classification": _short({name: classification(labels, each, len(classes)) for name, each in scores.items()}),
         "calibration": _short({name: calibration(labels, each) for name, each in scores.items()}),
         "adversarial_confidence": _short(_confidence(scores["attacked"][broken])),
-        "forwards_mean": float(verdict.forwards.double().mean()),
-        "backwards_mean": float(verdict.backwards.double().mean()),
+        "forwards_mean": float(verdict.forwards.cpu().double().mean()),
+        "backwards_mean": float(verdict.backwards.cpu().double().mean()),
         "prepared_forwards": verdict.prepared_forwards,
         "prepared_backwards": verdict.prepared_backwards,
         "checked_forwards": verdict.checked_forwards,
         "judged_forwards": verdict.judged_forwards,
-        "notes": {name: float(values.double().nanmean()) for name, values in trace.others(verdict.notes).items()},
+        "notes": {name: float(values.cpu().double().nanmean()) for name, values in trace.others(verdict.notes).items()},
         "trace": _short(_trace(verdict)),
         "distance_median": float(np.quantile(distance[broken], 0.5, method="lower")) if broken.any() else None,
         "distance": _short(_distances(verdict, distance, clean)),
@@ -169,7 +169,7 @@ def _trace(verdict: Verdict) -> dict[str, Any] | None:
 
 
 def _array(tensor: Tensor) -> Floats:
-    return np.asarray(tensor.double().cpu().numpy())
+    return np.asarray(tensor.cpu().double().numpy())
 
 
 def _bits(tensor: Tensor) -> npt.NDArray[np.bool_]:

@@ -299,7 +299,12 @@ def test_fast_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
         assert verdict.forwards.eq(22).all(), name  # a random model is searched once, in float32
 
 
-def test_memory_running_out_costs_nothing_but_time() -> None:
+def none_left() -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize("ask", [none_left, lambda: torch.empty(2**50)], ids=["device", "host"])
+def test_memory_running_out_costs_nothing_but_time(ask: Callable[[], object]) -> None:
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -307,20 +312,22 @@ def test_memory_running_out_costs_nothing_but_time() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             if len(x) > 64:
-                raise torch.OutOfMemoryError("out of memory")
+                ask()
             answer: Tensor = self.net(x)
             return answer
 
     class Lines(Progress):
-        said: ClassVar[list[str]] = []
+        def __init__(self) -> None:
+            self.said: list[str] = []
 
         def line(self, text: str) -> None:
             self.said.append(text)
 
     few = images(network())
     data = Tensors(few.x.repeat(5, 1, 1, 1), few.labels.repeat(5), torch.arange(5 * COUNT))
-    verdict = Judge()(Small(), data, PGD(steps=3), LINF, Lines())
-    assert Lines.said == [f"out of memory: going on with batches of {size}" for size in (75, 37)]
+    lines = Lines()
+    verdict = Judge()(Small(), data, PGD(steps=3), LINF, lines)
+    assert lines.said == [f"out of memory: going on with batches of {size}" for size in (75, 37)]
     assert torch.equal(verdict.robust, Judge(batch_size=37)(network(), data, PGD(steps=3), LINF).robust)
     with pytest.raises(torch.OutOfMemoryError):
         Judge()(network(), data, Hungry(), LINF)

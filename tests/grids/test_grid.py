@@ -14,7 +14,6 @@ from torch import nn
 
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_defense
-from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, PluginError, RobustBenchError, StoreError
 from robustbench_local.core.progress import Progress
 from robustbench_local.grids.plan import read_config, resolve
@@ -539,7 +538,3 @@ def test_an_application_of_hydras_keeps_its_own_state(folder: Path) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     assert not GlobalHydra.instance().is_initialized()
-
-
-def test_auto_takes_what_is_there() -> None:
-    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
