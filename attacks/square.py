@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import ClassVar
 
@@ -172,11 +173,18 @@ def placed(delta: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
 
 def peaks(size: int, norm: Norm, draws: Draws, *shape: int) -> Tensor:
     """(N, *shape, size, size), of length 1: a peak above and its negative below, or the same lying on its side."""
+    both = _pair_of_peaks(size, norm, draws.ids.device, draws.dtype)
+    return torch.where(draws.uniform(*shape, 1, 1) < 0.5, both, both.T)
+
+
+@cache
+def _pair_of_peaks(size: int, norm: Norm, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(size, size): the peak above, its negative below. Kept, so that it goes to the device once."""
     power = 1 if norm is Norm.L1 else 2
     halves = [peak(height, size, norm) for height in (size // 2, size - size // 2)]
     both = torch.cat([half / (half.norm(p=power) + TINY) for half in (halves[0], -halves[1])])
-    both = (both / both.norm(p=power)).to(draws.ids.device, draws.dtype)
-    return torch.where(draws.uniform(*shape, 1, 1) < 0.5, both, both.T)
+    pair: Tensor = both / both.norm(p=power)
+    return pair.to(device, dtype)
 
 
 def peak(height: int, width: int, norm: Norm) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core.defense import Defended, Defense, Rejection, call, is_stochastic, rejection, undefended
+from robustbench_local.core.device import in_float64
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Trainer
@@ -64,7 +65,7 @@ class Detector(Defended):
 
         The spread is the way from their median to the threshold.
         """
-        order = scores.double().sort(descending=True).values
+        order = in_float64(scores).sort(descending=True).values
         above = int(fpr * len(order))
         threshold = order[max(above - 1, 0) : above + 1].mean() if above < len(order) else order[-1]
         spread = threshold - order.median()

@@ -90,7 +90,7 @@ def _offsets(
 
 def _exponent(difference: Tensor, scale: float, constant: float) -> Tensor:
     """(N, 1, H, W): -scale times the squares summed over channels, - constant."""
-    total = difference.new_tensor(-constant)
+    total = difference.new_full((), -constant)
     for channel in difference.split(1, 1):
         total = torch.addcmul(total, channel, channel, value=-scale)
     return total

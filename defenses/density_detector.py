@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.device import in_float64
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.training import Trainer
@@ -182,4 +183,5 @@ class DensityDetector(Detecting):
         assert isinstance(detector, Featured)
         images, rows = trainer.images, rows[: self.images]
         parts = [detector.features(images[part], draws.with_ids(images.ids[part]))[1] for part in rows.split(BLOCK)]
-        detector.learn(torch.cat(parts).double(), images.labels[rows])
+        features = in_float64(torch.cat(parts))
+        detector.learn(features, images.labels[rows].to(features.device))

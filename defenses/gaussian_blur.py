@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from robustbench_local.core.draws import Draws
 from robustbench_local.defenses._wrapper import Wrapper, check
+from robustbench_local.ops.constants import constant
 from robustbench_local.ops.separable import mirrored, separable
 
 
@@ -29,11 +29,10 @@ class GaussianBlur(Wrapper):
         check("sigma", self.sigma, 0.05, 10, "pixels")
 
     def apply(self, x: Tensor, draws: Draws | None) -> Tensor:
-        down, across = (_bell(length, self.sigma).to(x) for length in x.shape[2:])
+        down, across = (constant(x, _bell, length, self.sigma) for length in x.shape[2:])
         return separable(x, down, across)
 
 
-@functools.cache
 def _bell(length: int, sigma: float) -> Tensor:
     """(length, length) float64: row i holds the weights of pixel i."""
     reach = int(4 * sigma + 0.5)

@@ -149,7 +149,7 @@ def certify(
             raise DataError(f"labels span {int(y.min())} .. {int(y.max())}, the model knows 0 .. {first.shape[1] - 1}")
         chosen = first.argmax(1)
         votes = _votes(net, x, sigma, n, draws.stream("certify"), batch)
-    top = votes.gather(1, chosen[:, None])[:, 0].double().cpu()
+    top = votes.gather(1, chosen[:, None])[:, 0].cpu().double()
     from scipy import stats
 
     lower = torch.from_numpy(stats.beta.ppf(alpha, top.clamp_min(1), n - top + 1)) * (top > 0)

@@ -14,6 +14,7 @@ from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
 from robustbench_local.attacks.corruptions._sampling import zoomed
 from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.core.corruption import rounded, truncated
+from robustbench_local.core.device import in_float64
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.separable import Edge, filtering, framed, gaussian, separable
 
@@ -191,7 +192,9 @@ def along(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     curve = torch.exp(-(taps**2) / (2 * sigma**2))
     curve = curve[curve > _FAINT]
     weights: list[float] = (curve / curve.sum()).tolist()
-    turn = torch.deg2rad(angle.double())
+    turn = torch.deg2rad(in_float64(angle))
+    away = torch.arange(len(weights), device=turn.device)[:, None]
+    down, right = (torch.ceil(away * way - 0.5).long().to(x.device) for way in (turn.sin(), turn.cos()))  # (taps, N)
     number, channels, height, width = x.shape
     reach = len(weights) - 1
     padded = F.pad(x, (reach,) * 4, mode="replicate")
@@ -201,7 +204,6 @@ def along(x: Tensor, radius: int, sigma: float, angle: Tensor) -> Tensor:
     here = (planes + torch.arange(height, device=x.device) + reach) * wide + reach
     total: Tensor = x * weights[0]
     for i, weight in enumerate(weights[1:], 1):
-        down, right = (torch.ceil(i * way - 0.5).long() for way in (turn.sin(), turn.cos()))
-        there = here + (down * wide + right)[:, None, None]
+        there = here + (down[i] * wide + right[i])[:, None, None]
         total.add_(rows.index_select(0, there.flatten()).view_as(x), alpha=weight)
     return total

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_local.attacks.corruptions._papers import CIFAR_10_C, EXTRA
 from robustbench_local.attacks.corruptions._two_sets import OfTwoSets
 from robustbench_local.core.corruption import SEVERITIES, Corruption
+from robustbench_local.core.device import in_float64
 from robustbench_local.core.draws import Draws
 from robustbench_local.ops.noise import Kind, check_noise, gaussian, noisy, salt_pepper, speckle
 
@@ -112,11 +113,11 @@ def poisson(x: Tensor, grains: int, draws: Draws) -> Tensor:
     By inversion: a level's distribution function, moved up by the level, is one stretch of a single rising line, on
     which level + u finds level and number at once.
     """
-    line: Tensor = _distributions(grains, x.device)
     level = (x * 255).round()
-    u = draws.uniform(*x.shape[1:])
-    place: Tensor = torch.searchsorted(line.flatten(), (level.double() + u.double()), right=True)
-    number: Tensor = place - level.long() * line.shape[1]
+    sought = in_float64(level) + in_float64(draws.uniform(*x.shape[1:]))
+    line: Tensor = _distributions(grains, sought.device)
+    place = torch.searchsorted(line.flatten(), sought, right=True)
+    number: Tensor = place.to(x.device) - level.long() * line.shape[1]
     return number.to(x)
 
 

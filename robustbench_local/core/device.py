@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 from contextlib import AbstractContextManager
+from functools import cache
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from robustbench_local.core.errors import ConfigError
 
@@ -61,12 +63,18 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX")) and _amx()
 
 
+@cache
 def has_float64(device: torch.device) -> bool:
     """Whether float64 arithmetic exists there: not on Apple's GPUs, nor on some of Intel's."""
     try:
         return bool((torch.ones(1, dtype=torch.float64, device=device) + 1 == 2).all())
     except (TypeError, RuntimeError):
         return False
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """x in float64: where it is, or on the host where its device has none."""
+    return (x if has_float64(x.device) else x.cpu()).double()
 
 
 def first_batch(device: torch.device) -> int:

@@ -32,6 +32,7 @@ class Ledger:
         self.scale = torch.zeros_like(self.score)  # the largest size of any logits so far, see losses.size
         self.broken = torch.zeros(count, dtype=torch.bool, device=x.device)
         self.guided = torch.zeros_like(self.broken)  # a gradient of any use was seen
+        self._all_guided = False
         self.x_adv = x.clone()
         self.budget = budget
         self.minimises = minimises
@@ -98,10 +99,13 @@ class Ledger:
 
     def record_gradient(self, grad: Tensor, rows: Tensor | None) -> None:
         """Note whose gradients (M, C, H, W) are of any use; rows as in `remember`. One that was is enough."""
+        if self._all_guided:  # known without a question to the device
+            return
         new = (~(self.guided if rows is None else self.guided[rows])).nonzero()[:, 0]
         if len(new):
             new = new[usable(grad[new])]
             self.guided[new if rows is None else rows[new]] = True
+            self._all_guided = bool(self.guided.all())
 
     def _rank(self, margin: Tensor, distance: Tensor, tie: Tensor) -> Tensor:
         """(M,), larger is better: the margin; for a minimising attack nearness."""

@@ -201,13 +201,13 @@ def length(flat: Tensor) -> Tensor:
 
 
 def _moved(boxed: Tensor, outside: Tensor, x_adv: Tensor, x: Tensor, size: Tensor) -> Tensor:
-    """boxed, where the rows `outside` are x moved towards x_adv by `size` (n, D) instead."""
+    """boxed, where the rows `outside` (n,) are x moved towards x_adv by `size` (n, D) instead."""
     origin = x[outside]
     size = size.view_as(origin)
     moved = (origin + size * (x_adv[outside] - origin).sign()).clamp(0, 1)
     # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
     moved = torch.where((moved - origin).abs() > size, moved.nextafter(origin), moved)
-    return boxed.masked_scatter(outside.view(-1, 1, 1, 1).expand_as(boxed), moved)
+    return boxed.contiguous().index_copy(0, outside, moved)
 
 
 def _limits(x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,8 +226,8 @@ def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     t rises monotonically to its root: solve as if no further coordinate met the box, note which do, repeat.
     """
     boxed = x_adv.clamp(0, 1)
-    outside = length((boxed - x).flatten(1)) > eps
-    if not outside.any():
+    outside = (length((boxed - x).flatten(1)) > eps).nonzero()[:, 0]
+    if not len(outside):
         return boxed
     wish, limit = _limits(x_adv[outside], x[outside])
     tiny = torch.finfo(x.dtype).tiny
@@ -252,8 +252,8 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     The sum falls piecewise linearly in the shift: bisect onto one piece, then solve that piece.
     """
     boxed = x_adv.clamp(0, 1)
-    outside = (boxed - x).abs().flatten(1).sum(1) > eps
-    if not outside.any():
+    outside = ((boxed - x).abs().flatten(1).sum(1) > eps).nonzero()[:, 0]
+    if not len(outside):
         return boxed
     wish, limit = _limits(x_adv[outside], x[outside])
     low, high = torch.zeros_like(wish[:, :1]), wish.amax(1, keepdim=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core.errors import ConfigError
+from robustbench_local.ops.constants import constant
 from robustbench_local.ops.separable import separable
 from robustbench_local.ops.soft_rounding import smooth_round
 
@@ -109,17 +110,23 @@ def _coded(levels: Tensor, quality: int, subsampling: Subsampling, hard: bool) -
         chroma = _plane(chroma, quality, _CHROMA, hard)
     else:
         height, width = levels.shape[2:]
-        down, across = (_halving(length).to(levels) for length in (height, width))
-        halved = _whole(separable(chroma, down, across), hard, _alternating(len(across), 1 / 4, 2 / 4).to(levels))
-        up, along = (_doubling(length).to(levels) for length in (height, width))
+        down, across = (constant(levels, _halving, length) for length in (height, width))
+        halved = _whole(
+            separable(chroma, down, across), hard, constant(levels, _alternating, len(across), 1 / 4, 2 / 4)
+        )
+        up, along = (constant(levels, _doubling, length) for length in (height, width))
         doubled = separable(_plane(halved, quality, _CHROMA, hard), up, along)
-        chroma = _whole(doubled, hard, _alternating(width, 8 / 16, 7 / 16).to(levels))
+        chroma = _whole(doubled, hard, constant(levels, _alternating, width, 8 / 16, 7 / 16))
     return _whole(_mix(torch.cat([luma, chroma], 1), _TO_RGB), hard)
 
 
 def _mix(x: Tensor, weights: tuple[tuple[float, ...], ...]) -> Tensor:
     """Each channel of the result is a weighted sum of the channels of x."""
-    return torch.einsum("kc,nchw->nkhw", x.new_tensor(weights), x)
+    return torch.einsum("kc,nchw->nkhw", constant(x, _matrix, weights), x)
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _plane(plane: Tensor, quality: int, table: tuple[tuple[int, ...], ...], hard: bool) -> Tensor:
@@ -128,9 +135,9 @@ def _plane(plane: Tensor, quality: int, table: tuple[tuple[int, ...], ...], hard
     Edges are repeated to whole blocks. libjpeg keeps three bits of a coefficient, two more than a sum of rows has.
     """
     height, width = plane.shape[2:]
-    down, across = (_cosines(length).to(plane) for length in (height, width))
-    back, along = (_blocks(length)[:length].to(plane) for length in (height, width))
-    step = _scaled(table, quality).to(plane).repeat(len(down) // 8, len(across) // 8)
+    down, across = (constant(plane, _cosines, length) for length in (height, width))
+    back, along = (constant(plane, _blocks, length)[:length] for length in (height, width))
+    step = constant(plane, _scaled, table, quality).repeat(len(down) // 8, len(across) // 8)
     exact = down @ _fixed(plane @ across.mT, _ROW, hard)
     kept = _coefficient(_fixed(exact, 8, hard) / step, hard) * step
     out = _whole(_fixed(back @ kept, _ROW, hard) @ along.mT, hard)
@@ -142,7 +149,6 @@ def _fixed(z: Tensor, scale: float, hard: bool) -> Tensor:
     return _whole(z * scale, hard) / scale
 
 
-@functools.cache
 def _scaled(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
     """The table at a quality of 1 .. 100, as libjpeg scales it."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
@@ -159,7 +165,6 @@ def _blocks(length: int) -> Tensor:
     return whole
 
 
-@functools.cache
 def _cosines(length: int) -> Tensor:
     """(L, length) float64: the edge repeated to whole blocks, then their transform."""
     transform = _blocks(length).mT
@@ -168,7 +173,6 @@ def _cosines(length: int) -> Tensor:
     return folded
 
 
-@functools.cache
 def _halving(length: int) -> Tensor:
     """(ceil(length / 2), length) float64: means of pairs, a last odd one alone."""
     place = torch.arange(length)
@@ -178,7 +182,6 @@ def _halving(length: int) -> Tensor:
     return pairs
 
 
-@functools.cache
 def _doubling(length: int) -> Tensor:
     """(length, ceil(length / 2)) float64: 3/4 of the nearer sample and 1/4 of the further, at the edge its own."""
     count = (length + 1) // 2
