@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def first(self, n: int) -> Images:
+        """The first n of them, of which none is read yet that was not before."""
+        pixels = Chosen(self.pixels, np.arange(n)) if isinstance(self.pixels, Chosen) else self.pixels[:n]
+        return replace(self, pixels=pixels, labels=self.labels[:n], ids=self.ids[:n])
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """float32 (n, C, H, W) in [0, 1] on the device; rows: a slice, int64 indices or bool (N,)."""

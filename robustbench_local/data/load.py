@@ -20,6 +20,7 @@ from robustbench_local.data.images import MOST_IN_MEMORY, Images, load_images
 from robustbench_local.data.numbering import renumbered
 from robustbench_local.data.parquet import read_parquet
 from robustbench_local.data.picture_cache import PictureCache
+from robustbench_local.data.pictures import picture_size
 from robustbench_local.data.saved_datasets import read_saved_dataset
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
@@ -130,6 +131,19 @@ def load_data(
         classes=classes,
     )
     return data[:], data.labels
+
+
+def crop_for(name: str, size: tuple[int, int], *, split: str = "test") -> tuple[int, int] | None:
+    """The crop that makes photographs images of a model's own size, (height, width). None where `name` holds no
+    photographs, or where the first of them has that size already.
+    """
+    kind, _, path = name.partition(":")
+    if kind not in _PICTURES:
+        return None
+    pictures, _, _ = _PICTURES[kind](_own_path(name, path), split)
+    _, content = next(pictures.read([0]))
+    width, height = picture_size(content)
+    return None if (height, width) == size else size
 
 
 def training_images_name(data: str, source: str | None, transform: Transform | None = None) -> str:

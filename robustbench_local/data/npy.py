@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from robustbench_local.core.errors import DataError
 T = TypeVar("T")
 _KINDS = "buifcUS"  # numbers and text; no Python objects, records or dates
 _BOMB = 1 << 28, 100  # bytes of an array, and how many times as many as in the file, that no images come to
+_MOST_UNPACKED = 1 << 32  # bytes of a compressed array, all of which must be in memory
+_MAPPED_FROM = 1 << 26  # bytes of an array from which it is mapped, where it is not compressed
+_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Npz:
         return name in self.names
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """The whole array of that name."""
+        """The array of that name: in memory, or a memory map of a large one that is not compressed."""
         return _guarded(self.path, lambda: self._read(name))
 
     def _names(self) -> list[str]:
@@ -74,11 +78,28 @@ class Npz:
                 header = _header(file)
                 if info.file_size != header.size:
                     raise DataError(f"{name} has {info.file_size} bytes, not the {header.size} of its {header.shape}")
+                if info.compress_type == zipfile.ZIP_STORED and header.size >= _MAPPED_FROM:
+                    while file.read(_CHUNK):  # to the end, where its checksum is compared
+                        pass
+                    return self._mapped(info, header)
                 if header.size > max(_BOMB[0], _BOMB[1] * info.compress_size):
                     raise DataError(f"{name} would take {header.size} bytes, out of {info.compress_size} in the file")
-                content = file.read()  # to the end, where its checksum is compared
+                if header.size > _MOST_UNPACKED:
+                    raise DataError(
+                        f"{name} is compressed and would take {header.size:,} bytes of memory: save it by np.savez,"
+                        " which does not compress, and it is read as it is needed"
+                    )
+                content = file.read()  # as above
         array = np.frombuffer(content, header.dtype)
         return array.reshape(header.shape, order="F" if header.fortran else "C")
+
+    def _mapped(self, info: zipfile.ZipInfo, header: Header) -> npt.NDArray[Any]:
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset + 26)  # of the member's own header: the lengths of its name and extra field
+            name, extra = struct.unpack("<HH", file.read(4))
+        offset = info.header_offset + 30 + name + extra + header.offset
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
+        return np.memmap(self.path, header.dtype, "r", offset, header.shape, order)
 
 
 def _header(file: IO[bytes]) -> Header:

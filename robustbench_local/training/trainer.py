@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,9 +47,7 @@ class TrainingLoop:
 
     def beside(self, schedule: Schedule, n: int) -> TrainingLoop:
         """A loop for a network of its own, on the first n of the images, which saves nothing."""
-        images = self.images
-        first = replace(images, pixels=images.pixels[:n], labels=images.labels[:n], ids=images.ids[:n])
-        return TrainingLoop(first, schedule, seed=self.seed, progress=self.progress)
+        return TrainingLoop(self.images.first(n), schedule, seed=self.seed, progress=self.progress)
 
     def fit(self, net: nn.Module, recipe: Recipe, draws: Draws, *, seed: int | None = None) -> nn.Module:
         """net, trained in place and in evaluation mode: the last epoch, or the most robust one a recipe reports.

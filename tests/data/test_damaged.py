@@ -14,10 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from numpy.random._generator import Generator
 
 from robustbench_local.core.errors import DataError
+from robustbench_local.data import images
 from robustbench_local.data import npy as npy_files
+from robustbench_local.data.images import Chosen
 from robustbench_local.data.load import open_data
 from tests.helpers.stored import stored
 
@@ -204,3 +207,53 @@ def test_a_damaged_archive_is_an_error_or_changes_nothing(tmp_path: Path, compre
         else:
             assert found.digest == right
     assert refused > 100
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_archive_that_is_not_compressed_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Literal["C", "F"]
+) -> None:
+    file = tmp_path / "d.npz"
+    np.savez(file, y=Y, x=np.asarray(X, order=order))
+    right = open_data(f"arrays:{file}")
+    assert not isinstance(npy_files.Npz(file)["x"], np.memmap)
+    monkeypatch.setattr(npy_files, "_MAPPED_FROM", 300)
+    assert isinstance(npy_files.Npz(file)["x"], np.memmap)
+    monkeypatch.setattr(images, "MOST_IN_MEMORY", 100)
+    mapped = open_data(f"arrays:{file}")
+    assert isinstance(mapped.pixels, Chosen) and mapped.digest == right.digest
+    assert torch.equal(mapped[:], right[:]) and torch.equal(mapped[torch.tensor([5, 0])], right[torch.tensor([5, 0])])
+    content = bytearray(file.read_bytes())
+    content[content.index(np.asarray(X, order=order).tobytes("A")) + 7] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"d\.npz .*CRC"):
+        open_data(f"arrays:{file}")
+    file.write_bytes(b"a prefix, as of a self-extracting archive" + npz(zipfile.ZIP_STORED, x=X, y=Y))
+    np.testing.assert_array_equal(npy_files.Npz(file)["x"], X)
+
+
+def test_a_compressed_archive_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npy_files, "_MOST_UNPACKED", 500)
+    np.savez_compressed(tmp_path / "d.npz", x=X, y=Y)
+    with pytest.raises(DataError, match=r"x is compressed and would take 560 bytes of memory: save it by np\.savez"):
+        open_data(f"arrays:{tmp_path / 'd.npz'}")
+
+
+def test_large_arrays_of_floats_are_turned_into_bytes_as_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "d.npy", X.astype(np.float32) / 255)
+    np.save(tmp_path / "d_labels.npy", Y)
+    right = open_data(f"arrays:{tmp_path / 'd.npy'}")
+    monkeypatch.setattr(images, "MOST_IN_MEMORY", 100)
+    mapped = open_data(f"arrays:{tmp_path / 'd.npy'}", ids=[5, 3, 4])
+    assert isinstance(mapped.pixels, Chosen) and torch.equal(mapped[:], right[torch.tensor([5, 3, 4])])
+    first = mapped.first(2)
+    assert isinstance(first.pixels, Chosen) and torch.equal(first[:], mapped[:2]) and first.labels.tolist() == [2, 0]
+    bad = X.astype(np.float32) / 255
+    bad[5, 3, 3] = 0.3
+    np.save(tmp_path / "d.npy", bad)
+    with pytest.raises(DataError, match="multiples of 1/255"):
+        open_data(f"arrays:{tmp_path / 'd.npy'}")

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.core.errors import DataError
-from robustbench_local.data.load import open_data
+from robustbench_local.data.load import crop_for, open_data
 from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.transform import Transform
 from robustbench_local.data.vision import import_torchvision
@@ -150,3 +150,14 @@ def test_a_photograph_of_a_good_camera_is_read_and_a_bomb_is_not(tmp_path: Path)
     Image.new("1", (9500, 9500)).save(tmp_path / "bomb.png")
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(DataError, match="at most 89,478,485 pixels"):
         read_picture(tmp_path / "bomb.png", Transform(crop=(8, 8)))
+
+
+def test_the_crop_for_a_model_of_another_size(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    photograph(0, 30, 20).save(tmp_path / "photos" / "a" / "0.png")
+    name = f"folder:{tmp_path / 'photos'}"
+    assert crop_for(name, (20, 30)) is None and crop_for("mnist", (224, 224)) is None
+    crop = crop_for(name, (20, 20))
+    assert stored(open_data(name, crop=crop)).shape == (1, 3, 20, 20)
+    with pytest.raises(DataError, match="no train split"):
+        crop_for(name, (20, 20), split="train")
