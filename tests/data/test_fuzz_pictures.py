@@ -32,7 +32,7 @@ def whole(form: str) -> bytes:
 
 
 def damaged(content: bytes, random: np.random.Generator) -> bytes:
-    """Bits flipped (mostly in the header, where sizes are), a part overwritten, cut out or doubled, or an end missing."""
+    """Bits flipped (mostly in the header, where sizes are), a part overwritten, cut out or doubled, or no end."""
     header = random.integers(2) * min(200, len(content)) or len(content)
     at, length = int(random.integers(header)), int(random.integers(1, 64))
     match random.integers(6):
