@@ -22,8 +22,9 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.training import Recipe, Trainer
 from robustbench_local.data.fingerprint import fingerprint
 from robustbench_local.defenses._passes import log_probabilities, mean_probability
+from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
 from robustbench_local.evaluation.evaluate import home
-from robustbench_local.evaluation.preflight import check_images
+from robustbench_local.evaluation.preflight import Tally, check_images
 from robustbench_local.ops.noise import LOUDEST, gaussian
 
 
@@ -107,6 +108,7 @@ class RandomizedSmoothing(Defense, Recipe):
 
 
 Copies = Annotated[int, Range(1, 10**9)]  # of one image
+AT_ONCE = 1000  # noisy images
 
 
 @checked()
@@ -120,15 +122,16 @@ def certify(
     alpha: Share = 0.001,
     *,
     draws: Draws | None = None,
-    batch: Count = 1000,
+    batch: Count | None = None,
 ) -> Tensor:
     """CERTIFY of Cohen et al. 2019: (N,) L2 radii within which the smoothed model's answer y holds, each with
     probability 1 - alpha over the draws. NaN where it abstains or the answer is not y.
 
     model: the base classifier, or a Smoothed around it, asked in evaluation mode and given back as it was. n0 draws
     choose the class, n others bound its probability from below (Clopper and Pearson, one-sided); a copy with NaN
-    logits, or a tie for the first class, votes for none. batch: noisy images at a time. draws: by default those of
-    seed 0 and of each image's pixels. Raises DataError, ModelError or ConfigError, naming the value and its cause.
+    logits, or a tie for the first class, votes for none. batch: noisy images at a time; by default 1,000, or as many
+    large ones as memory holds. draws: by default those of seed 0 and of each image's pixels. Raises DataError,
+    ModelError or ConfigError, naming the value and its cause.
     """
     check_images(x, y)
     if n <= math.log(alpha, 0.5):
@@ -144,6 +147,7 @@ def certify(
         raise ConfigError(f"draws are for {len(draws)} images, and there are {len(x)}")
     net = model.net if isinstance(model, Smoothed) else model
     with as_deployed(model), full_float32(), kept_random_state(device):
+        batch = batch or min(AT_ONCE, queried_at_once(first_guess(net, x[:1], draws[:1], Tally()), x))
         first = _votes(net, x, sigma, n0, draws.stream("choose"), batch)
         if int(y.min()) < 0 or int(y.max()) >= first.shape[1]:
             raise DataError(f"labels span {int(y.min())} .. {int(y.max())}, the model knows 0 .. {first.shape[1] - 1}")
@@ -168,6 +172,9 @@ def certified_accuracy(radii: Tensor, at: Sequence[Annotated[float, Range(0)]]) 
 @torch.no_grad()
 def _votes(net: nn.Module, x: Tensor, sigma: float, count: int, draws: Draws, batch: int) -> Tensor:
     """(N, K) int64: how many of `count` noisy copies of each image get each class."""
+    if len(x) > batch:
+        parts = torch.arange(len(x), device=x.device).split(batch)
+        return torch.cat([_votes(net, x[rows], sigma, count, draws[rows], batch) for rows in parts])
     each = max(1, batch // len(x))
     total = torch.zeros((), dtype=torch.int64, device=x.device)
     for numbers in torch.arange(count, device=x.device).split(each):

@@ -36,6 +36,7 @@ from robustbench_local.storage.row import Row, done
 from robustbench_local.training.builder import ModelBuilder
 
 EACH = 3  # images of each fate
+LARGE = 96 * 96  # pixels of an image that is shown with loss
 DRAWS = 20  # over which a random model's answer is averaged
 
 
@@ -237,15 +238,20 @@ def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:
 def _picture(x: Tensor) -> str:
     """One image (C, H, W) in [0, 1]."""
     pixels = (x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return _png(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
+    return _encoded(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
 
 
 def _heat(values: Tensor) -> str:
     """One map (H, W) in [0, 1]."""
-    return _png((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
+    return _encoded((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _encoded(pixels: npt.NDArray[np.uint8]) -> str:
+    """A data URI: of small images every pixel, as PNG; of large ones JPEG, where noise takes a fifth of the bytes."""
+    file, large = io.BytesIO(), pixels.shape[0] * pixels.shape[1] > LARGE
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if large:
+        image.save(file, "JPEG", quality=90, subsampling="4:4:4")
+    else:
+        image.save(file, "PNG", optimize=True)
+    return f"data:image/{'jpeg' if large else 'png'};base64,{base64.b64encode(file.getvalue()).decode()}"
