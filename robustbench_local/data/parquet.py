@@ -6,13 +6,14 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import SPLITS
@@ -35,7 +36,7 @@ def read_parquet(path: Path, split: str) -> Listed:
     files = _split_files(path, where)
     if split not in files:
         raise DataError(f"{where} has no {split} split: name its files {split}-*.parquet, or put them into {split}/")
-    tables = {name: [_Table(file) for file in found] for name, found in files.items()}
+    tables = {name: [_opened(file) for file in found] for name, found in files.items()}
     own = tables.pop(split)
     names = own[0].class_names
     for table in (*own, *(each for rest in tables.values() for each in rest)):
@@ -50,50 +51,49 @@ def read_parquet(path: Path, split: str) -> Listed:
 
 @dataclass(frozen=True)
 class _Table:
-    """One file."""
+    """One file. image: the name of its column; groups: how many rows each group has, which are read together."""
 
     file: Path
-
-    @cached_property
-    def reader(self) -> Any:
-        parquet = imported("pyarrow.parquet", str(self.file))
-        return self.guarded(lambda: parquet.ParquetFile(self.file))
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.reader.schema_arrow.names)
-
-    @cached_property
-    def labels(self) -> list[Any]:
-        label = column(self.names, LABEL_COLUMNS, str(self.file))
-        column(self.names, IMAGE_COLUMNS, str(self.file))
-        found: list[Any] = self.guarded(lambda: self.reader.read(columns=[label]).column(0).to_pylist())
-        return found
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Those of Hugging Face's metadata; None where there are none."""
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            said = json.loads(self.reader.schema_arrow.metadata[b"huggingface"])
-            names = said["info"]["features"][column(self.names, LABEL_COLUMNS, str(self.file))]["names"]
-            if all(isinstance(name, str) for name in names):
-                return tuple(names)
-        return None
+    image: str
+    labels: list[Any]
+    class_names: tuple[str, ...] | None
+    groups: list[int]
 
     def batches(self, group: int) -> Iterator[list[Any]]:
         """The pictures of a group of rows, some at a time."""
-        image = column(self.names, IMAGE_COLUMNS, str(self.file))
-        batches = self.reader.iter_batches(_BATCH, row_groups=[group], columns=[image])
-        while (batch := self.guarded(lambda: next(batches, None))) is not None:
-            yield batch.column(0).to_pylist()
+        with _reader(self.file) as reader:
+            for batch in reader.iter_batches(_BATCH, row_groups=[group], columns=[self.image]):
+                yield batch.column(0).to_pylist()
 
-    def guarded(self, read: Any) -> Any:
-        try:
-            return read()
-        except DataError:
-            raise
-        except Exception as error:  # a damaged file may be the death of a decoder in many ways
-            raise DataError(f"{self.file} cannot be read as Parquet: {error or type(error).__name__}") from error
+
+def _opened(file: Path) -> _Table:
+    with _reader(file) as reader:
+        names = reader.schema_arrow.names
+        label, image = column(names, LABEL_COLUMNS, str(file)), column(names, IMAGE_COLUMNS, str(file))
+        labels = reader.read(columns=[label]).column(0).to_pylist()
+        groups = [reader.metadata.row_group(g).num_rows for g in range(reader.metadata.num_row_groups)]
+        return _Table(file, image, labels, _class_names(reader.schema_arrow.metadata, label), groups)
+
+
+def _class_names(metadata: Any, label: str) -> tuple[str, ...] | None:
+    """Those of Hugging Face's metadata; None where there are none."""
+    with suppress(ValueError, KeyError, TypeError):
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+        if all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return None
+
+
+@contextmanager
+def _reader(file: Path) -> Iterator[Any]:
+    """A ParquetFile, closed again: a data set may have more files than a process may open."""
+    try:
+        with imported("pyarrow.parquet", str(file)).ParquetFile(file) as reader:
+            yield reader
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may be the death of a decoder in many ways
+        raise DataError(f"{file} cannot be read as Parquet: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,10 @@ class _Pictures:
     @cached_property
     def _groups(self) -> list[tuple[_Table, int, int]]:
         """(file, group, rows) of every group of rows."""
-        counts = [(table, table.reader.metadata) for table in self.tables]
-        return [(table, g, about.row_group(g).num_rows) for table, about in counts for g in range(about.num_row_groups)]
+        return [(table, group, rows) for table in self.tables for group, rows in enumerate(table.groups)]
 
     @cached_property
-    def _ends(self) -> Any:
+    def _ends(self) -> npt.NDArray[np.int64]:
         return np.cumsum([rows for _, _, rows in self._groups])
 
     def __len__(self) -> int:

@@ -213,6 +213,19 @@ def test_a_library_that_could_run_code_of_a_table_is_refused(tmp_path: Path, mon
         open_data(f"parquet:{tmp_path}")
 
 
+def test_more_files_than_a_process_may_open_are_read(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    for k in range(60):
+        parquet.write_table(table(2, 2 * k), tmp_path / f"{k:02}.parquet")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, before[1]))
+    try:
+        images = open_data(f"parquet:{tmp_path}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    np.testing.assert_array_equal(stored(images), right(0, 120))
+
+
 def test_a_large_table_is_read_through_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet.write_table(table(), tmp_path / "d.parquet", row_group_size=30)
     name = f"parquet:{tmp_path / 'd.parquet'}"
