@@ -137,14 +137,17 @@ class MakeConfig(ZooConfig):
     """A zoo recipe and how to carry it out.
 
     attack: what measures the stored weights, on the first n test images (all by default), with eot draws per query
-    where they are random. source: where images come from (see load_data). folder: where the checkpoint goes, by default
-    the package's own zoo. remeasure: train nothing, only measure the checkpoint that is there, and note the figures.
+    where they are random. source: where images come from, resize and crop: what becomes of photographs (see load_data).
+    folder: where the checkpoint goes, by default the package's own zoo. remeasure: train nothing, only measure the
+    checkpoint that is there, and note the figures.
     """
 
     attack: str | dict[str, Any] = field(default_factory=lambda: {"pgd": {"steps": 40, "loss": "multi_targeted"}})
     n: Count | None = None
     eot: Count = 20
     source: LocationText | None = None
+    resize: int | None = None
+    crop: int | list[int] | None = None
     device: str = "auto"
     folder: LocationText | None = None
     remeasure: bool = False

@@ -18,6 +18,7 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.load import open_data
+from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models import zoo
 from robustbench_local.models.build import rebuild
@@ -41,14 +42,15 @@ def make(name: str, overrides: Mapping[str, Any], progress: Progress) -> tuple[P
     device = pick_device(config.device)
     attack = find_attack(*named(config.attack, "attack"))
     threat = _threat(config, getattr(recipe.defense, "threat", None), what)
-    images = open_data(recipe.data, source=config.source, n=config.n, device=device)
+    transform = Transform.of(config.resize, config.crop)
+    images = open_data(recipe.data, source=config.source, n=config.n, device=device, **arguments_of(transform))
 
     stem = name if file.is_relative_to(reading.FOLDER) else file.stem
     checkpoint = (Path(config.folder).expanduser() if config.folder else zoo.ZOO) / f"{stem}.safetensors"
     if config.remeasure:
         state, notes = checkpoints.load(checkpoint)
     else:
-        net, trainer = train(recipe, source=config.source, device=device, progress=progress)
+        net, trainer = train(recipe, source=config.source, transform=transform, device=device, progress=progress)
         state, notes = checkpoints.as_loaded(net), metadata(recipe, trainer)
     stored = rebuild(recipe.architecture, recipe.defense)
     checkpoints.restore(stored, state, checkpoint)

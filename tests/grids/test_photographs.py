@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks._photographs import make_photographs
+from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.progress import Progress
+from robustbench_local.data import images
 from robustbench_local.gallery.rebuild import images_of, model_of
 from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
@@ -79,8 +81,8 @@ def test_what_an_attacker_learns_from_is_transformed_alike(folder: Path) -> None
 def test_a_row_of_photographs_gives_its_images_and_its_model_back(folder: Path) -> None:
     (row,) = run_grid("toy.yaml")
     builder = ModelBuilder(torch.device("cpu"))
-    images = images_of(row, builder, trust=True)
-    assert images[:].shape == (8, 3, 20, 16) and model_of(row, builder, trust=True) is not None
+    found = images_of(row, builder, trust=True)
+    assert found[:].shape == (8, 3, 20, 16) and model_of(row, builder, trust=True) is not None
     without = row.without(["transform"])
     with pytest.raises(DataError):
         images_of(without, builder, trust=True)
@@ -90,3 +92,31 @@ def test_an_audit_takes_photographs(folder: Path, capsys: pytest.CaptureFixture[
     words = ["audit", "toys:Warm", "data=folder:photos", "threat=linf:0.1", "n=6", "effort=0.05", "device=cpu"]
     assert main([*words, "surrogates=[]"]) == 2 and "resize and crop" in capsys.readouterr().err
     assert main([*words, "surrogates=[]", "resize=24", "crop=20", "train=4"]) in (0, 3, 4)
+
+
+SCHEDULE = {"epochs": 1, "batch": 10, "validation": 10, "watched": 2}
+TRAINED: dict[str, Any] = {
+    "data": "folder:grey",
+    "models": [{"name": "fast_cnn", "schedule": SCHEDULE}],
+    "resize": None,
+    "crop": 28,
+    "allow_chance": True,
+}
+
+
+def test_models_are_trained_and_fitted_on_photographs_that_are_not_in_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(60):
+        file = folder / "grey" / ("test" if k < 8 else "train") / f"class{k % 2}" / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photograph(k, 40 + k, 50).convert("L").save(file)
+    monkeypatch.setattr(images, "MOST_IN_MEMORY", 1000)
+    overrides = TRAINED | {"defenses": ["adversarial_training", "squeeze_detector"]}
+    rows = run_grid("toy.yaml", **overrides)
+    assert all(row.ok for row in rows) and len(rows) == 2, [row.get("error") for row in rows]
+    assert run_grid("toy.yaml", **overrides) == rows
+    others = run_grid("toy.yaml", **overrides | {"resize": 40})
+    assert {row.definition["weights_digest"] for row in others}.isdisjoint(
+        row.definition["weights_digest"] for row in rows
+    )
