@@ -67,18 +67,17 @@ def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None
 
 @contextlib.contextmanager
 def counting_bar(label: str, count: int) -> Iterator[Callable[[Iterable[T]], Iterable[T]]]:
-    """Gives what counts the things that pass through it on a bar; one line where stderr is no terminal, and none for a
-    few.
+    """Says the label, and gives what counts the things that pass through it, on a bar where stderr is a terminal. Nothing
+    is said or shown of a few things.
     """
-    label = shown(label, "terminal")
+    if count >= _QUICK:
+        say(f"{shown(label, 'terminal')} ...")
     if count < _QUICK or not sys.stderr.isatty():
-        if count >= _QUICK:
-            say(f"{label} ...")
         yield lambda things: things
         return
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False) as bar:
-        yield lambda things: bar.track(things, total=count, description=label)
+        yield lambda things: bar.track(things, total=count, description="")
 
 
 def _size(folder: Path) -> int:
