@@ -67,8 +67,8 @@ def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None
 
 @contextlib.contextmanager
 def counting_bar(label: str, count: int) -> Iterator[Callable[[Iterable[T]], Iterable[T]]]:
-    """Says the label, and gives what counts the things that pass through it, on a bar where stderr is a terminal. Nothing
-    is said or shown of a few things.
+    """Says the label, and gives what counts the things that pass through it, on a bar where stderr is a terminal.
+    Of a few things nothing is said or shown.
     """
     if count >= _QUICK:
         say(f"{shown(label, 'terminal')} ...")

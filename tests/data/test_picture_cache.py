@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from robustbench_local.data.folders import read_image_folder
 from robustbench_local.data.images import Chosen, Images
 from robustbench_local.data.load import open_data
 from robustbench_local.data.pictures import read_picture
+from robustbench_local.data.progress import counting_bar
 from robustbench_local.data.transform import Transform
 from tests.helpers.stored import stored
 
@@ -295,3 +297,18 @@ def test_a_note_of_another_place_is_not_believed(name: str, tmp_path: Path) -> N
     record = json.loads(note.read_text())
     note.write_text(json.dumps(record | {"digest": "0" * 64}))
     assert image_store.read_note(note.parent, note.stem) is None
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_many_pictures_are_counted_on_a_bar_and_few_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, count in ((Screen(), 300), (io.StringIO(), 300), (Screen(), 5)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with counting_bar("decoding \x1b[31mred", count) as counted:
+            assert list(counted(range(count))) == list(range(count))
+        said = stream.getvalue()
+        assert ("decoding \\x1b[31mred ..." in said) == (count == 300)
+        assert ("300/300" in said) == (count == 300 and stream.isatty())
