@@ -24,10 +24,11 @@ from robustbench_local.audit.records import RowFinding
 from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Count, Seed
+from robustbench_local.core.access import Access, granted
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.device import out_of_memory
-from robustbench_local.core.errors import RobustBenchError
+from robustbench_local.core.errors import AccessError, RobustBenchError
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import home
@@ -44,6 +45,9 @@ CHECKS: tuple[Check, ...] = (
     *reporting.CHECKS,
     consistency.afterwards,
 )
+
+
+NEED_GRADIENTS = frozenset(check.name for check in (*gradients.CHECKS, *orderings.CHECKS))
 
 
 @guarded()
@@ -102,8 +106,13 @@ def audit_model(
 
 def _ask(check: Check, subject: Subject) -> Finding:
     """A check that dies tells something about the model, and stops no other."""
+    if check.name in NEED_GRADIENTS and granted(subject.model) < Access.GRADIENTS:
+        text = f"the model grants {granted(subject.model).name.lower()}, and no gradients that could mislead"
+        return Finding(check.name, Status.UNCHECKED, text, source=check.source, advice=check.advice)
     try:
         return check(subject)
+    except AccessError as error:  # a server grants no gradients, say
+        return Finding(check.name, Status.UNCHECKED, str(error), source=check.source, advice=check.advice)
     except RobustBenchError:
         raise
     except Exception as error:  # a stranger's model may die of anything

@@ -23,6 +23,7 @@ from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
 from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, by_share
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.access import beyond
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic
 from robustbench_local.core.errors import StoreError
@@ -35,6 +36,7 @@ from robustbench_local.storage.store import Store
 
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
 BLIND = "square", {"steps": 1000}  # where that one cannot run, as on a model that gives no gradient
+LABELS = "hopskipjump", {"steps": 20}  # where there are no scores either
 EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
 # images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
 LOOK = {False: 20, True: 10}
@@ -148,9 +150,11 @@ def _retried(
     """A stronger attack on some of the robust images, of `total` in all; without gradients where none can be had."""
     look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
     faults = []
-    for name, settings in ((STRONGER, {"effort": effort}), BLIND):
+    for name, settings in ((STRONGER, {"effort": effort}), BLIND, LABELS):
         try:
             attack = find_attack(name, settings)
+            if beyond(attack.access, model):
+                continue
             asked = ids[:look]
             broken = _broken(attack, rows[0], asked, model, images)
             if suspect or len(broken) > MANY * len(asked):
@@ -164,7 +168,8 @@ def _retried(
         top = max(row.access for row in rows)
         lowers = tuple(row.key for row in rows if row.access is top)
         retry = Retry(threat, name, len(asked), broken, lowers)
-        said = f"{name} with {settings['steps']:,} queries" if faults else name
+        unit = "queries" if name == BLIND[0] else "steps"
+        said = name if name == STRONGER else f"{name} with {settings['steps']:,} {unit}"
         return retry, _finding(retry, len(ids), total, said, faults)
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,

@@ -17,7 +17,6 @@ from robustbench_local.core import losses
 from robustbench_local.core.decision import ROUNDING, success_margin
 from robustbench_local.core.threat import Norm
 from robustbench_local.evaluation.chance import better_range
-from robustbench_local.evaluation.preflight import are_probabilities
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690, and its checks of the model"
@@ -32,7 +31,10 @@ FLAGS = {
         "five forward passes on the same images gave different answers, which the model did not declare",
     ),
     "changed": (Status.BROKEN, "after the attack the model answers clean images differently than before"),
-    "probabilities": (Status.BROKEN, "the model returns probabilities, of which cross-entropy is flat"),
+    "probabilities": (
+        Status.SUSPICIOUS,
+        "the model returns probabilities: of their logarithms the gradient is lost where they round to 0 or 1",
+    ),
     "nan_logits": (Status.SUSPICIOUS, "NaN among the logits of clean images"),
     "extra_classes": (Status.SUSPICIOUS, "most clean images are answered with classes that the data do not have"),
     "at_chance": (Status.BROKEN, "the model is at chance on clean images"),
@@ -88,7 +90,7 @@ def randomness(subject: Subject) -> Result:
 
 @check("logits", source=CARLINI, advice="return what comes before the softmax, unrounded")
 def logits(subject: Subject) -> Result:
-    if are_probabilities(subject.first):
+    if "probabilities" in subject.flags:
         return *FLAGS["probabilities"], {}
     levels = len(subject.first.unique())
     if levels < min(len(subject.first), 10):

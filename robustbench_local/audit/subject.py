@@ -15,6 +15,7 @@ from robustbench_local.audit.recording import Recording, recorded
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access, beyond, granted
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import correct, joined
 from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
@@ -182,7 +183,7 @@ class Subject:
         if key not in self._runs:
             images = Tensors(self.x[:n], self.y[:n], self.draws.ids[:n])
             judge = Judge(seed=self.seed, eot=eot, count=count)
-            known = threat.norm in attack.norms
+            known = threat.norm in attack.norms and beyond(attack.access, self.model) is None
             try:
                 self._runs[key] = judge(model or self.model, images, attack, threat) if known else None
             except ModelError:  # no gradient reaches the input: what that means is a check's to say
@@ -200,7 +201,7 @@ class Subject:
 
     def record(self, attack: Attack) -> Recording | None:
         """The attack on the attacked images as it sees it itself; None where it cannot run, or knows no such norm."""
-        if self.threat.norm not in attack.norms:
+        if self.threat.norm not in attack.norms or beyond(attack.access, self.model):
             return None
         n = self.attacked
         x, y, draws = self.x[:n], self.y[:n], self.draws[:n]
@@ -214,7 +215,17 @@ class Subject:
     @property
     def evaluation(self) -> Attack:
         """The attack whose evaluation is audited: the user's, or the audit's plain PGD."""
-        return self.attack or find_attack("pgd", {"steps": self.effort.steps})
+        return self.attack or find_attack(*self._usual())
+
+    def _usual(self) -> tuple[str, dict[str, int]]:
+        """A plain attack of the access that the model grants."""
+        match granted(self.model):
+            case Access.GRADIENTS:
+                return "pgd", {"steps": self.effort.steps}
+            case Access.SCORES:
+                return "square", {"steps": self.effort.queries}
+            case _:
+                return "hopskipjump", {}
 
     @property
     def verdicts(self) -> list[Verdict]:
