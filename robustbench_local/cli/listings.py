@@ -12,6 +12,8 @@ from robustbench_local.config import reading
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, Group, listing
 from robustbench_local.data.load import describe
 from robustbench_local.models.architectures import ARCHITECTURES
+from robustbench_local.models.format import Format
+from robustbench_local.models.load import formats
 from robustbench_local.models.zoo import zoo_entry, zoo_names
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE, cache_folder
 
@@ -42,12 +44,18 @@ def grids() -> list[Item]:
 
 
 def models() -> list[Item]:
-    """Architectures; the zoo's checkpoints with their figures; recipes whose checkpoint is not bundled."""
+    """Formats; architectures; the zoo's checkpoints with their figures; recipes whose checkpoint is not bundled."""
     with torch.device("meta"):  # shapes without memory
         sizes = [(name, sum(part.numel() for part in make().parameters())) for name, make in ARCHITECTURES.items()]
     nets = [Item(name, f"architecture, {size:,} parameters") for name, size in sizes]
     bundled, recipes = zoo_names(), reading.names("zoo")
-    return nets + [_zoo(name, bundled=name in bundled) for name in sorted({*bundled, *recipes})]
+    read = [Item(_spelt(kind), kind.summary) for kind in formats()]
+    return read + nets + [_zoo(name, bundled=name in bundled) for name in sorted({*bundled, *recipes})]
+
+
+def _spelt(kind: Format) -> str:
+    """How names of a format begin or end: "onnx: .onnx"."""
+    return " ".join([*(f"{prefix}:" for prefix in kind.prefixes), *kind.suffixes]) or "NAME"
 
 
 def data() -> list[Item]:

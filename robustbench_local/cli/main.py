@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
+DEBUG = "--debug"  # anywhere on the line
 COMMANDS = (run, metrics, report, compare, pack, gallery, list_names, data, train, audit)
 
 
@@ -27,11 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130 after Ctrl-C; 141 where whoever read the output left.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in arguments
+    arguments = [each for each in arguments if each != DEBUG]
     streams.replace_missing()
     formatted = warnings.formatwarning
     warnings.formatwarning = _in_a_line
     try:
-        code = _do(_parser().parse_args(arguments))
+        code = _do(_parser().parse_args(arguments), debug)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -54,7 +58,8 @@ def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {shown(message, 'terminal')}\n"
 
 
-def _do(options: argparse.Namespace) -> int:
+def _do(options: argparse.Namespace, debug: bool) -> int:
+    """debug: of an error the whole traceback, with the file and line of whatever code of the user's it came from."""
     try:
         from robustbench_local.core.containment import guarded
 
@@ -62,6 +67,8 @@ def _do(options: argparse.Namespace) -> int:
             code: int = options.do(options)
         return code
     except RobustBenchError as error:
+        if debug:
+            streams.say("".join(traceback.format_exception(error)))
         streams.say(f"error: {shown(error, 'terminal')}")
     except SystemExit as error:
         how = shown(repr(error), "terminal")
@@ -72,6 +79,7 @@ def _do(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
     parser.add_argument("--version", action="version", version=f"robustbench_local {__version__}")
+    parser.add_argument(DEBUG, action="store_true", help="of an error show where it came from, your own code's too")
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         command.add(commands)

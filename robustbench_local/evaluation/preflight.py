@@ -188,14 +188,18 @@ def check_model(
 def _check_answer(model: nn.Module, logits: object, labels: Tensor, count: int) -> None:
     """ModelError unless logits are (count, K) with two classes or more, DataError unless labels are among these."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
-        what = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"the model returned {what} for {count} images: it must return logits (N, classes)")
+        what = type(logits).__name__
+        if isinstance(logits, Tensor):
+            what = f"{str(logits.dtype).removeprefix('torch.')} {tuple(logits.shape)}"
+        raise ModelError(
+            f"the model returned {what} for {count} images: it must return logits (N, classes), alone or first in a"
+            " tuple or dict; one that names a class only is described by outputs: labels (see Description)"
+        )
     classes = logits.shape[1] - (rejection(model) is not Rejection.NONE)
     if classes < 2:
-        raise ModelError(
-            f"the model returned {tuple(logits.shape)}, one logit an image: robustness is of two classes or more. Of a"
-            " logit z for class 1 make two, torch.cat([-z / 2, z / 2], 1), which is the same sigmoid"
-        )
+        raise ModelError(f"the model returned {tuple(logits.shape)}: robustness is of two classes or more")
+    if not logits.is_floating_point():
+        raise ModelError(f"the model returned {logits.dtype} {tuple(logits.shape)}: logits are floating point numbers")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DataError(
             f"labels span {int(labels.min())} .. {int(labels.max())}, the model knows classes 0 .. {classes - 1}:"

@@ -32,7 +32,7 @@ CAPTION = (
 )
 RANKS = "Rank: from - to, where these images cannot tell models apart (paired tests, 5 % for all together)."
 UNRANKED = "No rank, and last: what the audit calls broken, as the notes say."
-EMPTY = f"{DASH}: failed, left out or not run, and then no worst case."
+EMPTY = f"{DASH}: failed or not run, and then no worst case."
 NAIVE = (
     "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
     " nothing could be left out."

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -19,6 +20,7 @@ from robustbench_local.core.escaping import shown
 from robustbench_local.storage.files import set_aside, stamp, whole_file
 
 State = dict[str, Tensor]
+Program = Literal["torch.export", "TorchScript"]
 
 _PICKLES = (b"PK\x03\x04", b"\x80")  # a torch.save archive, a bare pickle of protocol 2 or later
 _DIGEST, _NAME = "digest", "name"  # in the metadata: sha256 over the rest of the file, and FOLDER/STEM it was saved as
@@ -80,14 +82,13 @@ def load(path: str | Path, *, allow_pickle: bool = False, name: str | None = Non
             head = file.read(9)
     except OSError as error:
         raise ModelError(f"cannot open the checkpoint {path}: {error.strerror}") from error
+    if what := _foreign(path, head):
+        raise ModelError(f"{path} is {what}")
     # a safetensors file begins with the length of its header in 8 bytes, of which the lowest may be any pickle's first
     if not head.startswith(_PICKLES) or (head[8:] == b"{" and not any(head[4:8])):
         state, metadata = _load_safetensors(path, name)
-    elif _is_program(path):
-        raise ModelError(
-            f"{path} holds a whole program and no weights alone: load it in a function of yours, by torch.export.load("
-            "PATH).module() or torch.jit.load(PATH), and name that as module:function"
-        )
+    elif program := program_in(path):
+        raise ModelError(f"{path} holds a whole {program} program and no weights alone: name it as the model")
     elif allow_pickle:
         state, metadata = _load_pickle(path), {}
     else:
@@ -102,11 +103,10 @@ def load(path: str | Path, *, allow_pickle: bool = False, name: str | None = Non
 def restore(net: nn.Module, state: State, source: str | Path) -> None:
     """Put state into net, in place. ModelError, naming source, unless names and shapes agree exactly.
 
-    The "module." that torch's DataParallel puts before every name is taken off.
+    What DataParallel, torch.compile and trainers put before every name ("module.") is taken off.
     """
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     own = net.state_dict()
+    state = _unwrapped(state, own)
     wrong = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
@@ -180,14 +180,29 @@ def _load_safetensors(path: Path, name: str | None) -> tuple[State, dict[str, st
         ) from error
 
 
-def _is_program(path: Path) -> bool:
-    """Whether it is an archive of torch.export or TorchScript."""
+def program_in(path: Path) -> Program | None:
+    """Which kind of whole program a file is, by its content; None where it is none, such as weights alone."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile):
-        return False
-    return any("/code/" in name or "/models/" in name or "serialized_exported_program" in name for name in names)
+        return None
+    if any("/models/" in name or "serialized_exported_program" in name for name in names):
+        return "torch.export"
+    return "TorchScript" if any("/code/" in name for name in names) else None
+
+
+def _foreign(path: Path, head: bytes) -> str | None:
+    """What a file is that no torch weights are in, and what to do with it; None where it may be one of ours."""
+    if path.suffix.lower() == ".onnx":
+        return "an ONNX model: it goes where the model is named, models=NET.onnx, and needs no architecture"
+    if head.startswith(b"\x89HDF") or path.suffix.lower() in (".h5", ".hdf5", ".keras"):
+        return (
+            'a file of Keras: export the model to ONNX (model.export(PATH, format="onnx")), and name that as the model'
+        )
+    if path.suffix.lower() in (".skops", ".joblib"):
+        return "a scikit-learn model: name it as the model, sklearn:FILE.skops"
+    return None
 
 
 def _load_pickle(path: Path) -> State:
@@ -200,13 +215,31 @@ def _load_pickle(path: Path) -> State:
             f"{path} cannot be read as weights ({reason}): it is cut short, or holds more than "
             f"tensors, e.g. a whole module. Save the module's state_dict() instead"
         ) from error
-    for name in _NESTED:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
+    while (inner := _inner(found)) is not None:
+        found = inner
     named = isinstance(found, dict) and all(isinstance(key, str) for key in found)
     if not named or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ModelError(f"{path} holds no state dict: expected names and tensors, or a dict of them as {_NESTED}")
     return dict(found)
+
+
+def _inner(found: object) -> object:
+    """The weights within something else: of a dict those under a usual key, of a list of one its item; else None."""
+    if isinstance(found, list | tuple) and len(found) == 1:
+        return found[0]
+    if isinstance(found, dict):
+        return next((found[name] for name in _NESTED if isinstance(found.get(name), dict | list | tuple)), None)
+    return None
+
+
+def _unwrapped(state: State, own: Mapping[str, Tensor]) -> State:
+    """The same tensors by the names that they have in the network itself."""
+    while state and not own.keys() & state.keys():
+        around = next((each for each in _AROUND if all(name.startswith(each) for name in state)), None)
+        if around is None:
+            break
+        state = {name.removeprefix(around): tensor for name, tensor in state.items()}
+    return state
 
 
 def _some(names: list[str], most: int = 4) -> str:

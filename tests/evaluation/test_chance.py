@@ -149,13 +149,13 @@ def test_random_answers_have_no_better_order() -> None:
     assert found <= 5
 
 
-def test_one_logit_is_no_answer_and_two_of_it_are() -> None:
+def test_one_logit_is_that_of_two_classes() -> None:
     one = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
-    with pytest.raises(ModelError, match=r"returned \(64, 1\), one logit an image: .*torch\.cat\(\[-z / 2"):
-        evaluate(one, DIGITS, 0 * Y, "fgsm", "linf:0.05")
     two = Behind(answers=lambda z: torch.cat([-z / 2, z / 2], 1), net=one)
     y = (one(DIGITS)[:, 0] > 0).long()
-    assert evaluate(two, DIGITS, y, "fgsm", "linf:0.05").clean.all()
+    both, alone = (evaluate(net, DIGITS, y, "fgsm", "linf:0.05") for net in (two, one))
+    assert both.clean.all() and torch.equal(both.x_adv, alone.x_adv) and torch.equal(both.robust, alone.robust)
+    assert alone.flags == (*both.flags, "output_form:binary")
 
 
 def test_in_a_grid_its_cells_fail_and_the_others_go_on(

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from robustbench_local.core.errors import ModelError
-from robustbench_local.models.archives import check_archive, program_in
+from robustbench_local.models.archives import check_archive
 from robustbench_local.models.description import Description
 from robustbench_local.models.fixed_batch import FixedBatch
 from robustbench_local.models.format import Asked, Format, Loaded
+from robustbench_local.storage.checkpoints import program_in
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load then never falls back to a pickle that runs code
 

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from robustbench_local.core.errors import ModelError
-from robustbench_local.models.archives import check_archive, program_in
+from robustbench_local.models.archives import check_archive
 from robustbench_local.models.format import Asked, Format, Loaded
 from robustbench_local.models.formats.torch_export import exported
+from robustbench_local.storage.checkpoints import program_in
 
 
 class TorchScript(Format):
