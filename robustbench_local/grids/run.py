@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from robustbench_local.audit.escalation import audit_and_keep
@@ -20,16 +19,16 @@ from robustbench_local.config.schema import GridConfig
 from robustbench_local.core.access import beyond
 from robustbench_local.core.containment import contained, guarded
 from robustbench_local.core.device import pick_device
-from robustbench_local.core.errors import ConfigError, PluginError, StoreError
+from robustbench_local.core.errors import PluginError, StoreError
 from robustbench_local.core.progress import Part, Progress
 from robustbench_local.core.source import Source
 from robustbench_local.data.images import Images
-from robustbench_local.data.load import open_data
-from robustbench_local.data.transform import Transform, arguments_of
+from robustbench_local.data.transform import Transform
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.grids.arrays import SAVED
 from robustbench_local.grids.cell import Cell, Task, applicable
 from robustbench_local.grids.execute import Outcome, execute, failure, left_out
+from robustbench_local.grids.images import judged, learnt_from, numbering, sized
 from robustbench_local.grids.kept_images import check_room
 from robustbench_local.grids.plan import as_list, read_config, resolve
 from robustbench_local.grids.price import Pace, Price
@@ -83,16 +82,19 @@ class Grid:
         config = read_config(name, overrides)
         device = pick_device(config.device)
         store = Store(Path(config.results).expanduser() / Path(name).stem)
-        builder = ModelBuilder(device, config.source, progress, Transform.of(config.resize, config.crop))
+        builder = ModelBuilder(device, config.source, progress)
         cells = tuple(resolve(config, builder))
+        config = sized(config, cells, builder)
+        builder.transform = Transform.of(config.resize, config.crop)
         wanted = {(str(data), None) for data in as_list(config.data)} | {(cell.model.data, cell.n) for cell in cells}
-        images = {(data, n): _judged(config, data, n, device) for data, n in wanted}
+        names = {data: numbering(data, cells, builder) for data, _ in wanted}
+        images = {(data, n): judged(config, data, n, device, names[data]) for data, n in wanted}
         for each in images.values() if config.save == "x_adv" else ():
             check_room(each, config.precision)
         for cell in cells:
             cell.attack.sources()  # what an attack reads must be there before anything runs
         learning = {cell.model.data for cell in cells if cell.attack.own_images}
-        attackers = {data: _attackers(config, images[data, None], data) for data in learning}
+        attackers = {data: learnt_from(config, images[data, None], data, names[data]) for data in learning}
         neighbours = tuple(store.neighbours())
         return cls(Path(name).stem, config, progress, store, neighbours, builder, cells, images, attackers)
 
@@ -249,30 +251,3 @@ class Grid:
                 raise  # otherwise they are made again, and audited then
         except Exception as error:  # a stranger's model may die of anything
             self.progress.line(f"the audit FAILED, {type(error).__name__}: {error}")
-
-
-def _judged(config: GridConfig, data: str, n: int | None, device: torch.device) -> Images:
-    return open_data(
-        data,
-        split=config.split,
-        source=config.source,
-        resize=config.resize,
-        crop=config.crop,
-        n=n or config.n,
-        ids=config.ids,
-        sample=config.sample,
-        seed=int(as_list(config.seeds)[0]),
-        device=device,
-    )
-
-
-def _attackers(config: GridConfig, judged: Images, data: str) -> Images:
-    """What an attacker may learn from: the training split, without what is judged."""
-    read = {"split": "train", "source": config.source, "device": judged.device, **arguments_of(judged.transform)}
-    whole = open_data(data, **read)
-    if config.split != "train":
-        return whole
-    left = whole.ids[~torch.isin(whole.ids, judged.ids)].tolist()
-    if not left:
-        raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
-    return open_data(data, ids=left, **read)

@@ -16,6 +16,8 @@ from robustbench_local.core.progress import Progress
 from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.models.build import build_model, rebuild
+from robustbench_local.models.classifier import describe
+from robustbench_local.models.description import Description
 from robustbench_local.models.load import open_model, said_of
 from robustbench_local.models.zoo import zoo_entry
 from robustbench_local.storage import checkpoints
@@ -61,6 +63,10 @@ class ModelBuilder:
     def access(self, spec: ModelSpec) -> Access:
         """What the network lets an attacker have; one that is trained here shows everything."""
         return granted(self._loaded(spec.model)[0]) if spec.recipe is None else Access.GRADIENTS
+
+    def described(self, spec: ModelSpec) -> Description:
+        """What a finished network says of itself; one that is trained here says nothing."""
+        return describe(self._loaded(spec.model)[0]) if spec.recipe is None else Description()
 
     def behaviour(self, spec: ModelSpec) -> str | None:
         """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -25,7 +27,9 @@ class TorchScript(Format):
             return exported(path, asked.trust)
         if kind == "TorchScript":
             check_archive(path)
-            return Loaded(torch.jit.load(path, map_location="cpu"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # which its user knows
+                return Loaded(torch.jit.load(path, map_location="cpu"))
         if not asked.trust:
             raise ModelError(
                 f"{path} is a pickle. If it holds weights, it goes with an architecture or a function of yours:"

@@ -1,0 +1,73 @@
+"""The images of a grid: what is judged, and what an attacker may learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from robustbench_local.config.schema import GridConfig
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.data.images import Images
+from robustbench_local.data.load import crop_for, open_data
+from robustbench_local.data.transform import arguments_of
+from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.plan import as_list
+from robustbench_local.training.builder import ModelBuilder
+
+
+def sized(config: GridConfig, cells: Iterable[Cell], builder: ModelBuilder) -> GridConfig:
+    """With photographs cropped to the size that the models declare, where the grid says none."""
+    if config.resize is not None or config.crop is not None:
+        return config
+    sizes = {(cell.model.data, size) for cell in cells if (size := builder.described(cell.model).size) is not None}
+    crops = {crop_for(data, size, split=config.split) for data, size in sizes} - {None}
+    if len(crops) > 1:
+        listed = ", ".join(f"{height}x{width}" for height, width in sorted({size for _, size in sizes}))
+        raise ConfigError(f"the models take images of {listed} (height x width): give each size a grid, or say crop")
+    crop = next(iter(crops), None)
+    return config if crop is None else replace(config, crop=list(crop))
+
+
+def numbering(data: str, cells: Iterable[Cell], builder: ModelBuilder) -> tuple[str, ...] | None:
+    """The models' names of classes, by which a user's own images are numbered where they know any of these names."""
+    if ":" not in data:
+        return None
+    named = {builder.described(cell.model).names for cell in cells if cell.model.data == data} - {()}
+    if len(named) > 1:
+        raise ConfigError(f"the models name the classes of {data} differently: give each its own grid")
+    return named.pop() if named else None
+
+
+def judged(config: GridConfig, data: str, n: int | None, device: torch.device, names: tuple[str, ...] | None) -> Images:
+    opened = partial(
+        open_data,
+        data,
+        split=config.split,
+        source=config.source,
+        resize=config.resize,
+        crop=config.crop,
+        n=n or config.n,
+        ids=config.ids,
+        sample=config.sample,
+        seed=int(as_list(config.seeds)[0]),
+        device=device,
+    )
+    images = opened()
+    return opened(classes=names) if names and {*names} & {*images.classes} and names != images.classes else images
+
+
+def learnt_from(config: GridConfig, images: Images, data: str, names: tuple[str, ...] | None) -> Images:
+    """What an attacker may learn from: the training split, without what is judged."""
+    read = {"split": "train", "source": config.source, "device": images.device, **arguments_of(images.transform)}
+    if names == images.classes:
+        read["classes"] = names
+    whole = open_data(data, **read)
+    if config.split != "train":
+        return whole
+    left = whole.ids[~torch.isin(whole.ids, images.ids)].tolist()
+    if not left:
+        raise ConfigError(f"every training image of {data} is judged, and an attack learns from others: give n")
+    return open_data(data, ids=left, **read)
