@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def scores(x):
     return NET(torch.from_numpy(x)).detach().numpy()
 """
 MODELS = ["zoo:mnist/none", {"name": "own_scores.py:scores", "about": {"access": "scores", "classes": 10}}]
-SETTINGS = dict(data="mnist", source="bundled", n=16, threats=["linf:0.1"], models=MODELS)
+SETTINGS: dict[str, Any] = dict(data="mnist", source="bundled", n=16, threats=["linf:0.1"], models=MODELS)
 
 
 @pytest.fixture(autouse=True)
