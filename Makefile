@@ -36,7 +36,7 @@ slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow
 
 fuzz: .venv/.installed-dev
-	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/config/test_fuzz.py
+	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/config/test_fuzz.py tests/models/formats/test_fuzz.py
 
 faults: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/storage/test_damage.py tests/storage/test_kills.py -m 'faults or not faults'

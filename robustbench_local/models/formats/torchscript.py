@@ -9,7 +9,7 @@ from torch import nn
 
 from robustbench_local.core.errors import ModelError
 from robustbench_local.models.archives import check_archive
-from robustbench_local.models.format import Asked, Format, Loaded
+from robustbench_local.models.format import Asked, Format, Loaded, file_identity
 from robustbench_local.models.formats.torch_export import exported
 from robustbench_local.storage.checkpoints import program_in
 
@@ -29,7 +29,7 @@ class TorchScript(Format):
             check_archive(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # which its user knows
-                return Loaded(torch.jit.load(path, map_location="cpu"))
+                return Loaded(torch.jit.load(path, map_location="cpu"), identity=file_identity(path))
         if not asked.trust:
             raise ModelError(
                 f"{path} is a pickle. If it holds weights, it goes with an architecture or a function of yours:"
