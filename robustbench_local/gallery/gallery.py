@@ -25,6 +25,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
+from robustbench_local.models.classifier import describe
 from robustbench_local.report.drawing import teal
 from robustbench_local.report.page import environment, policy
 from robustbench_local.report.results import Results
@@ -96,7 +97,7 @@ def write_gallery(
                 title = f"{table.data}, {within(table.threat)}: {named(line)}"
                 try:
                     model = model_of(row, builder, weights, allow_pickle, trust=trust)
-                    images = images_of(row, builder, trust=trust)
+                    images = images_of(row, builder, trust=trust, names=describe(model).names)
                 except RobustBenchError as error:  # the others can still be shown
                     faults.append(error)
                     rooms.append(Room(title, visible(row.attack), (), visible(error)))

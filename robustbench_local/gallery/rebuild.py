@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 from torch import nn
@@ -14,6 +16,7 @@ from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
 from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec, find_corruption
+from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row
 from robustbench_local.training.builder import ModelBuilder
@@ -29,7 +32,8 @@ def foreign(row: Row) -> list[str]:
     """
     about = row.definition
     model, data = str(about["model"]).partition(" (")[0], str(about["data"])
-    calls = [f"import and call {model}"] if ":" in model and not model.startswith("zoo:") else []
+    own = model not in ARCHITECTURES and not model.startswith("zoo:")
+    calls = [f"load {model}" if PurePath(model).suffix else f"import and call {model}"] if own else []
     return calls + ([f"read {data}"] if ":" in data else [])
 
 
@@ -57,7 +61,8 @@ def model_of(
     name, _, stem = about["model"].partition(" (")
     if stem and weights is None:
         raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
-    config = ModelConfig(name, weights if stem else None, allow_pickle)
+    said = dict(about.get("model_about", {})) or None
+    config = ModelConfig(name, weights if stem else None, allow_pickle, trust=trust, about=said)
     builder = replace(builder, transform=_transform(row))
     plan = builder.spec(about["data"], config, entry(about["defense"], about["defense_settings"]))
     what = f"{about['model']} with {about['defense']}"
@@ -71,13 +76,16 @@ def model_of(
     return model
 
 
-def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images | CorruptedImages:
+def images_of(
+    row: Row, builder: ModelBuilder, *, trust: bool = False, names: Sequence[str] = ()
+) -> Images | CorruptedImages:
     """The judged images as they arrived; DataError where they are others. trust: whether a path of the row may be read,
-    as in model_of.
+    as in model_of. names: of the model's classes, by which they may be numbered.
     """
     check_trust([row], trust)
     about = row.definition
-    images = open_data(
+    opened = partial(
+        open_data,
         about["data"],
         split=about["split"],
         source=builder.source,
@@ -85,6 +93,9 @@ def images_of(row: Row, builder: ModelBuilder, *, trust: bool = False) -> Images
         device=builder.device,
         **arguments_of(_transform(row)),
     )
+    images = opened()
+    if names and images.digest != about["data_digest"] and {*names} & {*images.classes}:
+        images = opened(classes=names)
     if images.digest != about["data_digest"]:
         raise DataError(
             f"the images {about['ids']} of {about['data']} {about['split']} are not those of row {row['key']}:"

@@ -20,6 +20,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptionSpec
 from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
+from robustbench_local.models.load import said_of
 from robustbench_local.storage.row import row_key
 from robustbench_local.training.spec import ModelSpec
 
@@ -116,6 +117,8 @@ class Task:
             found["transform"] = images.transform.definition()
         if self.behaviour_digest is not None:
             found["behaviour_digest"] = self.behaviour_digest
+        if said := said_of(model.model.normalise, model.model.expects, model.model.about).behaviour():
+            found["model_about"] = said
         if not cell.adaptive:
             found["adaptive"] = False
         if self.attacker is not None and attack.own_images:

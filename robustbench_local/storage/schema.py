@@ -57,6 +57,7 @@ class Definition(TypedDict):
     attack_under: NotRequired[dict[str, Any]]
     transform: NotRequired[dict[str, Any]]
     behaviour_digest: NotRequired[str]
+    model_about: NotRequired[dict[str, Any]]
 
 
 class Results(TypedDict):
@@ -166,6 +167,7 @@ DEFINITION = {
     "transform?": mapping,
     "attack_under?": {"name": text, "settings": {"severity": whole}, "benchmark?": text},
     "behaviour_digest?": text,
+    "model_about?": mapping,
 }
 
 _INTERVAL = (share, share)
