@@ -191,7 +191,8 @@ def test_float64_holds_the_same_uniform_numbers_as_float32() -> None:
     assert torch.equal(narrow.integers(7, 3), wide.integers(7, 3))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_draws_the_same() -> None:
     here, there = Draws(0, ids(100)), Draws(0, ids(100).cuda())
     assert torch.equal(here.uniform(50), there.uniform(50).cpu())

@@ -60,6 +60,7 @@ def test_the_digest_is_that_of_pixels_then_labels_and_tells_selections_apart(mem
     assert sliced.digest == load_images("toy", "test", memory_map, LABELS, [2, 3, 4], CLASSES, "cpu").digest
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_floats_from_its_own_memory_and_streamed(
     memory_map: Any, monkeypatch: pytest.MonkeyPatch

@@ -10,13 +10,14 @@ import torch
 
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge
-from tests.helpers import synchronisations as tried
 from tests.helpers.pretended_device import OnDevice
+from tests.helpers.short_attacks import LENGTHS, SHORT, attack, norms, own_attacks, threat
+from tests.helpers.synchronisations import per_step, verdicts
 
 BUDGETS: dict[str, float] = json.loads((Path(__file__).parent / "synchronisations.json").read_text(encoding="utf-8"))
-CASES = [(name, norm) for name in tried.SHORT for norm in tried.norms(name)]
-LOOPS = [(name, norm) for name, norm in CASES if tried.LENGTHS[name]]
-OF_EACH_KIND = {"autoattack", "fab", "jsma", "one_pixel", "pgd", "spatial", "square", "universal"}
+CASES = [(name, norm) for name in SHORT for norm in norms(name)]
+LOOPS = [(name, norm) for name, norm in CASES if LENGTHS[name]]
+OF_EACH_KIND = {"fab", "jsma", "one_pixel", "pgd", "spatial", "square", "universal"}
 QUICK = {("pgd", "linf"), ("square", "linf")}
 SETTINGS = {
     "random model": ("random", Judge(eot=2, draws=3)),
@@ -42,12 +43,12 @@ def assert_alike(host: Verdict, there: Verdict) -> None:
 
 
 def test_every_attack_is_tried() -> None:
-    assert {*tried.own_attacks()} - {*tried.SHORT} == set() and len(tried.SHORT) > 25
+    assert {*own_attacks()} - {*SHORT} == set() and len(SHORT) > 25
 
 
-@pytest.mark.parametrize(("name", "norm"), slow_but({(name, tried.norms(name)[0]) for name in OF_EACH_KIND}, CASES))
+@pytest.mark.parametrize(("name", "norm"), slow_but({(name, norms(name)[0]) for name in OF_EACH_KIND}, CASES))
 def test_verdicts_are_the_cpus(name: str, norm: str) -> None:
-    assert_alike(*tried.verdicts(Judge(), tried.attack(name), tried.threat(name, norm), "deterministic"))
+    assert_alike(*verdicts(Judge(), attack(name), threat(name, norm), "deterministic"))
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,12 @@ def test_verdicts_are_the_cpus(name: str, norm: str) -> None:
 )
 def test_verdicts_are_the_cpus_however_they_are_reached(setting: str) -> None:
     kind, judge = SETTINGS[setting]
-    assert_alike(*tried.verdicts(judge, tried.attack("pgd"), tried.threat("pgd", "linf"), kind))
+    assert_alike(*verdicts(judge, attack("pgd"), threat("pgd", "linf"), kind))
 
 
 @pytest.mark.parametrize(("name", "norm"), slow_but(QUICK, LOOPS))
 def test_a_step_makes_the_host_wait_no_more_often_than_it_did(name: str, norm: str) -> None:
-    budget, found = BUDGETS[f"{name} {norm}"], tried.per_step(name, norm)
+    budget, found = BUDGETS[f"{name} {norm}"], per_step(name, norm)
     assert found <= budget, f"{name} {norm}: {found} waits per step, {budget} in tests/devices/synchronisations.json"
     assert found >= 0.9 * budget - 0.25, f"{name} {norm}: {found} waits per step: lower its budget of {budget}"
 

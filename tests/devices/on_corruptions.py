@@ -11,7 +11,7 @@ from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
 from robustbench_local.data.load import load_data
 from tests.helpers.pretended_device import DEVICE, OnDevice, pretended
-from tests.helpers.synchronisations import ELSEWHERE
+from tests.helpers.short_attacks import ELSEWHERE
 
 OF_EACH_KIND = {"gaussian_noise", "shot_noise", "motion_blur", "snow", "elastic_transform", "jpeg_compression"}
 
