@@ -58,15 +58,17 @@ class BlackBox(nn.Module):
         count = len(images)
         if self.exact and count < self.batch:
             images = np.concatenate([images, np.repeat(images[-1:], self.batch - count, axis=0)])
-        returned = self.ask(images)
+        return self.read(self.ask(images), len(images))[:count]
+
+    def read(self, returned: Any, count: int) -> npt.NDArray[np.float32]:
+        """(count, K) logits of what `ask` returned for so many images; ModelError as above."""
         try:
             answer = np.asarray(returned.detach().cpu() if isinstance(returned, Tensor) else returned)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ModelError(
                 f"{self.what} returned a {type(returned).__name__}, no array of numbers: {error}"
             ) from error
-        read = self._one_hot if self.access is Access.LABELS else self._scores
-        logits = read(answer, len(images))[:count]
+        logits = self._one_hot(answer, count) if self.access is Access.LABELS else self._scores(answer, count)
         if self.classes is None:
             self.classes = logits.shape[1]
         elif logits.shape[1] != self.classes:

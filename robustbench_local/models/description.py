@@ -14,6 +14,7 @@ from robustbench_local.config.vetting import vetted
 from robustbench_local.core.access import Access
 from robustbench_local.core.errors import ConfigError, ModelError, did_you_mean
 from robustbench_local.evaluation.chance import STATISTICS
+from robustbench_local.models.http.settings import endpoint_settings
 
 Level = Literal["gradients", "scores", "labels"]
 _LEVELS: dict[Access, Level] = {Access.GRADIENTS: "gradients", Access.SCORES: "scores", Access.LABELS: "labels"}
@@ -45,6 +46,7 @@ class Description:
     input, output   which of several inputs and outputs, by name
     version         which model it is, where no digest tells: the key of its rows
     clean_accuracy  what it is said to have on clean images, a share; a verdict on much less is flagged
+    endpoint        of a model behind HTTP: budgets, prices, rates and the names of keys (see EndpointSettings)
     """
 
     shape: tuple[Annotated[int, Range(0)], Annotated[int, Range(0)], Annotated[int, Range(0)]] | None = None
@@ -59,10 +61,11 @@ class Description:
     output: str | None = None
     version: str | None = None
     clean_accuracy: Annotated[float, Range(0, 1)] | None = None
+    endpoint: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         fit_fields(self)
-        self.range, self.statistics  # noqa: B018  what they refuse is refused now
+        self.range, self.statistics, endpoint_settings(self.endpoint)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -127,7 +130,7 @@ class Description:
 
     def behaviour(self) -> dict[str, Any]:
         """What of it decides what the model answers."""
-        return {key: value for key, value in self.said().items() if key not in ("access", "clean_accuracy")}
+        return {key: value for key, value in self.said().items() if key not in ("access", "clean_accuracy", "endpoint")}
 
     def over(self, own: Self, what: str) -> Self:
         """What this says, and where it says nothing what the model's own file says.
