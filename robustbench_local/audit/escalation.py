@@ -31,6 +31,7 @@ from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
+from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
@@ -149,8 +150,9 @@ def _retried(
 ) -> tuple[Retry, Finding]:
     """A stronger attack on some of the robust images, of `total` in all; without gradients where none can be had."""
     look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
-    faults = []
-    for name, settings in ((STRONGER, {"effort": effort}), BLIND, LABELS):
+    paid = priced(model) is not None
+    faults = ["no stronger attack was tried unasked, since the model is paid for by the question"] if paid else []
+    for name, settings in () if paid else ((STRONGER, {"effort": effort}), BLIND, LABELS):
         try:
             attack = find_attack(name, settings)
             if beyond(attack.access, model):

@@ -29,6 +29,7 @@ from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
 from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
 from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
+from robustbench_local.evaluation.budget import budget_within, queries_per_image
 from robustbench_local.evaluation.chance import below
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.kept import Collected, Keep
@@ -37,7 +38,6 @@ from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
 
 DRAWS = 20  # fresh draws that judge a random model
-JUDGED = 3  # questions of the judge's own per image, at most: clean, attacked, and attacked in 8 bits
 EOT = 20  # search draws averaged per query of a random model (AutoAttack rand, Croce and Hein 2020)
 
 
@@ -47,7 +47,7 @@ class Judge:
 
     targets: None for untargeted attacks; "random" (any other class), "least_likely", or int64 (N,): the attack must
     then reach that class, and robust means it did not. budget: forward passes per sample, of attack and checks
-    together (see `checks`). batch_size: None finds itself, of large images by what one takes of memory (batch_size.py).
+    together (see `checks` and budget.py). batch_size: None finds itself, see batch_size.py.
     precision: "float32"; "fast" searches in bfloat16 first and attacks what is not broken again in float32; "float64"
     is for checks. count: "all" counts every in-ball iterate, "last" only where each restart ends, as papers did. eot
     and draws: search draws per query and fresh draws per verdict of a random model. attack_under: a corruption by name
@@ -114,6 +114,9 @@ class Judge:
             raise ConfigError(
                 f"precision=float64 does not exist on {images.labels.device}: take float32, or device=cpu"
             )
+        if (budget := budget_within(self.budget, queries_per_image(model))) != self.budget:
+            limited = replace(self, budget=budget)
+            return limited(model, images, attack, threat, progress, attacker=attacker, known=known)
         started, declared = time.monotonic(), getattr(model, "clean_accuracy", None)
         as_given, images = images, self.sees(images)
         progress, known = progress or Progress(), known or AnswerCache()

@@ -25,13 +25,14 @@ from robustbench_local.core.source import Source
 from robustbench_local.data.images import Images
 from robustbench_local.data.transform import Transform
 from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.evaluation.budget import budget_within
 from robustbench_local.grids.arrays import SAVED
 from robustbench_local.grids.cell import Cell, Task, applicable
 from robustbench_local.grids.execute import Outcome, execute, failure, left_out
 from robustbench_local.grids.images import judged, learnt_from, numbering, sized
 from robustbench_local.grids.kept_images import check_room
 from robustbench_local.grids.plan import as_list, read_config, resolve
-from robustbench_local.grids.price import Pace, Price
+from robustbench_local.grids.price import Pace, Price, bill
 from robustbench_local.report import baseline
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
@@ -107,7 +108,9 @@ class Grid:
         data = cell.model.data
         images, attacker = self.images[data, cell.n], self.attackers.get(data)
         behaviour = self.builder.behaviour(cell.model)
-        return Task(self.name, cell, self.config, images, digest, attacker, behaviour, origin)
+        budget = budget_within(self.config.budget, self.builder.queries_per_image(cell.model))
+        config = replace(self.config, budget=budget)
+        return Task(self.name, cell, config, images, digest, attacker, behaviour, origin)
 
     def run(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
@@ -126,14 +129,16 @@ class Grid:
         for spec, cells in self._by_model():
             there, untrained = bool(self._made_elsewhere(spec, cells)), self.builder.needs_training(spec)
             model = self.builder.build_untrained(spec) if untrained else self.builder.build(spec)
-            pace = Pace.measured(model, self.images[spec.data, None])
+            pace = Pace.of(model, self.images[spec.data, None])
             digest = None if untrained else weights_digest(model)
-            for cell in applicable(cells, model):
+            cells = applicable(cells, model)
+            self._say_price(model, [] if there else [self.task(cell, digest) for cell in cells])
+            for cell in cells:
                 task = self.task(cell, digest)
                 needs_more = beyond(cell.attack.access, model) is not None
                 done = there or (not untrained and next(self._good(task.key), None) is not None)
                 status = "left out" if needs_more else "done" if done else "must train" if untrained else "to do"
-                price = Price.of(cell, len(task.images), pace)
+                price = Price.of(cell, len(task.images), pace, task.config.budget)
                 if done or needs_more:
                     price = replace(price, seconds=0.0)
                 rows.append(Row(status=status, cell=str(cell), **asdict(price)))
@@ -159,11 +164,13 @@ class Grid:
                 continue
             cells = applicable(cells, model)
             known = AnswerCache()
+            tasks = [self.task(cell, digest, origin) for cell in cells]
+            self._say_price(model, tasks)
             own = []
-            for place, cell in enumerate(cells):
-                task, reason = self.task(cell, digest, origin), beyond(cell.attack.access, model)
+            for place, task in enumerate(tasks):
+                reason = beyond(task.cell.attack.access, model)
                 own.append(
-                    self._keep(left_out(task, reason), cell)
+                    self._keep(left_out(task, reason), task.cell)
                     if reason
                     else self._row(task, model, len(rows) + place, known)
                 )
@@ -171,6 +178,12 @@ class Grid:
             if cells:
                 self._audit(own, model, cells[0].judge(self.config).sees(self.images[spec.data, None]))
         return rows
+
+    def _say_price(self, model: nn.Module, tasks: list[Task]) -> None:
+        """What the cells that are not done may cost, where the model is paid for."""
+        waiting = [task for task in tasks if next(self._good(task.key), None) is None]
+        if text := bill(model, waiting):
+            self.progress.line(text)
 
     def _made_elsewhere(self, spec: ModelSpec, cells: list[Cell]) -> list[tuple[Cell, Row]]:
         """The rows of a model that is trained or fitted, where the grid's folder holds them all for what the same

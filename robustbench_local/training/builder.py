@@ -15,6 +15,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.data.transform import Transform, arguments_of
+from robustbench_local.evaluation.budget import queries_per_image
 from robustbench_local.models.build import build_model, rebuild
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.description import Description
@@ -71,6 +72,10 @@ class ModelBuilder:
     def behaviour(self, spec: ModelSpec) -> str | None:
         """What the network of a user's own does besides its weights, see behaviour.py; None of all others."""
         return self._loaded(spec.model)[1] if spec.recipe is None else None
+
+    def queries_per_image(self, spec: ModelSpec) -> int | None:
+        """How often the network may be asked about one image, where that is limited."""
+        return queries_per_image(self._loaded(spec.model)[0]) if spec.recipe is None else None
 
     def origin(self, spec: ModelSpec) -> str | None:
         """What names a model of which something is trained or fitted, on whatever machine: 24 hex digits; else None.
