@@ -13,8 +13,13 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.evaluation.preflight import Tally
 
 SMALL = 64 * 64  # pixels: what a larger image takes is measured
-MEMORY = 2**29  # bytes for a batch on a CPU; elsewhere half of what is free
+MEMORY = 2**28  # bytes for a batch on a CPU; elsewhere half of what is free
 COPIES = 16  # of each image that an attack and its verdict hold, about
+
+
+def is_large(x: Tensor) -> bool:
+    """Whether a batch of images like x (n, C, H, W) is to be as large as memory holds."""
+    return x[0, 0].numel() > SMALL
 
 
 def first_guess(model: nn.Module, x: Tensor, draws: Draws, asked: Tally) -> int:
@@ -23,7 +28,7 @@ def first_guess(model: nn.Module, x: Tensor, draws: Draws, asked: Tally) -> int:
     An image takes some copies of itself, and what one forward pass of it keeps for its backward pass.
     """
     usual = first_batch(x.device)
-    if x[0, 0].numel() <= SMALL:
+    if not is_large(x):
         return usual
     asked.forwards += 1
     free = free_memory(x.device)
@@ -36,7 +41,7 @@ def queried_at_once(size: int, x: Tensor) -> int:
 
     Without a backward pass little of each is held.
     """
-    return 1024 if x[0, 0].numel() <= SMALL else 4 * size
+    return 4 * size if is_large(x) else 1024
 
 
 def activations(model: nn.Module, x: Tensor, draws: Draws) -> int:

@@ -17,7 +17,7 @@ from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.decision import majority, rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, is_stochastic, noticed, rejection
-from robustbench_local.core.device import has_float64, out_of_memory, release_memory
+from robustbench_local.core.device import has_float64, out_of_memory, release_memory, trim_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -28,7 +28,7 @@ from robustbench_local.core.verdict import Verdict as Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.attacker_data import own_images
 from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
-from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
+from robustbench_local.evaluation.batch_size import first_guess, is_large, queried_at_once
 from robustbench_local.evaluation.budget import budget_within, queries_per_image
 from robustbench_local.evaluation.chance import below
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
@@ -159,6 +159,8 @@ class Judge:
                     continue
                 x_adv = part.tensors.pop("x_adv")
                 keep(rows, x_adv)
+                if is_large(first):
+                    trim_memory(first.device)
                 parts.append(part)
                 done = rows.stop
                 progress.advance(f"{name.lower()} {threat}", done / len(images))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from robustbench_local.attacks._targets import MOST, contenders
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import Access
+from robustbench_local.core.device import trim_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.losses import margin
@@ -142,3 +145,24 @@ def test_images_that_a_row_cannot_hold_are_refused_before_anything_runs() -> Non
     object.__setattr__(data, "pixels", torch.zeros(1, dtype=torch.uint8).expand(10_000, 3, 224, 224))
     with pytest.raises(ConfigError, match=r"10000 images of \(3, 224, 224\) are 5.6 GiB, and a row holds 4"):
         check_room(data, "float32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own call")
+def test_freed_memory_goes_back_between_batches_of_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def held() -> int:
+        """Bytes in memory, pages of files aside."""
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+    before = held()
+    pieces = [torch.zeros(25_000) for _ in range(2000)]  # 200 MB in pieces that the C library keeps when they are freed
+    last = torch.zeros(1000)
+    del pieces
+    trim_memory(last.device)
+    assert held() - before < 40 * 2**20
+    calls: list[int] = []
+    monkeypatch.setattr("robustbench_local.evaluation.judge.trim_memory", lambda device: calls.append(1))
+    for side in (64, 66):
+        x = torch.rand(6, 3, side, side)
+        evaluate(Squares(), x, Squares()(x).argmax(1), "fgsm", "linf:1/255", batch_size=2)
+    assert len(calls) == 3  # of the larger ones' batches
