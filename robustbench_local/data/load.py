@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,29 +10,17 @@ from torch import Tensor
 from robustbench_local.config.arguments import Device, checked
 from robustbench_local.config.ranges import Location, Seed
 from robustbench_local.core.errors import DataError
-from robustbench_local.data.arrays import read_arrays
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
 from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, open_cached
-from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, Split, check_split, known
-from robustbench_local.data.encoded import InMemory, Listed
-from robustbench_local.data.folders import read_image_folder
-from robustbench_local.data.images import MOST_IN_MEMORY, Images, load_images
+from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, check_split, known
+from robustbench_local.data.images import Images, load_images
 from robustbench_local.data.numbering import renumbered
-from robustbench_local.data.parquet import read_parquet
-from robustbench_local.data.picture_cache import PictureCache
-from robustbench_local.data.pictures import picture_size
-from robustbench_local.data.saved_datasets import read_saved_dataset
+from robustbench_local.data.own import holds_pictures, is_own, kinds_of_pictures, read_own
 from robustbench_local.data.selection import Ids, select
 from robustbench_local.data.sources import from_folder
 from robustbench_local.data.transform import Transform, arguments_of
 
 _BUNDLED_HINT = ' (the package holds only the first images: leave out source="bundled" for the whole split)'
-_PICTURES: dict[str, Callable[[Path, str], Listed]] = {
-    "folder": read_image_folder,
-    "parquet": read_parquet,
-    "hf": read_saved_dataset,
-}
-_OWN_DATA = (*_PICTURES, "arrays")
 
 
 @checked(DataError)
@@ -76,18 +64,17 @@ def open_data(
     check_split(split)
     transform = Transform.of(resize, crop)
     pixels: Pixels
-    kind, colon, path = str(name).partition(":")
-    own = bool(colon) and kind in _OWN_DATA
+    own = is_own(name)
     if own:
         if source is not None:
             raise DataError(f'source="{source}" means nothing for {name}, which names its own place')
         if ids is None or isinstance(ids, str | slice):
             sample = sample or "spread"
-    if transform and not (own and kind in _PICTURES):
-        kinds = ", ".join(f"{each}:PATH" for each in _PICTURES)
-        raise DataError(f"resize and crop are for photographs ({kinds}): the images of {name} have one size")
+    if transform and not holds_pictures(name):
+        where = kinds_of_pictures()
+        raise DataError(f"resize and crop are for photographs ({where}): the images of {name} have one size")
     if own:
-        pixels, labels, names = _read_own(kind, _own_path(name, path), split, transform)
+        pixels, labels, names = read_own(name, split, transform)
     else:
         data_set = known(name)
         arrays = _arrays(data_set, source, split)
@@ -133,19 +120,6 @@ def load_data(
     return data[:], data.labels
 
 
-def crop_for(name: str, size: tuple[int, int], *, split: str = "test") -> tuple[int, int] | None:
-    """The crop that makes photographs images of a model's own size, (height, width). None where `name` holds no
-    photographs, or where the first of them has that size already.
-    """
-    kind, _, path = name.partition(":")
-    if kind not in _PICTURES:
-        return None
-    pictures, _, _ = _PICTURES[kind](_own_path(name, path), split)
-    _, content = next(pictures.read([0]))
-    width, height = picture_size(content)
-    return None if (height, width) == size else size
-
-
 def training_images_name(data: str, source: str | None, transform: Transform | None = None) -> str:
     """What training images are known by: their digest where they are a user's own, otherwise their name."""
     own = ":" in data or source == "bundled"
@@ -169,26 +143,6 @@ def describe() -> list[dict[str, str]]:
         }
         for data_set in DATASETS.values()
     ]
-
-
-def _read_own(kind: str, path: Path, split: str, transform: Transform | None) -> Split:
-    if kind not in _PICTURES:
-        return read_arrays(path, split)
-    pictures, labels, names = _PICTURES[kind](path, split)
-    plain = InMemory(pictures)
-    small = transform is None and plain.nbytes <= MOST_IN_MEMORY
-    return plain if small else PictureCache(pictures, transform), labels, names
-
-
-def _own_path(name: str, path: str) -> Path:
-    try:
-        name.encode()  # it goes into rows and tables
-        found = Path(path).expanduser()
-    except (UnicodeEncodeError, RuntimeError) as error:
-        raise DataError(f"{name!r} names no place: {error}") from None
-    if not path or "\0" in path:
-        raise DataError(f"{name!r} names no place: write folder:PATH or arrays:PATH")
-    return found
 
 
 def _arrays(data_set: DataSet, source: str | Path | None, split: str) -> Arrays:

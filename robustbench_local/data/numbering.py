@@ -37,7 +37,7 @@ def numbered(name: str, labels: Sequence[str], others: Iterable[str]) -> tuple[L
 
 
 def _is_whole(label: str) -> bool:
-    return label.isdecimal() and label.isascii() and str(int(label)) == label
+    return len(label) < 19 and label.isdecimal() and label.isascii() and str(int(label)) == label
 
 
 def renumbered(

@@ -64,11 +64,10 @@ def labels_of(
             raise DataError(f"{where}: row {row} has the label {label!r:.50}: give whole numbers, or text")
     if names is None:
         return numbered(where, [str(label) for label in own], {str(label) for label in others if label is not None})
-    numbers = np.array(own, np.int64)
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
-    if len(wrong):
-        fault = f"row {wrong[0]} has the label {numbers[wrong[0]]}, of {len(names)} classes"
-        raise DataError(f"{where}: {fault}" + (": a test split without labels?" if numbers[wrong[0]] == -1 else ""))
+    for row, label in enumerate(own):
+        if not 0 <= label < len(names):
+            hint = ": a test split without labels?" if label == -1 else ""
+            raise DataError(f"{where}: row {row} has the label {label}, of {len(names)} classes{hint}")
     if len(set(names)) < len(names):
         raise DataError(f"{where}: two of its {len(names)} classes have one name")
-    return numbers, tuple(names)
+    return np.array(own, np.int64), tuple(names)

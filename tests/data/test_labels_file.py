@@ -42,6 +42,7 @@ def listed(root: Path, text: str, split: str = "test") -> tuple[list[int], list[
         ('file,label\n"a, b/the ""5"".png","b, c"\n1.png,a\n', [4, 1], [1, 0], ("a", "b, c")),
         ("file,label\n0.png,007\n1.png,7\n", [0, 1], [0, 1], ("007", "7")),
         ("file, label\n 0.png , 1\n", [0], [1], ("0", "1")),
+        ("file,label\n0.png," + "9" * 5000 + "\n", [0], [0], ("9" * 5000,)),
     ],
 )
 def test_a_list_names_pictures_and_labels_in_its_order(
@@ -70,6 +71,7 @@ def test_a_list_names_pictures_and_labels_in_its_order(
         ("file,label\n0.png,-1\n1.png,0\n", 'the label "-1"'),
         ("file,label\n0.png,1.0\n", 'the label "1.0"'),
         ("file,label\n0.png,1000000\n", "and not ids"),
+        ("file,label\n0.png," + "9" * 18 + "\n", "and not ids"),
         ('file,label\n"0.png,cat\n', "cannot be read"),
         ("file,label\n0.png,cat\0\n1.png\0,cat\n", "labels.csv"),
         ("file,label\n0.png," + "x" * 200_000 + "\n", "cannot be read"),

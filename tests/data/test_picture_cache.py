@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -22,12 +21,11 @@ import torch
 
 from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.core.errors import DataError
-from robustbench_local.data import image_store, images, load, picture_cache
+from robustbench_local.data import image_store, images, own, picture_cache
 from robustbench_local.data.folders import read_image_folder
 from robustbench_local.data.images import Chosen, Images
 from robustbench_local.data.load import open_data
 from robustbench_local.data.pictures import read_picture
-from robustbench_local.data.progress import counting_bar
 from robustbench_local.data.transform import Transform
 from tests.helpers.stored import stored
 
@@ -103,7 +101,7 @@ def test_a_large_folder_of_one_size_goes_through_the_cache_as_well_with_the_same
     name = f"folder:{tmp_path / 'photos'}"
     right = [open_data(name, ids=ids).digest for ids in (None, [3, 1])]
     assert not decoded and not (tmp_path / "cache").exists()
-    monkeypatch.setattr(load, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(own, "MOST_IN_MEMORY", 1000)
     assert [open_data(name, ids=ids).digest for ids in (None, [3, 1])] == right
     assert len(decoded) == 6
 
@@ -297,18 +295,3 @@ def test_a_note_of_another_place_is_not_believed(name: str, tmp_path: Path) -> N
     record = json.loads(note.read_text())
     note.write_text(json.dumps(record | {"digest": "0" * 64}))
     assert image_store.read_note(note.parent, note.stem) is None
-
-
-class Screen(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_many_pictures_are_counted_on_a_bar_and_few_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    for stream, count in ((Screen(), 300), (io.StringIO(), 300), (Screen(), 5)):
-        monkeypatch.setattr(sys, "stderr", stream)
-        with counting_bar("decoding \x1b[31mred", count) as counted:
-            assert list(counted(range(count))) == list(range(count))
-        said = stream.getvalue()
-        assert ("decoding \\x1b[31mred ..." in said) == (count == 300)
-        assert ("300/300" in said) == (count == 300 and stream.isatty())

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks._photographs import photograph
 from robustbench_local.core.errors import DataError
-from robustbench_local.data import load
+from robustbench_local.data import own
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data
 from tests.helpers.stored import stored
@@ -149,6 +149,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "too high": (table(2, labels=[0, 3]), "label 3, of 3 classes"),
     "fractions": (table(2, labels=[0.0, 1.0], names=None), "label 0.0: give whole numbers, or text"),
     "bool": (table(2, labels=[True, False], names=None), "label True"),
+    "beyond int64": (table(1, labels=arrow.array([2**63], arrow.uint64())), "label 9223372036854775808, of 3"),
     "names twice": (table(2, names=["cat", "dog", "cat"]), "have one name"),
     "an id": (table(2, labels=[0, 10**9], names=None), "and not ids"),
 }
@@ -230,7 +231,7 @@ def test_a_large_table_is_read_through_the_cache(tmp_path: Path, monkeypatch: py
     parquet.write_table(table(), tmp_path / "d.parquet", row_group_size=30)
     name = f"parquet:{tmp_path / 'd.parquet'}"
     plain = open_data(name).digest
-    monkeypatch.setattr(load, "MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(own, "MOST_IN_MEMORY", 1000)
     assert open_data(name).digest == plain and (tmp_path / "cache" / "pictures").is_dir()
 
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.core.errors import DataError
-from robustbench_local.data.load import crop_for, open_data
+from robustbench_local.data.load import open_data
+from robustbench_local.data.own import crop_for
 from robustbench_local.data.pictures import read_picture
 from robustbench_local.data.transform import Transform
 from robustbench_local.data.vision import import_torchvision
