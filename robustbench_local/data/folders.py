@@ -50,6 +50,8 @@ def _read(path: Path, split: str) -> Listed:
             f"folder:{path} has no {split} split: put its classes into {path / split}"
             + (" (a class of its own may be called neither test nor train)" if path not in roots.values() else "")
         )
+    if path not in roots.values() and (path / LABELS_FILE).is_file():
+        raise DataError(f"{path / LABELS_FILE} lies beside the splits: put one into {', '.join(roots)} each")
     if any((root / LABELS_FILE).is_file() for root in roots.values()):
         return _read_lists(path, split, roots)
     folders = {name: _class_folders(root) for name, root in roots.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,8 @@ class _Table:
 
 
 def _opened(library: Any, table: Any, path: Path, where: str) -> _Table:
-    files = [Path(file["filename"]).absolute() for file in table.cache_files]
-    foreign = [file for file in files if path.absolute() not in file.parents or ".." in file.parts]
+    files = [Path(os.path.abspath(file["filename"])) for file in table.cache_files]
+    foreign = [file for file in files if Path(os.path.abspath(path)) not in file.parents]
     if foreign:
         raise DataError(f"{where} says that its images are in {foreign[0]}, outside its own folder")
     image = column(table.features, IMAGE_COLUMNS, where)

@@ -105,6 +105,10 @@ def test_two_lists_share_one_numbering_and_a_class_missing_from_one_shifts_nothi
     (root / "classes.txt").write_text("emu\ndog\n")
     with pytest.raises(DataError, match='"cat"'):
         open_data(f"folder:{root}")
+    (root / "labels.csv").touch()
+    with pytest.raises(DataError, match="beside the splits"):
+        open_data(f"folder:{root}")
+    (root / "labels.csv").unlink()
     (root / "train" / "labels.csv").unlink()
     with pytest.raises(DataError, match="give both one"):
         open_data(f"folder:{root}")

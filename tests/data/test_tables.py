@@ -183,6 +183,7 @@ def test_what_is_no_such_place_is_an_error(tmp_path: Path, kind: str) -> None:
 
 def test_a_saved_data_set_reads_nothing_outside_its_folder(tmp_path: Path) -> None:
     name = saved({"": table(3)}, tmp_path / "d")
+    assert len(open_data(f"{name}/../d")) == 3
     shutil.copy(tmp_path / "d" / "data-00000-of-00001.arrow", tmp_path / "out.arrow")
     state = json.loads((tmp_path / "d" / "state.json").read_text())
     for outside in ("../out.arrow", str(tmp_path / "out.arrow")):
