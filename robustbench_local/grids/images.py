@@ -11,7 +11,8 @@ import torch
 from robustbench_local.config.schema import GridConfig
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.data.images import Images
-from robustbench_local.data.load import crop_for, open_data
+from robustbench_local.data.load import open_data
+from robustbench_local.data.own import crop_for
 from robustbench_local.data.transform import arguments_of
 from robustbench_local.grids.cell import Cell
 from robustbench_local.grids.plan import as_list
