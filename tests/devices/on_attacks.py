@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.judge import Judge
 from tests.helpers.pretended_device import OnDevice
-from tests.helpers.short_attacks import LENGTHS, SHORT, attack, norms, own_attacks, threat
+from tests.helpers.short_attacks import LENGTHS, SHORT, TINY, attack, norms, own_attacks, threat
 from tests.helpers.synchronisations import per_step, verdicts
 
 BUDGETS: dict[str, float] = json.loads((Path(__file__).parent / "synchronisations.json").read_text(encoding="utf-8"))
@@ -62,10 +69,36 @@ def test_verdicts_are_the_cpus_however_they_are_reached(setting: str) -> None:
 
 @pytest.mark.parametrize(("name", "norm"), slow_but(QUICK, LOOPS))
 def test_a_step_makes_the_host_wait_no_more_often_than_it_did(name: str, norm: str) -> None:
-    budget, found = BUDGETS[f"{name} {norm}"], per_step(name, norm)
+    budget, found = BUDGETS[f"{name} {norm}"], per_step(partial(attack, name), ThreatModel.parse(TINY[norm]))
     assert found <= budget, f"{name} {norm}: {found} waits per step, {budget} in tests/devices/synchronisations.json"
     assert found >= 0.9 * budget - 0.25, f"{name} {norm}: {found} waits per step: lower its budget of {budget}"
 
 
 def test_every_loop_has_a_budget() -> None:
     assert {*BUDGETS} == {f"{name} {norm}" for name, norm in LOOPS}
+
+
+class Curious(PGD):
+    """Asks for a number at every step."""
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        float(state["x_adv"].sum())
+        return super().step(state, oracle, x, y, threat, draws, i)
+
+
+class Forgetful(PGD):
+    """Makes a tensor where the images are not."""
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        return super().step(state, oracle, x + torch.zeros(x.shape), y, threat, draws, i)
+
+
+def test_careless_attacks_are_caught() -> None:
+    tiny = ThreatModel.parse(TINY["linf"])
+    assert per_step(Curious, tiny) > per_step(PGD, tiny) + 0.5
+    with pytest.raises(RuntimeError, match="to be on pretended"):
+        verdicts(Judge(), Forgetful(steps=2), tiny, "deterministic")

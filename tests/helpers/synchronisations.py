@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 from tests.helpers.pretended_device import DEVICE, pretended
-from tests.helpers.short_attacks import STEPS, TINY, attack, learnt_from
+from tests.helpers.short_attacks import STEPS, learnt_from
 from tests.helpers.small_networks import MODELS, images, network
 
 
@@ -35,17 +35,18 @@ def verdicts(judge: Judge, attack: Attack, threat: ThreatModel, kind: str) -> tu
         return host, judge(model, data, attack, threat, attacker=moved(own))
 
 
-def per_step(name: str, norm: str) -> float:
-    """Waits of the host for each step more, in a ball in which hardly an image breaks."""
-    counts = [waits(name, ThreatModel.parse(TINY[norm]), length).values() for length in (STEPS, 3 * STEPS)]
-    return (sum(counts[1]) - sum(counts[0])) / (2 * STEPS)
+def per_step(make: Callable[[int], Attack], threat: ThreatModel) -> float:
+    """Waits of the host for each step more; make: the attack with so many steps."""
+    lengths = (3 * STEPS, STEPS, 3 * STEPS)  # the first sends what is kept on the device
+    _, short, long = (sum(waits(make(length), threat).values()) for length in lengths)
+    return (long - short) / (2 * STEPS)
 
 
-def waits(name: str, threat: ThreatModel, length: int) -> Mapping[str, int]:
+def waits(attack: Attack, threat: ThreatModel) -> Mapping[str, int]:
     """{kind: how often} in a whole verdict."""
     with pretended() as met:
         model, data = on_device()
         own = moved(learnt_from())
         met.clear()
-        Judge()(model, data, attack(name, length), threat, attacker=own)
+        Judge()(model, data, attack, threat, attacker=own)
         return dict(met)
