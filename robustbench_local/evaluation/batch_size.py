@@ -7,6 +7,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.access import Access, granted
 from robustbench_local.core.defense import call
 from robustbench_local.core.device import first_batch, free_memory, kept_random_state
 from robustbench_local.core.draws import Draws
@@ -25,15 +26,17 @@ def is_large(x: Tensor) -> bool:
 def first_guess(model: nn.Module, x: Tensor, draws: Draws, asked: Tally) -> int:
     """A batch size for images like x (1, C, H, W), to be halved when memory runs out all the same.
 
-    An image takes some copies of itself, and what one forward pass of it keeps for its backward pass.
+    An image takes some copies of itself, and what one forward pass of it keeps for its backward pass: none of a model
+    that gives no gradients, which is not asked, for its answers may cost money.
     """
     usual = first_batch(x.device)
     if not is_large(x):
         return usual
-    asked.forwards += 1
-    free = free_memory(x.device)
-    memory = MEMORY if free is None else free // 2
-    return max(1, min(usual, memory // (COPIES * x.nbytes + activations(model, x, draws))))
+    free, each = free_memory(x.device), COPIES * x.nbytes
+    if granted(model) is Access.GRADIENTS:
+        asked.forwards += 1
+        each += activations(model, x, draws)
+    return max(1, min(usual, (MEMORY if free is None else free // 2) // each))
 
 
 def queried_at_once(size: int, x: Tensor) -> int:

@@ -116,7 +116,7 @@ class Judge:
             )
         if (budget := budget_within(self.budget, queries_per_image(model))) != self.budget:
             limited = replace(self, budget=budget)
-            return limited(model, images, attack, threat, progress, attacker=attacker, known=known)
+            return limited(model, images, attack, threat, progress, attacker=attacker, known=known, keep=keep)
         started, declared = time.monotonic(), getattr(model, "clean_accuracy", None)
         as_given, images = images, self.sees(images)
         progress, known = progress or Progress(), known or AnswerCache()

@@ -22,10 +22,25 @@ from robustbench_local.core.oracle import Oracle
 from robustbench_local.data.load import open_data
 from robustbench_local.evaluation import batch_size
 from robustbench_local.evaluation.batch_size import COPIES, MEMORY, activations, first_guess
-from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.evaluate import Tensors, evaluate
+from robustbench_local.evaluation.judge import Judge
 from robustbench_local.evaluation.preflight import Tally
 from robustbench_local.grids.kept_images import check_room
 from tests.helpers.small_networks import LINF, images, network
+
+
+class Paid(nn.Module):
+    """Gives scores only, and may be asked so many times of an image."""
+
+    access, queries_per_image = Access.SCORES, 40
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        return torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1)
 
 
 class Squares(nn.Module):
@@ -105,6 +120,26 @@ def test_a_verdict_without_its_images_is_otherwise_the_same() -> None:
         a, b = getattr(whole, field.name), getattr(without, field.name)
         if field.name not in ("x_adv", "seconds", "notes"):
             assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+def test_a_model_without_gradients_is_not_asked_for_a_batch_size() -> None:
+    model, (x, draws) = Paid(), one(224, 224)
+    assert first_guess(model, x, draws, Tally()) == MEMORY // (COPIES * x.nbytes) and not model.asked
+
+
+def test_a_model_with_a_budget_of_its_own_hands_its_images_on_as_well() -> None:
+    model = Paid()
+    data = images(network())
+    y = model(data.x).argmax(1)
+    kept = torch.zeros_like(data.x)
+    judge, attack = Judge(batch_size=7), find_attack("square", {"steps": 5})
+
+    def keep(rows: slice, x_adv: Tensor) -> None:
+        kept[rows] = x_adv
+
+    without = judge(model, Tensors(data.x, y, data.ids), attack, LINF, keep=keep)
+    whole = judge(model, Tensors(data.x, y, data.ids), attack, LINF)
+    assert len(without.x_adv) == 0 and torch.equal(kept, whole.x_adv)
 
 
 def test_of_many_classes_those_are_looked_at_that_are_near() -> None:
