@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -120,10 +121,20 @@ def load_data(
     return data[:], data.labels
 
 
-def training_images_name(data: str, source: str | None, transform: Transform | None = None) -> str:
+def open_numbered(names: Sequence[str], data: str, **choice: Any) -> Images:
+    """As `open_data`; numbered as a model's classes, whose names these are, where the data call any class so."""
+    images = open_data(data, **choice)
+    alike = is_own(data) and {*names} & {*images.classes} and tuple(names) != images.classes
+    return open_data(data, classes=names, **choice) if alike else images
+
+
+def training_images_name(
+    data: str, source: str | None, transform: Transform | None = None, names: Sequence[str] = ()
+) -> str:
     """What training images are known by: their digest where they are a user's own, otherwise their name."""
     own = ":" in data or source == "bundled"
-    return open_data(data, split="train", source=source, **arguments_of(transform)).digest if own else data
+    read = {"split": "train", "source": source, **arguments_of(transform)}
+    return open_numbered(names, data, **read).digest if own else data
 
 
 def describe() -> list[dict[str, str]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 
 import torch
 
 from robustbench_local.config.schema import GridConfig
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.data.images import Images
-from robustbench_local.data.load import open_data
+from robustbench_local.data.load import open_data, open_numbered
 from robustbench_local.data.own import crop_for
 from robustbench_local.data.transform import arguments_of
 from robustbench_local.grids.cell import Cell
@@ -43,8 +42,8 @@ def numbering(data: str, cells: Iterable[Cell], builder: ModelBuilder) -> tuple[
 
 
 def judged(config: GridConfig, data: str, n: int | None, device: torch.device, names: tuple[str, ...] | None) -> Images:
-    opened = partial(
-        open_data,
+    return open_numbered(
+        names or (),
         data,
         split=config.split,
         source=config.source,
@@ -56,8 +55,6 @@ def judged(config: GridConfig, data: str, n: int | None, device: torch.device, n
         seed=int(as_list(config.seeds)[0]),
         device=device,
     )
-    images = opened()
-    return opened(classes=names) if names and {*names} & {*images.classes} and names != images.classes else images
 
 
 def learnt_from(config: GridConfig, images: Images, data: str, names: tuple[str, ...] | None) -> Images:

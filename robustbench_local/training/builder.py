@@ -89,9 +89,9 @@ class ModelBuilder:
             definition(recipe, self.source, self.transform) if recipe else {"weights": weights_digest(self._net(spec))}
         )
         parts = [{name: asdict(defense), "version": defense.version} for name, defense in spec.around]
-        return row_key(
-            {"net": made, "parts": parts, "images": training_images_name(spec.data, self.source, self.transform)}
-        )
+        names = self.described(spec).names
+        images = training_images_name(spec.data, self.source, self.transform, names)
+        return row_key({"net": made, "parts": parts, "images": images})
 
     def build_untrained(self, spec: ModelSpec) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""
@@ -99,7 +99,8 @@ class ModelBuilder:
         return self._fitter(spec).build_untrained(spec.around, net)
 
     def _fitter(self, spec: ModelSpec) -> Fitter:
-        return Fitter(spec.data, self.source, self.device, self.progress, self.behaviour(spec), self.transform)
+        names, behaviour = self.described(spec).names, self.behaviour(spec)
+        return Fitter(spec.data, self.source, self.device, self.progress, behaviour, self.transform, names)
 
     def _net(self, spec: ModelSpec) -> nn.Module:
         """What the wrappers go around."""

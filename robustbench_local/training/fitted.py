@@ -13,7 +13,7 @@ from robustbench_local.core.defense import Defense
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
-from robustbench_local.data.load import open_data, training_images_name
+from robustbench_local.data.load import open_numbered, training_images_name
 from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
@@ -28,7 +28,7 @@ class Fitter:
     """Puts wrappers around networks for one data set.
 
     source, transform: where its training images come from, and what becomes of photographs. behaviour: of a user's own
-    network, what it does besides its weights.
+    network, what it does besides its weights. names: of its classes, by which images of a user's own are numbered.
     """
 
     data: str
@@ -37,6 +37,7 @@ class Fitter:
     progress: Progress
     behaviour: str | None = None
     transform: Transform | None = None
+    names: Sequence[str] = ()
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The deployed model. A part that is not in the cache yet learns now."""
@@ -51,7 +52,8 @@ class Fitter:
             else:
                 self.progress.line(f"fitting {name} to training images of {self.data}")
                 read = arguments_of(self.transform)
-                images = open_data(self.data, split="train", source=self.source, device=self.device, **read)
+                read |= {"split": "train", "source": self.source, "device": self.device}
+                images = open_numbered(self.names, self.data, **read)
                 trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
                 net = defense.build(net, trainer, self._draws())
                 checkpoints.save(file, net, {}, half=False)
@@ -71,7 +73,7 @@ class Fitter:
         """Where each part keeps what it learns, named by all that decides it; None for one that learns nothing."""
         if not any(defense.learns for _, defense in parts):
             return [None] * len(parts)
-        images = training_images_name(self.data, self.source, self.transform)
+        images = training_images_name(self.data, self.source, self.transform, self.names)
         digest = checkpoints.weights_digest(net)
         behaves = {} if self.behaviour is None else {"behaviour": self.behaviour}
         described = [{name: asdict(defense), "version": defense.version} for name, defense in parts]

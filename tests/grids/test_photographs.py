@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks._photographs import make_photographs, photograph
 from robustbench_local.cli.main import main
+from robustbench_local.config.plugins import find_defense
 from robustbench_local.core.errors import DataError
 from robustbench_local.core.progress import Progress
 from robustbench_local.data import images
+from robustbench_local.data.load import open_numbered
+from robustbench_local.data.transform import Transform
 from robustbench_local.gallery.rebuild import images_of, model_of
 from robustbench_local.grids.run import Grid, run_grid
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.fitted import Fitter
 
 MODELS = """
 import torch
@@ -120,3 +125,17 @@ def test_models_are_trained_and_fitted_on_photographs_that_are_not_in_memory(
     assert {row.definition["weights_digest"] for row in others}.isdisjoint(
         row.definition["weights_digest"] for row in rows
     )
+
+
+def test_what_a_defense_learns_from_is_numbered_as_the_model_numbers_it(folder: Path) -> None:
+    def fitter(*names: str) -> Fitter:
+        return Fitter("folder:photos", None, torch.device("cpu"), Progress(), None, Transform(crop=(28, 28)), names)
+
+    net, parts = nn.Linear(2, 2), [("density_detector", find_defense("density_detector"))]
+    files = {tuple(fitter(*names)._files(parts, net)) for names in ((), ("class1", "class0"), ("cat", "dog"))}
+    assert len(files) == 2  # what the data do not call so numbers nothing
+    by_model = open_numbered(("class1", "class0"), "folder:photos", split="train", crop=28)
+    plain = open_numbered((), "folder:photos", split="train", crop=28)
+    assert by_model.classes == ("class1", "class0") and torch.equal(by_model.labels, 1 - plain.labels)
+    with pytest.raises(DataError, match='"class1"'):
+        open_numbered(("class0", "cat"), "folder:photos", crop=28)
