@@ -33,8 +33,8 @@ def foreign(row: Row) -> list[str]:
     about = row.definition
     model, data = str(about["model"]).partition(" (")[0], str(about["data"])
     own = model not in ARCHITECTURES and not model.startswith("zoo:")
-    calls = [f"load {model}" if PurePath(model).suffix else f"import and call {model}"] if own else []
-    return calls + ([f"read {data}"] if ":" in data else [])
+    what = "send images to" if "://" in model else "load" if PurePath(model).suffix else "import and call"
+    return ([f"{what} {model}"] if own else []) + ([f"read {data}"] if ":" in data else [])
 
 
 def check_trust(rows: Iterable[Row], trust: bool) -> None:

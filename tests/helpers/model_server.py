@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -264,12 +265,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(net: nn.Module | None = None, **how: Any) -> Iterator[Served]:
+def serving(net: nn.Module | None = None, tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[Served]:
     """A server on a free port of this machine, for as long as the block lasts."""
     served = Served(net or small_net(), **how)
     handler = type("Handler", (_Handler,), {"served": served})
     server = _Server(handler)
-    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    served.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

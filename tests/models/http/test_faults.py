@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +95,21 @@ def test_a_body_without_end_is_not_read(served: Served, monkeypatch: pytest.Monk
     served.faults = lambda number: Fault(body=b"[" * 10_000_000)
     with pytest.raises(ModelError, match="more than 10000 bytes"):
         model(images(1))
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with serving(tls=tls) as served:
+        with pytest.raises(ModelError, match="certificate is not trusted.*SSL_CERT_FILE"):
+            opened(served)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert torch.equal(opened(served)(images()), served.net(images()))
 
 
 def test_a_wait_that_is_too_long_and_a_server_that_is_gone_end_the_run(served: Served) -> None:
