@@ -106,7 +106,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkey
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     with serving(tls=tls) as served:
-        with pytest.raises(ModelError, match="certificate is not trusted.*SSL_CERT_FILE"):
+        with pytest.raises(ModelError, match=r"certificate is not trusted.*SSL_CERT_FILE"):
             opened(served)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert torch.equal(opened(served)(images()), served.net(images()))

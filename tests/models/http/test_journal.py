@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,26 @@ def test_the_budget_counts_what_was_sent_and_not_refused(path: Path) -> None:
     Journal(path, "net 1", most=11).reserve(1)
 
 
-def test_two_at_once_share_answers_and_budget(path: Path) -> None:
-    """Threads, objects and processes write at once: every answer is there, and not one query more is paid."""
+def test_several_at_once_share_answers_and_budget(path: Path, tmp_path: Path) -> None:
+    """Processes and threads write at once: every answer is there, and not one query more is paid."""
     code = (
-        "import sys, numpy as np; from pathlib import Path; from robustbench_local.core.errors import ModelError\n"
+        "import sys, time, numpy as np; from pathlib import Path\n"
+        "from robustbench_local.core.errors import ModelError\n"
         "from robustbench_local.models.http.journal import Journal\n"
-        "journal = Journal(Path(sys.argv[1]), 'net 1', most=200)\n"
-        "for k in range(150):\n"
+        "path, name, go = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])\n"
+        "journal = Journal(path, 'net 1', most=300); go.with_name(name).touch()\n"
+        "while not go.exists(): time.sleep(0.001)\n"
+        "for k in range(1000):\n"
         "    try: journal.reserve(1)\n"
         "    except ModelError: break\n"
-        "    journal.keep([sys.argv[2] + str(k)], np.array([[k, 0.5]], np.float32))\n"
+        "    journal.keep([f'{name}{k}'], np.array([[k, 0.5]], np.float32))\n"
     )
-    others = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "pq"]
-    mine = Journal(path, "net 1", most=200)
+    go = tmp_path / "go"
+    others = [subprocess.Popen([sys.executable, "-c", code, str(path), name, str(go)]) for name in "pqr"]
+    while not all((tmp_path / name).exists() for name in "pqr"):
+        assert all(other.poll() is None for other in others)
+        time.sleep(0.01)
+    mine = Journal(path, "net 1", most=300)
 
     def work(name: str) -> None:
         for k in range(20):
@@ -107,15 +115,16 @@ def test_two_at_once_share_answers_and_budget(path: Path) -> None:
             mine.keep([f"{name}{k}"], np.array([[k, 0.5]], np.float32))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    go.touch()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [other.wait() for other in others] == [0, 0]
+    assert [other.wait() for other in others] == [0, 0, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        journal = Journal(path, "net 1", most=200)
-    assert journal.spent == 200 == len(journal)
+        journal = Journal(path, "net 1", most=300)
+    assert journal.spent == 300 == len(journal)
     assert all(told(journal, f"{name}{k}") == [[k, 0.5]] for name in "ab" for k in range(20))
 
 
