@@ -8,8 +8,9 @@ and nothing else); which of MNIST's test images are robust, of the two reference
 fgsm_rs. Every part is a line of gpu.jsonl as soon as it ends, with the card's name; gpu.md is the table of all lines.
 A stage that takes longer than its share is cut off, and loses the part in flight. The same command goes on from there.
 
-What must be there beside torch: numpy, scipy, pandas, matplotlib, safetensors, rich, pillow, jinja2, pytest, and as
-wheels hydra-core, omegaconf, antlr4-python3-runtime and torchattacks. Without folders the bundled images serve.
+On a bare machine `python -m pip install --no-index --no-deps --no-build-isolation -e .` comes first, for plug-ins are
+found by what is installed. It needs torch, numpy, scipy, pillow, safetensors, rich and pytest there, and torchattacks
+with tqdm as wheels; without those two the comparison is with the floor alone. Without folders the bundled images serve.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from types import FrameType
 from benchmarks._gpu_stages import STAGES, Given, Stage
 from benchmarks._kept import Row, keep, kept
 from benchmarks._timing import surroundings
+from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.device import pick_device, release_memory
-from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.report.markdown import markdown_table
 
 LEAST = 5.0  # seconds under which no stage is begun
@@ -107,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     weights = {name: Path(path) for name, _, path in (text.partition("=") for text in given.weights)}
     try:
         device = pick_device(given.device)
-    except ConfigError as error:
+        find_attack("pgd")  # or an error that says how to install the plug-ins
+    except RobustBenchError as error:
         parser.error(str(error))
     given.out.mkdir(parents=True, exist_ok=True)
     given.work.mkdir(parents=True, exist_ok=True)
