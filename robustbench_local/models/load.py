@@ -24,6 +24,7 @@ from robustbench_local.models.behaviour import behaviour
 from robustbench_local.models.classifier import Classifier
 from robustbench_local.models.description import Description, described, read_description, sidecar
 from robustbench_local.models.format import FORMATS, NOTHING_SAID, UNKNOWN, Asked, Format, Loaded
+from robustbench_local.models.priced import priced
 
 
 @checked(ModelError)
@@ -95,6 +96,8 @@ def open_model(
         raise ModelError(f'"{spec}" cannot be loaded as {kind.summary}: {type(error).__name__}: {error}') from error
     description = said.over(loaded.own, f'"{spec}"')
     model = loaded.model
+    if description.endpoint is not None and priced(model) is None:
+        raise ModelError(f'endpoint is said of "{spec}", which is no server: leave it out')
     if loaded.identity is not None or description.said():
         model = Classifier(model, description, _identity(spec, loaded, description))
     model = evaluating(model.to(device))

@@ -8,6 +8,7 @@ from robustbench_local.core.errors import ConfigError, ModelError
 from robustbench_local.models.description import described
 from robustbench_local.models.http.address import Address
 from robustbench_local.models.http.settings import EndpointSettings, endpoint_settings
+from robustbench_local.models.load import load_model
 
 KEY = "s3cr3t-k3y"
 
@@ -93,6 +94,11 @@ def test_header_values_come_from_the_environment_and_are_never_shown(monkeypatch
     with pytest.raises(ConfigError, match="environment variable") as literal:
         EndpointSettings(headers={"Authorization": f"Bearer {KEY}"})
     assert KEY not in str(literal.value)
+
+
+def test_what_is_said_of_an_endpoint_is_refused_of_other_models() -> None:
+    with pytest.raises(ModelError, match='endpoint is said of "zoo:mnist/none", which is no server'):
+        load_model("zoo:mnist/none", about={"endpoint": {"price": 0.1}})
 
 
 def test_what_an_endpoint_costs_names_no_row() -> None:

@@ -97,6 +97,15 @@ def test_a_body_without_end_is_not_read(served: Served, monkeypatch: pytest.Monk
         model(images(1))
 
 
+def test_of_requests_at_once_what_came_is_kept_and_nothing_more_is_sent(served: Served) -> None:
+    model, x = opened(served, concurrent=2, batch=1), images(20)
+    served.faults = lambda number: Fault(status=400) if number == 4 else None
+    with pytest.raises(ModelError, match="answered 400"):
+        model(x)
+    assert served.requests < 20 and len(endpoint(model).journal) == served.images == served.requests - 1
+    assert torch.equal(model(x), served.net(x)) and set(served.answered.values()) == {1}
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
