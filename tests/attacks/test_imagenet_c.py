@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from robustbench_local.data.load import open_data
 from robustbench_local.defenses.none import Undefended
 from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.training.spec import ModelSpec
+from tests.helpers.image_statistics import STATISTICS
 
 Levels = npt.NDArray[Any]
 LEVEL = 1 / 255
@@ -146,27 +146,6 @@ def test_fog_and_frost_mix_their_texture_in_by_the_published_formula(severity: i
     assert np.allclose(exactly("frost", severity, x), pictures((kept * x + added * ice).clamp(0, 1)), atol=1e-5)
 
 
-def change(clean: Any, seen: Any) -> Any:
-    return (seen - clean).mean((1, 2, 3))
-
-
-def length(clean: Any, seen: Any) -> Any:
-    return np.sqrt(((seen - clean) ** 2).mean((1, 2, 3)))
-
-
-def uprightness(clean: Any, seen: Any) -> Any:
-    """Differences of neighbours, below less beside: what was blurred one way only has another."""
-    below, aside = (np.abs(np.diff(seen, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return below - aside
-
-
-def roughness(clean: Any, seen: Any) -> Any:
-    """Differences of neighbours: what a texture has of every size."""
-    below, aside = (np.abs(np.diff(seen, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return below + aside
-
-
-STATISTICS: list[Callable[[Any, Any], Any]] = [change, length, uprightness, roughness]
 DRAWN = sorted(RENDERINGS.keys() - DETERMINISTIC.keys())
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +19,7 @@ from robustbench_local.attacks.corruptions.weather import _relief, chamfer
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.draws import Draws
+from tests.helpers.image_statistics import STATISTICS
 from tests.helpers.wrapping import digits, photos
 
 Levels = npt.NDArray[np.uint8]
@@ -39,29 +38,6 @@ def beside(name: str, severity: int, n: int = N) -> tuple[Levels, Levels, Levels
     rng = np.random.default_rng(severity)
     theirs = [published(name, image.squeeze(), severity, rng).reshape(image.shape) for image in clean]
     return clean, corrupted, np.stack(theirs)
-
-
-def change(clean: Any, seen: Any) -> Any:
-    return (seen - clean).mean((1, 2, 3))
-
-
-def length(clean: Any, seen: Any) -> Any:
-    return np.sqrt(((seen - clean) ** 2).mean((1, 2, 3)))
-
-
-def uprightness(clean: Any, seen: Any) -> Any:
-    """Differences of neighbours, below less beside: what was blurred one way only has another."""
-    below, aside = (np.abs(np.diff(seen, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return below - aside
-
-
-def roughness(clean: Any, seen: Any) -> Any:
-    """Differences of neighbours: what a texture has of every size."""
-    below, aside = (np.abs(np.diff(seen, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
-    return below + aside
-
-
-STATISTICS: list[Callable[[Any, Any], Any]] = [change, length, uprightness, roughness]
 
 
 @pytest.mark.parametrize("name", sorted(RENDERINGS.keys() - OTHER))
