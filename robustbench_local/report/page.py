@@ -22,7 +22,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import FLAGS, percent
-from robustbench_local.storage.row import done
+from robustbench_local.storage.row import Row, done
 
 if TYPE_CHECKING:
     import jinja2
@@ -47,6 +47,7 @@ class Entry:
     robust: Rate | None
     lower: tuple[Rate | None, ...]
     missing: list[str]
+    why_missing: str  # in a word or two, of all of them
     strongest: Label | None
     families: list[str]
     flags: list[Flag]
@@ -202,12 +203,21 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         robust=line.worst[-1],
         lower=(*line.worst[:-1], *line.union),
         missing=[str(label) for label, row in cells if not done(row)],
+        why_missing=_why_missing([row for _, row in cells if not done(row)]),
         strongest=_strongest(min(good, key=lambda found: found[1])[0], line, results) if good else None,
         families=sorted({family or _OTHER for row in line.rows if row for family in row.families}),
         flags=flags,
         searched=visible(" ".join(terms).lower()),
         detail=detail(line, table, results),
     )
+
+
+def _why_missing(rows: Sequence[Row | None]) -> str:
+    """ "missing", or where nothing else is missing "left out: the model grants scores"."""
+    left_out = [row for row in rows if row is not None and row.left_out]
+    if not left_out or len(left_out) < len(rows):
+        return "missing"
+    return f"left out: {visible(left_out[0].why.rpartition(', and ')[2])}"
 
 
 def _strongest(label: Label, line: Line, results: Results) -> Label:

@@ -40,6 +40,8 @@ def test_what_needs_more_is_left_out_by_name(own: Path, capsys: pytest.CaptureFi
     assert rows[2].left_out and rows[2].why == "left out, needs gradients, and the model grants scores"
     table = (own / "results/black/table.md").read_text()
     assert "pgd: left out, needs gradients, and the model grants scores" in table.replace("\\", "")
+    page = (own / "results/black/index.html").read_text()
+    assert "1 of 2 attacks left out: the model grants scores" in page
     words = ["run", "grid=black.yaml", "n=16", "source=bundled", "attacks=[{pgd:{steps:2}}]"]
     assert main([*words, "models=[{name:own_scores.py:scores,about:{access:scores,classes:10}}]"]) == 0
     assert "left out" in capsys.readouterr().out
