@@ -175,12 +175,16 @@ _NOTICED: ContextVar[Noticed | None] = ContextVar("noticed", default=None)
 
 @contextmanager
 def noticed() -> Iterator[Noticed]:
+    """Whoever notices around this notices the same in the end."""
     seen = Noticed()
     token = _NOTICED.set(seen)
     try:
         yield seen
     finally:
         _NOTICED.reset(token)
+        if (around := _NOTICED.get()) is not None:
+            around.wrote.update(seen.wrote)
+            around.forms.update(seen.forms)
 
 
 def _version(x: Tensor) -> int:

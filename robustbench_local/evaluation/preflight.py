@@ -18,6 +18,7 @@ from robustbench_local.core.defense import (
     answer_and_trace,
     call,
     is_stochastic,
+    noticed,
     rejection,
     undefended,
 )
@@ -146,7 +147,7 @@ def check_model(
         written = written or not torch.equal(after, x)
         return answer
 
-    with torch.no_grad(), kept_random_state(x.device):
+    with torch.no_grad(), kept_random_state(x.device), noticed() as seen:
         try:
             logits = known.once(lambda: ask(judged, draws[:]), model, *about, tuple(draws.ids.tolist()), 0)
             declared = is_stochastic(model) and isinstance(model, Defended)
@@ -171,7 +172,8 @@ def check_model(
         flags.append(flag)
     if bool(logits.isnan().any()):
         flags.append("nan_logits")
-    if granted(model) > Access.LABELS and are_probabilities(logits):
+    random = any(_differ(answer, logits) for answer in again)  # it draws numbers from somewhere else
+    if granted(model) > Access.LABELS and are_probabilities(logits, one="binary" in seen.forms):
         model, logits = LogProbabilities(model), log_probabilities(logits)
         flags.append("probabilities")
         warnings.warn(
@@ -179,7 +181,7 @@ def check_model(
             " probabilities round to 0 or 1: better remove its softmax",
             stacklevel=3,
         )
-    if any(_differ(answer, logits) for answer in again):  # it draws numbers from somewhere else
+    if random:
         model = UndeclaredRandomModel(model)
         flags.append("undeclared_randomness")
     return Checked(model, tuple(flags), rows, x, draws, logits)
@@ -212,11 +214,12 @@ def _named(model: nn.Module, logits: Tensor) -> Tensor:
     return logits[:, : logits.shape[1] - (rejection(model) is not Rejection.NONE)].argmax(1)
 
 
-def are_probabilities(logits: Tensor) -> bool:
-    """Whether all rows of logits (N, K) are distributions over the classes, or all are made of a probability of one."""
-    p = 2 * logits[:, 1] if logits.shape[1] == 2 and torch.equal(logits[:, 0], -logits[:, 1]) else None
-    if p is not None:
-        return bool(((p >= 0) & (p <= 1)).all())
+def are_probabilities(logits: Tensor, *, one: bool) -> bool:
+    """Whether all rows of logits (N, K) are distributions over the classes; one: they are made of one number an image,
+    which may be the probability of class 1, see core/outputs.py.
+    """
+    if one:
+        return bool(((logits[:, 1] >= 0) & (logits[:, 1] <= 0.5)).all())
     return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
 
 

@@ -12,10 +12,10 @@ from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import attack_labels, defense_labels
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import met_before
-from robustbench_local.storage.row import READ, VERSIONS, Row
+from robustbench_local.storage.row import BEHAVIOUR, READ, VERSIONS, Row
 
 # What may differ between two runs of a cell: what a comparison is about, and images, which are paired.
-MADE = ("weights_digest", "behaviour_digest", *VERSIONS, *READ, "attacker_digest")
+MADE = ("weights_digest", *BEHAVIOUR, *VERSIONS, *READ, "attacker_digest")
 IMAGES = ("data_digest", "ids", "transform")
 CHOSEN = ("defense_settings", "seed")  # where nothing else is left to meet
 

@@ -116,10 +116,10 @@ def test_images_a_model_cannot_read() -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda x: x, r"returned \(4, 3, 4, 4\) for 4 images: it must return logits"),
-        (lambda x: x.flatten(1).sum(1), r"returned \(4,\)"),
-        (lambda x: {"logits": x.flatten(1)}, "returned dict"),
-        (lambda x: x[:1].flatten(1), r"returned \(1, 48\) for 4 images"),
+        (lambda x: x, r"returned float32 \(4, 3, 4, 4\) for 4 images: it must return logits"),
+        (lambda x: x.flatten(1).argmax(1), r"returned int64 \(4,\)"),
+        (lambda x: {"one": x.flatten(1), "two": x.flatten(1)}, "returned dict"),
+        (lambda x: x[:1].flatten(1), r"returned float32 \(1, 48\) for 4 images"),
     ],
 )
 def test_models_that_return_no_logits(answer: Callable[[Tensor], Tensor], says: str) -> None:
@@ -140,7 +140,7 @@ def test_what_is_no_model() -> None:
 
 
 def test_probabilities_are_warned_of_and_flagged() -> None:
-    with pytest.warns(UserWarning, match="returns probabilities, not logits: .* remove its softmax"):
+    with pytest.warns(UserWarning, match="returns probabilities, not logits: their logarithms .* remove its softmax"):
         verdict = evaluate(nn.Sequential(Brightness(), nn.Softmax(1)), X, Y, "fgsm")
     assert verdict.flags == ("probabilities",)
     with warnings.catch_warnings():

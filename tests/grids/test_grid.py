@@ -360,7 +360,11 @@ def test_a_file_of_ones_own_may_extend_a_packaged_one(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", reading.names("grid"))
 def test_packaged_grids_are_sound(name: str, folder: Path) -> None:
-    overrides = {}
+    overrides: dict[str, Any] = {}
+    if name == "image_folder":
+        with pytest.raises(ConfigError, match="needs a value for data"):
+            read_config(name, {})
+        overrides = {"data": "mnist", "models": ["mnist_small"]}
     if name.startswith("reference"):
         with pytest.raises(ConfigError, match="weights"):
             read_config(name, {})

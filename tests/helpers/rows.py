@@ -19,6 +19,8 @@ SOMETIMES = (
     "attacker_digest",
     "corruption",
     "behaviour_digest",
+    "model_about",
+    "transform",
     "a_new_key",
 )
 FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
@@ -49,6 +51,8 @@ OTHER: dict[str, Any] = {
     "attack_sources": {"zoo:mnist/none": "f" * 64},
     "attacker_digest": "a" * 64,
     "behaviour_digest": "b" * 64,
+    "model_about": {"expects": "0-255"},
+    "transform": {"resize": 256, "crop": [224, 224]},
     "a_new_key": "of a later version",
 }
 
