@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robustbench_local.core.escaping import visible
-from robustbench_local.storage.row import DRAWN, JUDGED, Row
+from robustbench_local.storage.row import BEHAVIOUR, DRAWN, JUDGED, Row
 
 # anything else is part of an attack's name
 _USUAL = {"count": "all", "precision": "float32", "budget": None}
@@ -48,7 +48,7 @@ def attack_labels(rows: Sequence[Row], but: Collection[str] = ()) -> list[Label]
 
 def defense_labels(rows: Sequence[Row]) -> list[Label]:
     """The defense of each row; namesakes are those in front of the same architecture. As attack_labels."""
-    made = ("weights_digest", "behaviour_digest", "defense_version")
+    made = ("weights_digest", *BEHAVIOUR, "defense_version")
     made_of = [{key: row.said(key) for key in made} for row in rows]
     settings = [row.definition["defense_settings"] for row in rows]
     return _labels([row.defense for row in rows], [(row.defense, row.model) for row in rows], settings, made_of)
@@ -106,4 +106,4 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 20 else text[:8]  # a digest
+    return text if len(text) <= 20 or text.startswith("{") else text[:8]  # a digest

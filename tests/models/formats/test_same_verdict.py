@@ -32,14 +32,15 @@ def scores(x):
 def labels(x):
     return scores(x).argmax(1)
 """
-WITH_GRADIENTS = ("own.py:make", "own:instance", "net.pt2", "fixed.pt2", "net.ts", "net.onnx", "fixed.onnx", "new.onnx")
+MODULE = ("same_verdict_net.py:make", "same_verdict_net:instance")
+WITH_GRADIENTS = (*MODULE, "net.pt2", "fixed.pt2", "net.ts", "net.onnx", "fixed.onnx", "new.onnx")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network in every format."""
     path = tmp_path_factory.mktemp("formats")
-    (path / "own.py").write_text(OWN)
+    (path / "same_verdict_net.py").write_text(OWN)
     size = torch.export.Dim("n")
     torch.export.save(torch.export.export(NET, (X[:4],), dynamic_shapes=({0: size},)), path / "net.pt2")
     torch.export.save(torch.export.export(NET, (X[:4],)), path / "fixed.pt2")
@@ -74,12 +75,12 @@ def test_formats_with_gradients(folder: Path, monkeypatch: pytest.MonkeyPatch, s
 
 def test_a_function_on_arrays_gives_scores_or_labels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    scores = load_model("own.py:scores", about={"access": "scores", "classes": 10})
+    scores = load_model("same_verdict_net.py:scores", about={"access": "scores", "classes": 10})
     found = verdict(scores, "square", "linf:0.2", steps=40)
     assert torch.equal(found.robust, SQUARE.robust) and torch.equal(found.x_adv, SQUARE.x_adv)
     with pytest.raises(AccessError, match="PGD needs gradients, and the model grants scores"):
         verdict(scores, "pgd", "linf:0.1")
-    labels = load_model("own.py:labels", about={"access": "labels", "classes": 10})
+    labels = load_model("same_verdict_net.py:labels", about={"access": "labels", "classes": 10})
     asked, wanted = (verdict(model, "hopskipjump", "l2:3", steps=4) for model in (labels, NET))
     assert torch.equal(asked.robust, wanted.robust) and 0 < int(wanted.robust.sum()) < len(X)
     torch.testing.assert_close(asked.distance, wanted.distance, rtol=0, atol=1e-2)  # last bits hang on the layout
