@@ -143,14 +143,14 @@ class Description:
                 raise ModelError(f"{what} takes {key} {its}, and {key} {mine} is said of it: leave {key} out")
         return replace(own, **self.said())
 
-    def check_says(self, keys: Iterable[str], what: str, where: str) -> None:
-        """ModelError that names keys of which nothing is said, and shows the file to write."""
+    def check_says(self, keys: Iterable[str], spec: str, why: str = "") -> None:
+        """ModelError that names what is not said of the model of that name, and shows the file to write."""
         missing = [key for key in keys if getattr(self, key) is None]
         if missing:
             lines = "\n".join(f"  {key}: {_EXAMPLES.get(key, '')}" for key in missing)
             raise ModelError(
-                f"{what} does not say its {' and '.join(missing)}. Say it where you name the model, or write {where}:\n"
-                f"{lines}"
+                f'"{spec}" {why}does not say its {" and ".join(missing)}. Say it where you name the model (about), or'
+                f" write model.yaml:\n  model: {spec}\n{lines}"
             )
 
 

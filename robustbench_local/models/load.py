@@ -125,15 +125,31 @@ def _with_file(spec: str, said: Description) -> tuple[str, Description]:
         beside, model = read_description(file)
         if model is None:
             raise ModelError(f"{file} names no model: write model: net.onnx, or whatever it describes")
-        return str(file.parent / model) if (file.parent / model).exists() else model, said.over(beside, str(file))
+        return _placed(model, file.parent), said.over(beside, str(file))
     prefix, colon, name = spec.partition(":")
     path = Path(name if colon and prefix.isalpha() else spec).expanduser()
-    file_beside = sidecar(path) if path.exists() else None
-    if file_beside is not None:
-        beside, model = read_description(file_beside)
-        if model is None or (file_beside.parent / model).resolve() == path.resolve():  # else it is about another
+    alone = not path.exists()  # a function or a server has no file to itself: a description must name it
+    near = sidecar(path) if not alone else Path("model.yaml") if colon and prefix != "zoo" else None
+    if near is not None and near.is_file():
+        beside, model = read_description(near)
+        about_it = not alone if model is None else _same(_placed(model, near.parent), spec)
+        if about_it:
             return spec, replace(beside, **said.said())
     return spec, said
+
+
+def _placed(model: str, folder: Path) -> str:
+    """The name of a model as it is from here, where a file in that folder calls it so."""
+    head, colon, tail = model.partition(":")
+    if (folder / head).exists():
+        return f"{folder / head}{colon}{tail}"
+    return f"{head}:{folder / tail}" if colon and (folder / tail).exists() else model
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names mean the same file, or the same in it."""
+    here = Path.cwd()
+    return _placed(one, here) == _placed(other, here)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,14 @@ def test_what_means_nothing_is_refused(said: dict[str, object], says: str) -> No
 
 
 def test_what_is_missing_is_asked_for_with_the_file_to_write() -> None:
-    with pytest.raises(ModelError, match=r"(?s)does not say its access and classes.*write model.yaml:\n  access: "):
+    with pytest.raises(ModelError, match="does not say its access and classes") as told:
         load_model("own_net.py:needs")
+    text = str(told.value).partition("write model.yaml:\n")[2]
+    assert text.splitlines()[0].strip() == "model: own_net.py:needs"
+    Path("model.yaml").write_text(textwrap.dedent(text))  # and what it shows will do
+    assert describe(load_model("own_net.py:needs")).class_count == 10
+    assert describe(load_model("own_net.py:Net")).class_count is None  # which it is not about
+    assert describe(load_model("model.yaml")).access == "scores"
 
 
 def test_a_file_beside_it_is_read(own: Path) -> None:

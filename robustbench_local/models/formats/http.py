@@ -59,7 +59,7 @@ def _loaded(asked: Asked, address: Address, info: ModelInfo, settings: EndpointS
     own = _own(source, None if address.labels else class_count(output), address.labels)
     said = asked.said.over(own, f'"{asked.spec}"')
     needed = [key for key, there in (("input", source), ("output", output)) if there is None]
-    said.check_says([*needed, "shape", "classes"], f'"{asked.spec}"', "model.yaml")
+    said.check_says([*needed, "shape", "classes"], asked.spec)
     classes = said.class_count
     assert classes is not None
     if own.classes is not None and own.class_count != classes:

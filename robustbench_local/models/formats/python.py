@@ -95,7 +95,7 @@ def _model(make: Any, asked: Asked) -> nn.Module:
             f'"{asked.name}" is a {type(make).__name__}: name a model, or a function or class that makes one'
         )
     if not _takes_nothing(make):
-        asked.said.check_says(("access", "classes"), f'"{asked.name}" takes images itself, it seems, and', "model.yaml")
+        asked.said.check_says(("access", "classes"), asked.spec, "takes images itself, it seems, and ")
         said = asked.said
         return BlackBox(
             make, what=asked.name, access=said.most or Access.SCORES, classes=said.class_count, batch=said.batch
