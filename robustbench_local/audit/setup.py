@@ -69,7 +69,9 @@ flagged = Check(
 
 @check("evaluation mode", source=AUTOATTACK, advice="let model.eval() reach every module before it is deployed")
 def evaluation_mode(subject: Subject) -> Result:
-    names = [name or "the model" for name, module in subject.model.named_modules() if module.training]
+    names = [
+        name or "the model" for name, module in subject.model.named_modules() if getattr(module, "training", False)
+    ]
     if names:
         return broken(f"after eval() still in training mode: {', '.join(names[:3])}", modules=len(names))
     return sound("every module follows eval()")

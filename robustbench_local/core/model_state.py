@@ -22,7 +22,7 @@ def as_deployed(model: nn.Module) -> Iterator[None]:
 
     Both are restored module by module and parameter by parameter; parameters' .grad is never touched.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # not if frozen
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         evaluating(model)

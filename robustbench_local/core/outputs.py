@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _KEYS = ("logits", "scores", "output", "outputs", "out", "prediction", "predictions")  # the first that is there
-_HALVES = (torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
 _LEAST = 1e-37  # of a probability: its logarithm is finite in float32
 
 
@@ -20,7 +20,7 @@ def logits_of(returned: object) -> object:
     (-z/2, z/2), whose softmax is the sigmoid of z.
     """
     if isinstance(returned, Tensor):
-        return _two_classes(returned.float() if returned.dtype in _HALVES else returned)
+        return _two_classes(returned.float() if returned.dtype in HALVES else returned)
     if isinstance(named := getattr(returned, "logits", None), Tensor):
         return logits_of(named)
     if isinstance(returned, Mapping):
@@ -49,7 +49,7 @@ def form_of(returned: object) -> str | None:
         return type(returned).__name__
     if returned.is_floating_point() and (returned.ndim == 1 or (returned.ndim == 2 and returned.shape[1] == 1)):
         return "binary"
-    return str(returned.dtype).removeprefix("torch.") if returned.dtype in _HALVES else None
+    return str(returned.dtype).removeprefix("torch.") if returned.dtype in HALVES else None
 
 
 def _two_classes(out: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def check_model(
                 raise
             raise ModelError(
                 f"the model cannot read images of shape {tuple(x.shape[1:])} (channels, height, width):"
-                f" {type(error).__name__}: {error}"
+                f" {type(error).__name__}: {error}{_of_other_numbers(model, x)}"
             ) from error
     _check_answer(model, logits, labels, count)
     classes = len(getattr(images, "classes", ()))
@@ -185,6 +185,13 @@ def check_model(
         model = UndeclaredRandomModel(model)
         flags.append("undeclared_randomness")
     return Checked(model, tuple(flags), rows, x, draws, logits)
+
+
+def _of_other_numbers(model: nn.Module, x: Tensor) -> str:
+    """What to do about weights that are no numbers like x; "" where they are."""
+    kind = next((each.dtype for each in model.parameters() if each.is_floating_point()), x.dtype)
+    advice = "load_model makes one that turns the images into these, and so does a forward of your own"
+    return "" if kind is x.dtype else f". Images are {x.dtype}, and its weights {kind}: {advice}"
 
 
 def _check_answer(model: nn.Module, logits: object, labels: Tensor, count: int) -> None:

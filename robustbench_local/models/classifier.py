@@ -9,12 +9,14 @@ from robustbench_local.core.access import Access, granted
 from robustbench_local.core.defense import Defended, call, is_stochastic, rejection, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
-from robustbench_local.core.outputs import log_probabilities
+from robustbench_local.core.outputs import HALVES, log_probabilities
 from robustbench_local.models.description import Description
 
 
 class Classifier(Defended):
     """Pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, of a network that takes something else, or says more.
+
+    Pixels are normalised in float32, and then of the type of the network's weights, where these are halves or doubles.
 
     The network's own draws, rejection and undefended part stay what they are. access: what an attacker may have of it,
     at most what its parts grant.
@@ -53,6 +55,9 @@ class Classifier(Defended):
             x = (x - self.mean) / self.std
         if self.layout == "NHWC":
             x = x.permute(0, 2, 3, 1)
+        kind = weights_dtype(self.net)
+        if kind in HALVES or (kind is torch.float64 and x.dtype is torch.float32):
+            x = x.to(kind)
         out = call(self.net, x, draws)
         if not isinstance(out, Tensor) or self.outputs == "logits":
             return out
@@ -72,6 +77,11 @@ class Classifier(Defended):
     def undefended(self) -> nn.Module | None:
         inner = undefended(self.net)
         return None if inner is None else Classifier(inner, self.description).eval()
+
+
+def weights_dtype(net: nn.Module) -> torch.dtype:
+    """Of the first weights that are floating point; float32 of a network without any."""
+    return next((each.dtype for each in net.parameters() if each.is_floating_point()), torch.float32)
 
 
 def describe(model: nn.Module) -> Description:

@@ -21,7 +21,7 @@ from robustbench_local.core.device import pick_device
 from robustbench_local.core.errors import ModelError, RobustBenchError
 from robustbench_local.core.model_state import evaluating
 from robustbench_local.models.behaviour import behaviour
-from robustbench_local.models.classifier import Classifier
+from robustbench_local.models.classifier import Classifier, weights_dtype
 from robustbench_local.models.description import Description, described, read_description, sidecar
 from robustbench_local.models.format import FORMATS, NOTHING_SAID, UNKNOWN, Asked, Format, Loaded
 from robustbench_local.models.priced import priced
@@ -98,7 +98,8 @@ def open_model(
     model = loaded.model
     if description.endpoint is not None and priced(model) is None:
         raise ModelError(f'endpoint is said of "{spec}", which is no server: leave it out')
-    if loaded.identity is not None or description.said():
+    other_numbers = weights_dtype(model) is not torch.float32
+    if loaded.identity is not None or description.said() or other_numbers:
         model = Classifier(model, description, _identity(spec, loaded, description))
     model = evaluating(model.to(device))
     return model, None if loaded.plain and model is loaded.model else behaviour(model, loaded.make)

@@ -180,6 +180,21 @@ def test_labels_outside_the_classes_are_named(answer: object) -> None:
         wrap(lambda x: np.array(answer), access="labels", classes=3)(X)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_networks_of_other_numbers_are_given_these(own: Path, kind: torch.dtype) -> None:
+    (own / "own_half.py").write_text(
+        f"import torch\nfrom own_net import Net\n\ndef net():\n    return Net().to({kind})\n"
+    )
+    x, y = X, torch.zeros(6, dtype=torch.int64)
+    net = load_model("own_net.py:Net")
+    with pytest.raises(ModelError, match=rf"Images are torch.float32, and its weights {kind}: load_model makes one"):
+        evaluate(load_model("own_net.py:Net").to(kind), x, y, "fgsm", allow_chance=True)
+    found = load_model("own_half.py:net")
+    assert found(x).dtype in (torch.float32, torch.float64)
+    torch.testing.assert_close(found(x).float(), net(x), rtol=0.05, atol=0.05)
+    assert evaluate(found, x, y, "fgsm", "linf:8/255", allow_chance=True).scores.dtype in (torch.float32, torch.float64)
+
+
 def test_labels_become_one_hot() -> None:
     model = wrap(lambda x: np.array([2, 0, 1, 2, 0, 1]), access="labels", classes=["a", "b", "c"])
     assert torch.equal(model(X).argmax(1), torch.tensor([2, 0, 1, 2, 0, 1])) and granted(model) is Access.LABELS

@@ -88,6 +88,15 @@ def test_a_function_on_arrays_gives_scores_or_labels(folder: Path, monkeypatch: 
         verdict(labels, "square", "linf:0.2")
 
 
+def test_a_frozen_script_in_memory_and_on_disk(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frozen = torch.jit.freeze(torch.jit.trace(NET, X[:4]).eval())
+        frozen.save(folder / "frozen.ts")
+    for model in (frozen, load_model(str(folder / "frozen.ts"))):
+        assert torch.equal(verdict(model, "pgd", "linf:0.1", steps=5).robust, PGD.robust)
+
+
 def test_another_normalisation_is_another_verdict() -> None:
     """The twin of all of the above: a model that is loaded as another is seen."""
     darker = wrap(lambda x: NET(torch.from_numpy(x)).detach().numpy(), classes=10, expects="0-0.5")
