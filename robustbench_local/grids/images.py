@@ -22,13 +22,18 @@ def sized(config: GridConfig, cells: Iterable[Cell], builder: ModelBuilder) -> G
     """With photographs cropped to the size that the models declare, where the grid says none."""
     if config.resize is not None or config.crop is not None:
         return config
-    sizes = {(cell.model.data, size) for cell in cells if (size := builder.described(cell.model).size) is not None}
-    crops = {crop_for(data, size, split=config.split) for data, size in sizes} - {None}
-    if len(crops) > 1:
-        listed = ", ".join(f"{height}x{width}" for height, width in sorted({size for _, size in sizes}))
-        raise ConfigError(f"the models take images of {listed} (height x width): give each size a grid, or say crop")
-    crop = next(iter(crops), None)
-    return config if crop is None else replace(config, crop=list(crop))
+    found = [(cell.model.data, builder.described(cell.model)) for cell in cells]
+    sizes = {(said.resize, crop_for(data, said.size, split=config.split)) for data, said in found if said.size}
+    wanted = {(resize, crop) for resize, crop in sizes if crop is not None}
+    if len(wanted) > 1:
+        listed = "; ".join(f"resize={resize or 'null'} crop=[{crop[0]}, {crop[1]}]" for resize, crop in wanted)
+        raise ConfigError(
+            f"the models take images of several sizes, {listed}: give each a grid, or say resize and crop"
+        )
+    if not wanted:
+        return config
+    ((resize, crop),) = wanted
+    return replace(config, resize=resize, crop=list(crop))
 
 
 def numbering(data: str, cells: Iterable[Cell], builder: ModelBuilder) -> tuple[str, ...] | None:

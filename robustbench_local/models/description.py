@@ -19,6 +19,7 @@ from robustbench_local.models.http.settings import endpoint_settings
 Level = Literal["gradients", "scores", "labels"]
 _LEVELS: dict[Access, Level] = {Access.GRADIENTS: "gradients", Access.SCORES: "scores", Access.LABELS: "labels"}
 _KNOWN = {name.lower().replace("-", ""): each for named in STATISTICS.values() for name, each in named.items()}
+_SAYS_NOTHING_OF_ANSWERS = ("access", "clean_accuracy", "endpoint", "resize")
 _EXAMPLES = {
     "shape": "[3, 224, 224]       # channels, height, width of the images it takes",
     "layout": "NCHW               # or NHWC",
@@ -36,6 +37,7 @@ class Description:
     """None where nobody says.
 
     shape           (channels, height, width) of the images it takes; 0: any
+    resize          the shorter side that photographs are scaled to before they are cropped to its shape
     layout          the order of axes that it takes: NCHW or NHWC
     expects         the range of its pixels, "0-255" or [-1, 1]; ours, in [0, 1], are stretched to it
     normalise       imagenet, cifar10, mnist or {mean, std}, per channel: subtracted and divided by, after `expects`
@@ -50,6 +52,7 @@ class Description:
     """
 
     shape: tuple[Annotated[int, Range(0)], Annotated[int, Range(0)], Annotated[int, Range(0)]] | None = None
+    resize: Count | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
     expects: str | tuple[Finite, Finite] | None = None
     normalise: str | dict[str, list[Finite]] | None = None
@@ -130,7 +133,7 @@ class Description:
 
     def behaviour(self) -> dict[str, Any]:
         """What of it decides what the model answers."""
-        return {key: value for key, value in self.said().items() if key not in ("access", "clean_accuracy", "endpoint")}
+        return {key: value for key, value in self.said().items() if key not in _SAYS_NOTHING_OF_ANSWERS}
 
     def over(self, own: Self, what: str) -> Self:
         """What this says, and where it says nothing what the model's own file says.

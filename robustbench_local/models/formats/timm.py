@@ -38,4 +38,5 @@ class Timm(Format):
         shape = (channels, height, width) if net.pretrained_cfg.get("fixed_input_size") else (channels, 0, 0)
         own = asked.weights not in (None, FRESH)  # of such weights nobody says what they were trained on
         normalise = None if own else {"mean": list(about["mean"]), "std": list(about["std"])}
-        return Loaded(net, Description(shape=shape, normalise=normalise, classes=net.num_classes))
+        resize = None if own else int(min(height, width) / about["crop_pct"])
+        return Loaded(net, Description(shape=shape, resize=resize, normalise=normalise, classes=net.num_classes))

@@ -47,6 +47,7 @@ def _published(weights: Any) -> Description:
     (side,) = preset.crop_size
     return Description(
         shape=(3, side, side),
+        resize=preset.resize_size[0],
         normalise={"mean": list(preset.mean), "std": list(preset.std)},
         classes=list(weights.meta["categories"]),
     )
