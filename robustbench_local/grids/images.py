@@ -28,7 +28,7 @@ def sized(config: GridConfig, cells: Iterable[Cell], builder: ModelBuilder) -> G
     if len(wanted) > 1:
         listed = "; ".join(f"resize={resize or 'null'} crop=[{crop[0]}, {crop[1]}]" for resize, crop in wanted)
         raise ConfigError(
-            f"the models take images of several sizes, {listed}: give each a grid, or say resize and crop"
+            f"the models take images of several sizes, {listed}: give each a grid, or say crop"
         )
     if not wanted:
         return config
