@@ -27,9 +27,7 @@ def sized(config: GridConfig, cells: Iterable[Cell], builder: ModelBuilder) -> G
     wanted = {(resize, crop) for resize, crop in sizes if crop is not None}
     if len(wanted) > 1:
         listed = "; ".join(f"resize={resize or 'null'} crop=[{crop[0]}, {crop[1]}]" for resize, crop in wanted)
-        raise ConfigError(
-            f"the models take images of several sizes, {listed}: give each a grid, or say crop"
-        )
+        raise ConfigError(f"the models take images of several sizes, {listed}: give each a grid, or say crop")
     if not wanted:
         return config
     ((resize, crop),) = wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +18,55 @@ _OPSET = 17  # the last of which the converter knows every usual operator
 _TOLERANCE = 1e-4  # of logits, relative to the largest
 
 
-def in_torch(path: Path, x: Tensor, logits: Tensor, output: int) -> tuple[nn.Module | None, str]:
+def in_torch(
+    path: Path, x: Tensor, logits: Tensor, output: int, *, fixed: bool = False
+) -> tuple[nn.Module | None, str]:
     """(a module that answers images x as `logits` (N, K), why there is none).
 
-    Tried in turn: the graph as it is; folded by onnxruntime; and that in an older set of operators. output: which of
-    the graph's outputs is meant.
+    Tried in turn, by two converters: the graph as it is; folded by onnxruntime; and that in an older set of operators.
+    output: which of the graph's outputs is meant. fixed: it takes batches as large as x and no others.
     """
-    import_torchvision()  # which the converter imports
-    try:
-        import onnx2torch
-    except ImportError as error:
-        return None, f"onnx2torch is not installed ({error})"
+    import_torchvision()  # which the converters import
     reasons = []
-    for read in (_as_it_is, _folded, _older):
+    for convert, read in product((_onnx2torch, _onnx2pytorch), (_as_it_is, _folded, _older)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                net = _OneOutput(onnx2torch.convert(read(path)).eval(), output)
-            leaf = x.clone().requires_grad_()
-            answer = net(leaf)
-            (grad,) = torch.autograd.grad(answer.sum(), leaf)
+                net = _OneOutput(convert(read(path)).eval(), output)
+                gap = _gap(net, x, logits)
+                gap = gap if fixed else max(gap, _gap(net, x[:1], logits[:1]))
         except Exception as error:  # a converter dies of anything that it does not know
             reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
             continue
-        gap = float((answer.detach() - logits).abs().max() / logits.abs().max().clamp_min(1e-6))
-        if gap <= _TOLERANCE and bool(grad.isfinite().all()):
+        if gap <= _TOLERANCE:
             return net, ""
         reasons.append(f"its logits are off by {gap:.1e} of the largest")
     return None, "; ".join(dict.fromkeys(reasons))
+
+
+def _gap(net: nn.Module, x: Tensor, logits: Tensor) -> float:
+    """How far its logits are off, relative to the largest; infinite where its gradient is not finite."""
+    leaf = x.clone().requires_grad_()
+    answer = net(leaf)
+    (grad,) = torch.autograd.grad(answer.sum(), leaf)
+    if not bool(grad.isfinite().all()):
+        return torch.inf
+    return float((answer.detach() - logits).abs().max() / logits.abs().max().clamp_min(1e-6))
+
+
+def _onnx2torch(model: Any) -> nn.Module:
+    import onnx2torch
+
+    found: nn.Module = onnx2torch.convert(model)
+    return found
+
+
+def _onnx2pytorch(model: Any) -> nn.Module:
+    """Knows operators that the other does not, those of transformers among them."""
+    import onnx2pytorch
+
+    found: nn.Module = onnx2pytorch.ConvertModel(model, experimental=True)  # of batches, that means
+    return found
 
 
 class _OneOutput(nn.Module):

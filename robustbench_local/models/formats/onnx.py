@@ -96,7 +96,7 @@ def _in_torch(
     probe = (low + probe * (high - low) - mean) / std
     if description.layout == "NHWC":
         probe = probe.permute(0, 2, 3, 1).contiguous()
-    net, reason = in_torch(file.path, probe, box(probe), output)
+    net, reason = in_torch(file.path, probe, box(probe), output, fixed=bool(batch))
     return (FixedBatch(net, batch) if net is not None and batch else net), reason
 
 

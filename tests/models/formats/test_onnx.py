@@ -36,6 +36,16 @@ def test_a_graph_in_torch_is_believed_only_where_it_answers_alike(tmp_path: Path
     assert net is None and "logits are off by" in reason
 
 
+def test_what_one_converter_does_not_know_another_may(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3)).eval()
+    shapes = ({0: torch.export.Dim("n")},)
+    torch.onnx.export(net, (X,), tmp_path / "net.onnx", dynamo=True, dynamic_shapes=shapes, verbose=False)
+    model = load_model(str(tmp_path / "net.onnx"))
+    assert granted(model) is Access.GRADIENTS
+    found, wanted = (torch.autograd.functional.jacobian(each, X) for each in (model, net))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_what_converts_to_nothing_grants_scores_and_says_so(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.ones((12, 3), np.float32), "w")
     nodes = [
