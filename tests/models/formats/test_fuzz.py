@@ -56,7 +56,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "net.onnx": onnx,
     "net.skops": skops,
     "model.yaml": described,
-    "own.py": python,
+    "damaged_net.py": python,
 }
 
 
@@ -86,7 +86,7 @@ def test_damaged_files_give_a_model_or_an_error_of_ours(tmp_path: Path, name: st
         folder = tmp_path / str(case)
         folder.mkdir()
         (folder / name).write_bytes(damaged(whole, draw))
-        spec = f"{folder / name}:make" if name == "own.py" else str(folder / name)
+        spec = f"{folder / name}:make" if name == "damaged_net.py" else str(folder / name)
         try:
             load_model(spec)
             counts["loaded"] += 1
