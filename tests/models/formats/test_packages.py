@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -182,3 +184,11 @@ def test_what_is_no_weights_is_told_what_it_is(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=says):
         load_model("fast_cnn", weights=tmp_path / name, allow_pickle=True)
+
+
+def test_a_user_s_own_file_may_import_torchvision(tmp_path: Path) -> None:
+    """Beside a torch of another build that needs help, which a fresh process has not had yet."""
+    (tmp_path / "own_vision.py").write_text("import torchvision\n\nmake = torchvision.models.squeezenet1_1\n")
+    code = "import robustbench_local as rbl; print(type(rbl.load_model('own_vision.py:make')).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "SqueezeNet", done.stderr
