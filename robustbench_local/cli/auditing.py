@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +18,10 @@ from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.settings import construct
 from robustbench_local.core.device import pick_device
-from robustbench_local.data.load import open_data
+from robustbench_local.data.load import open_numbered
+from robustbench_local.data.own import crop_for
+from robustbench_local.models.classifier import describe
+from robustbench_local.models.description import Description
 from robustbench_local.models.load import load_model
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.files import whole_file
@@ -29,7 +34,20 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
     """(the card of that model, the exit code: 0 sound, 3 suspicious, 4 broken)."""
     config = construct(AuditConfig, reading.parse(overrides), "audit")
     device = pick_device(config.device)
-    images = open_data(
+    model = load_model(
+        spec,
+        device=device,
+        weights=config.weights,
+        allow_pickle=config.allow_pickle,
+        trust=config.trust,
+        normalise=config.normalise,
+        expects=config.expects,
+        about=config.about,
+    )
+    said = describe(model)
+    config = _sized(config, said)
+    images = open_numbered(
+        said.names,
         config.data,
         split=config.split,
         source=config.source,
@@ -42,16 +60,7 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         device=device,
     )
     card = audit_model(
-        load_model(
-            spec,
-            device=device,
-            weights=config.weights,
-            allow_pickle=config.allow_pickle,
-            trust=config.trust,
-            normalise=config.normalise,
-            expects=config.expects,
-            about=config.about,
-        ),
+        model,
         images[:],
         images.labels,
         config.threat,
@@ -60,12 +69,20 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         effort=_effort(config.effort),
         surrogates=_surrogates(spec, config),
         classes=len(images.classes),
-        train=_training_images(config, device),
+        train=_training_images(config, device, said.names),
     )
     if config.out is not None:
         with whole_file(Path(config.out)) as file:
             file.write(json.dumps({"model": spec, **card.as_dict()}, indent=1).encode() + b"\n")
     return card, EXIT[card.status]
+
+
+def _sized(config: AuditConfig, said: Description) -> AuditConfig:
+    """With photographs cropped to the size that the model declares, where nothing else is said."""
+    if config.resize is not None or config.crop is not None or said.size is None:
+        return config
+    crop = crop_for(config.data, said.size, split=config.split)
+    return config if crop is None else replace(config, resize=said.resize, crop=list(crop))
 
 
 def _effort(times: float) -> Effort:
@@ -82,10 +99,13 @@ def _surrogates(spec: str, config: AuditConfig) -> list[str]:
     return sorted((name for name in fitting if name != spec), key=lambda name: name != plain)[:SURROGATES]
 
 
-def _training_images(config: AuditConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _training_images(
+    config: AuditConfig, device: torch.device, names: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     if not config.train:
         return None
-    images = open_data(
+    images = open_numbered(
+        names,
         config.data,
         split="train",
         source=config.source,
