@@ -69,8 +69,11 @@ def _of_file(path: Path) -> ModuleType:
             return there
         if there is not None or importlib.util.find_spec(name).origin != str(path):  # type: ignore[union-attr]
             name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    if name in sys.modules:
-        return sys.modules[name]
+    return sys.modules[name] if name in sys.modules else module_of(path, name)
+
+
+def module_of(path: Path, name: str) -> ModuleType:
+    """A file of Python, imported under that name."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ModelError(f"{path} is no file of Python")
