@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--mnist", default="bundled", metavar="FOLDER", help="with the 10,000 test images")
     parser.add_argument("--cifar10", default="bundled", metavar="FOLDER", help="with the training images")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/benchmarks-gpu"), help="for drafts of training")
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "benchmarks-gpu", help="for drafts of training"
+    )
     parser.add_argument("--seconds", type=float, default=700, help="for all stages together")
     parser.add_argument("--only", default="", help="stages whose name holds this")
     parser.add_argument("--device", default="cuda", help="where it runs; cpu for a rehearsal")

@@ -63,13 +63,22 @@ def _of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
     name = path.stem
-    if name in sys.modules or importlib.util.find_spec(name.partition(".")[0]) is not None:
-        there = sys.modules.get(name)
-        if there is not None and getattr(there, "__file__", None) == str(path):
-            return there
-        if there is not None or importlib.util.find_spec(name).origin != str(path):  # type: ignore[union-attr]
-            name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    taken = _file_of(name)
+    if taken not in (None, path):
+        name += "_" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
     return sys.modules[name] if name in sys.modules else module_of(path, name)
+
+
+def _file_of(name: str) -> Path | None:
+    """The file that is, or would be, imported by that name; of a built-in or namespace module, a path that is none."""
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(name) if "." not in name else None
+        if spec is None:
+            return None
+        file = spec.origin
+    return Path(file).resolve() if file else Path()
 
 
 def module_of(path: Path, name: str) -> ModuleType:
