@@ -1,0 +1,1 @@
+"""Cases that checks were written with."""
