@@ -47,7 +47,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-NEED_GRADIENTS = frozenset(check.name for check in (*gradients.CHECKS, *orderings.CHECKS))
+NEED_GRADIENTS = {check.name for check in (*gradients.CHECKS, *orderings.CHECKS)} - {orderings.stronger.name}
 
 
 @guarded()
@@ -90,16 +90,13 @@ def audit_model(
             train=train,
         )
         findings = tuple(_ask(check, subject) for check in CHECKS if check.of_model)
-        robust = subject.clean[: subject.attacked].clone()
-        for verdict in subject.verdicts:
-            robust[: len(verdict.robust)] &= verdict.robust
     clean = float(subject.clean.cpu().double().mean())
     return Card(
         findings,
         str(subject.threat),
         subject.attacked,
         clean,
-        float(robust.cpu().double().mean()),
+        float(subject.worst.cpu().double().mean()),
         time.monotonic() - started,
     )
 

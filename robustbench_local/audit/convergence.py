@@ -8,18 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
+from operator import itemgetter
 
 from scipy.stats import binomtest
 from torch import Tensor
 
 from robustbench_local.audit.check import Check, check
 from robustbench_local.audit.evidence import HALF, Rows
-from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, suspicious, unchecked, worst
+from robustbench_local.audit.finding import (
+    Result,
+    Status,
+    at_most_suspicious,
+    broken,
+    sound,
+    suspicious,
+    unchecked,
+    worst,
+)
 from robustbench_local.audit.statistics import ALPHA, by_share, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.settings import defaults
 from robustbench_local.core.access import Access
 from robustbench_local.core.threat import Norm
+from robustbench_local.core.verdict import Verdict
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
@@ -42,22 +53,31 @@ def _longer(rows: Rows) -> Iterator[Result]:
     attack=True,
 )
 def doubling(subject: Subject) -> Result:
-    """Twice the steps, restarts or queries; of a random model, twice the draws too."""
+    """Twice the steps, restarts or queries, on what is left; of a random model, twice the draws too."""
     attack = subject.evaluation
     base = subject.run(attack)
     if base is None:
         return unchecked(CANNOT)
+    if subject.gradients is None and subject.attack is None:
+        return unchecked("no attack of yours is audited")
+    rows = base.robust.nonzero()[:, 0]
+    if not len(rows):
+        return sound("no image is left to more of it")
     results = []
+
+    def compare(other: Verdict | None, what: str) -> None:
+        if other is not None:
+            left = base.robust.clone()
+            left[rows[subject.fell(other, rows)]] = False
+            results.append(weaker(base.robust, left, what))
+
     for name in ("steps", "restarts", "queries"):
         if isinstance(value := defaults(type(attack)).get(name) and getattr(attack, name), int):
-            more = subject.run(replace(attack, **{name: 2 * value}))
-            if more is not None:
-                results.append(weaker(base.robust, more.robust, f"{name}={value} against twice as many"))
+            longer = subject.run(replace(attack, **{name: 2 * value}), rows=rows)
+            compare(longer, f"{name}={value} against twice as many")
     if subject.random:
-        more = subject.run(attack, eot=2 * subject.effort.eot)
-        if more is not None:
-            what = f"EOT with {subject.effort.eot} draws against twice as many"
-            results.append(weaker(base.robust, more.robust, what))
+        averaged = subject.run(attack, eot=2 * subject.effort.eot, rows=rows)
+        compare(averaged, f"EOT with {subject.effort.eot} draws against twice as many")
     return worst(results) or unchecked("the attack has nothing to double")
 
 
@@ -222,8 +242,8 @@ def settled(subject: Subject) -> Result:
     result = by_share(hopeful, "at the pace of its last tenth as many steps again would break more,")
     if result[0] <= 1 or not hasattr(attack, "steps"):
         return result
-    more = subject.run(replace(attack, **{"steps": 2 * attack.steps}))
-    return result if more is None else weaker(verdict.robust, more.robust, "the loss still moves; twice the steps")
+    longer = doubling(subject)
+    return min(result, (longer.status, f"the loss still moves; {longer.evidence}", longer.figures), key=itemgetter(0))
 
 
 @check(
@@ -232,12 +252,13 @@ def settled(subject: Subject) -> Result:
     advice="take the lower number, and find out why this attack misses what a plain one finds",
 )
 def strength(subject: Subject) -> Result:
-    if subject.attack is None:
-        return unchecked("no attack of yours is audited")
-    base = subject.run(subject.attack)
+    base = subject.run(subject.evaluation)
     if base is None or subject.gradients is None:
         return unchecked(CANNOT)
-    return weaker(base.robust, subject.gradients, "this attack against the audit's own gradients")
+    if subject.attack is not None:
+        return weaker(base.robust, subject.gradients, "this attack against PGD by cross-entropy and by the margin")
+    result = weaker(base.robust, subject.gradients, "PGD by cross-entropy against the lower of it and the margin's")
+    return result if result[0] is Status.BROKEN else sound(result[1], **result[2])  # some points lie between losses
 
 
 CHECKS = (doubling, last_iterate, lucky, climbs, budget, adaptive, settled, strength)

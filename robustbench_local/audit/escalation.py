@@ -22,6 +22,7 @@ from robustbench_local.audit.evidence import Evidence, ReadArrays
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
 from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, by_share
+from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, LOOK, MANY, STRONGER, WHOLE, in_words
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import beyond
 from robustbench_local.core.attack import Attack
@@ -34,15 +35,6 @@ from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
-
-STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
-BLIND = "square", {"steps": 1000}  # where that one cannot run, as on a model that gives no gradient
-LABELS = "hopskipjump", {"steps": 20}  # where there are no scores either
-EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
-# images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
-LOOK = {False: 20, True: 10}
-WHOLE = {False: 100, True: 20}
-MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
 
 
 def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
@@ -170,9 +162,7 @@ def _retried(
         top = max(row.access for row in rows)
         lowers = tuple(row.key for row in rows if row.access is top)
         retry = Retry(threat, name, len(asked), broken, lowers)
-        unit = "queries" if name == BLIND[0] else "steps"
-        said = name if name == STRONGER else f"{name} with {settings['steps']:,} {unit}"
-        return retry, _finding(retry, len(ids), total, said, faults)
+        return retry, _finding(retry, len(ids), total, in_words(name, settings), faults)
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,
         Status.UNCHECKED,

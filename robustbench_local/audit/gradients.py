@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustbench_local.audit.check import check
 from robustbench_local.audit.evidence import Rows
-from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, unchecked, worst
+from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, suspicious, unchecked, worst
 from robustbench_local.audit.statistics import by_share, correlation, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.plugins import find_attack
@@ -25,7 +26,9 @@ STEP = 1 / 1024  # half the width of a finite difference: a quarter of a grey le
 DIRECTIONS = 16
 STEADY = 0.97  # the correlation of differences over two widths, from which on the model is smooth enough to compare
 FACTOR = 2  # by which the size of a gradient may be wrong
-AGREE = 0.9  # what autograd must then reach; the honest models that the audit is tried on reach 0.98 and more
+AGREE = 0.9  # what autograd must then reach; the honest models that the audit is tried on reach 0.96 and more
+COARSE = (2 / 255, 8 / 255, 24 / 255)  # where a model jumps at the scale of STEP: as rounding to grey levels does
+POINTS = 4  # on each such segment, where gradients are taken and added up
 
 
 def _absent(rows: Rows) -> Iterator[Result]:
@@ -69,12 +72,13 @@ def usable(subject: Subject) -> Result:
 @check(
     "gradients are true",
     source=f"{ATHALYE}, section 3.1 (finite differences); Carlini et al. 2019, section 5.4",
-    advice="look for detached branches, backward hooks and custom backwards; attack without them, or by scores",
+    advice="look for detached branches, backward hooks and custom backwards, and for parts that jump (rounding,"
+    " sorting, noise seeded by the image): declare a surrogate for them, or let scores and transfer decide",
 )
 def finite_differences(subject: Subject) -> Result:
     """Central differences of the margin along random signs, over two widths. Where they agree with one another, the
-    model is smooth at that scale, and autograd must agree with them; where not, gradients are a surrogate's, and the
-    orderings tell what it is worth. On clean, perturbed and attacked images, all away from the box's faces.
+    model is smooth at that scale, and autograd must agree with them. On clean, perturbed and attacked images, all away
+    from the box's faces.
     """
     lowest, steadiest, slope, places = 1.0, 0.0, 1.0, 0
     for _, image in _places(subject):
@@ -90,18 +94,71 @@ def finite_differences(subject: Subject) -> Result:
         places += 1
         agreement = correlation(wide, autograd)
         if agreement <= lowest:
-            lowest = agreement
-            wide, autograd = wide.cpu().double(), autograd.cpu().double()
-            slope = float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-300))
+            lowest, slope = agreement, _slope(wide, autograd)
     if not places:
-        return sound(
-            f"the model jumps at this scale (differences over two widths correlate by {steadiest:.2f}): its gradients"
-            " are a surrogate's, which only orderings can judge",
-            steady=steadiest,
-        )
+        return _jumping(subject, steadiest)
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
-    return sound(text, **figures) if lowest >= AGREE and 1 / FACTOR < slope < FACTOR else broken(text, **figures)
+    return sound(text, **figures) if _agree(lowest, slope) else broken(text, **figures)
+
+
+def _jumping(subject: Subject, steady: float) -> Result:
+    """Of a model that jumps over a quarter of a grey level: do its gradients, added up along longer segments, give the
+    difference of their ends? So they do through a faithful surrogate of rounding, and where rounding is float16's. What
+    jumps at every scale hides where the loss rises, unless a surrogate is declared: then orderings tell its worth.
+    """
+    text = f"the model jumps (differences over two widths correlate by {steady:.2f})"
+    best, width = 0.0, 0.0
+    for size in COARSE:
+        change, summed = _segments(subject, size)
+        agreement = correlation(change, summed)
+        if _agree(agreement, _slope(change, summed)):
+            text += f", and over {255 * size:.0f} grey levels its gradients add up to its differences"
+            return sound(f"{text} ({agreement:.3f})", steady=steady, correlation=agreement)
+        if agreement > best:
+            best, width = agreement, size
+    figures = {"steady": steady, "correlation": best}
+    text += f": added up along segments its gradients correlate with differences by {best:.2f} at most"
+    text += f" (of {255 * width:.0f} grey levels)" if width else ""
+    if _steps(subject):
+        return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
+    return suspicious(f"{text}, and no surrogate is declared", **figures)
+
+
+def _agree(agreement: float, slope: float) -> bool:
+    return agreement >= AGREE and 1 / FACTOR < slope < FACTOR
+
+
+def _slope(wide: Tensor, autograd: Tensor) -> float:
+    wide, autograd = wide.cpu().double(), autograd.cpu().double()
+    return float((wide * autograd).sum() / autograd.square().sum().clamp_min(1e-300))
+
+
+def _segments(subject: Subject, size: float) -> tuple[Tensor, Tensor]:
+    """(DIRECTIONS // 2, n) each: the change of the margin along segments of random signs around the clean images, per
+    unit of length, and what the gradients at POINTS of them add up to.
+    """
+    x, y = subject.few.clamp(size, 1 - size), subject.few_labels
+    rival = _rival(subject, x, y)
+    loss = partial(losses.margin_to, target=rival)
+    draws = subject.draws[: len(x)].stream("audit:segments")
+    changes, sums = [], []
+    for _ in range(DIRECTIONS // 2):
+        sign = 2.0 * draws.integers(2, *x.shape[1:]).to(x) - 1
+        up, down = (loss(subject.seen(subject.ask(x + side * size * sign), y), y) for side in (1, -1))
+        changes.append((up - down) / (2 * size))
+        total = torch.zeros_like(up)
+        for k in range(POINTS):
+            found = subject.slope(x + ((2 * k + 1) / POINTS - 1) * size * sign, y, loss)
+            if found is not None:
+                total += (found[1] * sign).flatten(1).sum(1)
+        sums.append(total / POINTS)
+    return torch.stack(changes).nan_to_num(0, 0, 0), torch.stack(sums).nan_to_num(0, 0, 0)
+
+
+def _rival(subject: Subject, x: Tensor, y: Tensor) -> Tensor:
+    """(n,): the class that comes next at x, kept along a line, or there would be a kink."""
+    return subject.ask(x)[:, : subject.classes].scatter(1, y[:, None], -torch.inf).argmax(1)
 
 
 def _places(subject: Subject) -> list[tuple[str, Tensor]]:
@@ -114,8 +171,7 @@ def _places(subject: Subject) -> list[tuple[str, Tensor]]:
 def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Slopes (DIRECTIONS, n) of the margin along random signs: over STEP, over half of it, and as grad has them."""
     y = subject.y[: len(x)]
-    known = subject.ask(x)[:, : subject.classes]
-    rival = known.scatter(1, y[:, None], -torch.inf).argmax(1)  # kept, or there would be a kink
+    rival = _rival(subject, x, y)
     parts: list[list[Tensor]] = [[], [], []]
     draws = subject.draws[: len(x)].stream("audit:directions")
     for _ in range(DIRECTIONS):

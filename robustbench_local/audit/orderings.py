@@ -10,11 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.audit.check import Check, check
+from robustbench_local.audit.check import check
 from robustbench_local.audit.evidence import Rows
 from robustbench_local.audit.finding import Result, broken, sound, suspicious, unchecked
-from robustbench_local.audit.statistics import by_share, weaker
+from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, at_least, by_share, weaker
+from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, MANY, in_words
+from robustbench_local.audit.stronger import STRONGER as STRONGEST
 from robustbench_local.audit.subject import Subject
+from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import correct
@@ -77,56 +80,88 @@ def _with_less(rows: Rows) -> Iterator[Result]:
         yield weaker(left, less.robust, f"all gradient attacks against {less}")
 
 
-beats_less = Check(
-    "gradients beat what sees less", source=f"{ATHALYE}; {CARLINI}", advice=STRONGER, of_rows=_with_less, attack=True
+@check(
+    "gradients beat what sees less",
+    source=f"{ATHALYE}; {CARLINI}; Brendel et al. 2018, arXiv:1712.04248; Croce and Hein 2020, arXiv:2003.01690",
+    advice=STRONGER,
+    of_rows=_with_less,
+    attack=True,
 )
-
-
-@check("gradients beat random points", source=ATHALYE + "; Carlini et al. 2019, section 4.11", advice=STRONGER)
-def beats_noise(subject: Subject) -> Result:
+def beats_less(subject: Subject) -> Result:
+    """Transfer, scores, labels and random points, each on the images that all before it left, in one test."""
     if subject.gradients is None:
         return unchecked(NO_GRADIENT)
-    n = min(subject.attacked, subject.effort.probed)
-    tries = subject.effort.draws // (20 if subject.random else 1)
-    points = subject.run(RandomPoints(tries=tries), n=n)
-    if points is None:
-        return unchecked("this threat model has no random points")
-    return weaker(subject.gradients[:n], points.robust, f"gradients against {tries} random points")
+    left, told = subject.left, []
+    broken_by_less = torch.zeros(subject.attacked, dtype=torch.bool, device=left.device)
+    for name, attack, most in _seeing_less(subject):
+        rows = left[:most]
+        verdict = subject.run(attack, rows=rows)
+        if verdict is None:
+            continue
+        fell = subject.fell(verdict, rows)
+        told.append(f"{name} {int(fell.sum())} of {len(rows)}")
+        broken_by_less[rows[fell]] = True
+        left = left[~broken_by_less[left]]
+    if not told:
+        return sound("gradients leave no image to others")
+    robust = subject.gradients
+    what = f"of the images that gradients leave, others break: {', '.join(told)}; gradients against all of them"
+    return weaker(robust, robust & ~broken_by_less, what)
 
 
-@check("gradients beat scores", source=ATHALYE + "; Croce and Hein 2020, arXiv:2003.01690", advice=STRONGER)
-def beats_scores(subject: Subject) -> Result:
-    queries = subject.effort.queries // (3 if subject.random else 1)
-    square = subject.run("square", steps=queries)
-    if square is None:
-        return unchecked("the score attack does not know this norm")
-    if subject.gradients is None:
-        return _alone(square.robust, subject, f"Square with {queries} queries")
-    return weaker(subject.gradients, square.robust, f"gradients against Square with {queries} queries")
+def _seeing_less(subject: Subject) -> Iterator[tuple[str, Attack, int]]:
+    """(name, attack, images it is run on at most)."""
+    effort, everything = subject.effort, subject.attacked
+    if subject.surrogates:
+        settings = {"surrogates": subject.surrogates, "steps": effort.steps}
+        yield f"transfer from {', '.join(subject.surrogates)}", find_attack("transfer", settings), everything
+    queries = effort.queries // (3 if subject.random else 1)
+    yield f"Square with {queries} queries", find_attack("square", {"steps": queries}), everything
+    tries = effort.draws // (20 if subject.random else 1)
+    yield f"{tries} random points", RandomPoints(tries=tries), effort.probed
+    if not subject.random:  # the boundary of a random model lies nowhere: labels lead no attack along it
+        yield "HopSkipJump", find_attack("hopskipjump", {"steps": 5, "evaluations": 50}), effort.walked
 
 
-@check("gradients beat transfer", source=ATHALYE + "; " + CARLINI, advice=STRONGER)
-def beats_transfer(subject: Subject) -> Result:
-    if not subject.surrogates:
-        return unchecked("no model to transfer from: give surrogates")
-    moved = subject.run("transfer", surrogates=subject.surrogates, steps=subject.effort.steps)
-    if moved is None:
-        return unchecked("the transfer attack does not know this norm")
-    if subject.gradients is None:
-        return _alone(moved.robust, subject, "transfer")
-    return weaker(subject.gradients, moved.robust, f"gradients against transfer from {', '.join(subject.surrogates)}")
+@check(
+    "a stronger attack",
+    source="Carlini et al. 2019, arXiv:1902.06705, section 5.1; Croce and Hein 2020, arXiv:2003.01690",
+    advice="report what the stronger attack leaves: run it on all images (attack: best)",
+)
+def stronger(subject: Subject) -> Result:
+    """On some of the images that are robust so far; where it breaks many, on more. As grids audit their rows."""
+    if subject.gradients is None and subject.attack is None:
+        subject.run(LABELS[0], rows=subject.left[: subject.effort.walked], **LABELS[1])
+        return unchecked("what is found by scores and by labels is the number: no attack of yours is audited")
+    robust = subject.worst.nonzero()[:, 0]
+    if not len(robust):
+        return sound("no image is left to it")
+    look, whole = ((each // 2 if subject.random else each) for each in (subject.effort.look, subject.effort.whole))
+    for name, settings in ((STRONGEST, {"effort": EFFORT}), BLIND, LABELS):
+        asked = robust[:look]
+        verdict = subject.run(name, rows=asked, **settings)
+        if verdict is None:
+            continue
+        fell = subject.fell(verdict, asked)
+        if fell.sum() > MANY * len(asked) and len(robust) > look:
+            more = robust[look:whole]
+            further = subject.run(name, rows=more, **settings)
+            asked = torch.cat([asked, more])
+            fell = fell if further is None else torch.cat([fell, subject.fell(further, more)])
+        return _cost(fell[: len(asked)], len(robust), subject.attacked, in_words(name, settings))
+    return unchecked("no stronger attack runs on this model")
 
 
-@check("gradients beat labels", source=ATHALYE + "; Brendel et al. 2018, arXiv:1712.04248", advice=STRONGER)
-def beats_labels(subject: Subject) -> Result:
-    if subject.random:
-        return unchecked("the boundary of a random model lies nowhere: labels lead no attack along it")
-    walk = subject.run("hopskipjump", n=subject.effort.walked, steps=5, evaluations=50)
-    if walk is None:
-        return unchecked("the label attack does not know this norm")
-    if subject.gradients is None:
-        return _alone(walk.robust, subject, "HopSkipJump")
-    return weaker(subject.gradients[: len(walk.robust)], walk.robust, "gradients against HopSkipJump")
+def _cost(fell: Tensor, robust: int, total: int, name: str) -> Result:
+    """fell (n,) bool: which of those asked about, of the robust images of the total."""
+    k, n = int(fell.sum()), len(fell)
+    share = robust / total
+    cost, least = k / n * share, at_least(k, n) * share
+    text = f"{name} breaks {k} of {n} images that were robust so far: about {100 * cost:.1f} points of accuracy"
+    figures = {"share": k / n, "cost": cost, "least": least}
+    if least <= MATERIAL:
+        return sound(text, **figures)
+    return broken(text, **figures) if 2 * k > n and Discordance(k, 0, total).p < ALPHA else suspicious(text, **figures)
 
 
 def _in_larger_balls(rows: Rows) -> Iterator[Result]:
@@ -200,10 +235,4 @@ def _stuck(subject: Subject) -> Tensor:
     return correct(seen, subject.y[:count]) & subject.clean[:count]
 
 
-def _alone(robust: Tensor, subject: Subject, what: str) -> Result:
-    """No gradient attack runs; what another one leaves is the only figure there is."""
-    left = int(robust.sum())
-    return suspicious(f"{NO_GRADIENT}; {what} leaves {left} of {len(robust)}", left=left / max(1, len(robust)))
-
-
-CHECKS = (iterating, beats_less, beats_noise, beats_scores, beats_transfer, beats_labels, grows, unbounded)
+CHECKS = (iterating, beats_less, stronger, grows, unbounded)

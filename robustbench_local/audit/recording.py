@@ -17,11 +17,11 @@ from robustbench_local.core.threat import ThreatModel
 
 
 class RecordingOracle(Oracle):
-    """An oracle that writes down the margin at every gradient query, as (rows, values)."""
+    """An oracle that writes down the margin at every gradient query, as (rows, values, which had finite logits)."""
 
-    _diary: list[tuple[Tensor, Tensor]]
+    _diary: list[tuple[Tensor, Tensor, Tensor]]
 
-    def record(self) -> list[tuple[Tensor, Tensor]]:
+    def record(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Begin a diary; every view of this oracle writes into it."""
         self.__dict__["_diary"] = []
         return self._diary
@@ -29,7 +29,7 @@ class RecordingOracle(Oracle):
     def grad(self, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
         value, grad, logits = super().grad(x, y, loss)
         rows = torch.arange(len(x), device=x.device) if self._rows is None else self._rows
-        self._diary.append((rows, losses.margin(logits, self._y)))
+        self._diary.append((rows, losses.margin(logits, self._y), logits.isfinite().all(1)))
         return value, grad, logits
 
 
@@ -37,12 +37,13 @@ class RecordingOracle(Oracle):
 class Recording:
     """x_adv (n, C, H, W): what the attack returned; succeeded (n,) bool: whether one of its in-ball queries did (of a
     random model: by the mean of its search draws); margins (steps, n): at every gradient query, NaN where there was
-    none.
+    none. nan (n,) bool: whether any of these queries met a logit that is NaN or infinite.
     """
 
     x_adv: Tensor
     succeeded: Tensor
     margins: Tensor
+    nan: Tensor
 
 
 def recorded(
@@ -58,6 +59,8 @@ def recorded(
     except ModelError:
         return None
     margins = x.new_full((len(diary), len(x)), torch.nan)
-    for step, (rows, values) in enumerate(diary):
+    nan = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for step, (rows, values, finite) in enumerate(diary):
         margins[step, rows] = values
-    return Recording(x_adv.detach(), oracle.succeeded, margins)
+        nan[rows] |= ~finite
+    return Recording(x_adv.detach(), oracle.succeeded, margins, nan)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from robustbench_local.audit.finding import Result, Status, broken, sound, suspi
 from robustbench_local.audit.statistics import by_share
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core import losses
+from robustbench_local.core.access import Access, granted
 from robustbench_local.core.decision import ROUNDING, success_margin
 from robustbench_local.core.threat import Norm
 from robustbench_local.evaluation.chance import better_range
@@ -23,6 +25,9 @@ AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690, and its checks of the model
 CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
 
 UNDERFLOW = 87.3  # exp(-87.3) is the smallest normal float32: beyond this margin cross-entropy has no gradient left
+
+PILED = 1e-3  # of the largest margin: trained networks spread theirs over several per cent of it and more
+FEW = 10  # margins, of fewer of which nothing is said
 
 # flags without a number, as preflight and judge raise them
 FLAGS = {
@@ -92,8 +97,14 @@ def randomness(subject: Subject) -> Result:
 
 @check("logits", source=CARLINI, advice="return what comes before the softmax, unrounded")
 def logits(subject: Subject) -> Result:
+    if granted(subject.model) < Access.GRADIENTS:
+        return unchecked("no gradient depends on their form")
     if "probabilities" in subject.flags:
         return *FLAGS["probabilities"], {}
+    total = subject.first.sum(1)
+    if bool((subject.first >= 0).all()) and bool(((total - total.mean()).abs() < 1e-3 * total.mean()).all()):
+        times = float(total.mean())
+        return broken(f"all are positive and add up to {times:.4g}: probabilities, {times:.4g} times as large", n=times)
     levels = len(subject.first.unique())
     if levels < min(len(subject.first), 10):
         few = f"{subject.first.numel()} logits take {levels} values: "
@@ -114,7 +125,11 @@ def logit_scale(subject: Subject) -> Result:
     margin = margin[margin > 0]
     if not len(margin):
         return unchecked("none of the images is classified as labelled")
-    middle = float(margin.median())
+    middle, most = float(margin.median()), float(margin.max())
+    piled = margin > (1 - PILED) * most
+    if len(margin) >= FEW and 2 * int(piled.sum()) > len(margin):
+        text = f"{int(piled.sum())} of {len(margin)} margins lie within {PILED:.1%} of the largest, {most:.4g}: what is"
+        return broken(f"{text} squashed so far has no gradient left", median_margin=middle, most=most)
     if middle < ROUNDING * float(losses.size(subject.first, subject.few_labels).median()):
         return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
     return by_share(
@@ -165,7 +180,7 @@ def inner_optimisation(subject: Subject) -> Result:
 def eps_zero(subject: Subject) -> Result:
     if subject.threat.norm is Norm.NONE:
         return unchecked("this threat model has no eps")
-    verdict = subject.run(subject.evaluation, subject.scaled(0.0), n=len(subject.few))
+    verdict = subject.run(subject.evaluation, subject.scaled(0.0), rows=subject.first_rows(len(subject.few)))
     if verdict is None:
         return unchecked("the attack cannot run on this model")
     return by_share(verdict.clean != verdict.robust, "with a budget of 0 the verdict is not that on the clean image")
@@ -173,13 +188,27 @@ def eps_zero(subject: Subject) -> Result:
 
 @check("NaN and ties", source=CARLINI, advice="either is counted as the model's error: find where it comes from")
 def nan_and_ties(subject: Subject) -> Result:
+    """Of clean and perturbed images; where these are well, of those that attacks asked about."""
+    result = _of_answers({"clean": subject.first, "perturbed": subject.first_perturbed})
+    if result[0] > Status.SOUND:
+        return result
+    attacked, found = subject.pgd(), subject.recording
+    if attacked is not None:
+        result = max(result, _of_answers({"attacked": subject.ask(attacked.x_adv)}), key=itemgetter(0))
+    if found is not None:
+        asked = by_share(found.nan, "logits are NaN or infinite where an attack asked for a gradient,")
+        result = max(result, asked, key=itemgetter(0))
+    return result
+
+
+def _of_answers(answers: Mapping[str, Tensor]) -> Result:
     faults = {}
-    for name, answer in (("clean", subject.first), ("perturbed", subject.first_perturbed)):
+    for name, answer in answers.items():
         top = answer.topk(2, dim=1).values
         faults[f"NaN or infinite on {name} images"] = ~answer.isfinite().all(1)
         faults[f"tied on {name} images"] = top[:, 0] == top[:, 1]
     worst = max(faults, key=lambda name: int(faults[name].sum()))
-    return by_share(faults[worst], f"logits are {worst}:")
+    return by_share(faults[worst], f"logits are {worst},")
 
 
 CHECKS = (

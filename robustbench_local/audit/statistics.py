@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, suspicious
 from robustbench_local.metrics.paired import mcnemar
-from robustbench_local.metrics.rates import wilson
 
 FAMILY = 0.05  # the chance that a sound model meets any false alarm among the paired tests of one audit
 TESTS = 16  # paired tests in one audit
@@ -21,15 +21,22 @@ MATERIAL = 0.02  # two points: what a stronger attack takes off before the weake
 def by_share(faults: Tensor, evidence: str, *, of: int = 0, **figures: float) -> Result:
     """Of faults (N,) bool: broken on more than half of the images, sound where the share may be half a point.
 
-    evidence reads on after "on 3 of 60 images". Between the two, where the share is above half a point for sure
-    (Wilson, 95 %), it is suspicious. of: how many images there are in all, where faults are of some of them: never
-    broken where those at fault are two points of all, or less.
+    evidence reads on after "on 3 of 60 images". Between the two, where the share is above half a point for sure (see
+    `at_least`), it is suspicious. of: how many images there are in all, where faults are of some of them: never broken
+    where those at fault are two points of all, or less.
     """
     k, n = int(faults.sum()), len(faults)
     text, figures = f"{evidence} on {k} of {n} images", {"share": k / max(n, 1), **figures}
     if 2 * k > n:
         return at_most_suspicious(broken(text, **figures)) if k <= MATERIAL * of else broken(text, **figures)
-    return suspicious(text, **figures) if n and wilson(k, n)[0] > MOVE else sound(text, **figures)
+    return suspicious(text, **figures) if n and at_least(k, n) > MOVE else sound(text, **figures)
+
+
+def at_least(k: int, n: int) -> float:
+    """The lower end of the exact 95 % interval of a share of k in n (Clopper and Pearson 1934): one image of a few is
+    no share yet.
+    """
+    return float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
 
 
 @dataclass(frozen=True)

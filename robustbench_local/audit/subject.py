@@ -28,23 +28,28 @@ from robustbench_local.evaluation.evaluate import Tensors, named_by_content
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.evaluation.preflight import check_model
 
+CLEARLY = 0.35  # of 20 fresh draws: two standard deviations of the difference of two shares
+
 
 @dataclass(frozen=True)
 class Effort:
     """What an audit spends.
 
     steps: of a gradient attack; queries: of a score attack; draws: random points tried on each of `probed` images;
-    walked: images of a label attack; few: images asked about the set-up; random, eot: images of a random model that
-    are attacked, and draws per query; process: whether a fresh process is asked as well.
+    walked: images of a label attack; look: images on which a stronger attack takes a look, goes on to whole; few:
+    images asked about the set-up; random, eot: images of a random model that are attacked, and draws per query;
+    process: whether a fresh process is asked as well.
     """
 
     steps: int = 20
     queries: int = 300
-    draws: int = 1000
-    probed: int = 50
+    draws: int = 300
+    probed: int = 20
     walked: int = 16
+    look: int = 20
+    whole: int = 100
     few: int = 32
-    random: int = 24
+    random: int = 40
     eot: int = 5
     process: bool = True
 
@@ -86,6 +91,7 @@ class Subject:
         self.rejects = rejection(model)
         self.classes = classes or self.outputs - (self.rejects is not Rejection.NONE)
         self._runs: dict[tuple[Any, ...], Verdict | None] = {}
+        self.worst = self.clean[: self.attacked].clone()
 
     # images
 
@@ -107,6 +113,10 @@ class Subject:
     def attacked(self) -> int:
         """How many images attacks run on."""
         return min(len(self.x), self.effort.random) if self.random else len(self.x)
+
+    def first_rows(self, most: int) -> Tensor:
+        """Of the attacked images, so many at most."""
+        return torch.arange(min(most, self.attacked), device=self.x.device)
 
     # answers
 
@@ -167,27 +177,31 @@ class Subject:
         tag: str = "",
         eot: int | None = None,
         count: Counting = "all",
-        n: int | None = None,
+        rows: Tensor | None = None,
         **settings: Any,
     ) -> Verdict | None:
-        """The verdict on the attacked images (the first n of them), asked for once; None where no attack is possible.
+        """The verdict on the attacked images (or on these rows of them), asked for once; None where no attack is
+        possible.
 
         None: the attack knows no such norm, or needs a gradient that is not there. model, with a tag: another than the
         audited one.
         """
         threat = threat or self.threat
         attack = find_attack(attack, settings) if isinstance(attack, str) else attack
-        n = min(self.attacked, n or self.attacked)
+        rows = self.first_rows(self.attacked) if rows is None else rows
         eot = eot or self.effort.eot
-        key = repr(attack), str(threat), tag, eot, count, n
+        key = repr(attack), str(threat), tag, eot, count, tuple(rows.tolist())
         if key not in self._runs:
-            images = Tensors(self.x[:n], self.y[:n], self.draws.ids[:n])
+            images = Tensors(self.x[rows], self.y[rows], self.draws.ids[rows])
             judge = Judge(seed=self.seed, eot=eot, count=count)
-            known = threat.norm in attack.norms and beyond(attack.access, self.model) is None
+            known = threat.norm in attack.norms and beyond(attack.access, self.model) is None and len(rows)
             try:
-                self._runs[key] = judge(model or self.model, images, attack, threat) if known else None
+                verdict = judge(model or self.model, images, attack, threat) if known else None
             except ModelError:  # no gradient reaches the input: what that means is a check's to say
-                self._runs[key] = None
+                verdict = None
+            self._runs[key] = verdict
+            if verdict is not None and not tag and str(threat) == str(self.threat):
+                self.worst[rows] &= verdict.robust
         return self._runs[key]
 
     def pgd(self, threat: ThreatModel | None = None, **settings: Any) -> Verdict | None:
@@ -196,8 +210,33 @@ class Subject:
     @cached_property
     def gradients(self) -> Tensor | None:
         """(n,) bool: what is robust against the audit's own gradient attacks, by cross-entropy and by the margin."""
-        runs = [run for run in (self.pgd(), self.pgd(loss="margin")) if run is not None]
+        runs = self._by_gradients
         return torch.stack([run.robust for run in runs]).all(0) if runs else None
+
+    @property
+    def _by_gradients(self) -> list[Verdict]:
+        return [run for run in (self.pgd(), self.pgd(loss="margin")) if run is not None]
+
+    @cached_property
+    def left(self) -> Tensor:
+        """Rows of the attacked images that are robust against the audit's own gradient attacks; without gradients,
+        against the evaluation.
+        """
+        robust = self.gradients
+        if robust is None:
+            verdict = self.run(self.evaluation)
+            robust = self.clean[: self.attacked] if verdict is None else verdict.robust
+        return robust.nonzero()[:, 0]
+
+    def fell(self, verdict: Verdict, rows: Tensor) -> Tensor:
+        """(n,) bool: which of these rows, robust until then, the attack of that verdict broke. Of a random model on
+        many more draws than gradients did: an image near the boundary falls by luck.
+        """
+        shares = [run.bits.cpu().double().mean(1) for run in self._by_gradients if run.bits is not None]
+        if verdict.bits is None or not shares:
+            return ~verdict.robust
+        before = torch.stack(shares).amin(0)[rows.cpu()]
+        return (before - verdict.bits.cpu().double().mean(1) > CLEARLY).to(rows.device)
 
     def record(self, attack: Attack) -> Recording | None:
         """The attack on the attacked images as it sees it itself; None where it cannot run, or knows no such norm."""
@@ -226,11 +265,6 @@ class Subject:
                 return "square", {"steps": self.effort.queries}
             case _:
                 return "hopskipjump", {}
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """Of all attacks within the audited threat so far, on the audited model."""
-        return [run for key, run in self._runs.items() if run is not None and key[1:3] == (str(self.threat), "")]
 
     @property
     def unbounded(self) -> ThreatModel:

@@ -160,7 +160,11 @@ def rejection(subject: Subject) -> Result:
     if subject.outputs <= subject.classes:
         return unchecked("the model rejects nothing")
     attacked = subject.pgd()
-    n = subject.attacked
+    n, more = subject.attacked, subject.outputs - subject.classes
+    asked = [subject.x[:n]] if attacked is None else [subject.x[:n], attacked.x_adv]
+    named = torch.cat([subject.ask(x).argmax(1) for x in asked])
+    if subject.rejects is Rejection.NONE and not bool((named >= subject.classes).any()):
+        return sound(f"{more} logits more than classes, which win on no clean and no attacked image", more=more)
     clean = _rejection_score(subject.ask(subject.x[:n]))
     false = float((clean > 0).cpu().double().mean())
     text, figures = f"rejects {100 * false:.1f} % of clean images", {"false_positives": false}

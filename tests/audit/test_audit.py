@@ -33,7 +33,7 @@ THREAT = ThreatModel.parse("linf:0.3")
 SURROGATES = ("zoo:mnist/label_smoothing",)
 BY_NAME = {each.name: each for each in CHECKS if each.of_model}
 # what a sound model is asked here: all but what takes long, which the slow test and the benchmark ask
-DEAR = {"steps and restarts suffice", "gradients beat labels", "gradients beat random points"}
+DEAR = {"steps and restarts suffice", "gradients beat what sees less", "a stronger attack"}
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_robust_accuracy_of_a_card_is_the_least_of_all_attacks(images: tuple
         gradients, square = subject.pgd(), subject.run("square", steps=QUICK.queries)
     assert gradients is not None and square is not None
     assert square.robust_accuracy < gradients.robust_accuracy - 0.3
-    assert {id(run) for run in subject.verdicts} == {id(gradients), id(square)}
+    assert torch.equal(subject.worst, gradients.robust & square.robust)
 
 
 def test_a_model_that_dies_in_a_check_stops_no_other() -> None:

@@ -16,6 +16,7 @@ from robustbench_local.audit import escalation
 from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
+from robustbench_local.audit.stronger import EFFORT, LOOK
 from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
@@ -204,7 +205,7 @@ def test_a_short_look_finds_what_no_check_suspects(tmp_path: Path) -> None:
     assert not any(each.attack and each.finding.status > Status.SOUND for each in audit.of_rows)
     within = {retry.threat: retry for retry in audit.retries}
     robust, masked = within["linf:0.2"], within["l1:10"]  # trained within linf, which masks gradients within L1
-    assert robust.asked == escalation.LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
+    assert robust.asked == LOOK[False] and not robust.broken and not audit.faults("linf:0.2")
     assert len(masked.broken) > masked.asked / 2
     assert [fault.check for fault in audit.faults("l1:10")] == ["a stronger attack"]
     (findings,) = audit_rows(rows, escalation.arrays_of(store)).values()
@@ -349,4 +350,4 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
     assert honest.rank is not None and not honest.faults
     assert "gradients are there" in {fault.check for fault in masked.faults}
     assert any("liars:quantised" in note and "no_gradient:" in note for note in table.notes)
-    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": escalation.EFFORT}
+    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": EFFORT}

@@ -1,0 +1,21 @@
+"""The attacks that are tried where others may have been too weak, and how many images they look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
+BLIND: tuple[str, Mapping[str, Any]] = "square", {"steps": 1000}  # where that one cannot run, without gradients
+LABELS: tuple[str, Mapping[str, Any]] = "hopskipjump", {"steps": 20}  # where there are no scores either
+EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without which masked gradients stop it
+# images looked at, and tried in all, of a fixed and of a random model, whose queries are averaged
+LOOK = {False: 20, True: 10}
+WHOLE = {False: 100, True: 20}
+MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
+
+
+def in_words(name: str, settings: Mapping[str, Any]) -> str:
+    if name == STRONGER:
+        return name
+    return f"{name} with {settings['steps']:,} {'queries' if name == BLIND[0] else 'steps'}"
