@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit import consistency, convergence, gradients, orderings, reporting, setup, training
+from robustbench_local.audit import attacks, consistency, convergence, gradients, orderings, reporting, setup, training
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
 from robustbench_local.audit.evidence import Evidence, ReadArrays, Rows
@@ -41,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     *gradients.CHECKS,
     *orderings.CHECKS,
     *convergence.CHECKS,
+    *attacks.CHECKS,
     *training.CHECKS,
     *reporting.CHECKS,
     consistency.afterwards,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,7 @@ def recorded(
     )
     diary = oracle.record()
     try:
-        x_adv = attack(oracle, x.clone(), y, threat, draws.stream("attack"))
+        x_adv = attack(oracle, x.clone(), y.clone(), copy(threat), draws.clone().stream("attack"))
     except ModelError:
         return None
     margins = x.new_full((len(diary), len(x)), torch.nan)

@@ -70,6 +70,12 @@ class Draws:
         """An independent stream, at its beginning. The same name gives the same stream."""
         return self._copy(self.ids, _word(f"{self._base}:{name}"), self._number, 0)
 
+    def clone(self) -> Draws:
+        """The same stream with ids of its own, for hands that may write into them."""
+        other = self._copy(self.ids.clone(), self._base, self._number, self._counter)
+        other._key, other._fanned = self._key, self._fanned
+        return other
+
     def prefetch(self, names: Iterable[int]) -> dict[int, Draws]:
         """{name: stream(name)}. The first few numbers of all of them are made at once, which is cheaper for each."""
         streams = {name: self.stream(name) for name in names}

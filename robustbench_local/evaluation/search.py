@@ -88,7 +88,9 @@ class Search:
         untargeted = replace(self, targeted=False)
         oracle = untargeted._oracle(model, x, y, draws.stream("prepare"))
         with self._contained():
-            ready = prepared(self.attack, oracle, x.clone(), y.clone(), copy(self.threat), draws.stream("learn"))
+            ready = prepared(
+                self.attack, oracle, x.clone(), y.clone(), copy(self.threat), draws.clone().stream("learn")
+            )
         self._check_meter(oracle)
         return replace(self, attack=ready), (int(oracle.forwards.sum()), int(oracle.backwards.sum()))
 
@@ -168,7 +170,7 @@ class Search:
         oracle = self._oracle(model, x, goal, draws.stream("oracle"))
         start = x.clone(memory_format=torch.preserve_format)
         with self._contained():
-            x_adv = self.attack(oracle, start, goal.clone(), copy(self.threat), draws.stream("attack"))
+            x_adv = self.attack(oracle, start, goal.clone(), copy(self.threat), draws.clone().stream("attack"))
         self._check_meter(oracle)
         if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
             what = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
