@@ -11,11 +11,13 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_local.audit import attacks, consistency, convergence, gradients, orderings, reporting, setup, training
+from robustbench_local.audit.believed import believed
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
 from robustbench_local.audit.evidence import Evidence, ReadArrays, Rows
@@ -45,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     *training.CHECKS,
     *reporting.CHECKS,
     consistency.afterwards,
+    believed,
 )
 
 
@@ -90,16 +93,25 @@ def audit_model(
             classes=classes,
             train=train,
         )
-        findings = tuple(_ask(check, subject) for check in CHECKS if check.of_model)
-    clean = float(subject.clean.cpu().double().mean())
+        findings = tuple(_timed(check, subject) for check in CHECKS if check.of_model)
+        evaluation = subject.run(subject.evaluation)
+        clean = subject.clean[: subject.attacked]
+        evaluated = clean if evaluation is None else evaluation.robust
     return Card(
         findings,
         str(subject.threat),
         subject.attacked,
-        clean,
+        float(clean.cpu().double().mean()),
         float(subject.worst.cpu().double().mean()),
         time.monotonic() - started,
+        float(evaluated.cpu().double().mean()),
     )
+
+
+def _timed(check: Check, subject: Subject) -> Finding:
+    started, busy = time.monotonic(), time.process_time()
+    finding = _ask(check, subject)
+    return replace(finding, seconds=time.monotonic() - started, cpu=time.process_time() - busy)
 
 
 def _ask(check: Check, subject: Subject) -> Finding:

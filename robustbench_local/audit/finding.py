@@ -20,7 +20,8 @@ class Status(IntEnum):
 class Finding:
     """What one check found: evidence in words with its numbers, and the figures by name.
 
-    source and advice are the check's own: where the check comes from, and what to do where it is not sound.
+    source and advice are the check's own: where the check comes from, and what to do where it is not sound. seconds,
+    cpu: wall and processor time that the check took.
     """
 
     check: str
@@ -29,6 +30,8 @@ class Finding:
     figures: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     advice: str = ""
+    seconds: float = 0.0
+    cpu: float = 0.0
 
 
 Result = tuple[Status, str, Mapping[str, float]]

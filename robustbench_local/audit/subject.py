@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,11 @@ class Effort:
     random: int = 40
     eot: int = 5
     process: bool = True
+
+    def scaled(self, times: float) -> Effort:
+        """So many times as much of everything that is counted, but for the images of the set-up."""
+        counted = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("few", "process")}
+        return replace(self, **{name: max(1, round(times * value)) for name, value in counted.items()})
 
 
 class Subject:

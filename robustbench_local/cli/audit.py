@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("model")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the time that each check took")
     parser.set_defaults(do=run)
 
 
@@ -27,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     from robustbench_local.cli.auditing import card_of
 
     card, code = card_of(options.model, options.overrides)
-    card.show()
+    card.show(verbose=options.verbose)
     return code

@@ -23,7 +23,7 @@ class AuditConfig:
     trust       load a model whose file runs code when it is read
     surrogates  models to transfer from; by default two of the zoo for the same data
     train       as many training images as this, to compare robust accuracy on (robust overfitting)
-    effort      2 spends twice the steps, queries and draws
+    effort      2 spends twice the steps, queries, draws and attacked images
     out         a JSON file for the card
     """
 

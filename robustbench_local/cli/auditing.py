@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.checklist import audit_model
@@ -18,12 +20,15 @@ from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.settings import construct
 from robustbench_local.core.device import pick_device
+from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_numbered
 from robustbench_local.data.own import crop_for
+from robustbench_local.grids.environment import environment
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.description import Description
 from robustbench_local.models.load import load_model
 from robustbench_local.models.zoo import zoo_names
+from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.files import whole_file
 
 EXIT = {Status.SOUND: 0, Status.UNCHECKED: 0, Status.SUSPICIOUS: 3, Status.BROKEN: 4}
@@ -59,6 +64,7 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         seed=config.seed,
         device=device,
     )
+    surrogates = _surrogates(spec, config)
     card = audit_model(
         model,
         images[:],
@@ -66,15 +72,34 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         config.threat,
         attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
         seed=config.seed,
-        effort=_effort(config.effort),
-        surrogates=_surrogates(spec, config),
+        effort=Effort().scaled(config.effort),
+        surrogates=surrogates,
         classes=len(images.classes),
         train=_training_images(config, device, said.names),
     )
     if config.out is not None:
         with whole_file(Path(config.out)) as file:
-            file.write(json.dumps({"model": spec, **card.as_dict()}, indent=1).encode() + b"\n")
+            about = _about(spec, model, images, config, surrogates)
+            file.write(json.dumps(card.as_dict() | about, indent=1, default=str).encode() + b"\n")
     return card, EXIT[card.status]
+
+
+def _about(spec: str, model: nn.Module, images: Images, config: AuditConfig, surrogates: list[str]) -> dict[str, Any]:
+    """What a card is about, for who reads it later."""
+    state = model.state_dict()
+    known = state and all(isinstance(value, torch.Tensor) for value in state.values())
+    return {
+        "model": spec,
+        "weights_digest": weights_digest(model) if known else None,
+        "data": config.data,
+        "data_digest": images.digest,
+        "ids": images.ids.tolist(),
+        "attack": config.attack,
+        "seed": config.seed,
+        "effort": config.effort,
+        "surrogates": surrogates,
+        "environment": environment(images.labels.device),
+    }
 
 
 def _sized(config: AuditConfig, said: Description) -> AuditConfig:
@@ -83,12 +108,6 @@ def _sized(config: AuditConfig, said: Description) -> AuditConfig:
         return config
     crop = crop_for(config.data, said.size, split=config.split)
     return config if crop is None else replace(config, resize=said.resize, crop=list(crop))
-
-
-def _effort(times: float) -> Effort:
-    usual = Effort()
-    steps, queries, draws = (max(1, round(times * each)) for each in (usual.steps, usual.queries, usual.draws))
-    return Effort(steps=steps, queries=queries, draws=draws)
 
 
 def _surrogates(spec: str, config: AuditConfig) -> list[str]:
