@@ -28,7 +28,8 @@ SCHEMA = "robustbench-local/audit-card/2"
 class Card:
     """findings in the order of the checks. clean, robust, evaluated: accuracies in [0, 1] on the same `images`, those
     that were attacked: without an attack, against all attacks that the audit ran within `threat`, and against the
-    attack whose evaluation is audited (of a random model by the majority of its draws); seconds it took.
+    attack whose evaluation is audited, None where it could not run (of a random model by the majority
+    of its draws); seconds it took.
     """
 
     findings: tuple[Finding, ...]
@@ -37,21 +38,21 @@ class Card:
     clean: float
     robust: float
     seconds: float
-    evaluated: float = 1.0
+    evaluated: float | None = None
 
     @property
     def status(self) -> Status:
         return max(finding.status for finding in self.findings)
 
     @property
-    def difference(self) -> float:
+    def difference(self) -> float | None:
         """By how much the evaluation lies above the worst case of all attacks of the audit."""
-        return self.evaluated - self.robust
+        return None if self.evaluated is None else self.evaluated - self.robust
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the evaluation's robust accuracy (Wilson)."""
-        return wilson(self.evaluated * self.images, self.images)
+        return None if self.evaluated is None else wilson(self.evaluated * self.images, self.images)
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -66,7 +67,7 @@ class Card:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         findings = [asdict(finding) | {"status": finding.status.name.lower()} for finding in self.findings]
-        figures = {"status": self.status.name.lower(), "difference": self.difference, "interval": list(self.interval)}
+        figures = {"status": self.status.name.lower(), "difference": self.difference, "interval": self.interval}
         return {"schema": SCHEMA} | asdict(self) | figures | {"findings": findings}
 
     def show(self, console: Console | None = None, *, verbose: bool = False) -> None:
@@ -76,8 +77,9 @@ class Card:
         """
         console = console or Console(width=None if sys.stdout.isatty() else 100)
         console.print(Text.assemble((self.status.name, COLOURS[self.status]), f": {WORDS[self.status]}"))
+        own = "no number" if self.evaluated is None else f"{100 * self.evaluated:.1f} % robust"
         text = (
-            f"{100 * self.evaluated:.1f} % robust under the attack that is audited, at most {100 * self.robust:.1f} %"
+            f"{own} under the attack that is audited, at most {100 * self.robust:.1f} %"
             f" under all attacks of this audit ({self.images} images, {self.threat}; clean {100 * self.clean:.1f} %;"
             f" {self.seconds:.0f} s)"
         )

@@ -52,7 +52,7 @@ def test_faults_come_first_the_worst_first() -> None:
     order = [line.split()[0] for line in lines if ": found" in line]
     assert order == ["broken", "suspicious", "sound", "unchecked"]
     assert all(len(line) <= 100 for line in lines)
-    assert card.difference == 0.3 and card.interval[0] < 0.5 < card.interval[1]
+    assert card.difference == 0.3 and card.interval is not None and card.interval[0] < 0.5 < card.interval[1]
     assert "check BROKEN" in next(line for line in shown(card, verbose=True) if "of processor" in line)
 
 
