@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.finding import Finding, Status, Timed
 from robustbench_local.core.escaping import shown
 from robustbench_local.metrics.rates import wilson
 
@@ -32,7 +32,7 @@ class Card:
     of its draws); seconds it took.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Timed, ...]
     threat: str
     images: int
     clean: float
@@ -55,12 +55,12 @@ class Card:
         return None if self.evaluated is None else wilson(self.evaluated * self.images, self.images)
 
     @property
-    def faults(self) -> tuple[Finding, ...]:
+    def faults(self) -> tuple[Timed, ...]:
         """What is not sound, the worst first."""
         bad = [finding for finding in self.findings if finding.status > Status.SOUND]
         return tuple(sorted(bad, key=lambda finding: -finding.status))
 
-    def __getitem__(self, name: str) -> Finding:
+    def __getitem__(self, name: str) -> Timed:
         """The finding of the check of that name."""
         return next(finding for finding in self.findings if finding.check == name)
 

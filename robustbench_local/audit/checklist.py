@@ -11,7 +11,6 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from robustbench_local.audit.believed import believed
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
 from robustbench_local.audit.evidence import Evidence, ReadArrays, Rows
-from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.finding import Finding, Status, Timed
 from robustbench_local.audit.records import RowFinding
 from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.config.arguments import Threat, checked
@@ -106,10 +105,11 @@ def audit_model(
     )
 
 
-def _timed(check: Check, subject: Subject) -> Finding:
+def _timed(check: Check, subject: Subject) -> Timed:
     started, busy = time.monotonic(), time.process_time()
     finding = _ask(check, subject)
-    return replace(finding, seconds=time.monotonic() - started, cpu=time.process_time() - busy)
+    seconds, cpu = time.monotonic() - started, time.process_time() - busy
+    return Timed(**vars(finding), seconds=seconds, cpu=cpu)
 
 
 def _ask(check: Check, subject: Subject) -> Finding:

@@ -20,8 +20,7 @@ class Status(IntEnum):
 class Finding:
     """What one check found: evidence in words with its numbers, and the figures by name.
 
-    source and advice are the check's own: where the check comes from, and what to do where it is not sound. seconds,
-    cpu: wall and processor time that the check took.
+    source and advice are the check's own: where the check comes from, and what to do where it is not sound.
     """
 
     check: str
@@ -30,6 +29,12 @@ class Finding:
     figures: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Timed(Finding):
+    """A finding of a model's audit, with the wall and processor time that its check took."""
+
     seconds: float = 0.0
     cpu: float = 0.0
 

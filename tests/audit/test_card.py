@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.finding import Status, Timed
 from robustbench_local.audit.subject import Effort
 from robustbench_local.cli.main import main
 
@@ -39,7 +39,7 @@ def shown(card: Card, verbose: bool = False) -> list[str]:
 def test_faults_come_first_the_worst_first() -> None:
     statuses = (Status.UNCHECKED, Status.SOUND, Status.SUSPICIOUS, Status.BROKEN)
     card = Card(
-        tuple(Finding(f"check {each.name}", each, "found " + 40 * "it ", seconds=float(each)) for each in statuses),
+        tuple(Timed(f"check {each.name}", each, "found " + 40 * "it ", seconds=float(each)) for each in statuses),
         "linf:0.1",
         50,
         0.9,

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from robustbench_local.audit.card import Card
-from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.finding import Status, Timed
 from robustbench_local.cli import listings
 from robustbench_local.cli.listings import Item
 from robustbench_local.cli.main import main
@@ -193,7 +193,7 @@ def test_no_line_of_the_command_line_obeys_a_name(
         progress.advance(HOSTILE, 0.5)
     cell = {"forwards": 1, "backwards": 1, "prepared_forwards": 0, "prepared_backwards": 0, "seconds": 1.0}
     show_preview([cell | {"status": "to do", "cell": f"{HOSTILE} | {HOSTILE}"}])
-    Card((Finding(HOSTILE, Status.BROKEN, HOSTILE, source=HOSTILE, advice=HOSTILE),), "linf:0.1", 4, 1, 0, 1).show()
+    Card((Timed(HOSTILE, Status.BROKEN, HOSTILE, source=HOSTILE, advice=HOSTILE),), "linf:0.1", 4, 1, 0, 1).show()
     assert main(["run", "grid=quickstart", f'data="{HOSTILE}"']) == 2
     assert main(["report", str(tmp_path / "no\x1b[31mwhere")]) == 2
     out, err = capsys.readouterr()
