@@ -25,13 +25,14 @@ from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.subject import Effort
 from robustbench_local.report.markdown import markdown_table
 from tests.helpers import liars
+from tests.helpers.audit_cases.case import Case
 
 THREAT = "linf:0.3"
 EFFORT = Effort(draws=200, process=False)  # fewer random points, no fresh process: the time goes into cases
 SURROGATES = ("zoo:mnist/label_smoothing", "zoo:mnist/none")
 
 
-def of_model(case: liars.Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
+def of_model(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
     own = x if case.x is None else case.x
     card = audit_model(
         case.model, own, y, THREAT, attack=case.attack, surrogates=SURROGATES, classes=case.classes, effort=EFFORT
@@ -107,7 +108,7 @@ def main() -> None:
         cases[name] = (), lambda rows=rows: of_rows(rows, x, y)
     if options.weights:
         trades = load_model("trades_cnn", weights=options.weights, allow_pickle=True)
-        cases["TRADES, the published weights"] = (), lambda: of_model(liars.Case(trades), x, y)
+        cases["TRADES, the published weights"] = (), lambda: of_model(Case(trades), x, y)
     known = {row["case"] for row in kept(file)}
     for name, (causes, ask) in cases.items():
         if name not in known and fnmatch(name, options.only):

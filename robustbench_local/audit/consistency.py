@@ -14,6 +14,7 @@ from robustbench_local.audit.finding import Result, sound, suspicious, unchecked
 from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.statistics import ALPHA, by_share, paired
 from robustbench_local.audit.subject import Subject
+from robustbench_local.core.access import Access, granted
 from robustbench_local.core.defense import answer_and_trace, call, noticed
 from robustbench_local.core.device import kept_random_state
 
@@ -142,7 +143,10 @@ def recognised(subject: Subject) -> Result:
     toss = subject.draws[: len(x)].stream("audit:ray").integers(2, *x.shape[1:]).to(x) * 2 - 1
     away = torch.where(x > 0.9, -1.0, torch.where(x < 0.1, 1.0, toss))
     worst: tuple[float, Result] | None = None
-    for size in (1e-6, 1e-4, 1.01 / 255):
+    steps: tuple[float, ...] = (1e-6, 1e-4, 1.01 / 255)
+    if granted(subject.model) < Access.GRADIENTS:
+        steps = steps[:2]  # trees tell black from nearly black
+    for size in steps:
         near, far = subject.ask(x + size * away), subject.ask(x + 2 * size * away)
         first, second = (near - subject.first).abs().amax(1), (far - near).abs().amax(1)
         seen = moved(subject.first, near)  # rounding in float32 is no step

@@ -34,6 +34,7 @@ from robustbench_local.core.verdict import Verdict
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
+LUCK = 0.8  # near the boundary a search that stops at its own success is right by half of fresh draws
 CANNOT = "the attack cannot run on this model"
 
 
@@ -142,8 +143,8 @@ def lucky(subject: Subject) -> Result:
     if found is None or verdict is None or verdict.bits is None:
         return unchecked(CANNOT)
     claimed = found.succeeded & verdict.clean
-    text = "the attack succeeds by its own draws, and fails on most fresh draws,"
-    return by_share(claimed & verdict.robust, text)
+    text = f"the attack succeeds by its own draws, and fails on {100 * LUCK:.0f} % of fresh draws or more,"
+    return by_share(claimed & (verdict.bits.cpu().double().mean(1) >= LUCK).to(claimed.device), text)
 
 
 @check(

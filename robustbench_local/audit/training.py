@@ -110,9 +110,9 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
         return None
     mine = torch.tensor(chosen, device=x.device)
     other = torch.tensor([partner[i] for i in chosen], device=x.device)
-    pixels = max(subject.classes, x[0, 0].numel() // 50)
     # of a mark, pixels of one class are alike and those of different classes are not: Fisher's criterion, by position
     groups = [x[rows][y[rows] == label] for label in y[rows].unique()]
+    pixels = min(max(len(groups), x[0, 0].numel() // 50), x[0, 0].numel())
     between = torch.stack([group.mean(0) for group in groups]).var(0, correction=0).sum(0)
     within = torch.cat([group - group.mean(0) for group in groups]).square().mean(0).sum(0)
     score = between / (within + 1e-6)

@@ -26,6 +26,7 @@ from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
 from tests.helpers import liars
+from tests.helpers.audit_cases.case import Case, zoo
 
 N = 30
 QUICK = Effort(steps=10, queries=60, draws=20, probed=20, walked=12, few=24, random=16, eot=3, process=False)
@@ -41,7 +42,7 @@ def images() -> tuple[Tensor, Tensor]:
     return load_data("mnist", n=N, source="bundled")
 
 
-def asked(case: liars.Case, images: tuple[Tensor, Tensor], names: Sequence[str]) -> dict[str, Finding]:
+def asked(case: Case, images: tuple[Tensor, Tensor], names: Sequence[str]) -> dict[str, Finding]:
     x, y = images
     x = x if case.x is None else case.x
     with as_deployed(case.model):
@@ -83,7 +84,7 @@ def test_few_values_are_a_fault_only_where_no_gradient_passes(images: tuple[Tens
     voting = asked(liars.CONTROLS["randomized smoothing"](*images), images, ["logits"])["logits"]
     assert voting.status is Status.SOUND and "through a surrogate" in voting.evidence
     labels = liars.LIARS["one-hot output"].make(*images).model
-    hard = asked(liars.Case(nn.Sequential(labels, Scale())), images, ["logits"])["logits"]
+    hard = asked(Case(nn.Sequential(labels, Scale())), images, ["logits"])["logits"]
     assert hard.status is Status.BROKEN and "no more than a label" in hard.evidence
 
 
@@ -156,7 +157,7 @@ def test_what_is_asked_wrongly_is_refused() -> None:
 
 
 def test_an_audit_leaves_the_model_and_the_random_state_as_they_were() -> None:
-    model = liars.zoo("none").train()
+    model = zoo("none").train()
     state = torch.random.get_rng_state()
     effort = replace(QUICK, few=4, queries=5, steps=2)
     audit_model(model, *load_data("mnist", n=8, source="bundled"), THREAT, effort=effort)

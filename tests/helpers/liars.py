@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustbench_local import load_model
 from robustbench_local.attacks.fgsm import FGSM
 from robustbench_local.attacks.noise import Noise
 from robustbench_local.attacks.pgd import PGD
@@ -34,20 +33,7 @@ from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.metrics.summary import summarise
 from robustbench_local.storage.row import Row
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is audited: a model, the attack that evaluates it (None: the audit's own), and what it is shown."""
-
-    model: nn.Module
-    attack: Attack | None = None
-    x: Tensor | None = None
-    classes: int | None = None
-
-
-def zoo(name: str) -> nn.Module:
-    return load_model(f"zoo:mnist/{name}")
+from tests.helpers.audit_cases.case import Case, Liar, Make, zoo
 
 
 class Wrapped(nn.Module):
@@ -557,17 +543,6 @@ class LuckyDraw(Own):
         for _ in range(self.steps):
             oracle.logits(x)
         return x
-
-
-Make = Callable[[Tensor, Tensor], Case]
-
-
-@dataclass(frozen=True)
-class Liar:
-    """make(x, y): the case. causes: checks that name what is wrong with it; any one of them will do."""
-
-    make: Make
-    causes: tuple[str, ...]
 
 
 def around(kind: Callable[[nn.Module], nn.Module], *causes: str, base: str = "none") -> Liar:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from robustbench_local import load_data, load_model
+from robustbench_local import load_model
 from robustbench_local.core.attack import Attack
 
 
@@ -43,25 +41,3 @@ class Liar:
 def zoo(name: str) -> nn.Module:
     """A network of the zoo, of the bundled MNIST weights."""
     return load_model(f"zoo:mnist/{name}")
-
-
-def trained(
-    net: nn.Module, *, data: str = "mnist", steps: int = 150, lr: float = 2e-3, seed: int = 0, eps: float = 0.0
-) -> nn.Module:
-    """net, trained for seconds on bundled images by Adam; eps: of one adversarial step per batch, 0 for none."""
-    x, y = load_data(data, split="train", source="bundled")
-    dice = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
-    net.train()
-    for _ in range(steps):
-        rows = torch.randint(len(x), (64,), generator=dice)
-        images = x[rows]
-        if eps:
-            images = (images + eps * (2 * torch.rand(images.shape, generator=dice) - 1)).clamp(0, 1).requires_grad_()
-            (slope,) = torch.autograd.grad(F.cross_entropy(net(images), y[rows]), images)
-            moved = images.detach() + 1.25 * eps * slope.sign()
-            images = torch.minimum(torch.maximum(moved, x[rows] - eps), x[rows] + eps).clamp(0, 1)
-        optimizer.zero_grad()
-        F.cross_entropy(net(images), y[rows]).backward()
-        optimizer.step()
-    return net.eval().requires_grad_(False)

@@ -1,1 +1,0 @@
-"""Cases that checks were written with."""
