@@ -1,6 +1,6 @@
 """What the audit finds among models and attacks that lie, and among honest ones: sensitivity and specificity.
 
-    python -m benchmarks.audit                    all cases of tests/helpers/liars.py on 60 MNIST images, and the table
+    python -m benchmarks.audit                    all cases of tests/helpers on 60 MNIST images, and the table
     python -m benchmarks.audit --only "attack*"   what is named so
     python -m benchmarks.audit --weights PATH     with the TRADES weights of Zhang et al. 2019 among the controls
 
@@ -25,6 +25,7 @@ from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.subject import Effort
 from robustbench_local.report.markdown import markdown_table
 from tests.helpers import liars
+from tests.helpers.audit_cases import jumping
 from tests.helpers.audit_cases.case import Case
 
 THREAT = "linf:0.3"
@@ -98,11 +99,11 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     file = options.folder / "cases.jsonl"
     cases: dict[str, tuple[tuple[str, ...], Any]] = {}
-    for name, liar in liars.LIARS.items():
+    for name, liar in (liars.LIARS | jumping.LIARS).items():
         cases[name] = liar.causes, lambda liar=liar: of_model(liar.make(x, y), x, y)
     for name, (rows, cause) in liars.ROW_LIARS.items():
         cases[name] = (cause,), lambda rows=rows: of_rows(rows, x, y)
-    for name, make in liars.CONTROLS.items():
+    for name, make in (liars.CONTROLS | jumping.HONEST).items():
         cases[name] = (), lambda make=make: of_model(make(x, y), x, y)
     for name, rows in liars.ROW_CONTROLS.items():
         cases[name] = (), lambda rows=rows: of_rows(rows, x, y)

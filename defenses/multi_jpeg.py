@@ -71,6 +71,8 @@ class Vote(Defended):
     """Votes for each class plus the mean probability, which decides between equals; its gradient is that of the log of
     the mean probability, as votes have none."""
 
+    surrogate_gradients = True
+
     def __init__(self, voters: list[Deployed]) -> None:
         super().__init__()
         self.voters = nn.ModuleList(voters)

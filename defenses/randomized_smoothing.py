@@ -37,6 +37,7 @@ class Smoothed(Defended):
     """
 
     stochastic = True
+    surrogate_gradients = True
     rejects = Rejection.ABSTENTION
     needed: Tensor
 

@@ -64,17 +64,17 @@ def planted(subject: Subject) -> Result:
         return unchecked(NONE)
     if subject.threat.norm not in (Norm.LINF, Norm.L2) or not subject.threat.eps:
         return unchecked("nothing is planted in this threat model")
-    most = subject.effort.walked if attack.access is Access.LABELS else PLANTED
     if attack.access is Access.NONE:
         return unchecked("no plain attack asks for as little")
+    most = subject.effort.walked if attack.access is Access.LABELS else PLANTED
     n, results = min(subject.attacked, most), []
     once = getattr(attack, "steps", 1) == 1
     hard = attack.access is Access.GRADIENTS and not attack.minimises and not once
+    name, settings = _plain(attack, once, subject)
     for parts in (1, 2) if hard else (1,):
         model = Planted(subject.x[:n], subject.y[:n], subject.threat, subject.classes, parts)
         tag = f"planted:{parts}"
         own = subject.run(attack, model=model, tag=tag, rows=subject.first_rows(n))
-        name, settings = _plain(attack, once, subject)
         plain = subject.run(find_attack(name, settings), model=model, tag=tag, rows=subject.first_rows(n))
         if own is not None and plain is not None:
             what = f"examples in {parts} parts, this attack against {name}"

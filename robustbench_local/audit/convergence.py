@@ -34,7 +34,7 @@ from robustbench_local.core.verdict import Verdict
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
-LUCK = 0.8  # near the boundary a search that stops at its own success is right by half of fresh draws
+LUCK = 0.8  # near the boundary half of the fresh draws fail a search that stops at its own success: far more is luck
 CANNOT = "the attack cannot run on this model"
 
 
@@ -244,6 +244,8 @@ def settled(subject: Subject) -> Result:
     if result[0] <= 1 or not hasattr(attack, "steps"):
         return result
     longer = doubling(subject)
+    if longer.status is Status.UNCHECKED:
+        return result
     return min(result, (longer.status, f"the loss still moves; {longer.evidence}", longer.figures), key=itemgetter(0))
 
 

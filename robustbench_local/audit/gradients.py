@@ -82,7 +82,7 @@ def finite_differences(subject: Subject) -> Result:
     from the box's faces.
     """
     lowest, slope, steadiest = 1.0, 1.0, 0.0
-    smooth, jumping = [], []
+    smooth, jumping = False, []
     for name, image in _places(subject):
         toss = subject.draws[: len(image)].stream("audit:toss").uniform(*image.shape[1:]).to(image)
         x = (image + 8 * STEP * (2 * toss - 1)).clamp(4 * STEP, 1 - 4 * STEP)  # off the kinks that PGD ends on
@@ -94,15 +94,15 @@ def finite_differences(subject: Subject) -> Result:
         if steady < STEADY or not 1 / EVEN < _slope(wide, narrow) < EVEN:
             jumping.append((name, image, steady))
             continue
-        smooth.append(name)
+        smooth = True
         steadiest = max(steadiest, steady)
         agreement = correlation(wide, autograd)
         if agreement <= lowest:
             lowest, slope = agreement, _slope(wide, autograd)
     if not smooth or _agree(lowest, slope):
-        found_jumping = worst(_jumping(subject, *each) for each in jumping)
-        if found_jumping is not None:
-            return found_jumping
+        jumps = worst(_jumping(subject, *each) for each in jumping)
+        if jumps is not None:
+            return jumps
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
     return sound(text, **figures) if _agree(lowest, slope) else broken(text, **figures)
@@ -126,7 +126,7 @@ def _jumping(subject: Subject, name: str, image: Tensor, steady: float) -> Resul
     figures = {"steady": steady, "correlation": best}
     text += f": added up along segments its gradients correlate with differences by {best:.2f} at most"
     text += f" (of {255 * width:.0f} grey levels)" if width else ""
-    if _steps(subject):
+    if _declared(subject):
         return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
     return suspicious(f"{text}, and no surrogate is declared", **figures)
 
@@ -226,6 +226,11 @@ def _steps(subject: Subject) -> list[Preprocess]:
     return [
         module for module in subject.model.modules() if isinstance(module, Preprocess) and module.surrogate is not None
     ]
+
+
+def _declared(subject: Subject) -> bool:
+    """Whether some part says that its gradients are a surrogate's."""
+    return bool(_steps(subject)) or any(getattr(part, "surrogate_gradients", False) for part in subject.model.modules())
 
 
 @contextmanager

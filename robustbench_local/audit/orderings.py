@@ -146,9 +146,9 @@ def stronger(subject: Subject) -> Result:
         if fell.sum() > MANY * len(asked) and len(robust) > look:
             more = robust[look:whole]
             further = subject.run(name, rows=more, **settings)
-            asked = torch.cat([asked, more])
-            fell = fell if further is None else torch.cat([fell, subject.fell(further, more)])
-        return _cost(fell[: len(asked)], len(robust), subject.attacked, in_words(name, settings))
+            if further is not None:
+                fell = torch.cat([fell, subject.fell(further, more)])
+        return _cost(fell, len(robust), subject.attacked, in_words(name, settings))
     return unchecked("no stronger attack runs on this model")
 
 

@@ -26,9 +26,6 @@ CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
 
 UNDERFLOW = 87.3  # exp(-87.3) is the smallest normal float32: beyond this margin cross-entropy has no gradient left
 
-PILED = 1e-3  # of the largest margin: trained networks spread theirs over several per cent of it and more
-FEW = 10  # margins, of fewer of which nothing is said
-
 # flags without a number, as preflight and judge raise them
 FLAGS = {
     "undeclared_randomness": (
@@ -125,11 +122,7 @@ def logit_scale(subject: Subject) -> Result:
     margin = margin[margin > 0]
     if not len(margin):
         return unchecked("none of the images is classified as labelled")
-    middle, most = float(margin.median()), float(margin.max())
-    piled = margin > (1 - PILED) * most
-    if len(margin) >= FEW and 2 * int(piled.sum()) > len(margin):
-        text = f"{int(piled.sum())} of {len(margin)} margins lie within {PILED:.1%} of the largest, {most:.4g}: what is"
-        return broken(f"{text} squashed so far has no gradient left", median_margin=middle, most=most)
+    middle = float(margin.median())
     if middle < ROUNDING * float(losses.size(subject.first, subject.few_labels).median()):
         return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
     return by_share(

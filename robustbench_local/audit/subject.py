@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.audit.recording import Recording, recorded
+from robustbench_local.audit.stronger import LOOK, WHOLE
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
@@ -46,8 +47,8 @@ class Effort:
     draws: int = 300
     probed: int = 20
     walked: int = 16
-    look: int = 20
-    whole: int = 100
+    look: int = LOOK[False]
+    whole: int = WHOLE[False]
     few: int = 32
     random: int = 40
     eot: int = 5
@@ -96,7 +97,6 @@ class Subject:
         self.rejects = rejection(model)
         self.classes = classes or self.outputs - (self.rejects is not Rejection.NONE)
         self._runs: dict[tuple[Any, ...], Verdict | None] = {}
-        self.worst = self.clean[: self.attacked].clone()
 
     # images
 
@@ -232,6 +232,11 @@ class Subject:
             verdict = self.run(self.evaluation)
             robust = self.clean[: self.attacked] if verdict is None else verdict.robust
         return robust.nonzero()[:, 0]
+
+    @cached_property
+    def worst(self) -> Tensor:
+        """(n,) bool: which of the attacked images all attacks so far have left, within the audited threat."""
+        return self.clean[: self.attacked].clone()
 
     def fell(self, verdict: Verdict, rows: Tensor) -> Tensor:
         """(n,) bool: which of these rows, robust until then, the attack of that verdict broke. Of a random model on

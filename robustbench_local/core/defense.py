@@ -36,9 +36,11 @@ class Defended(nn.Module):
     """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, or (N, K + 1) where it rejects.
 
     stochastic says that forward draws numbers, which it must take from `draws` (an independent stream per sample).
+    surrogate_gradients: that its answers jump, as votes do, and its gradients are those of something smooth instead.
     """
 
     stochastic: bool = False
+    surrogate_gradients: bool = False
     rejects: Rejection = Rejection.NONE
 
     def forward(self, x: Tensor, draws: Draws | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from robustbench_local.audit.subject import Effort, Subject
 from robustbench_local.audit.training import leaking, rejection
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
+from robustbench_local.defenses.multi_jpeg import Vote
 from robustbench_local.models.wrap import wrap
 from tests.helpers import liars
 from tests.helpers.audit_cases import jumping
@@ -49,6 +50,16 @@ def test_what_only_rounds_is_sound(name: str) -> None:
     for check in (finite_differences, leaking, rejection, nan_and_ties):
         finding = asked(check, made(jumping.HONEST[name]))
         assert finding.status <= Status.SOUND, finding
+
+
+def test_votes_may_jump_where_they_declare_their_gradients() -> None:
+    case = made(liars.smoothed)
+    for check in (finite_differences, logit_scale, logits):
+        assert asked(check, case).status <= Status.SOUND
+    silent = made(liars.smoothed)
+    silent.model.surrogate_gradients = False  # type: ignore[assignment]
+    assert asked(finite_differences, silent).status is Status.SUSPICIOUS
+    assert Vote.surrogate_gradients
 
 
 class Squashed(liars.Wrapped):

@@ -597,6 +597,8 @@ LIARS: dict[str, Liar] = {
     "expects pixels in [0, 255]": around(Bytes, "input range"),
     "optimises inside inference": around(Purifying, "optimisation in inference"),
     "detector, undeclared": Liar(lambda x, y: Case(Detector(zoo("none")), classes=10), ("rejection is attacked",)),
+    # no liar by intent: PGD of 20 steps leaves 18 % of 60 images, of 40 steps 15 %, and best 2 %
+    "autoencoder in front": around(nn.Sequential, "a stronger attack", "the number to believe", base="autoencoder"),
     "attack: last iterate only": under(LastIterate(), "nothing found is lost"),
     "attack: wrong sign under EOT": under(WrongSign(), "the attack climbs", base="noise_fusion"),
     "attack: eps in grey levels": under(WrongUnit(), "the budget is used"),
@@ -636,7 +638,6 @@ CONTROLS: dict[str, Make] = {
     "median filter": defended("median"),
     "random resize, declared": defended("resize_pad"),
     "detector, declared": lambda x, y: Case(Declared(zoo("none")), classes=10),
-    "autoencoder in front": lambda x, y: Case(zoo("autoencoder")),
     "adversarially trained, PGD": lambda x, y: Case(zoo("adversarial_training"), PGD(steps=20)),
     "adversarially trained, an own loop": lambda x, y: Case(zoo("adversarial_training"), Own()),
 }

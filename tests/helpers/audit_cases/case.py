@@ -15,14 +15,12 @@ from robustbench_local.core.attack import Attack
 class Case:
     """What is audited: a model, the attack that evaluates it (None: the audit's own), and what it is shown.
 
-    x (N, C, H, W), y (N,), threat, classes: of the images, where they are not the 60 of MNIST within linf:0.3.
+    x (N, C, H, W): images in place of those that `make` was given. classes: how many the data have.
     """
 
     model: nn.Module
     attack: Attack | None = None
     x: Tensor | None = None
-    y: Tensor | None = None
-    threat: str | None = None
     classes: int | None = None
 
 
@@ -31,11 +29,10 @@ Make = Callable[[Tensor, Tensor], Case]
 
 @dataclass(frozen=True)
 class Liar:
-    """make(x, y): the case. causes: checks that name its fault, of which any one will do. fault: in words."""
+    """make(x, y): the case. causes: checks that name its fault, of which any one will do."""
 
     make: Make
     causes: tuple[str, ...]
-    fault: str = ""
 
 
 def zoo(name: str) -> nn.Module:
