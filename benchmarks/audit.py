@@ -34,9 +34,16 @@ SURROGATES = ("zoo:mnist/label_smoothing", "zoo:mnist/none")
 
 
 def of_model(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
-    own = x if case.x is None else case.x
+    own, labels = x if case.x is None else case.x, y if case.y is None else case.y
     card = audit_model(
-        case.model, own, y, THREAT, attack=case.attack, surrogates=SURROGATES, classes=case.classes, effort=EFFORT
+        case.model,
+        own,
+        labels,
+        case.threat,
+        attack=case.attack,
+        surrogates=SURROGATES if labels is y else (),
+        classes=case.classes,
+        effort=EFFORT,
     )
     return list(card.findings), {"clean": card.clean, "robust": card.robust}
 

@@ -15,13 +15,15 @@ from robustbench_local.core.attack import Attack
 class Case:
     """What is audited: a model, the attack that evaluates it (None: the audit's own), and what it is shown.
 
-    x (N, C, H, W): images in place of those that `make` was given. classes: how many the data have.
+    x (N, C, H, W), y (N,): images and labels in place of those that `make` was given. classes: how many the data have.
     """
 
     model: nn.Module
     attack: Attack | None = None
     x: Tensor | None = None
+    y: Tensor | None = None
     classes: int | None = None
+    threat: str = "linf:0.3"
 
 
 Make = Callable[[Tensor, Tensor], Case]
