@@ -21,8 +21,8 @@ import torch
 from benchmarks._kept import Row, keep, kept
 from robustbench_local import load_data, load_model
 from robustbench_local.audit.checklist import audit_model, audit_rows
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.audit.subject import Effort
 from robustbench_local.report.markdown import markdown_table
 from tests.helpers import liars
 from tests.helpers.audit_cases import jumping

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robustbench_local.audit.finding import Finding, Result, worst
+from robustbench_local.audit.finding import Finding, Result, unchecked, worst
 
 if TYPE_CHECKING:
     from robustbench_local.audit.evidence import Rows
@@ -52,3 +53,15 @@ def check(
 ) -> Callable[[OfModel], Check]:
     """Make a Check of a function that asks a model, and of one that asks rows the same."""
     return lambda of_model: Check(name, source, advice, of_model, of_rows, attack)
+
+
+def comparing(question: OfModel) -> OfModel:
+    """Not asked of a model that is random and does not say so: of that nothing can be compared."""
+
+    @functools.wraps(question)
+    def asked(subject: Subject) -> Result:
+        if "undeclared_randomness" in subject.flags:
+            return unchecked("the model is random and does not say so: nothing can be compared")
+        return question(subject)
+
+    return asked

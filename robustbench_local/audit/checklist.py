@@ -15,14 +15,25 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit import attacks, consistency, convergence, gradients, orderings, reporting, setup, training
+from robustbench_local.audit import (
+    attacks,
+    consistency,
+    convergence,
+    gradients,
+    orderings,
+    reporting,
+    setup,
+    state,
+    training,
+)
 from robustbench_local.audit.believed import believed
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import Check
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.evidence import Evidence, ReadArrays, Rows
 from robustbench_local.audit.finding import Finding, Status, Timed
 from robustbench_local.audit.records import RowFinding
-from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.audit.subject import Subject
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Count, Seed
 from robustbench_local.core.access import Access, granted
@@ -39,13 +50,14 @@ from robustbench_local.storage.row import Row
 CHECKS: tuple[Check, ...] = (
     *setup.CHECKS,
     *consistency.CHECKS,
+    *state.CHECKS,
     *gradients.CHECKS,
     *orderings.CHECKS,
     *convergence.CHECKS,
     *attacks.CHECKS,
     *training.CHECKS,
     *reporting.CHECKS,
-    consistency.afterwards,
+    state.afterwards,
     believed,
 )
 

@@ -1,17 +1,14 @@
-"""Consistency: is the answer to an image the same whoever asks, whenever, and whatever was asked beside it?"""
+"""Consistency: is the answer to an image the same however it is asked, and whatever is asked beside it?"""
 
 from __future__ import annotations
 
-import functools
 import time
 from statistics import median
 
 import torch
-from torch import Tensor
 
-from robustbench_local.audit.check import OfModel, check
-from robustbench_local.audit.finding import Result, sound, suspicious, unchecked
-from robustbench_local.audit.process import asked_afresh
+from robustbench_local.audit.check import check, comparing
+from robustbench_local.audit.finding import Result, sound, suspicious
 from robustbench_local.audit.statistics import ALPHA, by_share, paired
 from robustbench_local.audit.subject import Subject
 from robustbench_local.core.access import Access, granted
@@ -23,29 +20,8 @@ TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"
 AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690, and its checks of the model"
 CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
 
-SAME = 1e-3  # of the answers' range: float32 kernels differ with the batch's shape by a thousandth of this
-REPEATS = 20
 WHOLE = 250  # images in a large batch
 SLOW = 2  # times as long: what a cache or a branch of an honest model may cost
-
-
-def moved(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) bool: whose answers (n, K) differ by more than rounding. NaN equals NaN."""
-    span = (a.nan_to_num(0, 0, 0).amax() - a.nan_to_num(0, 0, 0).amin()).clamp_min(1e-30)
-    same = ((a - b).abs() <= SAME * span) | (a.isnan() & b.isnan()) | (a == b)
-    return ~same.all(1)
-
-
-def _comparing(question: OfModel) -> OfModel:
-    """Not asked of a model that is random and does not say so: of that nothing can be compared."""
-
-    @functools.wraps(question)
-    def asked(subject: Subject) -> Result:
-        if "undeclared_randomness" in subject.flags:
-            return unchecked("the model is random and does not say so: nothing can be compared")
-        return question(subject)
-
-    return asked
 
 
 @check(
@@ -53,7 +29,7 @@ def _comparing(question: OfModel) -> OfModel:
     source=CROCE_TEST_TIME + "; " + AUTOATTACK,
     advice="make the answer to an image depend on this image alone (no batch statistics, no place in the batch)",
 )
-@_comparing
+@comparing
 def batches(subject: Subject) -> Result:
     x, first = subject.few, subject.first
     count = len(x)
@@ -70,52 +46,22 @@ def batches(subject: Subject) -> Result:
         "twice in one batch": again,
         "in a large batch": whole,
     }
-    changed = {name: moved(first, answer) for name, answer in ways.items()}
+    changed = {name: subject.differ(first, answer) for name, answer in ways.items()}
+    turned = subject.ask(subject.perturbed.flip(0), rows=rows.flip(0)).flip(0)
+    changed["in another order, perturbed"] = subject.differ(subject.first_perturbed, turned)
     worst = max(changed, key=lambda name: int(changed[name].sum()))
     return by_share(changed[worst], f"asked {worst}, the answer differs")
 
 
-@check(
-    "memory",
-    source=CROCE_TEST_TIME + "; Carlini and Wagner 2017, arXiv:1705.07263",
-    advice="keep nothing between queries; a defense that counts or caches them is to be attacked with fresh accounts",
-)
-@_comparing
-def memory(subject: Subject) -> Result:
-    seasoned, new = subject.fresh(), subject.fresh()
-    if seasoned is None or new is None:
-        return unchecked("the model cannot be copied; see whether its answers are the same after the audit")
-    clean = subject.ask(subject.few, seasoned)
-    for _ in range(REPEATS):
-        subject.ask(subject.few, seasoned)
-        last = subject.ask(subject.perturbed, seasoned)
-    straight = subject.ask(subject.perturbed, new)
-    changed = moved(straight, last) | moved(clean, subject.ask(subject.few, seasoned))
-    return by_share(changed, f"after {2 * REPEATS} questions the answer differs from a fresh copy's")
-
-
-@check("a fresh process", source=TRAMER, advice="let no file, cache, clock or hash seed decide an answer")
-@_comparing
-def fresh_process(subject: Subject) -> Result:
-    if not subject.effort.process:
-        return unchecked("not asked for")
-    both = torch.cat([subject.few, subject.perturbed])
-    ids = torch.cat([subject.draws.ids[: len(subject.few)]] * 2)
-    answer, why = asked_afresh(subject.model, both, ids, subject.seed)
-    if answer is None:
-        return unchecked(f"the model cannot be taken there: {why}")
-    here = torch.cat([subject.first, subject.first_perturbed])
-    return by_share(moved(here, answer.to(here)), "in a fresh process the answer differs")
-
-
 @check("grad mode", source=CARLINI, advice="let the answer not depend on whether autograd is recording")
-@_comparing
+@comparing
 def grad_mode(subject: Subject) -> Result:
     changed = []
     for x in (subject.few, subject.perturbed):
         draws = subject.draws[: len(x)].stream("audit:ask")
         with torch.enable_grad():
-            changed.append(moved(subject.ask(x), call(subject.deployed, x.clone().requires_grad_(), draws).detach()))
+            recorded = call(subject.deployed, x.clone().requires_grad_(), draws).detach()
+            changed.append(subject.differ(subject.ask(x), recorded))
     return by_share(torch.stack(changed).any(0), "with autograd recording the answer differs")
 
 
@@ -134,7 +80,7 @@ def in_place(subject: Subject) -> Result:
     source=TRAMER + " (an independent test set)",
     advice="take out what recognises single images, and evaluate on images that the model cannot know",
 )
-@_comparing
+@comparing
 def recognised(subject: Subject) -> Result:
     """Along a ray from a clean image the first step changes the answer about as much as the second, unless the clean
     image itself is special: under exchange, by a sign test. An honest kink or rounding favours neither.
@@ -149,8 +95,8 @@ def recognised(subject: Subject) -> Result:
     for size in steps:
         near, far = subject.ask(x + size * away), subject.ask(x + 2 * size * away)
         first, second = (near - subject.first).abs().amax(1), (far - near).abs().amax(1)
-        seen = moved(subject.first, near)  # rounding in float32 is no step
-        leaps, others = seen & (first > 10 * second), moved(near, far) & (second > 10 * first)
+        seen = subject.differ(subject.first, near)  # rounding in float32 is no step
+        leaps, others = seen & (first > 10 * second), subject.differ(near, far) & (second > 10 * first)
         pair = paired(leaps, others)
         text = f"a step of {size:.2g} off the clean image changes the answer ten times as much as the next step"
         if pair.p >= ALPHA:
@@ -184,16 +130,4 @@ def timing(subject: Subject) -> Result:
     )
 
 
-@check(
-    "same after the audit",
-    source=CROCE_TEST_TIME,
-    advice="keep nothing between queries: the model changed as it was asked",
-)
-@_comparing
-def afterwards(subject: Subject) -> Result:
-    changed = moved(subject.first, subject.ask(subject.few))
-    changed |= moved(subject.first_perturbed, subject.ask(subject.perturbed))
-    return by_share(changed, "after all attacks the answer differs from the first one")
-
-
-CHECKS = (batches, memory, fresh_process, grad_mode, in_place, recognised, timing)
+CHECKS = (batches, grad_mode, in_place, recognised, timing)

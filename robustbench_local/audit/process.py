@@ -1,4 +1,4 @@
-"""The same question in a process that has never seen the model."""
+"""A model as it was before anybody asked it, to be asked in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,49 +6,85 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import cloudpickle
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.core.defense import call
-from robustbench_local.core.draws import Draws
-from robustbench_local.core.model_state import as_deployed, full_float32
-from robustbench_local.models.formats.python import module_of
+from robustbench_local.core.errors import ModelError
 
 PATIENCE = 120  # seconds
+START = (
+    "import json, os, sys; sys.path[:] = json.loads(os.environ['ROBUSTBENCH_LOCAL_PATH']);"
+    " from robustbench_local.audit.child import main; main()"
+)
 
 
-def asked_afresh(model: nn.Module, x: Tensor, ids: Tensor, seed: int) -> tuple[Tensor | None, str]:
-    """(logits (n, K) on the CPU, "") of the model, pickled, in a new Python process; (None, why) where that fails.
+@dataclass(frozen=True)
+class Answers:
+    """logits: (n, K) to each batch of images; later: to the first batch by other clocks.
 
-    The same draws as Subject.ask would give images x with these ids.
+    files: which the model wrote as it answered, or read though they are younger than the audit. connections: to whom.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder) / "question", Path(folder) / "answer"
+
+    logits: tuple[Tensor, ...]
+    later: tuple[Tensor, ...]
+    files: tuple[str, ...]
+    connections: tuple[str, ...]
+
+
+class Untouched:
+    """Keeps the model and the environment as they are now. Classes that no import finds are taken along."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._folder = tempfile.TemporaryDirectory()  # gone with this object
+        self._since, self._why = time.time(), ""
+        self._environment = {
+            **os.environ,
+            "ROBUSTBENCH_LOCAL_PATH": json.dumps(sys.path),
+            "ROBUSTBENCH_LOCAL_FILES": json.dumps(_named_by_path(model)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": self._own("temporary"),
+            "TORCHINDUCTOR_CACHE_DIR": self._own("compiled"),
+        }
         try:
-            with question.open("wb") as file:
-                torch.save((model, x, ids, seed), file)
-        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
-            return None, f"{type(error).__name__}: {error}"
-        command = [sys.executable, "-c", f"from {__name__} import _answer; _answer()", str(question), str(answer)]
-        known = {**os.environ, "ROBUSTBENCH_LOCAL_PATH": json.dumps(sys.path)}
-        known["ROBUSTBENCH_LOCAL_FILES"] = json.dumps(_named_by_path(model))
-        start = "import json, os, sys; sys.path[:] = json.loads(os.environ['ROBUSTBENCH_LOCAL_PATH']); "
-        command[2] = start + command[2]
+            with self._file("model").open("wb") as file:
+                torch.save(model, file, pickle_module=cloudpickle)
+        except Exception as error:  # a stranger's module may refuse in any way
+            self._why = f"{type(error).__name__}: {error}"
+
+    def _file(self, name: str) -> Path:
+        return Path(self._folder.name) / name
+
+    def _own(self, name: str) -> str:
+        self._file(name).mkdir()
+        return str(self._file(name))
+
+    def ask(self, batches: Sequence[Tensor], ids: Tensor, seed: int) -> Answers:
+        """The answers to each of batches, images (n, C, H, W) with these ids, by the draws of Subject.ask.
+
+        ModelError where the model cannot be pickled, or cannot answer there.
+        """
+        if self._why:
+            raise ModelError(self._why)
+        torch.save(([x.cpu() for x in batches], ids.cpu(), seed, self._since), self._file("question"))
+        command = [sys.executable, "-c", START, self._folder.name]
         try:
-            done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            return None, f"no answer within {PATIENCE} s"
+            raise ModelError(f"no answer within {PATIENCE} s") from None
         if done.returncode:
-            return None, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it ended without a word"
-        logits: Tensor = torch.load(answer, weights_only=True)
-        return logits, ""
+            words = done.stderr.strip().splitlines()
+            raise ModelError(words[-1] if words else f"it ended with exit code {done.returncode}, without a word")
+        return Answers(*map(tuple, torch.load(self._file("answer"), weights_only=True)))
 
 
 def _named_by_path(model: nn.Module) -> dict[str, str]:
@@ -66,13 +102,3 @@ def _found(module: str) -> str | None:
         )
         return None if spec is None else spec.origin
     return None
-
-
-def _answer() -> None:
-    """In the new process: read the question, write the answer."""
-    for name, file in json.loads(os.environ["ROBUSTBENCH_LOCAL_FILES"]).items():
-        module_of(Path(file), name)
-    model, x, ids, seed = torch.load(sys.argv[1], weights_only=False)  # written by the process that started this one
-    with as_deployed(model), full_float32(), torch.no_grad():
-        logits = call(model, x, Draws(seed, ids).stream("audit:ask"))
-    torch.save(logits.cpu(), sys.argv[2])

@@ -85,8 +85,13 @@ def evaluation_mode(subject: Subject) -> Result:
     advice="declare it (Defended with stochastic=True, numbers from its draws), and attack with EOT",
 )
 def randomness(subject: Subject) -> Result:
+    """On clean images it is measured before all else; some models are random only off the data."""
     if "undeclared_randomness" in subject.flags:
         return *FLAGS["undeclared_randomness"], {}
+    for name, x in subject.variants.items():
+        result = by_share(subject.varying(x), f"asked again, undeclared, other answers to {name} images,")
+        if result[0] > Status.SOUND:
+            return result
     if subject.random:
         return sound("declared, and its answers repeat for the same draws; attacked with EOT, judged on fresh draws")
     return sound("five forward passes gave the same answers")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.audit.answers import moved, rounding
+from robustbench_local.audit.effort import Effort
+from robustbench_local.audit.process import Untouched
 from robustbench_local.audit.recording import Recording, recorded
-from robustbench_local.audit.stronger import LOOK, WHOLE
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
@@ -29,35 +30,8 @@ from robustbench_local.evaluation.evaluate import Tensors, named_by_content
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.evaluation.preflight import check_model
 
+REPEATS = 3  # of a question, to see whether its answers vary
 CLEARLY = 0.35  # of 20 fresh draws: two standard deviations of the difference of two shares
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What an audit spends.
-
-    steps: of a gradient attack; queries: of a score attack; draws: random points tried on each of `probed` images;
-    walked: images of a label attack; look: images on which a stronger attack takes a look, goes on to whole; few:
-    images asked about the set-up; random, eot: images of a random model that are attacked, and draws per query;
-    process: whether a fresh process is asked as well.
-    """
-
-    steps: int = 20
-    queries: int = 300
-    draws: int = 300
-    probed: int = 20
-    walked: int = 16
-    look: int = LOOK[False]
-    whole: int = WHOLE[False]
-    few: int = 32
-    random: int = 40
-    eot: int = 5
-    process: bool = True
-
-    def scaled(self, times: float) -> Effort:
-        """So many times as much of everything that is counted, but for the images of the set-up."""
-        counted = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("few", "process")}
-        return replace(self, **{name: max(1, round(times * value)) for name, value in counted.items()})
 
 
 class Subject:
@@ -88,11 +62,13 @@ class Subject:
         images = named_by_content(x, y)
         self.draws = Draws(seed, images.ids)
         self._spare = _copies(model, 3)  # before anything was asked
+        self.untouched = Untouched(model) if self.effort.process else None
         checked = check_model(model, images, self.draws, torch.float32)
         self.deployed, self.flags = checked.model, checked.flags
         self.random = is_stochastic(self.deployed)
         self.first = self.ask(self.few)
         self.first_perturbed = self._perturbed_answers()
+        self.rounding = rounding(model, self.first)
         self.outputs = self.first.shape[1]
         self.rejects = rejection(model)
         self.classes = classes or self.outputs - (self.rejects is not Rejection.NONE)
@@ -114,6 +90,14 @@ class Subject:
         """The first images, each at a random point of its ball."""
         return self.threat.start(self.few, self.draws[: len(self.few)].stream("audit:perturbed"))
 
+    @cached_property
+    def variants(self) -> dict[str, Tensor]:
+        """Images that are none of the given ones, (n, C, H, W) each: of the first, after PGD too where there is one."""
+        near = self.few + (self.perturbed - self.few) / 16
+        found = self.pgd() if granted(self.model) >= Access.GRADIENTS else None
+        attacked = {} if found is None else {"attacked": found.x_adv[: len(self.few)]}
+        return attacked | {"perturbed": self.perturbed, "slightly perturbed": near}
+
     @property
     def attacked(self) -> int:
         """How many images attacks run on."""
@@ -130,6 +114,20 @@ class Subject:
         draws = self.draws[slice(0, len(x)) if rows is None else rows].stream("audit:ask")
         with torch.no_grad(), kept_random_state(x.device):
             return call(self.deployed if model is None else model, x, draws).detach()
+
+    def varying(self, x: Tensor) -> Tensor:
+        """(n,) bool: whose answers to the same question, with the same draws, follow torch's global generator or other
+        sources.
+        """
+        draws = self.draws[: len(x)].stream("audit:ask")
+        with torch.no_grad(), kept_random_state(x.device):
+            torch.manual_seed(1)
+            first, *others = (call(self.deployed, x, draws[:]).detach() for _ in range(REPEATS))
+        return torch.stack([self.differ(first, other) for other in others]).any(0)
+
+    def differ(self, a: Tensor, b: Tensor) -> Tensor:
+        """(n,) bool: whose answers (n, K) differ by more than the model's rounding."""
+        return moved(a, b, self.rounding)
 
     def right(self, x: Tensor) -> Tensor:
         """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""

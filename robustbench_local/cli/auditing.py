@@ -13,8 +13,8 @@ from torch import nn
 
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Status
-from robustbench_local.audit.subject import Effort
 from robustbench_local.cli.audit_config import AuditConfig
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named

@@ -18,8 +18,9 @@ from robustbench_local.attacks.mim import MIM
 from robustbench_local.attacks.pgd import PGD
 from robustbench_local.attacks.square import Square
 from robustbench_local.audit.attacks import Planted, planted, spending
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Status
-from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.audit.subject import Subject
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle

@@ -16,12 +16,11 @@ from robustbench_local.attacks.pgd import PGD
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import check
 from robustbench_local.audit.checklist import CHECKS, audit_model
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Result, Status, sound
-from robustbench_local.audit.process import asked_afresh
 from robustbench_local.audit.statistics import ALPHA, by_share, correlation, paired, weaker
-from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.audit.subject import Subject
 from robustbench_local.cli.main import main
-from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
@@ -217,25 +216,6 @@ def test_a_check_is_made_of_a_function() -> None:
 
     finding = fine(None)  # type: ignore[arg-type]
     assert finding == Finding("fine", Status.SOUND, "all is well", {"share": 0.0}, "a paper", "nothing")
-
-
-# a fresh process
-
-
-def test_a_fresh_process_gives_the_same_draws() -> None:
-    model = liars.CONTROLS["noise-trained, noise at run time"](*halves()).model
-    x, ids = torch.rand(3, 1, 28, 28), torch.arange(3)
-    answer, why = asked_afresh(model, x, ids, seed=5)
-    with torch.no_grad():
-        here = model(x, Draws(5, ids).stream("audit:ask"))
-    assert why == "" and answer is not None and torch.allclose(answer, here, atol=1e-5)
-
-
-def test_what_cannot_be_pickled_is_not_taken_there() -> None:
-    model = Wise()
-    model.hook = lambda x: x  # type: ignore[assignment]
-    answer, why = asked_afresh(model, torch.rand(2, 1, 4, 4), torch.arange(2), seed=0)
-    assert answer is None and "pickle" in why.lower()
 
 
 # the command

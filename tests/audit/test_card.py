@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from robustbench_local.audit.card import Card
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Status, Timed
-from robustbench_local.audit.subject import Effort
 from robustbench_local.cli.main import main
 
 KEYS = {"schema", "status", "clean", "evaluated", "robust", "difference", "interval", "images", "threat", "seconds"}

@@ -11,11 +11,12 @@ from torch import Tensor
 from robustbench_local import load_data
 from robustbench_local.audit.check import Check
 from robustbench_local.audit.consistency import recognised
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.gradients import finite_differences
 from robustbench_local.audit.setup import logit_scale, logits, nan_and_ties
 from robustbench_local.audit.statistics import at_least, by_share
-from robustbench_local.audit.subject import Effort, Subject
+from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.training import leaking, rejection
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from robustbench_local.audit.checklist import audit_model
-from robustbench_local.audit.subject import Effort
+from robustbench_local.audit.effort import Effort
 from robustbench_local.data.load import load_data
 from robustbench_local.grids.run import run_grid
 from robustbench_local.models.load import load_model

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from robustbench_local import evaluate, load_data, load_model, normalised, wrap
-from robustbench_local.audit.process import asked_afresh
+from robustbench_local.audit.process import Untouched
 from robustbench_local.core.access import Access, granted
 from robustbench_local.core.errors import ConfigError, ModelError
 from robustbench_local.core.model_state import evaluating
@@ -199,8 +199,8 @@ def test_networks_of_other_numbers_are_given_these(own: Path, kind: torch.dtype)
 def test_a_fresh_process_finds_a_file_that_was_named_by_its_path(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own.parent)
     model = load_model(f"{own / 'own_net.py'}:Net", normalise="imagenet")
-    logits, why = asked_afresh(model, X, torch.arange(6), seed=0)
-    assert why == "" and logits is not None and torch.allclose(logits, model(X))
+    (logits,) = Untouched(model).ask([X], torch.arange(6), seed=0).logits
+    assert torch.allclose(logits, model(X))
 
 
 def test_labels_become_one_hot() -> None:
