@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from robustbench_local.audit.stronger import LOOK, WHOLE
+from robustbench_local.audit.stronger import EFFORT, LOOK, WHOLE
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,9 @@ class Effort:
     """What an audit spends.
 
     steps: of a gradient attack; queries: of a score attack; draws: random points tried on each of `probed` images;
-    walked: images of a label attack; look: images on which a stronger attack takes a look, goes on to whole; few:
-    images asked about the set-up; random, eot: images of a random model that are attacked, and draws per query;
-    process: whether a fresh process is asked as well.
+    walked: images of a label attack; look: images on which a stronger attack takes a look, goes on to whole; best: the
+    effort of that attack; few: images asked about the set-up; random, eot: images of a random model that are attacked,
+    and draws per query; process: whether a fresh process is asked as well.
     """
 
     steps: int = 20
@@ -24,6 +24,7 @@ class Effort:
     walked: int = 16
     look: int = LOOK[False]
     whole: int = WHOLE[False]
+    best: float = EFFORT
     few: int = 32
     random: int = 40
     eot: int = 5
@@ -32,4 +33,5 @@ class Effort:
     def scaled(self, times: float) -> Effort:
         """So many times as much of everything that is counted, but for the images of the set-up."""
         counted = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("few", "process")}
-        return replace(self, **{name: max(1, round(times * value)) for name, value in counted.items()})
+        more = {name: max(1, round(times * value)) for name, value in counted.items() if name != "best"}
+        return replace(self, **more, best=times * self.best)

@@ -14,7 +14,7 @@ from robustbench_local.audit.check import check
 from robustbench_local.audit.evidence import Rows
 from robustbench_local.audit.finding import Result, broken, sound, suspicious, unchecked
 from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, at_least, by_share, weaker
-from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, MANY, in_words
+from robustbench_local.audit.stronger import BLIND, LABELS, MANY, in_words
 from robustbench_local.audit.stronger import STRONGER as STRONGEST
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.plugins import find_attack
@@ -137,7 +137,7 @@ def stronger(subject: Subject) -> Result:
     if not len(robust):
         return sound("no image is left to it")
     look, whole = ((each // 2 if subject.random else each) for each in (subject.effort.look, subject.effort.whole))
-    for name, settings in ((STRONGEST, {"effort": EFFORT}), BLIND, LABELS):
+    for name, settings in ((STRONGEST, {"effort": subject.effort.best}), BLIND, LABELS):
         asked = robust[:look]
         verdict = subject.run(name, rows=asked, **settings)
         if verdict is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from robustbench_local.cli.audit_config import AuditConfig
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.settings import construct
+from robustbench_local.core.attack import Attack
 from robustbench_local.core.device import pick_device
 from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_numbered
@@ -65,12 +66,13 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         device=device,
     )
     surrogates = _surrogates(spec, config)
+    attack = find_attack(*named(config.attack, "attack")) if config.attack else None
     card = audit_model(
         model,
         images[:],
         images.labels,
         config.threat,
-        attack=find_attack(*named(config.attack, "attack")) if config.attack else None,
+        attack=attack,
         seed=config.seed,
         effort=Effort().scaled(config.effort),
         surrogates=surrogates,
@@ -79,12 +81,14 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
     )
     if config.out is not None:
         with whole_file(Path(config.out)) as file:
-            about = _about(spec, model, images, config, surrogates)
+            about = _about(spec, model, images, config, attack, surrogates)
             file.write(json.dumps(card.as_dict() | about, indent=1, default=str).encode() + b"\n")
     return card, EXIT[card.status]
 
 
-def _about(spec: str, model: nn.Module, images: Images, config: AuditConfig, surrogates: list[str]) -> dict[str, Any]:
+def _about(
+    spec: str, model: nn.Module, images: Images, config: AuditConfig, attack: Attack | None, surrogates: list[str]
+) -> dict[str, Any]:
     """What a card is about, for who reads it later."""
     state = model.state_dict()
     known = state and all(isinstance(value, torch.Tensor) for value in state.values())
@@ -94,7 +98,7 @@ def _about(spec: str, model: nn.Module, images: Images, config: AuditConfig, sur
         "data": config.data,
         "data_digest": images.digest,
         "ids": images.ids.tolist(),
-        "attack": config.attack,
+        "attack": {named(config.attack, "attack")[0]: asdict(attack)} if attack else None,
         "seed": config.seed,
         "effort": config.effort,
         "surrogates": surrogates,

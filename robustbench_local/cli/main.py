@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     formatted = warnings.formatwarning
     warnings.formatwarning = _in_a_line
     try:
-        code = _do(_parser().parse_args(arguments), debug)
+        code = _do(_parsed(arguments), debug)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -71,9 +71,22 @@ def _do(options: argparse.Namespace, debug: bool) -> int:
             streams.say("".join(traceback.format_exception(error)))
         streams.say(f"error: {shown(error, 'terminal')}")
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # how rich ends where nobody reads along any more
+            raise error.__context__ from None
         how = shown(repr(error), "terminal")
         streams.say(f"error: somebody's code ended this command ({how}); what is finished is kept")
     return WRONG
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Flags may stand before, between and after a command's words (argparse takes words from one place only)."""
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    if left and (not hasattr(options, "overrides") or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

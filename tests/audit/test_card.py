@@ -64,7 +64,7 @@ def test_effort_scales_all_that_is_counted_but_the_set_up() -> None:
         2 * usual.walked,
         2 * usual.whole,
     )
-    assert (twice.few, twice.process) == (usual.few, usual.process)
+    assert (twice.few, twice.process, twice.best) == (usual.few, usual.process, 2 * usual.best)
     assert Effort().scaled(0.001).steps == 1
 
 
