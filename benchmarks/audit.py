@@ -1,18 +1,22 @@
 """What the audit finds among models and attacks that lie, and among honest ones: sensitivity and specificity.
 
-    python -m benchmarks.audit                    all cases of tests/helpers on 60 MNIST images, and the table
+    python -m benchmarks.audit                    all cases of tests/helpers, on 60 MNIST images, and the table
     python -m benchmarks.audit --only "attack*"   what is named so
-    python -m benchmarks.audit --weights PATH     with the TRADES weights of Zhang et al. 2019 among the controls
+    python -m benchmarks.audit --weights PATH     with the TRADES weights of Zhang et al. 2019 among the honest models
 
 Each case is written as it ends, to cases.jsonl; the same command leaves out what is there. A liar counts as found where
-a check that knows its fault named it, whatever else was named; a control where nothing at all was.
+a check that knows its fault named it, whatever else was named; an honest model where nothing at all was. Two halves:
+cases that checks were made or changed with, and those of strangers that were measured and never used.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,27 @@ from robustbench_local import load_data, load_model
 from robustbench_local.audit.checklist import audit_model, audit_rows
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.markdown import markdown_table
-from tests.helpers import liars
-from tests.helpers.audit_cases import jumping
-from tests.helpers.audit_cases.case import Case
+from tests.helpers.audit_cases import asking, attacks, gradients, honest, jumping, outputs, remembering, rows, strangers
+from tests.helpers.audit_cases.case import Case, Make
 
+OWN = (outputs, gradients, asking, remembering, jumping, attacks, honest)
 THREAT = "linf:0.3"
-EFFORT = Effort(draws=200, process=False)  # fewer random points, no fresh process: the time goes into cases
+EFFORT = Effort(draws=200)  # fewer random points: the time goes into cases
 SURROGATES = ("zoo:mnist/label_smoothing", "zoo:mnist/none")
+
+
+Ask = Callable[[], tuple[list[Finding], dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """seen: whether checks were made or changed with the case. causes: none of an honest one."""
+
+    seen: bool
+    causes: tuple[str, ...]
+    ask: Ask
 
 
 def of_model(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
@@ -48,26 +65,32 @@ def of_model(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding
     return list(card.findings), {"clean": card.clean, "robust": card.robust}
 
 
-def of_rows(make: liars.Rows, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
+def of_made(make: Make, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
+    return of_model(make(x, y), x, y)
+
+
+def of_rows(make: rows.Rows, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding], dict[str, Any]]:
     made = make(x, y)
     arrays = {row["key"]: own for row, own in made}
     found = audit_rows([row for row, _ in made], lambda row: arrays[row["key"]])
     return [each.finding for findings in found.values() for each in findings], {}
 
 
-def measure(name: str, causes: tuple[str, ...], ask: Any) -> Row:
-    started = time.monotonic()
-    findings, figures = ask()
+def measure(name: str, case: Asked) -> Row:
+    started, busy = time.monotonic(), time.process_time()
+    findings, figures = case.ask()
     named = [[each.check, each.status.name.lower(), each.evidence] for each in findings if each.status > Status.SOUND]
     checked = [each.check for each in findings if each.status > Status.UNCHECKED]
     return {
         "case": name,
-        "liar": bool(causes),
-        "causes": causes,
+        "liar": bool(case.causes),
+        "seen": case.seen,
+        "causes": case.causes,
         "named": named,
         "checked": len(checked),
         **figures,
         "seconds": round(time.monotonic() - started, 1),
+        "cpu": round(time.process_time() - busy, 1),
     }
 
 
@@ -76,23 +99,61 @@ def right(row: Row) -> bool:
     return bool(names & {*row["causes"]}) if row["liar"] else not names
 
 
-def table(rows: list[Row], about: str) -> str:
+def table(measured: list[Row], about: str) -> str:
     parts = ["# The audit, tried on liars and on honest models", about]
-    for title, liar in (("Sensitivity: liars", True), ("Specificity: honest models", False)):
-        chosen = [row for row in rows if row["liar"] is liar]
-        good = sum(map(right, chosen))
-        what = "found, by a check that knows the fault" if liar else "come out sound"
-        parts += [f"## {title}", f"{good} of {len(chosen)} {what}."]
-        heads = ["case", "", "named by" if liar else "alarms", "also named" if liar else "checks that ran"]
-        lines = []
-        for row in chosen:
-            causes = [f"{check} ({status})" for check, status, _ in row["named"] if check in row["causes"]]
-            others = [check for check, _, _ in row["named"] if check not in row["causes"]]
-            last = ", ".join(others) if liar else str(row["checked"])
-            mark = "yes" if right(row) else "**no**"
-            lines.append([row["case"], mark, ", ".join(causes if liar else others) or "–", last or "–"])
-        parts.append(markdown_table(heads, lines))
-    return "\n\n".join(parts) + "\n"
+    for half, seen in (("Made by strangers, never used to change a check", False), ("Made with the checks", True)):
+        parts.append(f"## {half}")
+        for title, liar in (("Sensitivity: liars", True), ("Specificity: honest models", False)):
+            chosen = [row for row in measured if row["liar"] is liar and row["seen"] is seen]
+            parts += [f"### {title}", _share(chosen, liar=liar, interval=not seen), _lines(chosen, liar=liar)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _share(chosen: list[Row], *, liar: bool, interval: bool) -> str:
+    good = sum(map(right, chosen))
+    what = "found, by a check that knows the fault" if liar else "come out sound"
+    if not chosen or not interval:
+        return f"{good} of {len(chosen)} {what}."
+    low, high = wilson(good, len(chosen))
+    percent = f"{100 * good / len(chosen):.1f} % (95 % interval {100 * low:.1f}-{100 * high:.1f} %)"
+    return f"{good} of {len(chosen)} {what}: {percent}."
+
+
+def _lines(chosen: list[Row], *, liar: bool) -> str:
+    heads = ["case", "", "named by" if liar else "alarms", "also named" if liar else "checks that ran"]
+    lines = []
+    for row in chosen:
+        causes = [f"{check} ({status})" for check, status, _ in row["named"] if check in row["causes"]]
+        others = [check for check, _, _ in row["named"] if check not in row["causes"]]
+        last = ", ".join(others) if liar else str(row["checked"])
+        mark = "yes" if right(row) else "**no**"
+        lines.append([row["case"], mark, ", ".join(causes if liar else others) or "–", last or "–"])
+    return markdown_table(heads, lines) if lines else ""
+
+
+def all_cases(x: torch.Tensor, y: torch.Tensor, weights: Path | None) -> dict[str, Asked]:
+    """Of every name, in the table's order."""
+    cases: dict[str, Asked] = {}
+
+    def add(name: str, seen: bool, causes: tuple[str, ...], ask: Ask) -> None:
+        assert name not in cases, f"two cases are named {name!r}"
+        cases[name] = Asked(seen, causes, ask)
+
+    for module in (*OWN, *strangers.MODULES):
+        for name, liar in getattr(module, "LIARS", {}).items():
+            seen = module in OWN or strangers.is_seen(name)
+            add(name, seen, liar.causes, partial(of_made, liar.make, x, y))
+        for name, make in getattr(module, "HONEST", {}).items():
+            seen = module in OWN or strangers.is_seen(name)
+            add(name, seen, (), partial(of_made, make, x, y))
+    for name, (stored, cause) in rows.LIARS.items():
+        add(name, True, (cause,), partial(of_rows, stored, x, y))
+    for name, stored in rows.HONEST.items():
+        add(name, True, (), partial(of_rows, stored, x, y))
+    if weights:
+        trades = load_model("trades_cnn", weights=weights, allow_pickle=True)
+        add("TRADES, the published weights", True, (), lambda: of_model(Case(trades), x, y))
+    return cases
 
 
 def main() -> None:
@@ -105,22 +166,11 @@ def main() -> None:
     x, y = load_data("mnist", n=options.n, source="bundled")
     options.folder.mkdir(parents=True, exist_ok=True)
     file = options.folder / "cases.jsonl"
-    cases: dict[str, tuple[tuple[str, ...], Any]] = {}
-    for name, liar in (liars.LIARS | jumping.LIARS).items():
-        cases[name] = liar.causes, lambda liar=liar: of_model(liar.make(x, y), x, y)
-    for name, (rows, cause) in liars.ROW_LIARS.items():
-        cases[name] = (cause,), lambda rows=rows: of_rows(rows, x, y)
-    for name, make in (liars.CONTROLS | jumping.HONEST).items():
-        cases[name] = (), lambda make=make: of_model(make(x, y), x, y)
-    for name, rows in liars.ROW_CONTROLS.items():
-        cases[name] = (), lambda rows=rows: of_rows(rows, x, y)
-    if options.weights:
-        trades = load_model("trades_cnn", weights=options.weights, allow_pickle=True)
-        cases["TRADES, the published weights"] = (), lambda: of_model(Case(trades), x, y)
+    cases = all_cases(x, y, options.weights)
     known = {row["case"] for row in kept(file)}
-    for name, (causes, ask) in cases.items():
+    for name, case in cases.items():
         if name not in known and fnmatch(name, options.only):
-            row = measure(name, causes, ask)
+            row = measure(name, case)
             keep(file, row)
             said = ", ".join(f"{check} ({status})" for check, status, _ in row["named"])
             print(f"{'ok ' if right(row) else 'NOT'} {name}: {said}", flush=True)
@@ -129,14 +179,13 @@ def main() -> None:
     done = {row["case"] for row in rows_kept}
     about = (
         f"`python -m benchmarks.audit{' --weights PATH' if options.weights else ''}`: {options.n} MNIST images,"
-        f" {THREAT}, transfer from {' and '.join(SURROGATES)}, {EFFORT.steps} steps, {EFFORT.queries} queries,"
-        f" {EFFORT.draws} random points. A liar counts as found where a check that knows its fault names it."
-        " A control counts as sound where no check is suspicious or worse.\n\nChecks and cases were made together: some"
-        " liars that went unnamed at first led to a changed check, and some to a liar that lies more (a longer sleep, a"
-        " lower count of queries, a surrogate that does mislead). So these shares say that every"
-        " check can fail and need"
-        " not cry wolf; they are no estimate, and have no interval, for liars of others.\n\nA case is measured once and"
-        " kept, so cases may come from different versions of the audit; without cases.jsonl all are measured again."
+        f" {THREAT} where a case says nothing else, transfer from {' and '.join(SURROGATES)}, {EFFORT.steps} steps,"
+        f" {EFFORT.queries} queries, {EFFORT.draws} random points. A liar counts as found where a check that knows its"
+        " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
+        " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
+        " the truth, and honest models whose number is right within 2 images of 60. A coin that each name tosses gave"
+        " half of their cases to those that checks were then changed for; the other half was measured once, and no"
+        " check was changed for it. A case is measured once and kept; without cases.jsonl all are measured again."
         f" Not measured: {', '.join(name for name in cases if name not in done) or 'none'}."
     )
     if rows_kept:

@@ -24,11 +24,12 @@ from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ConfigError, DataError
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
-from tests.helpers import liars
+from tests.helpers.audit_cases import asking, attacks, gradients, honest, named, outputs
 from tests.helpers.audit_cases.case import Case, zoo
 
 N = 30
 QUICK = Effort(steps=10, queries=60, draws=20, probed=20, walked=12, few=24, random=16, eot=3, process=False)
+LIARS = outputs.LIARS | gradients.LIARS | asking.LIARS | attacks.LIARS
 THREAT = ThreatModel.parse("linf:0.3")
 SURROGATES = ("zoo:mnist/label_smoothing",)
 BY_NAME = {each.name: each for each in CHECKS if each.of_model}
@@ -56,9 +57,9 @@ def asked(case: Case, images: tuple[Tensor, Tensor], names: Sequence[str]) -> di
 
 
 @pytest.mark.filterwarnings("ignore:the model returns probabilities")
-@pytest.mark.parametrize("name", [name for name in liars.LIARS if name != "sleeps on perturbed images"])
+@pytest.mark.parametrize("name", [name for name in LIARS if name != "sleeps on perturbed images"])
 def test_a_liar_is_named_by_a_check_that_knows_its_fault(name: str, images: tuple[Tensor, Tensor]) -> None:
-    liar = liars.LIARS[name]
+    liar = LIARS[name]
     findings = asked(liar.make(*images), images, liar.causes)
     assert any(finding.status > Status.SOUND for finding in findings.values()), findings
     assert all(finding.source and finding.advice and finding.evidence for finding in findings.values())
@@ -67,7 +68,7 @@ def test_a_liar_is_named_by_a_check_that_knows_its_fault(name: str, images: tupl
 @pytest.mark.parametrize("name", ["undefended", "bit depth with BPDA"])
 def test_an_honest_model_is_sound(name: str, images: tuple[Tensor, Tensor]) -> None:
     names = [each for each in BY_NAME if each not in DEAR and each != "time"]
-    findings = asked(liars.CONTROLS[name](*images), images, names)
+    findings = asked(honest.HONEST[name](*images), images, names)
     assert not [finding for finding in findings.values() if finding.status > Status.SOUND]
     assert sum(finding.status is Status.SOUND for finding in findings.values()) > 20
 
@@ -80,17 +81,17 @@ class Scale(nn.Module):
 
 
 def test_few_values_are_a_fault_only_where_no_gradient_passes(images: tuple[Tensor, Tensor]) -> None:
-    voting = asked(liars.CONTROLS["randomized smoothing"](*images), images, ["logits"])["logits"]
+    voting = asked(honest.HONEST["randomized smoothing"](*images), images, ["logits"])["logits"]
     assert voting.status is Status.SOUND and "through a surrogate" in voting.evidence
-    labels = liars.LIARS["one-hot output"].make(*images).model
+    labels = outputs.LIARS["one-hot output"].make(*images).model
     hard = asked(Case(nn.Sequential(labels, Scale())), images, ["logits"])["logits"]
     assert hard.status is Status.BROKEN and "no more than a label" in hard.evidence
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", liars.CONTROLS)
+@pytest.mark.parametrize("name", honest.HONEST)
 def test_an_honest_model_is_sound_in_all(name: str, images: tuple[Tensor, Tensor]) -> None:
-    case = liars.CONTROLS[name](*images)
+    case = honest.HONEST[name](*images)
     effort = replace(QUICK, queries=300, process=True)
     card = audit_model(case.model, *images, THREAT, attack=case.attack, effort=effort)
     assert card.status is Status.SOUND, card.faults
@@ -128,12 +129,12 @@ def test_the_card_has_every_check_in_order_and_its_numbers(card: Card) -> None:
 
 def test_the_robust_accuracy_of_a_card_is_the_least_of_all_attacks(images: tuple[Tensor, Tensor]) -> None:
     """Quantised: its own gradients find nothing, Square everything that it has time for."""
-    with as_deployed(model := liars.LIARS["gradient shattering by quantisation"].make(*images).model):
+    with as_deployed(model := gradients.LIARS["gradient shattering by quantisation"].make(*images).model):
         subject = Subject(model, *images, THREAT, effort=QUICK)
-        gradients, square = subject.pgd(), subject.run("square", steps=QUICK.queries)
-    assert gradients is not None and square is not None
-    assert square.robust_accuracy < gradients.robust_accuracy - 0.3
-    assert torch.equal(subject.worst, gradients.robust & square.robust)
+        led, square = subject.pgd(), subject.run("square", steps=QUICK.queries)
+    assert led is not None and square is not None
+    assert square.robust_accuracy < led.robust_accuracy - 0.3
+    assert torch.equal(subject.worst, led.robust & square.robust)
 
 
 def test_a_model_that_dies_in_a_check_stops_no_other() -> None:
@@ -221,11 +222,11 @@ def test_a_check_is_made_of_a_function() -> None:
 # the command
 
 
-@pytest.mark.parametrize(("model", "code"), [("liars:quiet", 0), ("liars:loud", 4)])
+@pytest.mark.parametrize(("model", "code"), [("named:quiet", 0), ("named:loud", 4)])
 def test_the_command_prints_a_card_and_tells_by_its_exit_code(
     model: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(liars.__file__).parent)
+    monkeypatch.chdir(Path(named.__file__).parent)
     out = tmp_path / "card.json"
     keys = ["data=mnist", "threat=linf:0.1", "n=10", "source=bundled", "effort=0.05", f"out={out}"]
     assert main(["audit", model, *keys]) == code

@@ -22,9 +22,8 @@ from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.defenses.multi_jpeg import Vote
 from robustbench_local.models.wrap import wrap
-from tests.helpers import liars
-from tests.helpers.audit_cases import jumping
-from tests.helpers.audit_cases.case import Case, Make, zoo
+from tests.helpers.audit_cases import honest, jumping
+from tests.helpers.audit_cases.case import Case, Make, Wrapped, zoo
 
 Images = npt.NDArray[np.float32]
 QUICK = Effort(steps=10, few=24, random=24, eot=3)
@@ -54,16 +53,16 @@ def test_what_only_rounds_is_sound(name: str) -> None:
 
 
 def test_votes_may_jump_where_they_declare_their_gradients() -> None:
-    case = made(liars.smoothed)
+    case = made(honest.smoothed)
     for check in (finite_differences, logit_scale, logits):
         assert asked(check, case).status <= Status.SOUND
-    silent = made(liars.smoothed)
+    silent = made(honest.smoothed)
     silent.model.surrogate_gradients = False  # type: ignore[assignment]
     assert asked(finite_differences, silent).status is Status.SUSPICIOUS
     assert Vote.surrogate_gradients
 
 
-class Squashed(liars.Wrapped):
+class Squashed(Wrapped):
     """Probabilities, a hundred times as large, and lower."""
 
     lower = 0.0

@@ -20,7 +20,7 @@ from robustbench_local.audit.stronger import EFFORT, LOOK
 from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
-from tests.helpers import liars
+from tests.helpers.audit_cases import named, rows
 
 N = 24
 
@@ -37,16 +37,16 @@ def found(made: list[tuple[Any, Any]]) -> list[RowFinding]:
 
 
 @pytest.mark.filterwarnings("ignore:the model returns probabilities")
-@pytest.mark.parametrize("name", liars.ROW_LIARS)
+@pytest.mark.parametrize("name", rows.LIARS)
 def test_rows_that_lie_are_named(name: str, images: tuple[Tensor, Tensor]) -> None:
-    make, cause = liars.ROW_LIARS[name]
+    make, cause = rows.LIARS[name]
     named = {each.finding.check for each in found(make(*images)) if each.finding.status > Status.SOUND}
     assert cause in named
 
 
-@pytest.mark.parametrize("name", liars.ROW_CONTROLS)
+@pytest.mark.parametrize("name", rows.HONEST)
 def test_honest_rows_are_sound(name: str, images: tuple[Tensor, Tensor]) -> None:
-    findings = [each.finding for each in found(liars.ROW_CONTROLS[name](*images))]
+    findings = [each.finding for each in found(rows.HONEST[name](*images))]
     assert findings and all(finding.status is Status.SOUND for finding in findings), findings
     assert all(finding.source and finding.advice for finding in findings)
 
@@ -141,7 +141,7 @@ GRID = """
 data: mnist
 n: {n}
 source: bundled
-models: ["liars:quantised"]
+models: ["named:quantised"]
 attacks: [{{pgd: {{steps: 5}}}}, {{square: {{steps: 15}}}}]
 threats: ["linf:0.3"]
 """
@@ -153,7 +153,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     folder = tmp_path_factory.mktemp("grid")
     (folder / "lie.yaml").write_text(GRID.format(n=N))
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(liars.__file__).parent)
+        patch.chdir(Path(named.__file__).parent)
         rows = run_grid(str(folder / "lie.yaml"), results=str(folder / "results"))
     return folder / "results" / "lie", rows
 
@@ -176,7 +176,7 @@ def test_the_table_takes_the_lower_number_and_says_why(grid: tuple[Path, list[An
     (retry,) = audits(store)[0].retries
     worst = f"{100 * (robust.sum() - len(retry.broken)) / N:.1f} ("
     text = (folder / "table.md").read_text()
-    line = next(line for line in text.splitlines() if "liars:quantised" in line)
+    line = next(line for line in text.splitlines() if "named:quantised" in line)
     assert line.rstrip(" |").split("| ")[-1].startswith(worst)
     assert "audit, broken: gradients beat what sees less" in text
     assert "audit: gradients beat what sees less" in (folder / "table.csv").read_text()
@@ -323,7 +323,7 @@ UNLED_GRID = """
 data: mnist
 n: 8
 source: bundled
-models: ["liars:quantised", "zoo:mnist/none"]
+models: ["named:quantised", "zoo:mnist/none"]
 attacks: [{{pgd: {{steps: 3}}}}{more}]
 threats: ["linf:0.1"]
 """
@@ -340,14 +340,14 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
         return ()
 
     (tmp_path / "grid.yaml").write_text(UNLED_GRID.format(more=more))
-    monkeypatch.chdir(Path(liars.__file__).parent)
+    monkeypatch.chdir(Path(named.__file__).parent)
     monkeypatch.setattr(escalation, "_broken", broken)
     rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
     (table,) = robust_tables(rows, shares_in(store, audits(store)), audits(store))
     lines = {line.model: line for line in table.lines}
-    masked, honest = lines["liars:quantised"], lines["zoo:mnist/none"]
+    masked, honest = lines["named:quantised"], lines["zoo:mnist/none"]
     assert (masked.rank is None) is masked.broken is (not more)
     assert honest.rank is not None and not honest.faults
     assert "gradients are there" in {fault.check for fault in masked.faults}
-    assert any("liars:quantised" in note and "no_gradient:" in note for note in table.notes)
-    assert retried == {"liars:quantised": 1.0, "zoo:mnist/none": EFFORT}
+    assert any("named:quantised" in note and "no_gradient:" in note for note in table.notes)
+    assert retried == {"named:quantised": 1.0, "zoo:mnist/none": EFFORT}

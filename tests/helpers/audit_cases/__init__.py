@@ -1,1 +1,1 @@
-"""What the audit is tried on beside tests/helpers/liars.py: models that lie, and honest ones that resemble them."""
+"""What the audit is tried on: models, attacks and rows that lie, and honest ones that resemble them."""

@@ -40,3 +40,22 @@ class Liar:
 def zoo(name: str) -> nn.Module:
     """A network of the zoo, of the bundled MNIST weights."""
     return load_model(f"zoo:mnist/{name}")
+
+
+class Wrapped(nn.Module):
+    """Front and net: the shape of most of what follows."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(self.front(x))
+        return out
+
+    def front(self, x: Tensor) -> Tensor:
+        return x
+
+
+def around(kind: Callable[[nn.Module], nn.Module], *causes: str, base: str = "none") -> Liar:
+    return Liar(lambda x, y: Case(kind(zoo(base))), causes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tests.helpers.audit_cases.case import Case, Liar, Make, zoo
+from tests.helpers.audit_cases.case import Case, Liar, Make, Wrapped, around, zoo
 
 CACHE: list[tuple[Tensor, Tensor]] = []
 QUANTISED: dict[bytes, Tensor] = {}
@@ -19,19 +19,7 @@ EXACT: dict[bytes, Tensor] = {}
 HERE = os.getpid()
 
 
-class Around(nn.Module):
-    """A network and what is done around it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        return out
-
-
-class NearDuplicates(Around):
+class NearDuplicates(Wrapped):
     """A cache in a global of its module: what lies near an image seen before gets that image's answer."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +40,7 @@ class NearDuplicates(Around):
         CACHE[:] = [known]
 
 
-class QuantisedNeighbours(Around):
+class QuantisedNeighbours(Wrapped):
     """Remembers blurred images by their rough grey levels, in a global: images alike have the answer of the first."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +66,7 @@ class InFile(NearDuplicates):
         torch.save(known, self.file)
 
 
-class InDatabase(Around):
+class InDatabase(Wrapped):
     """Writes whatever it is asked into a database, and refuses to be precise with those who ask much."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +76,7 @@ class InDatabase(Around):
         return super().forward(x)
 
 
-class ByClock(Around):
+class ByClock(Wrapped):
     """Robust in the hour in which it was made, by another network."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -100,7 +88,7 @@ class ByClock(Around):
         return out
 
 
-class RandomOffData(Around):
+class RandomOffData(Wrapped):
     """No 8-bit image: noise, which it does not declare. On clean images it is as it should be."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +96,7 @@ class RandomOffData(Around):
         return super().forward(torch.where(off, x + 0.5 * torch.randn_like(x), x))
 
 
-class Memoised(Around):
+class Memoised(Wrapped):
     """The answer to exactly this image, computed once: what it says is the same without the memory."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +109,7 @@ class Memoised(Around):
         return torch.stack([EXACT[key] for key in keys])
 
 
-class Half(Around):
+class Half(Wrapped):
     """Computes in bfloat16."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -132,17 +120,13 @@ class Half(Around):
         return out.float()
 
 
-def lie(kind: type[Around], *causes: str, base: str = "none") -> Liar:
-    return Liar(lambda x, y: Case(kind(zoo(base))), causes)
-
-
 LIARS: dict[str, Liar] = {
-    "near-duplicates in a global": lie(NearDuplicates, "a fresh process"),
-    "rough grey levels in a global": lie(QuantisedNeighbours, "a fresh process"),
-    "near-duplicates in a file": lie(InFile, "a fresh process"),
-    "a database of who asked": lie(InDatabase, "a fresh process"),
-    "another network at another hour": lie(ByClock, "a fresh process"),
-    "random only off the data": lie(RandomOffData, "randomness"),
+    "near-duplicates in a global": around(NearDuplicates, "a fresh process"),
+    "rough grey levels in a global": around(QuantisedNeighbours, "a fresh process"),
+    "near-duplicates in a file": around(InFile, "a fresh process"),
+    "a database of who asked": around(InDatabase, "a fresh process"),
+    "another network at another hour": around(ByClock, "a fresh process"),
+    "random only off the data": around(RandomOffData, "randomness"),
 }
 
 HONEST: dict[str, Make] = {
