@@ -21,9 +21,9 @@ from robustbench_local.core.access import Access, beyond, granted
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import correct, joined
 from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
-from robustbench_local.core.device import kept_random_state
+from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import ModelError
+from robustbench_local.core.errors import ModelError, RobustBenchError
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors, named_by_content
@@ -130,8 +130,21 @@ class Subject:
         return moved(a, b, self.rounding)
 
     def right(self, x: Tensor) -> Tensor:
-        """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled."""
-        parts = [self.ask(x[rows], rows=rows) for rows in torch.arange(len(x), device=x.device).split(250)]
+        """(N,) bool: which of all images, as given in x (N, ...), are classified as labelled.
+
+        ModelError where the model dies of them: then there is no accuracy to doubt.
+        """
+        parts = []
+        for rows in torch.arange(len(x), device=x.device).split(250):
+            try:
+                parts.append(self.ask(x[rows], rows=rows))
+            except RobustBenchError:
+                raise
+            except Exception as error:  # a stranger's model may die of anything
+                if out_of_memory(error):
+                    raise
+                where = f"images {int(rows[0])} to {int(rows[-1])}, all of them clean"
+                raise ModelError(f"the model died of {where}: {type(error).__name__}: {error}") from error
         return correct(torch.cat(parts), self.y)
 
     @cached_property

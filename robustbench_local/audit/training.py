@@ -24,6 +24,7 @@ from robustbench_local.metrics.rates import wilson
 
 NO_GRADIENT = "no gradient attack runs on this model"
 FRACTIONS = 8
+MARK = 10  # times as far apart as images of one class are: a pixel of no photograph
 
 
 def _overfitted(single: Tensor, many: Tensor, clean: Tensor, names: tuple[str, str], parts: Tensor | None) -> Result:
@@ -98,8 +99,9 @@ def _named(subject: Subject, x: Tensor) -> Tensor:
 
 
 def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
-    """(images that follow, images that do not, pixels): one in fifty positions, those that tell the classes apart,
-    taken from an image and put on one of another class. Who follows them knows classes by a mark.
+    """(images that follow, images that do not, pixels): one in fifty positions, those that tell the classes apart, and
+    more where they tell them too well, taken from an image and put on one of another class. Who follows them knows
+    classes by a mark.
     """
     x, y = subject.few, subject.few_labels
     right = _named(subject, x)
@@ -112,10 +114,11 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
     other = torch.tensor([partner[i] for i in chosen], device=x.device)
     # of a mark, pixels of one class are alike and those of different classes are not: Fisher's criterion, by position
     groups = [x[rows][y[rows] == label] for label in y[rows].unique()]
-    pixels = min(max(len(groups), x[0, 0].numel() // 50), x[0, 0].numel())
     between = torch.stack([group.mean(0) for group in groups]).var(0, correction=0).sum(0)
     within = torch.cat([group - group.mean(0) for group in groups]).square().mean(0).sum(0)
     score = between / (within + 1e-6)
+    marked = min(int((score > MARK).sum()), score.numel() // 10)
+    pixels = min(max(len(groups), score.numel() // 50, marked), score.numel())
     top = score.flatten().topk(pixels).indices
     mask = torch.zeros_like(score).flatten().index_fill_(0, top, 1).view_as(score).bool()
     mixed = torch.where(mask, x[mine], x[other])

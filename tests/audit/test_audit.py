@@ -21,7 +21,7 @@ from robustbench_local.audit.finding import Finding, Result, Status, sound
 from robustbench_local.audit.statistics import ALPHA, by_share, correlation, paired, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.cli.main import main
-from robustbench_local.core.errors import ConfigError, DataError
+from robustbench_local.core.errors import ConfigError, DataError, ModelError
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
 from tests.helpers.audit_cases import asking, attacks, gradients, honest, named, outputs
@@ -149,6 +149,19 @@ def test_a_model_that_dies_in_a_check_stops_no_other() -> None:
     assert card["batches"].status is Status.SOUND
 
 
+def test_a_model_that_dies_of_a_clean_image_is_no_model_to_audit() -> None:
+    class Blinded(Wise):
+        def forward(self, x: Tensor) -> Tensor:
+            if bool((x.flatten(1).mean(1) > 0.9).any()):
+                raise OSError("too bright")
+            return super().forward(x)
+
+    x, y = halves(100)
+    x[91] = 0.99  # not among the first that are asked about
+    with pytest.raises(ModelError, match="images 0 to 99, all of them clean: OSError: too bright"):
+        audit_model(Blinded(), x, y, "linf:0.1", effort=QUICK)
+
+
 def test_what_is_asked_wrongly_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"nn\.Module"):
         audit_model(lambda x: x, *halves())  # type: ignore[arg-type]
@@ -222,7 +235,7 @@ def test_a_check_is_made_of_a_function() -> None:
 # the command
 
 
-@pytest.mark.parametrize(("model", "code"), [("named:quiet", 0), ("named:loud", 4)])
+@pytest.mark.parametrize(("model", "code"), [("named:quiet", 0), ("named:probable", 3), ("named:loud", 4)])
 def test_the_command_prints_a_card_and_tells_by_its_exit_code(
     model: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,9 +244,10 @@ def test_the_command_prints_a_card_and_tells_by_its_exit_code(
     keys = ["data=mnist", "threat=linf:0.1", "n=10", "source=bundled", "effort=0.05", f"out={out}"]
     assert main(["audit", model, *keys]) == code
     printed = capsys.readouterr().out
-    assert printed.startswith({0: "SOUND", 4: "BROKEN"}[code])
-    assert json.loads(out.read_text())["status"] == {0: "sound", 4: "broken"}[code]
-    if code:
+    verdict = {0: "sound", 3: "suspicious", 4: "broken"}[code]
+    assert printed.startswith(verdict.upper())
+    assert json.loads(out.read_text())["status"] == verdict
+    if code == 4:
         assert "do: divide the logits" in printed and "see: Carlini and Wagner 2017" in printed
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.helpers.audit_cases.case import zoo
 from tests.helpers.audit_cases.gradients import Quantised
-from tests.helpers.audit_cases.outputs import Loud
+from tests.helpers.audit_cases.outputs import Loud, Softmax
 
 
 def quiet() -> nn.Module:
@@ -19,3 +19,7 @@ def quantised() -> nn.Module:
 
 def loud() -> nn.Module:
     return Loud(zoo("none"))
+
+
+def probable() -> nn.Module:
+    return Softmax(zoo("none"))
