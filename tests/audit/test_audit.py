@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from robustbench_local import load_data
 from robustbench_local.attacks.pgd import PGD
+from robustbench_local.attacks.square import Square
 from robustbench_local.audit.card import Card
 from robustbench_local.audit.check import check
 from robustbench_local.audit.checklist import CHECKS, audit_model
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Result, Status, sound
+from robustbench_local.audit.orderings import stronger
 from robustbench_local.audit.statistics import ALPHA, by_share, correlation, paired, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.cli.main import main
@@ -135,6 +137,15 @@ def test_the_robust_accuracy_of_a_card_is_the_least_of_all_attacks(images: tuple
     assert led is not None and square is not None
     assert square.robust_accuracy < led.robust_accuracy - 0.3
     assert torch.equal(subject.worst, led.robust & square.robust)
+
+
+def test_an_evaluation_is_not_accused_of_what_it_breaks_itself(images: tuple[Tensor, Tensor]) -> None:
+    with as_deployed(model := gradients.LIARS["gradient shattering by quantisation"].make(*images).model):
+        found = [
+            stronger(Subject(model, *images, THREAT, effort=QUICK, attack=attack))
+            for attack in (Square(steps=500), None)
+        ]
+    assert [each.status for each in found] == [Status.SOUND, Status.BROKEN], found
 
 
 def test_a_model_that_dies_in_a_check_stops_no_other() -> None:

@@ -208,7 +208,7 @@ LIARS: dict[str, Liar] = {
     ),
     "counts its queries": around(Counting, "memory", "same after the audit"),
     "caches answers of near images": around(Caching, "memory", "same after the audit"),
-    "labels by place in the batch": Liar(lambda x, y: Case(ByPosition(zoo("none"), y)), ("batches",)),
+    "labels by order in the batch": Liar(lambda x, y: Case(ByPosition(zoo("none"), y)), ("batches",)),
     "label stamped into the image": Liar(
         lambda x, y: Case(ReadsStamp(zoo("none")), x=stamped(x, y)), ("no label leaking",)
     ),

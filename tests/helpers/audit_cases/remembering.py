@@ -131,5 +131,5 @@ LIARS: dict[str, Liar] = {
 
 HONEST: dict[str, Make] = {
     "exact memory": lambda x, y: Case(Memoised(zoo("adversarial_training"))),
-    "bfloat16 inside": lambda x, y: Case(Half(zoo("adversarial_training"))),
+    "a network of bfloat16": lambda x, y: Case(Half(zoo("adversarial_training"))),
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from tests.helpers.audit_cases.strangers import evaluations, models
+from tests.helpers.audit_cases.strangers import deployments, evaluations, models, networks
 
-MODULES = (models, evaluations)
+MODULES = (models, evaluations, networks, deployments)
 
 
 def is_seen(name: str) -> bool:
