@@ -101,7 +101,10 @@ def right(row: Row) -> bool:
 
 def table(measured: list[Row], about: str) -> str:
     parts = ["# The audit, tried on liars and on honest models", about]
-    for half, seen in (("Made by strangers, never used to change a check", False), ("Made with the checks", True)):
+    for half, seen in (
+        ("Of strangers, never used to change a check", False),
+        ("That checks were made or changed with", True),
+    ):
         parts.append(f"## {half}")
         for title, liar in (("Sensitivity: liars", True), ("Specificity: honest models", False)):
             chosen = [row for row in measured if row["liar"] is liar and row["seen"] is seen]
@@ -139,12 +142,11 @@ def all_cases(x: torch.Tensor, y: torch.Tensor, weights: Path | None) -> dict[st
         assert name not in cases, f"two cases are named {name!r}"
         cases[name] = Asked(seen, causes, ask)
 
-    for module in (*OWN, *strangers.MODULES):
+    for module in (*OWN, *strangers.USED, *strangers.UNUSED):
+        seen = module not in strangers.UNUSED
         for name, liar in getattr(module, "LIARS", {}).items():
-            seen = module in OWN or strangers.is_seen(name)
             add(name, seen, liar.causes, partial(of_made, liar.make, x, y))
         for name, make in getattr(module, "HONEST", {}).items():
-            seen = module in OWN or strangers.is_seen(name)
             add(name, seen, (), partial(of_made, make, x, y))
     for name, (stored, cause) in rows.LIARS.items():
         add(name, True, (cause,), partial(of_rows, stored, x, y))
@@ -183,9 +185,9 @@ def main() -> None:
         f" {EFFORT.queries} queries, {EFFORT.draws} random points. A liar counts as found where a check that knows its"
         " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
         " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
-        " the truth, and honest models whose number is right within 2 images of 60. A coin that each name tosses gave"
-        " half of their cases to those that checks were then changed for; the other half was measured once, and no"
-        " check was changed for it. A case is measured once and kept; without cases.jsonl all are measured again."
+        " the truth, and honest models whose number is right within 2 images of 60. With the cases of the first of them"
+        " checks were then changed; those of the second were measured once, and no check was changed with them. A case"
+        " is measured once and kept; without cases.jsonl all are measured again."
         f" Not measured: {', '.join(name for name in cases if name not in done) or 'none'}."
     )
     if rows_kept:

@@ -19,39 +19,60 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.models.formats.python import module_of
 
+DATES = datetime.datetime
 # seconds by which clocks are ahead: times of day, days of the week, months and years, and no round number
 LATER = (21_613.7, 43_201.9, 64_817.3, 3 * 86_400 + 31.1, 101 * 86_400 + 7.9, 400 * 86_400 + 3.3)
 
 
+class _Times(type):
+    """Of a class that stands for datetime.datetime: whatever is one is one of it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, DATES)
+
+
 class Clocks:
-    """Every clock of the modules time and datetime, `ahead` seconds later. A model's own imports find these."""
+    """The clocks of the modules time and datetime, `ahead` seconds later, wherever a loaded module names them.
+
+    Made when the model has answered once: what is imported after that would meet another class of dates.
+    """
 
     def __init__(self) -> None:
         self.ahead = 0.0
-        for name in ("time", "monotonic", "perf_counter"):
-            setattr(time, name, self._later(getattr(time, name), 1))
-            setattr(time, f"{name}_ns", self._later(getattr(time, f"{name}_ns"), 10**9))
-        for name in ("localtime", "gmtime", "ctime"):
-            setattr(time, name, self._of_now(getattr(time, name)))
         clocks, written = self, time.strftime
 
-        class Later(datetime.datetime):
+        class Later(DATES, metaclass=_Times):
             @classmethod
-            def now(cls, tz: datetime.tzinfo | None = None) -> Later:
+            def now(cls, tz: datetime.tzinfo | None = None) -> Any:
                 return super().now(tz) + datetime.timedelta(seconds=clocks.ahead)
 
             @classmethod
-            def utcnow(cls) -> Later:
+            def utcnow(cls) -> Any:
                 return cls.now(datetime.UTC).replace(tzinfo=None)
 
-        datetime.datetime = Later  # type: ignore[misc]
-        time.strftime = lambda form, when=None: written(form, when or time.localtime())
+        instead: dict[object, object] = {DATES: Later}
+        for name in ("time", "monotonic", "perf_counter"):
+            instead[getattr(time, name)] = self._later(getattr(time, name), 1)
+            instead[getattr(time, f"{name}_ns")] = self._later(getattr(time, f"{name}_ns"), 10**9)
+        for name in ("localtime", "gmtime", "ctime"):
+            instead[getattr(time, name)] = self._of_now(getattr(time, name))
+        instead[written] = lambda form, when=None: written(form, when or time.localtime())
+        by_identity = {id(own): other for own, other in instead.items()}
+        for module in (time, datetime, *(sys.modules[name] for name in [*sys.modules] if _strange(name))):
+            for name, value in [*vars(module).items()]:
+                if id(value) in by_identity:
+                    setattr(module, name, by_identity[id(value)])
 
     def _later(self, clock: Callable[[], Any], a_second: int) -> Callable[[], Any]:
         return lambda: clock() + type(a_second * clock())(self.ahead * a_second)
 
     def _of_now(self, form: Callable[[float], Any]) -> Callable[..., Any]:
         return lambda seconds=None: form(time.time() if seconds is None else seconds)
+
+
+def _strange(module: str) -> bool:
+    """Whether it may be the model's: none of Python's own, of torch's or of this package's."""
+    return module.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "robustbench_local"}
 
 
 class Watch:
@@ -92,7 +113,7 @@ def main() -> None:
     """Read the model and the question from the folder that the command names, write the answer into it."""
     folder = Path(sys.argv[1])
     batches, ids, seed, since = torch.load(folder / "question", weights_only=True)
-    clocks, watch = Clocks(), Watch(since, os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    watch = Watch(since, os.environ["TORCHINDUCTOR_CACHE_DIR"])
     for name, file in json.loads(os.environ["ROBUSTBENCH_LOCAL_FILES"]).items():
         module_of(Path(file), name)
     model = torch.load(folder / "model", weights_only=False)  # written by the process that started this one
@@ -104,7 +125,7 @@ def main() -> None:
 
     with as_deployed(model), full_float32(), torch.no_grad():
         logits = [ask(each.to(x)) for each in batches]
-        later = []
+        clocks, later = Clocks(), []
         for clocks.ahead in LATER:
             later.append(ask(x))
     torch.save((logits, later, sorted({*watch.files}), sorted({*watch.connections})), folder / "answer")

@@ -16,7 +16,7 @@ from robustbench_local.audit.statistics import by_share, correlation, weaker
 from robustbench_local.audit.subject import Subject
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core import losses
-from robustbench_local.core.defense import Preprocess
+from robustbench_local.core.defense import Rejection
 from robustbench_local.core.draws import Draws
 
 ATHALYE = "Athalye et al. 2018, arXiv:1802.00420"
@@ -66,8 +66,17 @@ def usable(subject: Subject) -> Result:
             grad = found[1].flatten(1)
             faults[f"the gradient of {name} is zero on {place} images:"] = (grad == 0).all(1)
             faults[f"the gradient of {name} is NaN or infinite on {place} images:"] = ~grad.isfinite().all(1)
+        if subject.rejects is Rejection.DETECTION:
+            back = subject.slope(x, y, _of_rejection, joint=False)
+            rejected = subject.ask(x).argmax(1) >= subject.classes
+            flat = rejected if back is None else rejected & (back[1] == 0).flatten(1).all(1)
+            faults[f"no gradient leads back from the rejection of {place} images:"] = flat
     most = max(faults, key=lambda name: int(faults[name].sum()))
     return by_share(faults[most], most)
+
+
+def _of_rejection(logits: Tensor, y: Tensor) -> Tensor:
+    return logits[:, -1]
 
 
 @check(
@@ -86,10 +95,12 @@ def finite_differences(subject: Subject) -> Result:
     for name, image in _places(subject):
         toss = subject.draws[: len(image)].stream("audit:toss").uniform(*image.shape[1:]).to(image)
         x = (image + 8 * STEP * (2 * toss - 1)).clamp(4 * STEP, 1 - 4 * STEP)  # off the kinks that PGD ends on
-        found = subject.slope(x, subject.y[: len(x)], losses.margin)
+        y = subject.y[: len(x)]
+        loss = partial(losses.margin_to, target=_rival(subject, x, y))
+        found = subject.slope(x, y, loss)
         if found is None:
             return unchecked("no gradient reaches the input")
-        wide, narrow, autograd = _differences(subject, x, found[1])
+        wide, narrow, autograd = _differences(subject, x, loss, found[1])
         steady = correlation(wide, narrow)
         if steady < STEADY or not 1 / EVEN < _slope(wide, narrow) < EVEN:
             jumping.append((name, image, steady))
@@ -105,6 +116,8 @@ def finite_differences(subject: Subject) -> Result:
             return jumps
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
+    if subject.declares_surrogate and not _agree(lowest, slope):
+        return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
     return sound(text, **figures) if _agree(lowest, slope) else broken(text, **figures)
 
 
@@ -126,7 +139,7 @@ def _jumping(subject: Subject, name: str, image: Tensor, steady: float) -> Resul
     figures = {"steady": steady, "correlation": best}
     text += f": added up along segments its gradients correlate with differences by {best:.2f} at most"
     text += f" (of {255 * width:.0f} grey levels)" if width else ""
-    if _declared(subject):
+    if subject.declares_surrogate:
         return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
     return suspicious(f"{text}, and no surrogate is declared", **figures)
 
@@ -163,8 +176,8 @@ def _segments(subject: Subject, image: Tensor, size: float) -> tuple[Tensor, Ten
 
 
 def _rival(subject: Subject, x: Tensor, y: Tensor) -> Tensor:
-    """(n,): the class that comes next at x, kept along a line, or there would be a kink."""
-    return subject.ask(x)[:, : subject.classes].scatter(1, y[:, None], -torch.inf).argmax(1)
+    """(n,): what comes next at x as an attacker sees it, kept along a line, or there would be a kink."""
+    return subject.seen(subject.ask(x), y).scatter(1, y[:, None], -torch.inf).argmax(1)
 
 
 def _places(subject: Subject) -> list[tuple[str, Tensor]]:
@@ -174,17 +187,16 @@ def _places(subject: Subject) -> list[tuple[str, Tensor]]:
     return [("clean", subject.few), ("perturbed", subject.perturbed), *there]
 
 
-def _differences(subject: Subject, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes (DIRECTIONS, n) of the margin along random signs: over STEP, over half of it, and as grad has them."""
+def _differences(subject: Subject, x: Tensor, loss: losses.Loss, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes (DIRECTIONS, n) of the loss along random signs: over STEP, over half of it, and as grad has them."""
     y = subject.y[: len(x)]
-    rival = _rival(subject, x, y)
     parts: list[list[Tensor]] = [[], [], []]
     draws = subject.draws[: len(x)].stream("audit:directions")
     for _ in range(DIRECTIONS):
         sign = 2.0 * draws.integers(2, *x.shape[1:]).to(x) - 1
         for part, size in ((0, STEP), (1, STEP / 2)):
             answers = [subject.seen(subject.ask(x + side * size * sign), y) for side in (1, -1)]
-            up, down = (losses.margin_to(answer, y, rival) for answer in answers)
+            up, down = (loss(answer, y) for answer in answers)
             parts[part].append((up - down) / (2 * size))
         parts[2].append((grad * sign).flatten(1).sum(1))
     wide, narrow, autograd = (torch.stack(part).nan_to_num(0, 0, 0) for part in parts)
@@ -200,7 +212,7 @@ def surrogates(subject: Subject) -> Result:
     """The declared surrogates against none (the gradient as it is) and against the identity, by PGD alone: a judge
     would try the static attack as well.
     """
-    if not _steps(subject):
+    if not subject.surrogate_steps:
         return unchecked("the model declares no surrogate")
     attack = find_attack("pgd", {"steps": subject.effort.steps, "loss": "margin"})
     if subject.threat.norm not in attack.norms:
@@ -222,21 +234,10 @@ def _identity(x: Tensor, draws: Draws | None = None) -> Tensor:
     return x
 
 
-def _steps(subject: Subject) -> list[Preprocess]:
-    return [
-        module for module in subject.model.modules() if isinstance(module, Preprocess) and module.surrogate is not None
-    ]
-
-
-def _declared(subject: Subject) -> bool:
-    """Whether some part says that its gradients are a surrogate's."""
-    return bool(_steps(subject)) or any(getattr(part, "surrogate_gradients", False) for part in subject.model.modules())
-
-
 @contextmanager
 def _surrogate(subject: Subject, other: Callable[..., Tensor] | None) -> Iterator[None]:
     """Every step with another surrogate in place of its own."""
-    steps = _steps(subject)
+    steps = subject.surrogate_steps
     own = [vars(step).get("surrogate") for step in steps]  # None: its class's
     for step in steps:
         step.surrogate = other  # type: ignore[method-assign, assignment]

@@ -82,8 +82,8 @@ class Untouched:
         except subprocess.TimeoutExpired:
             raise ModelError(f"no answer within {PATIENCE} s") from None
         if done.returncode:
-            words = done.stderr.strip().splitlines()
-            raise ModelError(words[-1] if words else f"it ended with exit code {done.returncode}, without a word")
+            words = done.stderr.strip().splitlines() or ["without a word"]
+            raise ModelError(f"it ended with exit code {done.returncode}: {words[-1]}")
         return Answers(*map(tuple, torch.load(self._file("answer"), weights_only=True)))
 
 

@@ -104,7 +104,8 @@ def logits(subject: Subject) -> Result:
     if "probabilities" in subject.flags:
         return *FLAGS["probabilities"], {}
     total = subject.first.sum(1)
-    if bool((subject.first >= 0).all()) and bool(((total - total.mean()).abs() < 1e-3 * total.mean()).all()):
+    steady = not subject.declares_surrogate  # of a vote, say, the sum is the number of votes
+    if steady and bool((subject.first >= 0).all()) and bool(((total - total.mean()).abs() < 1e-3 * total.mean()).all()):
         times = float(total.mean())
         return broken(f"all are positive and add up to {times:.4g}: probabilities, {times:.4g} times as large", n=times)
     levels = len(subject.first.unique())

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.audit.answers import moved, rounding
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.process import Untouched
 from robustbench_local.audit.recording import Recording, recorded
+from robustbench_local.audit.rounding import moved, rounding
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access, beyond, granted
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import correct, joined
-from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
+from robustbench_local.core.defense import Preprocess, Rejection, call, is_stochastic, rejection
 from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError, RobustBenchError
@@ -172,15 +172,31 @@ class Subject:
         """A copy of the model that nobody has asked yet, or None where it cannot be copied, or no more are left."""
         return self._spare.pop() if self._spare else None
 
-    def slope(self, x: Tensor, y: Tensor, loss: losses.Loss) -> tuple[Tensor, Tensor] | None:
-        """(loss (n,), gradient like x) of one pass at x, the first n images; None: no gradient reaches the input."""
+    def slope(self, x: Tensor, y: Tensor, loss: losses.Loss, *, joint: bool = True) -> tuple[Tensor, Tensor] | None:
+        """(loss (n,), gradient like x) of one pass at x, the first n images; None: no gradient reaches the input.
+
+        joint: as an attacker sees the logits, see `seen`.
+        """
         with torch.enable_grad(), kept_random_state(x.device):
             leaf = x.detach().clone().requires_grad_()
-            value = loss(self.seen(call(self.deployed, leaf, self.draws[: len(x)].stream("audit:ask")), y), y)
+            logits = call(self.deployed, leaf, self.draws[: len(x)].stream("audit:ask"))
+            value = loss(self.seen(logits, y) if joint else logits, y)
             if not value.requires_grad:
                 return None
             grad = torch.autograd.grad(value.sum(), leaf, allow_unused=True)[0]
         return None if grad is None else (value.detach(), grad)
+
+    @property
+    def surrogate_steps(self) -> list[Preprocess]:
+        """The steps that declare a surrogate, whose gradients stand for their own."""
+        parts = self.model.modules()
+        return [part for part in parts if isinstance(part, Preprocess) and part.surrogate is not None]
+
+    @property
+    def declares_surrogate(self) -> bool:
+        """Whether some part says that its gradients are a surrogate's."""
+        parts = self.model.modules()
+        return bool(self.surrogate_steps) or any(getattr(part, "surrogate_gradients", False) for part in parts)
 
     # attacks
 
@@ -194,13 +210,14 @@ class Subject:
         eot: int | None = None,
         count: Counting = "all",
         rows: Tensor | None = None,
+        x: Tensor | None = None,
         **settings: Any,
     ) -> Verdict | None:
         """The verdict on the attacked images (or on these rows of them), asked for once; None where no attack is
         possible.
 
-        None: the attack knows no such norm, or needs a gradient that is not there. model, with a tag: another than the
-        audited one.
+        None: the attack knows no such norm, or needs a gradient that is not there. model, x, with a tag: another model
+        than the audited one, other images in place of the rows'.
         """
         threat = threat or self.threat
         attack = find_attack(attack, settings) if isinstance(attack, str) else attack
@@ -208,7 +225,7 @@ class Subject:
         eot = eot or self.effort.eot
         key = repr(attack), str(threat), tag, eot, count, tuple(rows.tolist())
         if key not in self._runs:
-            images = Tensors(self.x[rows], self.y[rows], self.draws.ids[rows])
+            images = Tensors(self.x[rows] if x is None else x, self.y[rows], self.draws.ids[rows])
             judge = Judge(seed=self.seed, eot=eot, count=count)
             known = threat.norm in attack.norms and beyond(attack.access, self.model) is None and len(rows)
             try:

@@ -166,13 +166,15 @@ def rejection(subject: Subject) -> Result:
     n, more = subject.attacked, subject.outputs - subject.classes
     asked = [subject.x[:n]] if attacked is None else [subject.x[:n], attacked.x_adv]
     named = torch.cat([subject.ask(x).argmax(1) for x in asked])
-    if subject.rejects is Rejection.NONE and not bool((named >= subject.classes).any()):
-        return sound(f"{more} logits more than classes, which win on no clean and no attacked image", more=more)
-    clean = _rejection_score(subject.ask(subject.x[:n]))
+    last = named[-n:]
+    won, wrong = int((last >= subject.classes).sum()), int((last != subject.y[:n]).sum())
+    if subject.rejects is Rejection.NONE and 2 * won <= wrong:
+        return sound(f"{more} logits more than classes, which win {won} of {wrong} images that are wrong", more=more)
+    clean = _rejection_score(subject, subject.x[:n])
     false = float((clean > 0).cpu().double().mean())
     text, figures = f"rejects {100 * false:.1f} % of clean images", {"false_positives": false}
     if attacked is not None:
-        caught = _rejection_score(subject.ask(attacked.x_adv))
+        caught = _rejection_score(subject, attacked.x_adv)
         wins = (caught[:, None] > clean).cpu().double() + (caught[:, None] == clean).cpu().double() / 2
         figures["roc_auc"] = float(wins.mean())
         text += f", {100 * float((caught > 0).cpu().double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
@@ -181,9 +183,10 @@ def rejection(subject: Subject) -> Result:
     return sound(f"{text}; declared, and attacks have to pass it", **figures)
 
 
-def _rejection_score(logits: Tensor) -> Tensor:
-    """(n,): above 0 where the last class comes first."""
-    return logits[:, -1] - logits[:, :-1].amax(1)
+def _rejection_score(subject: Subject, x: Tensor) -> Tensor:
+    """(n,): above 0 where a logit that the data have no class for comes first."""
+    logits = subject.ask(x)
+    return logits[:, subject.classes :].amax(1) - logits[:, : subject.classes].amax(1)
 
 
 CHECKS = (rejection, catastrophic, leaking, robust_overfitting)

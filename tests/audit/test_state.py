@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import threading
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local import load_data
-from robustbench_local.audit.answers import moved, rounding
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.process import Answers, Untouched
+from robustbench_local.audit.rounding import moved, rounding
 from robustbench_local.audit.setup import randomness
 from robustbench_local.audit.state import fresh_process
 from robustbench_local.audit.subject import Subject
@@ -113,6 +114,7 @@ class World(nn.Module):
     """Answers with what the process knows of the world: clocks, in hours, and the environment."""
 
     def forward(self, x: Tensor) -> Tensor:
+        importlib.import_module("pandas")  # its C code looks at the class of dates as it is imported
         dates = [datetime.now().timestamp(), datetime.now(UTC).timestamp(), datetime.today().timestamp()]
         clocks = [time.time(), time.time_ns() / 1e9, time.mktime(time.localtime()), time.monotonic_ns() / 1e9]
         known = torch.tensor([*dates, *clocks, 3600 * float(os.environ.get("ASKED", "0"))], dtype=torch.float64)
