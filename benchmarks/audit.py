@@ -33,6 +33,7 @@ from tests.helpers.audit_cases import asking, attacks, gradients, honest, jumpin
 from tests.helpers.audit_cases.case import Case, Make
 
 OWN = (outputs, gradients, asking, remembering, jumping, attacks, honest)
+HALVES = {"Of strangers, never used to change a check": False, "That checks were made or changed with": True}
 THREAT = "linf:0.3"
 EFFORT = Effort(draws=200)  # fewer random points: the time goes into cases
 SURROGATES = ("zoo:mnist/label_smoothing", "zoo:mnist/none")
