@@ -134,21 +134,26 @@ def _moved_by_a_pixel(subject: Subject) -> Result:
 )
 def timing(subject: Subject) -> Result:
     """Clean and perturbed images in turn, six batches each: were they alike, every perturbed one would take longer than
-    every clean one once in 924 times.
+    every clean one once in 924 times. Then once more, beginning with the others: what else the machine does may keep
+    step with the first.
     """
+    slow, ratio = _slower(subject, 0)
+    if slow:
+        slow, ratio = _slower(subject, 1)
+    text = f"perturbed images take {ratio:.2g} times as long as clean ones"
+    return suspicious(text, ratio=ratio) if slow else sound(text, ratio=ratio)
+
+
+def _slower(subject: Subject, first: int) -> tuple[bool, float]:
+    """(whether perturbed images are slower for sure, how many times as long they take at the median)."""
     times: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(12):
-        perturbed = turn % 2 == 1
+        perturbed = turn % 2 != first
         started = time.perf_counter()
         subject.ask(subject.perturbed if perturbed else subject.few)
         times[perturbed].append(time.perf_counter() - started)
     ratio = median(times[True]) / median(times[False])
-    text = f"perturbed images take {ratio:.2g} times as long as clean ones"
-    return (
-        suspicious(text, ratio=ratio)
-        if min(times[True]) > max(times[False]) and ratio > SLOW
-        else sound(text, ratio=ratio)
-    )
+    return min(times[True]) > max(times[False]) and ratio > SLOW, ratio
 
 
 CHECKS = (batches, grad_mode, in_place, recognised, timing)
