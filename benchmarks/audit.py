@@ -140,7 +140,8 @@ def all_cases(x: torch.Tensor, y: torch.Tensor, weights: Path | None) -> dict[st
     cases: dict[str, Asked] = {}
 
     def add(name: str, seen: bool, causes: tuple[str, ...], ask: Ask) -> None:
-        assert name not in cases, f"two cases are named {name!r}"
+        name = name if name not in cases else f"{name}, another"
+        assert name not in cases, f"three cases are named {name!r}"
         cases[name] = Asked(seen, causes, ask)
 
     for module in (*OWN, *strangers.USED, *strangers.UNUSED):
