@@ -21,6 +21,7 @@ AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690, and its checks of the model
 CROCE_TEST_TIME = "Croce et al. 2022, arXiv:2202.13711"
 
 WHOLE = 250  # images in a large batch
+STILL = 0.95  # of the images must be right when they are moved by a pixel, for their robust accuracy to be compared
 SLOW = 2  # times as long: what a cache or a branch of an honest model may cost
 
 
@@ -109,24 +110,24 @@ def recognised(subject: Subject) -> Result:
 
 
 def _moved_by_a_pixel(subject: Subject) -> Result:
-    """The robust accuracy of images moved by one pixel, of those that are right there too: where it is a third or less,
-    what is around the given images is not what is around others.
+    """Whether images moved by one pixel, nearly all of them still right, are robust at all: where a tenth or less of
+    them are, what is around the given images is not what is around others.
     """
     given = subject.pgd() if granted(subject.model) >= Access.GRADIENTS else None
-    if given is None:
-        return sound("no clean image stands out along a ray")
     rows, few = subject.first_rows(len(subject.few)), subject.few
     pairs = []
     for name, side in (("right", 3), ("down", 2)):
         x = torch.cat([few.narrow(side, 0, 1), few.narrow(side, 0, few.shape[side] - 1)], side)
-        other = subject.run("pgd", tag=f"moved {name}", rows=rows, x=x, steps=subject.effort.steps)
-        if other is not None:
+        other = given and subject.run("pgd", tag=f"moved {name}", rows=rows, x=x, steps=subject.effort.steps)
+        if given and other and other.clean.sum() >= STILL * given.clean[rows].sum():
             right = given.clean[rows] & other.clean
             pairs.append(paired(given.robust[rows] & right, other.robust & right))
+    if not pairs:
+        return sound("no clean image stands out along a ray")
     least = min(pairs, key=lambda pair: pair.points)
     text = f"of {least.n} images, moved by a pixel, {least.only_first} are robust no more, p = {least.p:.2g}"
-    lost, robust = least.only_first - least.only_second, int(given.robust[rows].sum())
-    return suspicious(text, p=least.p) if least.p < ALPHA and 3 * lost >= 2 * robust else sound(text, p=least.p)
+    lost, robust = least.only_first - least.only_second, int(given.robust[rows].sum()) if given else 0
+    return suspicious(text, p=least.p) if least.p < ALPHA and 10 * lost >= 9 * robust else sound(text, p=least.p)
 
 
 @check(

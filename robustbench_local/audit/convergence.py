@@ -135,7 +135,7 @@ def _by_single_draws(rows: Rows) -> Iterator[Result]:
     of_rows=_by_single_draws,
 )
 def lucky(subject: Subject) -> Result:
-    """What the attack returned for a random model, by the first draw alone against the share of 20 fresh draws."""
+    """Whether most of what the attack found of a random model, by its own draws, holds for none of 20 fresh ones."""
     found = subject.recording
     if not subject.random:
         return unchecked("the model is not random")
@@ -143,8 +143,11 @@ def lucky(subject: Subject) -> Result:
     if found is None or verdict is None or verdict.bits is None:
         return unchecked(CANNOT)
     claimed = found.succeeded & verdict.clean
+    luck = claimed & (verdict.bits.cpu().double().mean(1) >= LUCK).to(claimed.device)
     text = f"the attack succeeds by its own draws, and fails on {100 * LUCK:.0f} % of fresh draws or more,"
-    return by_share(claimed & (verdict.bits.cpu().double().mean(1) >= LUCK).to(claimed.device), text)
+    if 2 * int(luck.sum()) <= int(claimed.sum()):  # the best of many noisy looks is often luck, and judged as such
+        return sound(f"{text} on {int(luck.sum())} of {int(claimed.sum())} images where it succeeds")
+    return by_share(luck, text)
 
 
 @check(

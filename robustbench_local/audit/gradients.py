@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -91,7 +93,7 @@ def finite_differences(subject: Subject) -> Result:
     from the box's faces.
     """
     lowest, slope, steadiest = 1.0, 1.0, 0.0
-    smooth, jumping = False, []
+    smooth, jumping, where = False, [], subject.few
     for name, image in _places(subject):
         toss = subject.draws[: len(image)].stream("audit:toss").uniform(*image.shape[1:]).to(image)
         x = (image + 8 * STEP * (2 * toss - 1)).clamp(4 * STEP, 1 - 4 * STEP)  # off the kinks that PGD ends on
@@ -109,16 +111,21 @@ def finite_differences(subject: Subject) -> Result:
         steadiest = max(steadiest, steady)
         agreement = correlation(wide, autograd)
         if agreement <= lowest:
-            lowest, slope = agreement, _slope(wide, autograd)
+            lowest, slope, where = agreement, _slope(wide, autograd), image
     if not smooth or _agree(lowest, slope):
         jumps = worst(_jumping(subject, *each) for each in jumping)
         if jumps is not None:
             return jumps
     text = f"finite differences and autograd correlate by {lowest:.3f}, with slope {slope:.3g}"
     figures = {"correlation": lowest, "slope": slope, "steady": steadiest}
-    if subject.declares_surrogate and not _agree(lowest, slope):
+    if _agree(lowest, slope):
+        return sound(text, **figures)
+    if subject.declares_surrogate:
         return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
-    return sound(text, **figures) if _agree(lowest, slope) else broken(text, **figures)
+    total = _added_up(subject, where)  # where a model sorts, autograd has the slope of one side of many kinks
+    if total.agrees:
+        return sound(f"{text}, and {total} ({total.correlation:.3f})", **figures)
+    return broken(text, **figures)
 
 
 def _jumping(subject: Subject, name: str, image: Tensor, steady: float) -> Result:
@@ -127,21 +134,39 @@ def _jumping(subject: Subject, name: str, image: Tensor, steady: float) -> Resul
     jumps at every scale hides where the loss rises, unless a surrogate is declared: then orderings tell its worth.
     """
     text = f"the model jumps at {name} images (differences over two widths correlate by {steady:.2f})"
-    best, width = 0.0, 0.0
+    total = _added_up(subject, image)
+    figures = {"steady": steady, "correlation": total.correlation}
+    if total.agrees:
+        return sound(f"{text}, and {total} ({total.correlation:.3f})", **figures)
+    text += f": added up along segments its gradients correlate with differences by {total.correlation:.2f} at most"
+    text += f" (of {255 * total.width:.0f} grey levels)" if total.width else ""
+    if subject.declares_surrogate:
+        return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
+    return suspicious(f"{text}, and no surrogate is declared", **figures)
+
+
+@dataclass(frozen=True)
+class AddedUp:
+    """How well gradients, added up along segments of half this width, give the difference of their ends."""
+
+    agrees: bool
+    correlation: float
+    width: float
+
+    def __str__(self) -> str:
+        return f"over {255 * self.width:.0f} grey levels its gradients add up to its differences"
+
+
+def _added_up(subject: Subject, image: Tensor) -> AddedUp:
+    """Over the first width where they agree, else over the one where they correlate most."""
+    best = AddedUp(False, 0.0, 0.0)
     for size in COARSE:
         change, summed = _segments(subject, image, size)
         agreement = correlation(change, summed)
         if _agree(agreement, _slope(change, summed)):
-            text += f", and over {255 * size:.0f} grey levels its gradients add up to its differences"
-            return sound(f"{text} ({agreement:.3f})", steady=steady, correlation=agreement)
-        if agreement > best:
-            best, width = agreement, size
-    figures = {"steady": steady, "correlation": best}
-    text += f": added up along segments its gradients correlate with differences by {best:.2f} at most"
-    text += f" (of {255 * width:.0f} grey levels)" if width else ""
-    if subject.declares_surrogate:
-        return sound(f"{text}; they are a declared surrogate's, which orderings judge", **figures)
-    return suspicious(f"{text}, and no surrogate is declared", **figures)
+            return AddedUp(True, agreement, size)
+        best = max(best, AddedUp(False, agreement, size), key=attrgetter("correlation"))
+    return best
 
 
 def _agree(agreement: float, slope: float) -> bool:

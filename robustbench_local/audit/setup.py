@@ -124,6 +124,8 @@ def logits(subject: Subject) -> Result:
     advice="divide the logits by a constant, which changes no label, and attack by the margin as well",
 )
 def logit_scale(subject: Subject) -> Result:
+    if granted(subject.model) < Access.GRADIENTS:
+        return unchecked("no gradient depends on their scale")
     margin = -success_margin(subject.first, subject.few_labels)
     margin = margin[margin > 0]
     if not len(margin):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 
 def evaluating(model: nn.Module) -> nn.Module:
-    """model in evaluation mode. An exported program has the mode it was exported in, and no other."""
-    with suppress(NotImplementedError):
+    """model in evaluation mode. An exported program has the mode it was exported in, whatever its flags say."""
+    try:
         model.eval()
+    except NotImplementedError:  # such a part refuses, before those that come after it were reached
+        for module in model.modules():
+            if hasattr(module, "training"):
+                module.training = False
     return model
 
 

@@ -10,17 +10,18 @@ from torch import Tensor
 from robustbench_local import load_data
 from robustbench_local.audit.check import Check
 from robustbench_local.audit.consistency import recognised
+from robustbench_local.audit.convergence import lucky
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Status
 from robustbench_local.audit.gradients import finite_differences, usable
-from robustbench_local.audit.setup import logits
+from robustbench_local.audit.setup import evaluation_mode, logit_scale, logits
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.training import leaking, rejection
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
 from tests.helpers.audit_cases import honest
 from tests.helpers.audit_cases.case import Case
-from tests.helpers.audit_cases.strangers import models, networks
+from tests.helpers.audit_cases.strangers import later_deployments, later_networks, models, networks
 
 EFFORT = Effort(steps=10, process=False)
 
@@ -53,7 +54,8 @@ def test_a_liar_is_named(name: str, check: Check, images: tuple[Tensor, Tensor])
 @functools.cache
 def made(name: str) -> Case:
     """Trained once."""
-    return networks.HONEST[name](*load_data("mnist", n=32, source="bundled"))
+    cases = networks.HONEST | later_networks.HONEST | later_deployments.HONEST
+    return cases[name](*load_data("mnist", n=32, source="bundled"))
 
 
 @pytest.mark.parametrize(
@@ -63,12 +65,17 @@ def made(name: str) -> Case:
         ("vote of five views with a surrogate", finite_differences),
         ("two logits more than classes", finite_differences),
         ("two logits more than classes", rejection),
+        ("median of nine pixels by sorting", finite_differences),
+        ("image rolled by a random offset", lucky),
+        ("naive bayes of black and white pixels", logit_scale),
+        ("an exported program", evaluation_mode),
+        ("a thousand classes of one image each", recognised),
         ("one hidden layer", recognised),
         ("one hidden layer", leaking),
     ],
 )
 def test_an_honest_network_is_sound(name: str, check: Check, images: tuple[Tensor, Tensor]) -> None:
-    assert status(check, made(name), images) is Status.SOUND
+    assert status(check, made(name), images) <= Status.SOUND
 
 
 def test_a_rejection_with_a_gradient_is_sound(images: tuple[Tensor, Tensor]) -> None:

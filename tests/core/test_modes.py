@@ -97,3 +97,12 @@ def test_full_float32_holds_whatever_the_user_had_set_and_gives_it_back(precisio
     finally:
         torch.set_float32_matmul_precision(original[0])
         torch.backends.cudnn.allow_tf32 = original[1]
+
+
+def test_a_part_that_refuses_eval_keeps_no_other_in_training() -> None:
+    exported = torch.export.export(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (torch.rand(2, 4),)).module()
+    model = nn.Sequential(exported, nn.Dropout(0.5))
+    with as_deployed(model):
+        assert not any(part.training for part in model.modules())
+        x = torch.rand(2, 4)
+        assert torch.equal(model(x), model(x))

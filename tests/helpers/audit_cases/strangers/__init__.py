@@ -13,5 +13,7 @@ from tests.helpers.audit_cases.strangers import (
     networks,
 )
 
-USED = (models, evaluations, networks, deployments)  # checks were then changed with them
-UNUSED = (later_models, later_evaluations, later_networks, later_deployments)  # and with these none was
+# checks were changed with what the first found
+USED = (models, evaluations, networks, deployments, later_networks, later_deployments)
+# and with none of these
+UNUSED = (later_models, later_evaluations)
