@@ -74,6 +74,9 @@ def usable(subject: Subject) -> Result:
             flat = rejected if back is None else rejected & (back[1] == 0).flatten(1).all(1)
             faults[f"no gradient leads back from the rejection of {place} images:"] = flat
     most = max(faults, key=lambda name: int(faults[name].sum()))
+    if "cross-entropy" in most and bool(faults[most].any()) and subject.unharmed:
+        faults = {name: found for name, found in faults.items() if "cross-entropy" not in name}
+        most = max(faults, key=lambda name: int(faults[name].sum()))
     return by_share(faults[most], most)
 
 

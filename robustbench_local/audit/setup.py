@@ -133,11 +133,10 @@ def logit_scale(subject: Subject) -> Result:
     middle = float(margin.median())
     if middle < ROUNDING * float(losses.size(subject.first, subject.few_labels).median()):
         return broken(f"the median margin is {middle:.2g}, which rounding decides", median_margin=middle)
-    return by_share(
-        margin > UNDERFLOW,
-        f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as",
-        median_margin=middle,
-    )
+    text = f"the median margin is {middle:.3g}; cross-entropy underflows above {UNDERFLOW}, as"
+    if bool((margin > UNDERFLOW).any()) and subject.unharmed:
+        return sound(f"{text} on {int((margin > UNDERFLOW).sum())} images; the audited attack needs none")
+    return by_share(margin > UNDERFLOW, text, median_margin=middle)
 
 
 @check("input range", source=AUTOATTACK, advice="give pixels in [0, 1] and let the model normalise")

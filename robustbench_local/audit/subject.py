@@ -14,6 +14,7 @@ from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.process import Untouched
 from robustbench_local.audit.recording import Recording, recorded
 from robustbench_local.audit.rounding import moved, rounding
+from robustbench_local.audit.statistics import paired
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.config.ranges import Counting
 from robustbench_local.core import losses
@@ -249,6 +250,13 @@ class Subject:
     @property
     def _by_gradients(self) -> list[Verdict]:
         return [run for run in (self.pgd(), self.pgd(loss="margin")) if run is not None]
+
+    @property
+    def unharmed(self) -> bool:
+        """Whether the user's own attack leaves no more than PGD by the margin: then it needs no cross-entropy."""
+        own = self.run(self.attack) if self.attack is not None else None
+        by_margin = self.pgd(loss="margin")
+        return own is not None and by_margin is not None and not paired(own.robust, by_margin.robust).above
 
     @cached_property
     def left(self) -> Tensor:

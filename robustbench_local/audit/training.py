@@ -24,6 +24,7 @@ from robustbench_local.metrics.rates import wilson
 
 NO_GRADIENT = "no gradient attack runs on this model"
 FRACTIONS = 8
+DETECTS = 0.9  # ROC AUC of spare logits, from which on they tell attacked images from clean ones
 MARK = 10  # times as far apart as images of one class are: a pixel of no photograph
 
 
@@ -168,8 +169,6 @@ def rejection(subject: Subject) -> Result:
     named = torch.cat([subject.ask(x).argmax(1) for x in asked])
     last = named[-n:]
     won, wrong = int((last >= subject.classes).sum()), int((last != subject.y[:n]).sum())
-    if subject.rejects is Rejection.NONE and 2 * won <= wrong:
-        return sound(f"{more} logits more than classes, which win {won} of {wrong} images that are wrong", more=more)
     clean = _rejection_score(subject, subject.x[:n])
     false = float((clean > 0).cpu().double().mean())
     text, figures = f"rejects {100 * false:.1f} % of clean images", {"false_positives": false}
@@ -178,9 +177,11 @@ def rejection(subject: Subject) -> Result:
         wins = (caught[:, None] > clean).cpu().double() + (caught[:, None] == clean).cpu().double() / 2
         figures["roc_auc"] = float(wins.mean())
         text += f", {100 * float((caught > 0).cpu().double().mean()):.1f} % of PGD's (ROC AUC {figures['roc_auc']:.2f})"
-    if subject.rejects is Rejection.NONE:
-        return broken(f"{text}, and does not declare it: no attack has tried to pass the detector", **figures)
-    return sound(f"{text}; declared, and attacks have to pass it", **figures)
+    if subject.rejects is not Rejection.NONE:
+        return sound(f"{text}; declared, and attacks have to pass it", **figures)
+    if not won or (2 * won <= wrong and figures.get("roc_auc", 0) < DETECTS):
+        return sound(f"{more} logits more than classes, which win {won} of {wrong} images that are wrong", **figures)
+    return broken(f"{text}, and does not declare it: no attack has tried to pass the detector", **figures)
 
 
 def _rejection_score(subject: Subject, x: Tensor) -> Tensor:
