@@ -59,7 +59,7 @@ def of_model(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Finding
         labels,
         case.threat,
         attack=case.attack,
-        surrogates=SURROGATES if labels is y else (),
+        surrogates=SURROGATES if labels is y and own.shape[1:] == x.shape[1:] else (),
         classes=case.classes,
         effort=EFFORT,
     )
