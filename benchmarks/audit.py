@@ -187,9 +187,11 @@ def main() -> None:
         f" {EFFORT.queries} queries, {EFFORT.draws} random points. A liar counts as found where a check that knows its"
         " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
         " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
-        " the truth, and honest models whose number is right within 2 images of 60. With the cases of the first of them"
-        " checks were then changed; those of the second were measured once, and no check was changed with them. A case"
-        " is measured once and kept; without cases.jsonl all are measured again."
+        " the truth, and honest models whose number is right within 2 images of 60. They wrote three times. What"
+        " was missed or accused at first (of liars 24 of 25 and 38 of 42 were found, of honest models 39 of 40 and 60 of"
+        " 67 came out sound) changed the checks. With the last 46 honest models none was changed, nor with the last 61"
+        " liars, of which 58 were found before the last changes. A case is measured once and kept; without cases.jsonl"
+        " all are measured again."
         f" Not measured: {', '.join(name for name in cases if name not in done) or 'none'}."
     )
     if rows_kept:
