@@ -12,6 +12,7 @@ cases that checks were made or changed with, and those of strangers that were me
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,9 @@ def of_rows(make: rows.Rows, x: torch.Tensor, y: torch.Tensor) -> tuple[list[Fin
 def measure(name: str, case: Asked) -> Row:
     started, busy = time.monotonic(), time.process_time()
     findings, figures = case.ask()
-    named = [[each.check, each.status.name.lower(), each.evidence] for each in findings if each.status > Status.SOUND]
+    here = tempfile.gettempdir()
+    said = [(each, each.evidence.replace(here, "TEMPORARY")) for each in findings if each.status > Status.SOUND]
+    named = [[each.check, each.status.name.lower(), evidence] for each, evidence in said]
     checked = [each.check for each in findings if each.status > Status.UNCHECKED]
     return {
         "case": name,
@@ -102,10 +105,7 @@ def right(row: Row) -> bool:
 
 def table(measured: list[Row], about: str) -> str:
     parts = ["# The audit, tried on liars and on honest models", about]
-    for half, seen in (
-        ("Of strangers, never used to change a check", False),
-        ("That checks were made or changed with", True),
-    ):
+    for half, seen in HALVES.items():
         parts.append(f"## {half}")
         for title, liar in (("Sensitivity: liars", True), ("Specificity: honest models", False)):
             chosen = [row for row in measured if row["liar"] is liar and row["seen"] is seen]
@@ -188,10 +188,10 @@ def main() -> None:
         " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
         " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
         " the truth, and honest models whose number is right within 2 images of 60. They wrote three times. What"
-        " was missed or accused at first (24 of 25 and 38 of 42 liars were found, 39 of 40 and 60 of 67 honest models"
-        " came out sound) changed the checks. With the last 46 honest models none was changed, nor with the last 61"
-        " liars, of which 58 were found before the last changes. A case is measured once and kept; without cases.jsonl"
-        " all are measured again."
+        " was missed or accused at first (24 of 25 and 38 of 42 liars were found; 39 of 40 honest models came out sound,"
+        " then 7 of 9, where that measure was stopped, and 60 of 67) changed the checks. With the last 46 honest models"
+        " none was changed, nor with the last 61 liars, of which 58 were found before the last changes. A case is"
+        " measured once and kept; without cases.jsonl all are measured again."
         f" Not measured: {', '.join(name for name in cases if name not in done) or 'none'}."
     )
     if rows_kept:

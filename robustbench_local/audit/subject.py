@@ -122,7 +122,6 @@ class Subject:
         """
         draws = self.draws[: len(x)].stream("audit:ask")
         with torch.no_grad(), kept_random_state(x.device):
-            torch.manual_seed(1)
             first, *others = (call(self.deployed, x, draws[:]).detach() for _ in range(REPEATS))
         return torch.stack([self.differ(first, other) for other in others]).any(0)
 

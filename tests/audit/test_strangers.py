@@ -17,9 +17,10 @@ from robustbench_local.audit.gradients import finite_differences, usable
 from robustbench_local.audit.setup import evaluation_mode, logit_scale, logits
 from robustbench_local.audit.subject import Subject
 from robustbench_local.audit.training import leaking, rejection
+from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.model_state import as_deployed
 from robustbench_local.core.threat import ThreatModel
-from tests.helpers.audit_cases import honest
+from tests.helpers.audit_cases import honest, outputs
 from tests.helpers.audit_cases.case import Case
 from tests.helpers.audit_cases.strangers import later_deployments, later_networks, models, networks
 
@@ -76,6 +77,18 @@ def made(name: str) -> Case:
 )
 def test_an_honest_network_is_sound(name: str, check: Check, images: tuple[Tensor, Tensor]) -> None:
     assert status(check, made(name), images) <= Status.SOUND
+
+
+@pytest.mark.parametrize(("loss", "sound"), [("margin", True), ("ce", False)])
+def test_large_margins_speak_against_what_needs_cross_entropy_alone(
+    loss: str, sound: bool, images: tuple[Tensor, Tensor]
+) -> None:
+    case = outputs.LIARS["logits x 1000"].make(*images)
+    attack = find_attack("pgd", {"steps": 10, "loss": loss})
+    with as_deployed(case.model):
+        subject = Subject(case.model, *images, ThreatModel.parse("linf:0.1"), attack=attack, effort=EFFORT)
+        found = [check(subject).status for check in (logit_scale, usable)]
+    assert all((status is Status.SOUND) is sound for status in found), found
 
 
 def test_a_rejection_with_a_gradient_is_sound(images: tuple[Tensor, Tensor]) -> None:
