@@ -188,7 +188,7 @@ def main() -> None:
         " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
         " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
         " the truth, and honest models whose number is right within 2 images of 60. They wrote three times. What"
-        " was missed or accused at first (24 of 25 and 38 of 42 liars were found; 39 of 40 honest models came out sound,"
+        " was missed or accused at first (24 of 25 and 38 of 42 liars were found; 39 of 40 honest models were sound,"
         " then 7 of 9, where that measure was stopped, and 60 of 67) changed the checks. With the last 46 honest models"
         " none was changed, nor with the last 61 liars, of which 58 were found before the last changes. A case is"
         " measured once and kept; without cases.jsonl all are measured again."
