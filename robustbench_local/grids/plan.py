@@ -16,8 +16,8 @@ from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
-from robustbench_local.grids.by_access import chosen
 from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.suites import chosen
 from robustbench_local.training.builder import ModelBuilder
 
 
@@ -53,11 +53,12 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
     cells = []
     for data in data_sets:
         common = threats[data]
+        norms = {threat.norm for threat in common}
         for model in models[data]:
             for entry in as_list(config.defenses):
                 defense, eot, draws = _defense(entry)
                 plan = builder.spec(data, _model(model, config), defense)
-                entries = chosen(as_list(config.attacks), builder.access(plan), data)
+                entries = chosen(as_list(config.attacks), builder.access(plan), data, norms)
                 attacks = [each for entry in entries for each in _severities(entry, config)]
                 cells += [
                     Cell(

@@ -80,9 +80,13 @@ class Grid:
     @classmethod
     def open(cls, name: str, overrides: dict[str, Any], progress: Progress) -> Grid:
         """The grid of that name or path. ConfigError and its like on any mistake in it; nothing runs."""
-        config = read_config(name, overrides)
+        return cls.of(read_config(name, overrides), Path(name).stem, progress)
+
+    @classmethod
+    def of(cls, config: GridConfig, name: str, progress: Progress) -> Grid:
+        """The grid that a configuration says, under that name, as `open` gives it."""
         device = pick_device(config.device)
-        store = Store(Path(config.results).expanduser() / Path(name).stem)
+        store = Store(Path(config.results).expanduser() / name)
         builder = ModelBuilder(device, config.source, progress)
         cells = tuple(resolve(config, builder))
         config = sized(config, cells, builder)
@@ -97,7 +101,7 @@ class Grid:
         learning = {cell.model.data for cell in cells if cell.attack.own_images}
         attackers = {data: learnt_from(config, images[data, None], data, names[data]) for data in learning}
         neighbours = tuple(store.neighbours())
-        return cls(Path(name).stem, config, progress, store, neighbours, builder, cells, images, attackers)
+        return cls(name, config, progress, store, neighbours, builder, cells, images, attackers)
 
     def only(self, wanted: Callable[[Cell], bool]) -> Grid:
         """The same grid with fewer cells."""

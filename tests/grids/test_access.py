@@ -10,7 +10,8 @@ import pytest
 from robustbench_local import run_grid
 from robustbench_local.cli.main import main
 from robustbench_local.core.access import Access
-from robustbench_local.grids.by_access import chosen
+from robustbench_local.core.threat import Norm
+from robustbench_local.grids.suites import chosen
 
 OWN = """
 import torch
@@ -72,7 +73,7 @@ def test_each_model_gets_the_attacks_of_its_access() -> None:
 def test_strangers_data_have_no_surrogates() -> None:
     names = [
         next(iter(each)) if isinstance(each, dict) else each
-        for each in chosen(["by_access"], Access.LABELS, "folder:x")
+        for each in chosen(["by_access"], Access.LABELS, "folder:x", {Norm.LINF})
     ]
     assert "hopskipjump" in names and not {"transfer", "substitute", "square"} & {*names}
-    assert chosen(["pgd"], Access.LABELS, "mnist") == ["pgd"]
+    assert chosen(["pgd"], Access.LABELS, "mnist", {Norm.LINF}) == ["pgd"]

@@ -1,0 +1,103 @@
+"""Attacks by the name of a suite: what each model gets depends on the access it grants and on the norm."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from robustbench_local.config.plugins import find_attack, named
+from robustbench_local.core.access import Access
+from robustbench_local.core.errors import ConfigError, did_you_mean
+from robustbench_local.core.threat import Norm
+from robustbench_local.models.zoo import zoo_names
+
+BY_ACCESS = "by_access"
+CORRUPTIONS = ("gaussian_noise", "defocus_blur", "brightness", "contrast", "jpeg_compression")
+COMMON = (  # the fifteen of CIFAR-10-C and ImageNet-C (Hendrycks and Dietterich 2019)
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+SEVERITY = 3
+_PREFIX = "suite:"
+_ASKING = {  # the access that each needs
+    Access.GRADIENTS: ("fgsm", "pgd", "best"),
+    Access.SCORES: ("square", {"one_pixel": {"threat": "l0:1"}}),
+    Access.LABELS: ("hopskipjump",),
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """summary: what it is for. attacks: by the access they need; a model gets those of the highest access that it
+    grants and that know the norm, and those that need more are left out by name. corruptions: whatever it grants.
+    """
+
+    summary: str
+    attacks: Mapping[Access, tuple[Any, ...]] = field(default_factory=dict)
+    corruptions: tuple[str, ...] = ()
+
+    def of(self, access: Access, norms: Collection[Norm]) -> list[Any]:
+        """The entries of a grid's list of attacks."""
+        fitting = {
+            level: [each for each in attacks if find_attack(*named(each, "attack")).norms & {*norms}]
+            for level, attacks in self.attacks.items()
+        }
+        best = max((level for level, attacks in fitting.items() if attacks and level <= access), default=None)
+        asked = [each for level, attacks in fitting.items() if level > access or level is best for each in attacks]
+        return [*asked, *({name: {"severity": SEVERITY}} for name in self.corruptions)]
+
+
+SUITES = {
+    "ci": Suite(
+        "every change: under a minute for 500 small images and a small network on two CPU cores",
+        {
+            Access.GRADIENTS: ({"best": {"effort": 0.35}},),
+            Access.SCORES: ({"square": {"steps": 500}}, {"sparse_rs": {"steps": 500}}),
+            Access.LABELS: ({"hopskipjump": {"steps": 5}},),
+        },
+    ),
+    "release": Suite(
+        "every release: the strongest attacks at full effort, and common corruptions",
+        {
+            Access.GRADIENTS: ("best",),
+            Access.SCORES: ("square", "sparse_rs"),
+            Access.LABELS: ("hopskipjump", "boundary"),
+        },
+        COMMON,
+    ),
+    "noise": Suite("common corruptions of severity 3, without an adversary", corruptions=COMMON),
+}
+
+
+def chosen(entries: Iterable[Any], access: Access, data: str, norms: Collection[Norm]) -> list[Any]:
+    """The attacks of a grid for a model that grants that access, with `by_access` and `suite:NAME` written out.
+
+    Of `by_access`, attacks that learn from images or models of the attacker's own are among them where there are some:
+    for the data sets of the zoo. ConfigError for a suite that is not known.
+    """
+    return [each for entry in entries for each in _written_out(entry, access, data, norms)]
+
+
+def _written_out(entry: Any, access: Access, data: str, norms: Collection[Norm]) -> list[Any]:
+    if entry == BY_ACCESS:
+        return _allowed(access, data)
+    if isinstance(entry, str) and entry.startswith(_PREFIX):
+        return suite(entry.removeprefix(_PREFIX)).of(access, norms)
+    return [entry]
+
+
+def suite(name: str) -> Suite:
+    """The suite of that name; ConfigError where there is none."""
+    if name not in SUITES:
+        raise ConfigError(f'unknown suite "{name}"{did_you_mean(name, SUITES)}: one of {", ".join(SUITES)}')
+    return SUITES[name]
+
+
+def _allowed(access: Access, data: str) -> list[Any]:
+    asking = [each for needed, attacks in _ASKING.items() if needed <= access for each in attacks]
+    surrogate = f"zoo:{data}/none"
+    learning = ["substitute", {"transfer": {"surrogates": surrogate}}] if f"{data}/none" in zoo_names() else []
+    return [*asking, *learning, *({name: {"severity": SEVERITY}} for name in CORRUPTIONS)]
