@@ -22,10 +22,10 @@ class GridConfig:
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `by_access` stands for what the access of each model allows (square,
-                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:ci`, `suite:release` and
-                `suite:noise` for the suites of regression checks. `threat` or `threats`
-                among the settings replaces the grid's, and with `n` the attack gets only so many of the grid's images,
-                in a table of their own
+                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:ci`,
+                `suite:release` and `suite:noise` for what regression checks run on it. `threat` or `threats` among the
+                settings replaces the grid's, and with `n` the attack gets only so many of the grid's images, in a table
+                of their own
                 `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both;
                 an attack with `random_models: false` is not run on those
     threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none

@@ -28,6 +28,7 @@ ROOMS = (
     "gallery",
     "defenses",
     "grids",
+    "regression",
     "cli",
 )
 PLUGINS = ("attacks", "defenses")

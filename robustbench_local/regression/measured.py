@@ -1,0 +1,124 @@
+"""What one check finds of one model: its figures, and what an audit has to say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustbench_local.audit.checklist import audit_model
+from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.core.progress import Progress
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.data.images import Images
+from robustbench_local.evaluation.judge import Judge
+from robustbench_local.grids.environment import environment
+from robustbench_local.regression.figures import Figures, broken_images, figures
+from robustbench_local.regression.known_images import KnownImages
+from robustbench_local.regression.settings import Check
+from robustbench_local.regression.shares import Shares
+from robustbench_local.regression.suite_grid import images_of, in_words, is_aimed, open_grid, run
+from robustbench_local.report.results import Results
+from robustbench_local.report.write import write_report
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.row import done
+
+AUDITED = 100  # images that the audit attacks
+
+Audits = dict[tuple[object, ...], tuple[Finding, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """suite: all attacks of the suite in words; left_out: those that the model's access does not allow, and why;
+    failed: those that died, and of what. doubts: what an audit found that is not sound. known: the images that broke
+    the model. figures is None where nothing could run.
+    """
+
+    check: Check
+    model: nn.Module
+    images: Images
+    threat: ThreatModel | None
+    results: Results
+    figures: Figures | None
+    known: KnownImages | None
+    suite: tuple[str, ...]
+    left_out: tuple[str, ...]
+    failed: tuple[str, ...]
+    doubts: tuple[Finding, ...]
+    identity: Mapping[str, Any]
+
+    def replayed(self, known: KnownImages) -> Shares:
+        """(N,) of images that broke another model; where there is none, of the clean image."""
+        assert self.threat is not None
+        check = self.check
+        judge = Judge(seed=check.seed, draws=check.draws, batch_size=check.batch_size, allow_chance=True)
+        verdict = judge(self.model, self.images, known.attack(), self.threat)
+        bits = verdict.robust.double() if verdict.bits is None else verdict.bits.double().mean(1)
+        return np.asarray(bits.cpu())
+
+
+def measure(check: Check, folder: str, progress: Progress | None = None, audits: Audits | None = None) -> Measured:
+    """Run the check's suite on its model; rows and a page go into `folder`, by the name of the check.
+
+    audits: what was found of models before, to which is added. Raises as run_grid does, before anything runs.
+    """
+    progress, audits = progress or Progress(), {} if audits is None else audits
+    grid = open_grid(check, folder, progress)
+    images, aimed = images_of(grid), [cell for cell in grid.cells if is_aimed(cell)]
+    rows = run(grid)
+    results = Results.of(rows, grid.store)
+    write_report(results, grid.store.folder)
+    good = [row for row in rows if done(row)]
+    plan = grid.cells[0].model
+    model = grid.builder.build(plan)
+    threat = aimed[0].threat if aimed else ThreatModel.parse(check.threat) if check.threat else None
+    identity = _identity(check, model, grid.builder.behaviour(plan), grid.builder.device)
+    about = (identity["weights"], identity["behaviour"], images.digest, str(threat))
+    if threat is not None and about not in audits:
+        progress.line(f"auditing {check.model} within {threat}")
+        audits[about] = _audit(model, images, threat)
+    return Measured(
+        check=check,
+        model=model,
+        images=images,
+        threat=threat,
+        results=results,
+        figures=figures(results, good) if good else None,
+        known=broken_images(results, [row for row in good if row.threat == str(threat)], images),
+        suite=tuple(sorted(in_words(cell, grid.config) for cell in grid.cells)),
+        left_out=tuple(f"{row.attack}: {row.why}" for row in rows if row.left_out),
+        failed=tuple(f"{row.attack}: {row.why}" for row in rows if not row.ok and not row.left_out),
+        doubts=(*audits.get(about, ()), *_of_rows(results)),
+        identity=identity,
+    )
+
+
+def _identity(check: Check, model: nn.Module, behaviour: str | None, device: torch.device) -> dict[str, Any]:
+    """Which model it is, and what measured it."""
+    made = environment(device)
+    return {
+        "model": check.model,
+        "weights": weights_digest(model)[:16],
+        "behaviour": None if behaviour is None else behaviour[:16],
+        "seed": check.seed,
+        "versions": {name: made[name] for name in ("robustbench_local", "torch")},
+        "device": made["device"],
+    }
+
+
+def _audit(model: nn.Module, images: Images, threat: ThreatModel) -> tuple[Finding, ...]:
+    """What the checklist has against the model, asked about images from all over the set."""
+    places = torch.linspace(0, len(images) - 1, min(AUDITED, len(images)), device=images.labels.device).long()
+    card = audit_model(model, images[places], images.labels[places], threat, classes=len(images.classes))
+    return tuple(card.faults)
+
+
+def _of_rows(results: Results) -> tuple[Finding, ...]:
+    """What audits of the rows have against the attacks."""
+    found = [each.finding for audit in results.audits for each in audit.findings]
+    return tuple(finding for finding in found if finding.status > Status.SOUND)

@@ -1,0 +1,164 @@
+"""What one run of pytest has checked: sent from workers to their controller, judged together, written once."""
+
+# torch is loaded by the first test that checks something, and by no other run of pytest: hence imports in functions
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest.junitxml import xml_key
+
+if TYPE_CHECKING:
+    from robustbench_local.regression.outcome import Outcome
+    from robustbench_local.regression.session import Session
+
+WORKER = "robustness"  # what workers and their controller tell each other
+
+
+class Run:
+    """One run of pytest, in a worker of pytest-xdist, in its controller, or without it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.selected: set[str] = set()
+        self.outcomes: list[Outcome] = []
+        self._session: Session | None = None
+        self._gathered: list[tuple[list[Outcome], dict[str, Any], Path]] = []
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._notes: list[str] = []
+
+    @property
+    def session(self) -> Session:
+        """Made when a test first checks something."""
+        if self._session is None:
+            from robustbench_local.regression.multiplicity import expected
+            from robustbench_local.regression.session import Session
+
+            option, device = self.config.getoption, self.config.getoption("robustness_device")
+            self._session = Session(
+                lock=self.lock,
+                folder=self.folder(),
+                alpha=self._alpha(),
+                update=option("robustness_update"),
+                keep_images=option("robustness_images") or self.config.getini("robustness_images"),
+                re_anchor=option("robustness_anchor"),
+                common={"device": device} if device else {},
+            )
+            self._session.expected = expected(self._session.entries.values(), self.selected)
+        return self._session
+
+    @property
+    def lock(self) -> Path:
+        return self.config.rootpath / str(self.config.getini("robustness_lock"))
+
+    def folder(self) -> Path:
+        """Where rows and pages go: of the whole run, whichever worker makes them."""
+        given = self.config.getoption("robustness_report")
+        if given:
+            return Path(self.config.invocation_params.dir, given)
+        if is_worker(self.config):
+            return Path(self.config.workerinput[WORKER])  # type: ignore[attr-defined]
+        self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="robustness-")
+        return Path(self._temporary.name)
+
+    def gather(self, sent: bytes | None) -> None:
+        """What a worker found."""
+        if sent is not None:
+            self._gathered.append(pickle.loads(sent))
+
+    def finish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Send it to the controller, or judge all together, and write what is to be written."""
+        if is_worker(self.config):
+            self.config.workeroutput[WORKER] = self._sent()  # type: ignore[attr-defined]
+            return
+        parts = list(self._gathered)
+        if self._session is not None:
+            parts.append((self._session.outcomes, self._session.records(), self._images()))
+        if not parts:
+            return
+        from robustbench_local.regression.multiplicity import settled
+        from robustbench_local.regression.outcome import Verdict
+
+        before = [outcome for outcomes, _, _ in parts for outcome in outcomes]
+        self.outcomes = settled(before, self._alpha())
+        late = [now for then, now in zip(before, self.outcomes, strict=True) if then.verdict != now.verdict]
+        self._notes += [f"counted with all others (Holm), this fails as well: {outcome.name}" for outcome in late]
+        if late and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.config.getoption("robustness_update"):
+            self._update(parts, exitstatus)
+        self._report()
+        for outcome in self.outcomes:
+            if outcome.verdict is Verdict.CANNOT_JUDGE and outcome.updating:
+                self._notes.append(f"the lock keeps what it had: {outcome.name}")
+
+    def summarise(self, reporter: pytest.TerminalReporter) -> None:
+        """A line for each check."""
+        if self.outcomes or self._notes:
+            from robustbench_local.core.escaping import shown
+            from robustbench_local.regression.words import line
+
+            reporter.section("robustness")
+            for text in [*map(line, self.outcomes), *self._notes]:
+                reporter.line(shown(text, "terminal"))
+
+    def _alpha(self) -> float:
+        text = str(self.config.getini("robustness_alpha"))
+        try:
+            return float(text)
+        except ValueError:
+            raise pytest.UsageError(f"robustness_alpha is {text!r}: it must be a number in (0, 0.5)") from None
+
+    def _sent(self) -> bytes | None:
+        if self._session is None:
+            return None
+        return pickle.dumps((self._session.outcomes, self._session.records(), self._images()))
+
+    def _images(self) -> Path:
+        """A file of the adversarial images that are to be kept."""
+        assert self._session is not None
+        file = self.folder() / f"{getattr(self.config, 'workerinput', {}).get('workerid', 'own')}.images.npz"
+        if broken := self._session.broken_images():
+            from robustbench_local.regression import known_images
+
+            known_images.write(file, broken)
+        return file
+
+    def _update(self, parts: Sequence[tuple[list[Outcome], dict[str, Any], Path]], exitstatus: int) -> None:
+        """One writer, at the end, of all that workers measured; of a run that was cut short nothing is written."""
+        from robustbench_local.regression import known_images
+        from robustbench_local.regression.session import write
+
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self._notes.append(f"{self.lock} was not written: the run was cut short")
+            return
+        records = {name: record for _, own, _ in parts for name, record in own.items()}
+        broken = {name: known for _, _, file in parts for name, known in known_images.every(file).items()}
+        write(self.lock, records, broken)
+        self._notes.append(
+            f"{self.lock} written: {len(records)} check{'s' * (len(records) != 1)}; review it as any lock"
+        )
+
+    def _report(self) -> None:
+        from robustbench_local.regression.page import write_page
+        from robustbench_local.regression.sarif import sarif
+        from robustbench_local.regression.words import line
+        from robustbench_local.storage.files import whole_file
+
+        if file := self.config.getoption("robustness_sarif"):
+            with whole_file(Path(self.config.invocation_params.dir, file)) as out:
+                out.write(sarif(self.outcomes).encode())
+        if self.config.getoption("robustness_report"):
+            self._notes.append(f"page in {write_page(self.folder(), self.outcomes)}")
+        if (xml := self.config.stash.get(xml_key, None)) is not None:
+            for outcome in self.outcomes:  # of the whole suite: the schema has no properties of a test
+                xml.add_global_property(f"robustness: {outcome.name}", line(outcome))
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")

@@ -1,0 +1,118 @@
+"""An outcome in words: one line for a list of checks, and the whole story for a test that fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from robustbench_local.metrics.rates import Rate
+from robustbench_local.regression.outcome import LESS_ROBUST, Comparison, Outcome, Verdict
+from robustbench_local.report.text import interval, percent
+
+_NAMED = 5  # classes or problems in a message
+UNDER = {"attacks": "robust", "corruptions": "right under corruptions"}
+
+
+def line(outcome: Outcome) -> str:
+    """ "holds: net.pt2 | mnist | linf:0.1 | ci: 61.2 % robust (57.0-65.2, n = 500); ..."."""
+    figures = ", ".join(f"{_rate(rate)} {UNDER[of]}" for of, rate in outcome.rates.items() if of in UNDER)
+    rest = [f"{figures}, n = {outcome.n}"] if figures else []
+    if outcome.verdict is Verdict.CANNOT_JUDGE:
+        rest += reasons(outcome)[:1]
+    else:
+        rest += [claim.text + (", so it holds" if claim.held else ", so it does not hold") for claim in outcome.claims]
+        rest += [_briefly(each) for each in outcome.comparisons if each.kind == LESS_ROBUST]
+    if outcome.updating:
+        rest.append("first entry of the lock" if outcome.new else "the lock's new entry")
+    return f"{outcome.verdict}: {outcome.name}: {'; '.join(rest)}"
+
+
+def story(outcome: Outcome) -> str:
+    """What a failing test prints: what was asked, what was found, why that is a failure, and where to look."""
+    return "\n".join(_story(outcome))
+
+
+def reasons(outcome: Outcome) -> list[str]:
+    """Why it does not hold; empty where it does."""
+    masked = [
+        f"the attacks find less than is known to be there: the images that broke the last model leave"
+        f" {percent(each.after)} % robust, the attacks of now {percent(each.before)} % (p = {_p(each.p)}, needed"
+        f" < {_p(each.limit)}). Gradients are masked, or the attacks became weaker: no improvement is to be believed"
+        for each in outcome.of_kind("masked")
+    ]
+    problems = [*outcome.problems, *masked]
+    if problems:
+        return problems
+    worse = [] if outcome.updating else [_worse(each, outcome) for each in outcome.of_kind(LESS_ROBUST)]
+    return [*worse, *(claim.text for claim in outcome.claims if not claim.held)]
+
+
+def _story(outcome: Outcome) -> Iterator[str]:
+    yield {
+        Verdict.HOLDS: f"{outcome.name} holds",
+        Verdict.WORSE: f"{outcome.name} is less robust than it has to be",
+        Verdict.CANNOT_JUDGE: f"{outcome.name} cannot be judged, and so does not pass",
+    }[outcome.verdict]
+    found = reasons(outcome)
+    yield from (f"  {each}" for each in found[:_NAMED])
+    if len(found) > _NAMED:
+        yield f"  and {len(found) - _NAMED} more"
+    for of, rate in outcome.rates.items():
+        yield f"  {'without an attack' if of == 'clean' else UNDER[of]}: {_rate(rate)}, n = {outcome.n}"
+    if outcome.worst_class is not None:
+        name, rate = outcome.worst_class
+        yield f"  worst class: {name}, {_rate(rate)}"
+    for each in outcome.comparisons:
+        if each.kind == LESS_ROBUST:
+            yield f"  {_briefly(each)}"
+    if outcome.lost_classes:
+        listed = [f"{name} {count}" for name, count in list(outcome.lost_classes.items())[:_NAMED]]
+        more = len(outcome.lost_classes) - _NAMED
+        yield f"  classes of the images lost: {', '.join(listed)}{f' and {more} more' if more > 0 else ''}"
+    if outcome.smallest:
+        yield f"  smallest perturbations among them: {', '.join(f'{each:.4g}' for each in outcome.smallest)}"
+    if outcome.margins is not None:
+        yield f"  median margin under the attacks: {outcome.margins:+.2f} nats"
+    if outcome.replayed is not None:
+        yield f"  against the images that broke the last model: {_rate(outcome.replayed)} robust"
+    if outcome.left_out:
+        yield f"  not run: {'; '.join(outcome.left_out)}"
+    for check, advice in {doubt.check: doubt.advice for doubt in outcome.doubts if doubt.advice}.items():
+        yield f"  advice on {check}: {advice}"
+    yield f"  rows, page and pictures: {outcome.folder}"
+
+
+def _worse(each: Comparison, outcome: Outcome) -> str:
+    points = 100 * each.difference.value
+    low, high = (100 * bound for bound in (each.difference.low, each.difference.high))
+    return (
+        f"significantly less {'robust' if each.of == 'attacks' else 'accurate under corruptions'} than the"
+        f" {_against(each)} on the same images: {percent(each.before)} % before, {percent(each.after)} % now, a drop of"
+        f" {points:.1f} points (95 % interval {low:.1f} to {high:.1f}); {len(each.lost)} of {each.n} images lost,"
+        f" {len(each.gained)} gained; p = {_p(each.p)}, needed < {_p(each.limit)}"
+    )
+
+
+def _briefly(each: Comparison) -> str:
+    drop = "no drop, however large," if each.noticeable is None else f"a drop of {_up(each.noticeable)} points"
+    of = "" if each.of == "attacks" else f" {UNDER[each.of]}"
+    return (
+        f"{_against(each)}{of} {percent(each.before)} %, {len(each.lost)} lost, {len(each.gained)} gained,"
+        f" p = {_p(each.p)}; {drop} would have been caught (80 % power)"
+    )
+
+
+def _against(each: Comparison) -> str:
+    return "last model" if each.against == "last" else "anchor"
+
+
+def _rate(rate: Rate) -> str:
+    return f"{percent(rate.value)} % ({interval(rate.low, rate.high)})"
+
+
+def _up(share: float) -> str:
+    return f"{math.ceil(1000 * share - 1e-9) / 10:.1f}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}"
