@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustbench_local import regression
     from robustbench_local.audit.checklist import audit_model
     from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
@@ -49,6 +50,7 @@ __all__ = [
     "load_data",
     "load_model",
     "normalised",
+    "regression",
     "run_grid",
     "wrap",
 ]
@@ -73,11 +75,14 @@ _PLACES = {
     "models.load": ("load_model",),
     "models.wrap": ("wrap",),
 }
+_ROOMS = ("regression",)  # whose names are asked for through it
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """A public name is loaded when it is first asked for (PEP 562): importing the package waits for no torch."""
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
@@ -85,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, *_ROOMS})

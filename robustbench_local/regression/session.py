@@ -97,9 +97,9 @@ class Session:
         return {name: known for name, known in judged.items() if known is not None}
 
     def verdict_of(self, name: str) -> Verdict:
-        """Of all that was asked of one check."""
+        """Of all that was asked of one check; of one that died on the way, that nobody can judge."""
         own = [each.verdict for each in self.outcomes if each.name == name]
-        return max(own, key=[Verdict.HOLDS, Verdict.WORSE, Verdict.CANNOT_JUDGE].index)
+        return max(own, key=[*Verdict].index, default=Verdict.CANNOT_JUDGE)
 
     def finish(self) -> None:
         """Write the lock, where this is an update."""
@@ -130,6 +130,8 @@ class Session:
         file = images_beside(self.lock)
         found = known_images.read(file, name)
         if found is None or found.digest != entry.last.images:
+            if self.update:
+                return None
             raise ConfigError(
                 f"{file} {'has none' if found is None else 'has others'} of the images that broke the last model"
                 f' of "{name}": take both files from version control, or write both anew with {lock.UPDATE}'
