@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from robustbench_local.config.ranges import Count, LocationText, Range, Seed, Share
 from robustbench_local.config.schema import GridConfig
-from robustbench_local.config.settings import fit_fields
-from robustbench_local.core.errors import ConfigError
+from robustbench_local.config.settings import construct, fit_fields
 from robustbench_local.core.threat import ThreatModel
 
 Side = Literal["lower", "measured", "upper"]
@@ -104,11 +104,6 @@ class Check:
 _ASKED = {"name", "at_least", "worst_class_at_least", "side", "confidence", "margin"}
 
 
-def check_of(settings: dict[str, Any]) -> Check:
+def check_of(settings: Mapping[str, Any]) -> Check:
     """The check of these settings; ConfigError on any mistake in them."""
-    from robustbench_local.config.settings import construct
-
-    named = settings.get("name") or settings.get("model", "?")
-    if "at-least" in settings:
-        raise ConfigError("at-least is written at_least")
-    return construct(Check, settings, f'check "{named}"')
+    return construct(Check, settings, f'check "{settings.get("name") or settings.get("model", "?")}"')
