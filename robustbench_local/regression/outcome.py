@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from robustbench_local.gallery.views import Sample
 from robustbench_local.metrics.rates import Rate
 
 
@@ -88,7 +89,8 @@ class Outcome:
     mean). worst_class: its name and rate under the first of these. problems: why nobody can judge. replayed: accuracy
     on the images that broke the last model, None where they were not kept. smallest: distances of the nearest
     adversarial images of those lost. margins: the median change of the margin, in nats. new: there was no entry in the
-    lock. folder: where rows and pages are.
+    lock. folder: where rows and pages are. changed: pictures of
+    images lost and gained, where a page is asked for.
     """
 
     name: str  # what the lock calls it
@@ -113,6 +115,7 @@ class Outcome:
     new: bool = False
     updating: bool = False
     folder: str = ""
+    changed: tuple[Sample, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -127,7 +130,8 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for another program."""
-        plain = asdict(self)
+        plain = asdict(replace(self, changed=()))
+        del plain["changed"]
         for place, each in enumerate(self.comparisons):
             plain["comparisons"][place]["rejected"] = each.rejected
         return {"verdict": str(self.verdict), **plain}
