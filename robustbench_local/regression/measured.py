@@ -64,8 +64,10 @@ class Measured:
         return np.asarray(bits.cpu())
 
 
-def measure(check: Check, folder: str, progress: Progress | None = None, audits: Audits | None = None) -> Measured:
-    """Run the check's suite on its model; rows and a page go into `folder`, by the name of the check.
+def measure(
+    check: Check, folder: str, progress: Progress | None = None, audits: Audits | None = None, report: bool = False
+) -> Measured:
+    """Run the check's suite on its model; rows, and a report if asked for, go into `folder`, by the check's name.
 
     audits: what was found of models before, to which is added. Raises as run_grid does, before anything runs.
     """
@@ -75,7 +77,8 @@ def measure(check: Check, folder: str, progress: Progress | None = None, audits:
     threat = aimed[0].threat if aimed else ThreatModel.parse(check.threat) if check.threat else None
     rows = run(grid)
     results = Results.of(rows, grid.store)
-    write_report(results, grid.store.folder)
+    if report:
+        write_report(results, grid.store.folder)
     good = [row for row in rows if done(row)]
     own = tuple(row for row in good if not row.corrupts and row.adaptive and row.threat == str(threat))
     plan = grid.cells[0].model

@@ -129,7 +129,7 @@ class Session:
                 f'two checks are called "{check.key}" and differ in {", ".join(sorted(other))}: name one, name=...'
             )
         if check.key not in self._measured:
-            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits)
+            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits, self.pictures)
         return self._measured[check.key]
 
     def _place(self) -> Path:
