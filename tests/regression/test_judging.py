@@ -51,7 +51,14 @@ def measured(shares: Mapping[str, Any], levels: int = 1, against: Any = None, **
     labels = torch.arange(n) % 2
     data = Images("mnist", "test", pixels, labels, torch.arange(n), ("even", "odd"), "d" * 64, torch.device("cpu"))
     found = Figures(np.ones(n), shares, None, {"clean": levels, **dict.fromkeys(shares, levels)}, None, None)
-    said: dict[str, Any] = {"model": "net", "weights": "w", "behaviour": None, "seed": 0, "versions": {}, "device": "a CPU"}
+    said: dict[str, Any] = {
+        "model": "net",
+        "weights": "w",
+        "behaviour": None,
+        "seed": 0,
+        "versions": {},
+        "device": "a CPU",
+    }
     store = type("Stored", (), {"folder": "results"})()
     made: dict[str, Any] = {
         "check": Check("net", "mnist", "linf:0.1"),
