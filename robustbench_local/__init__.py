@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
+    from robustbench_local.models.variants import make_variant
     from robustbench_local.models.wrap import wrap
 
 __version__ = "0.2.0"
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_model",
+    "make_variant",
     "normalised",
     "run_grid",
     "wrap",
@@ -71,6 +73,7 @@ _PLACES = {
     "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),
+    "models.variants": ("make_variant",),
     "models.wrap": ("wrap",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from robustbench_local.core.defense import Defended, Preprocess, call, draws_for
 from robustbench_local.core.errors import ModelError
@@ -80,8 +81,8 @@ def static(model: nn.Module, images: Tensor) -> nn.Module:
         observed = answers(calibrating, images)
         if not torch.allclose(before, observed, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
             raise ModelError(
-                "its code cannot be traced: traced, it answers otherwise. It draws random numbers, counts its questions,"
-                " or does what the values of an image decide"
+                "its code cannot be traced: traced, it answers otherwise. It draws random numbers, counts its"
+                " questions, or does what the values of an image decide"
             )
         return _changed(calibrating, _converted)
 
@@ -102,7 +103,9 @@ def answers(model: nn.Module, images: Tensor) -> Tensor:
 
 def deployed_state(model: nn.Module) -> dict[str, Tensor]:
     """The state that is shipped, in plain tensors: without the float networks that give int8 ones their gradients."""
-    twins = tuple(f"{name}.twin." if name else "twin." for name, part in model.named_modules() if isinstance(part, Int8))
+    twins = tuple(
+        f"{name}.twin." if name else "twin." for name, part in model.named_modules() if isinstance(part, Int8)
+    )
     state = plain_state(model.state_dict())
     return {name: tensor for name, tensor in state.items() if not name.startswith(twins)}
 
@@ -136,7 +139,7 @@ def _closed(module: nn.Module) -> bool:
 class _Calibrating(nn.Module):
     """A traced network whose observers note the range of every activation."""
 
-    def __init__(self, net: nn.Module, twin: nn.Module) -> None:
+    def __init__(self, net: GraphModule, twin: nn.Module) -> None:
         super().__init__()
         self.net, self.twin = net, twin
 
@@ -152,10 +155,9 @@ def _calibrating(part: nn.Module, engine: str) -> nn.Module | None:
     if isinstance(part, Defended | Preprocess) or not any(isinstance(each, LAYERS) for each in part.modules()):
         return None  # what a defense does depends on its draws, which a trace would freeze
 
-    def prepared() -> nn.Module:
+    def prepared() -> GraphModule:
         whole = nn.Sequential(part) if isinstance(part, LAYERS) else part
-        found: nn.Module = prepare_fx(copy.deepcopy(whole), get_default_qconfig_mapping(engine), (torch.zeros(1),))
-        return found
+        return prepare_fx(copy.deepcopy(whole), get_default_qconfig_mapping(engine), (torch.zeros(1),))
 
     try:
         possible = int8_share(convert_fx(prepared())) > 0

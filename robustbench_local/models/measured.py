@@ -61,7 +61,7 @@ def size(model: nn.Module) -> int:
 
 
 def nonzero(model: nn.Module) -> float:
-    """The share of the weights of convolutional and linear layers, as float, that is not 0. NaN where there are none."""
+    """The share of the float weights of convolutional and linear layers that is not 0; NaN where there are none."""
     weights = prunable(model)
     count = sum(weight.numel() for weight in weights)
     return sum(int(weight.count_nonzero()) for weight in weights) / count if count else float("nan")

@@ -21,10 +21,10 @@ def _reduced(layer: Any) -> tuple[Any, ...]:
     return _restored, (type(layer), layer.__getstate__())
 
 
-def _restored(kind: type[Any], state: Any) -> nn.Module:
+def _restored(kind: type[Any], state: Any) -> Any:
     """A layer with its packed weights. torch restores these of a convolution before it is a module, and fails."""
-    layer: Any = kind.__new__(kind)
+    layer = object.__new__(kind)
     nn.Module.__init__(layer)
     layer.__setstate__(state)
     copyreg.pickle(kind, _reduced)
-    return layer  # type: ignore[no-any-return]
+    return layer

@@ -8,21 +8,13 @@ from torch.nn.utils import prune
 
 from robustbench_local.core.errors import ModelError
 
-_LAYERS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 
 def pruned(model: nn.Module, share: float) -> nn.Module:
-    """The model, changed: its smallest weights are 0, this share of those of all convolutional and linear layers together.
+    """The model, changed: this share of the weights of its convolutional and linear layers is 0.
 
-    Smallest in magnitude over the whole network, once and without training afterwards (Han et al. 2015, "Learning both
+    They are the smallest in magnitude of the whole network, once and without training afterwards (Han et al. 2015, "Learning both
     weights and connections for efficient neural networks", without its retraining). Biases stay.
     """
     weights = prunable(model)

@@ -76,15 +76,19 @@ def _int8(model: nn.Module, kind: str, images: Tensor | None) -> nn.Module:
     places = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} - {"cpu"}
     if places:
         raise ModelError(f"it lies on {', '.join(sorted(places))}, and torch computes int8 on the CPU: say device=cpu")
-    if kind == INT8 and images is None:
+    if images is None and kind == INT8:
         raise ModelError("its ranges need calibration images, float32 (N, C, H, W), best of the training split")
+    if images is not None and (images.ndim != 4 or not images.is_floating_point() or not len(images)):
+        raise ModelError(f"calibration images are {images.dtype} {tuple(images.shape)}: give float32 (N, C, H, W)")
     before = None if images is None else int8.answers(model, images)
     made = evaluating(int8.dynamic(model) if images is None or kind == INT8_DYNAMIC else int8.static(model, images))
     if int8.int8_share(made) == 0:
         layers = "Linear" if kind == INT8_DYNAMIC else "convolutional or linear"
         raise ModelError(f"none of its parts is a {layers} layer of torch.nn that can be quantised")
     if images is not None and before is not None and torch.equal(int8.answers(made, images), before):
-        raise ModelError("its answers stay the same to the last bit: they do not come from the layers that were quantised")
+        raise ModelError(
+            "its answers stay the same to the last bit: they do not come from the layers that were quantised"
+        )
     return made
 
 
@@ -96,4 +100,6 @@ def _check_ordinary(model: nn.Module, variant: str) -> None:
         why = "it is TorchScript, which is compiled"
     else:
         return
-    raise ModelError(f'there is no variant "{variant}" of this model: {why}. Take the torch.nn.Module that it was made of')
+    raise ModelError(
+        f'there is no variant "{variant}" of this model: {why}. Take the torch.nn.Module that it was made of'
+    )
