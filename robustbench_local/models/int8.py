@@ -23,6 +23,7 @@ from robustbench_local.models.picklable import picklable
 from robustbench_local.storage.plain_state import plain_state
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_FLOAT = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # torch 2.13's x86 kernels of them are wrong
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")  # kernels of a processor, in the order of preference
 BATCH = 64  # images that calibrate at once
 
@@ -69,28 +70,28 @@ def _straight_through(hard: Any, soft: Any) -> Any:
 
 
 def static(model: nn.Module, images: Tensor) -> nn.Module:
-    """The model, changed: every part that torch.fx can trace computes in int8, calibrated on images (N, C, H, W).
+    """A copy that computes in int8, wherever torch.fx can trace it, calibrated on images (N, C, H, W).
 
-    A part is as large as can be, so that convolution, normalisation and ReLU become one operation, as when a network is
-    deployed. Steps of a defense, and code that cannot be traced, stay as they are.
-    ModelError where nothing can be quantised, or the traced network answers otherwise than its code.
+    Traced are parts as large as can be, so that convolution, normalisation and ReLU become one operation, as when a
+    network is deployed; where that does not give the answers of its code, each layer by itself. Steps of a defense stay
+    as they are. ModelError where the layers by themselves answer otherwise too, as in code that draws random numbers.
     """
+    before = answers(model, images)
     with _engine() as engine, _quietly():
-        before = answers(model, images)
-        calibrating = _changed(model, lambda part: _calibrating(part, engine))
-        observed = answers(calibrating, images)
-        if not torch.allclose(before, observed, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
-            raise ModelError(
-                "its code cannot be traced: traced, it answers otherwise. It draws random numbers, counts its"
-                " questions, or does what the values of an image decide"
-            )
-        return _changed(calibrating, _converted)
+        for single in (False, True):
+            calibrating = _changed(copy.deepcopy(model), lambda part, single=single: _calibrating(part, engine, single))
+            observed = answers(calibrating, images)
+            if torch.allclose(before, observed, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+                return _changed(calibrating, _converted)
+    raise ModelError(
+        "asked again it answers otherwise: it draws random numbers without saying so, or counts its questions"
+    )
 
 
 def dynamic(model: nn.Module) -> nn.Module:
-    """The model, changed: its Linear layers compute in int8, by ranges that each image has by itself, as if alone."""
+    """A copy whose Linear layers compute in int8, by ranges that each image has by itself, as if asked alone."""
     with _engine(), _quietly():
-        return _changed(model, _dynamic)
+        return _changed(copy.deepcopy(model), _dynamic)
 
 
 def answers(model: nn.Module, images: Tensor) -> Tensor:
@@ -147,17 +148,24 @@ class _Calibrating(nn.Module):
         return self.net(*args, **named)
 
 
-def _calibrating(part: nn.Module, engine: str) -> nn.Module | None:
-    """The part ready to be calibrated; None where it has no layer to quantise, or cannot be traced as a whole."""
+def _calibrating(part: nn.Module, engine: str, single: bool) -> nn.Module | None:
+    """The part ready to be calibrated; None where it has no layer to quantise, or cannot be traced as a whole, or is
+    more than a single layer and is to be one.
+    """
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
     if isinstance(part, Defended | Preprocess) or not any(isinstance(each, LAYERS) for each in part.modules()):
         return None  # what a defense does depends on its draws, which a trace would freeze
+    if single and not isinstance(part, LAYERS):
+        return None
 
     def prepared() -> GraphModule:
         whole = nn.Sequential(part) if isinstance(part, LAYERS) else part
-        return prepare_fx(copy.deepcopy(whole), get_default_qconfig_mapping(engine), (torch.zeros(1),))
+        mapping = get_default_qconfig_mapping(engine)
+        for kind in _FLOAT:
+            mapping.set_object_type(kind, None)
+        return prepare_fx(copy.deepcopy(whole), mapping, (torch.zeros(1),))
 
     try:
         possible = int8_share(convert_fx(prepared())) > 0

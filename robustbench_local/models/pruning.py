@@ -14,8 +14,8 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose
 def pruned(model: nn.Module, share: float) -> nn.Module:
     """The model, changed: this share of the weights of its convolutional and linear layers is 0.
 
-    They are the smallest in magnitude of the whole network, once and without training afterwards (Han et al. 2015, "Learning both
-    weights and connections for efficient neural networks", without its retraining). Biases stay.
+    They are the smallest in magnitude of the whole network, once and without training afterwards (Han et al. 2015,
+    "Learning both weights and connections for efficient neural networks", without its retraining). Biases stay.
     """
     weights = prunable(model)
     if not weights:
