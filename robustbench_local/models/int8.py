@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def static(model: nn.Module, images: Tensor) -> nn.Module:
     before = answers(model, images)
     with _engine() as engine, _quietly():
         for single in (False, True):
-            calibrating = _changed(copy.deepcopy(model), lambda part, single=single: _calibrating(part, engine, single))
+            calibrating = _changed(copy.deepcopy(model), partial(_calibrating, engine=engine, single=single))
             observed = answers(calibrating, images)
             if torch.allclose(before, observed, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
                 return _changed(calibrating, _converted)

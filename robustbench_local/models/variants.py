@@ -13,6 +13,7 @@ from robustbench_local.core.errors import ModelError, RobustBenchError
 from robustbench_local.core.model_state import evaluating
 from robustbench_local.models import int8
 from robustbench_local.models.black_box import BlackBox
+from robustbench_local.models.first_of_tied import FirstOfTied
 from robustbench_local.models.formats.onnx import Both
 from robustbench_local.models.pruning import pruned
 
@@ -30,7 +31,8 @@ def make_variant(model: nn.Module, variant: str, calibration: Tensor | None = No
     those of `calibration`, images float32 (N, C, H, W) in [0, 1], best of the training split: the images that are
     judged, too, would tell it a little of what it is measured on. "int8_dynamic": the Linear layers alone, by ranges of
     each image. Both need a CPU. Their answers are those of the int8 kernels, so attacks are judged on what is deployed,
-    and their gradients those of the float model (straight-through, declared as a surrogate). "pruned:SHARE": this share
+    and their gradients those of the float model (straight-through, declared as a surrogate). Logits of 8 bits tie: the
+    first class is then the answer (see `FirstOfTied`). "pruned:SHARE": this share
     of the weights of convolutional and linear layers is 0, the smallest of the whole network.
 
     A warning says where more than half of the weights stays float.
@@ -87,7 +89,7 @@ def _int8(model: nn.Module, kind: str, images: Tensor | None) -> nn.Module:
         raise ModelError(f"none of its parts is a {layers} layer of torch.nn that can be quantised")
     if images is not None:
         _check_answers(int8.answers(made, images), int8.answers(model, images))
-    return made
+    return evaluating(FirstOfTied(made)) if kind == INT8 else made
 
 
 def _check_answers(now: Tensor, before: Tensor) -> None:

@@ -26,12 +26,14 @@ from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.architectures import normalised
 from robustbench_local.models.classifier import Classifier
 from robustbench_local.models.description import Description
+from robustbench_local.models.first_of_tied import FirstOfTied
 from robustbench_local.models.int8 import Int8, answers, deployed_state, int8_share
 from robustbench_local.models.load import load_model
 from robustbench_local.models.measured import nonzero, size
 from robustbench_local.models.variants import make_variant
 from robustbench_local.models.wrap import wrap
 from robustbench_local.storage.checkpoints import weights_digest
+from tests.helpers.small_networks import layer
 
 X, Y = load_data("mnist", n=200, source="bundled")
 CALIBRATION, _ = load_data("mnist", n=128, split="train", source="bundled")
@@ -46,6 +48,11 @@ def same_class(a: nn.Module, b: nn.Module, x: Tensor = X) -> float:
 def gradient(model: nn.Module, x: Tensor, y: Tensor, draws: Draws | None = None) -> Tensor:
     leaf = x.clone().requires_grad_()
     return torch.autograd.grad(nn.functional.cross_entropy(call(model, leaf, draws), y, reduction="sum"), leaf)[0]
+
+
+def int8_part(model: nn.Module) -> Int8:
+    (part,) = (each for each in model.modules() if isinstance(each, Int8))
+    return part
 
 
 class Cut(nn.Module):
@@ -152,10 +159,11 @@ def test_a_variant_names_nearly_every_image_as_the_float_model_does(variant: str
 
 
 def test_answers_are_the_kernels_and_gradients_the_float_models() -> None:
+    part = int8_part(SHIPPED["int8"])
+    hard = part.net(X[:20])
+    assert torch.equal(part(X[:20].clone().requires_grad_()), hard) and torch.equal(part(X[:20]), hard)
     made = SHIPPED["int8"]
-    assert isinstance(made, Int8) and made.surrogate_gradients
-    hard = made.net(X[:20])
-    assert torch.equal(made(X[:20].clone().requires_grad_()), hard) and torch.equal(made(X[:20]), hard)
+    assert torch.allclose(made(X[:20]), hard, rtol=1e-4, atol=1e-3)
     assert len(hard.unique()) < 128 < len(ROBUST(X[:20]).unique())
     leaf, other = (X[:20].clone().requires_grad_() for _ in range(2))
     weights = torch.rand(20, 10, generator=torch.Generator().manual_seed(0))
@@ -169,22 +177,36 @@ def test_pgd_through_int8_breaks_at_least_what_is_transferred_from_float() -> No
     transferred = answers(made, evaluate(PLAIN, x, y, "pgd", threat="linf:0.1").x_adv).argmax(1) == y
     assert direct.robust_accuracy <= float(transferred.float().mean()) < 0.5
     assert direct.clean_accuracy > 0.95 and not direct.flags
-    found, labels = answers(made, direct.x_adv[~direct.robust]), y[~direct.robust]  # the judge asked the int8 model
-    own = found.gather(1, labels[:, None])[:, 0]
-    assert bool((found.scatter(1, labels[:, None], -torch.inf).amax(1) >= own).all())  # 8 bits tie, which is an error
+    kernels = int8_part(made).net(direct.x_adv)  # the judge asked these
+    assert torch.equal(kernels.argmax(1) == y, direct.robust)
 
 
 def test_without_its_surrogate_int8_is_refused_and_broken() -> None:
     made = SHIPPED["int8"]
-    assert isinstance(made, Int8)
-    cut = Cut(made.net).eval()
+    cut = Cut(int8_part(made).net).eval()
     with pytest.raises(ModelError, match="states no surrogate"):
         evaluate(cut, X[:20], Y[:20], "pgd", threat="linf:0.1")
-    effort = Effort(process=False).scaled(0.1)
+    effort = Effort(process=False).scaled(0.02)
     found = {each.check: each.status for each in audit_model(cut, X[:20], Y[:20], "linf:0.3", effort=effort).findings}
     assert found["gradients are there"] is Status.BROKEN
     found = {each.check: each.status for each in audit_model(made, X[:20], Y[:20], "linf:0.3", effort=effort).findings}
     assert found["gradients are there"] is found["gradients are true"] is Status.SOUND
+
+
+def test_of_tied_logits_the_first_class_is_the_answer() -> None:
+    """A robust network's logits are near to one another: of 8 bits, hundreds of the largest two are equal."""
+    x, y = load_data("cifar10", n=300, source="bundled")
+    calibration, _ = load_data("cifar10", n=64, split="train", source="bundled")
+    made = make_variant(load_model("zoo:cifar10/adversarial_training"), "int8", calibration)
+    kernels = answers(int8_part(made), x)
+    most = kernels.topk(2).values
+    tied = most[:, 0] == most[:, 1]
+    assert 10 <= int(tied.sum()) < 60
+    right = kernels.argmax(1) == y
+    assert evaluate(made, x, y, "fgsm", threat="linf:0").clean.equal(right)
+    assert evaluate(int8_part(made), x, y, "fgsm", threat="linf:0").clean.equal(right & ~tied)  # the broken twin
+    order = answers(made, x).sort(descending=True).indices
+    assert torch.equal(kernels.gather(1, order), kernels.sort(descending=True).values)  # whatever differed still does
 
 
 @pytest.mark.slow
@@ -228,10 +250,10 @@ def test_what_stands_around_a_network_stays() -> None:
     said = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).half(), Description())
     for model in (around, described.eval(), said.eval()):
         made = make_variant(model, "int8" if model is not said else "pruned:0.5", CALIBRATION)
-        assert type(made) is type(model) or isinstance(made, Int8)
         assert same_class(made, model) >= 0.5
     made = make_variant(described, "int8", CALIBRATION)
-    assert isinstance(made, Classifier) and made.description == described.description and isinstance(made.net, Int8)
+    assert isinstance(made, FirstOfTied) and isinstance(made.net, Classifier) and isinstance(made.net.net, Int8)
+    assert made.net.description == described.description
 
 
 def test_a_random_defense_keeps_its_draws() -> None:
@@ -309,10 +331,10 @@ def test_pruning_leaves_exactly_the_largest_weights_of_the_whole_network() -> No
 
 def test_weights_that_two_layers_share_are_pruned_once_and_stay_shared() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.ReLU(), nn.Linear(784, 784))
-    net[3].weight = net[1].weight  # type: ignore[assignment]
+    layer(net, 3).weight = layer(net, 1).weight
     made = make_variant(net, "pruned:0.5")
-    assert isinstance(made, nn.Sequential) and made[3].weight is made[1].weight
-    assert int((made[1].weight == 0).sum()) == 784 * 392  # type: ignore[arg-type]
+    assert layer(made, 3).weight is layer(made, 1).weight
+    assert int((layer(made, 1).weight == 0).sum()) == 784 * 392
 
 
 # errors

@@ -31,7 +31,7 @@ def quantised(net: nn.Module, x: torch.Tensor = X) -> nn.Module:
         warnings.simplefilter("ignore")
         prepared = prepare_fx(net, get_default_qconfig_mapping("x86"), (x,))
         prepared(x)
-        return convert_fx(prepared)  # type: ignore[no-any-return]
+        return convert_fx(prepared)
 
 
 def dynamic(net: nn.Module) -> nn.Module:

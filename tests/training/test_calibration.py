@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from robustbench_local.training.calibration import COUNT, calibration_images
 
 def arrays(path: Path, test: int, train: int = 0) -> str:
     generator = np.random.default_rng(0)
-    held = {}
+    held: dict[str, Any] = {}
     for split, count in (("test", test), ("train", train)):
         if count:
             held[f"x_{split}"] = generator.integers(0, 256, (count, 6, 6, 1), dtype=np.uint8)
