@@ -21,6 +21,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
 PARTS = ("attack", "worst case", "clean", "audit")
+POWER = 0.8  # with which a drop is said to be noticed
 LOST = ("only before", "failed after", "other data", "no image in common")
 
 Shares = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids (N,) and shares (N,) in [0, 1]
