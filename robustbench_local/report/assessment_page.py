@@ -172,16 +172,16 @@ def _group(id: str, title: str, records: Sequence[RowRecord], anchor: str, place
 
 def _figures(known: dict[str, Any]) -> Iterator[str]:
     """ "robust accuracy 45.2 % (42.1–48.3)", and what else a row says of itself."""
-    for kind in ("clean", "robust", "corruption"):
+    corrupts = "corruption_accuracy" in known
+    for kind, name in (("clean", "clean"), ("corruption", "corrupted") if corrupts else ("robust", "robust")):
         if (value := known.get(f"{kind}_accuracy")) is not None:
             low, high = known[f"{kind}_interval"]
-            yield f"{kind} accuracy {percent(value)} % ({interval(low, high, '–')})"
-    if "robust_accuracy_8bit" in known:
+            yield f"{name} accuracy {percent(value)} % ({interval(low, high, '–')})"
+    if "forwards_mean" in known and not corrupts:
         yield f"robust after rounding to 8 bits {percent(known['robust_accuracy_8bit'])} %"
-    if "forwards_mean" in known:
         yield f"passes {_count(known['forwards_mean'])} + {_count(known['backwards_mean'])} an image"
-    if known.get("distance_median") is not None:
-        yield f"median distance {known['distance_median']:.4g}"
+        if known["distance_median"] is not None:
+            yield f"median distance {known['distance_median']:.4g}"
     if known.get("flags"):
         yield f"flags: {' '.join(map(visible, known['flags']))}"
     if "error" in known:
