@@ -33,15 +33,16 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--groups", type=Path, metavar="FILE", help="assessment: groups of images, as metrics takes them"
     )
-    parser.set_defaults(do=run)
+    parser.set_defaults(do=run, overrides=[])  # words that stand after flags
 
 
 def run(options: argparse.Namespace) -> int:
     from robustbench_local.report.results import Results
 
-    words = [str(name).removeprefix(_WORD) for name in options.folders if str(name).startswith(_WORD)]
-    folders = [name for name in options.folders if not str(name).startswith(_WORD)]
-    kind = words[-1] if words else options.format
+    words = [*map(str, options.folders), *options.overrides]
+    folders = [Path(word) for word in words if not word.startswith(_WORD)]
+    kinds = [word.removeprefix(_WORD) for word in words if word.startswith(_WORD)]
+    kind = kinds[-1] if kinds else options.format
     if kind not in FORMATS:
         raise ConfigError(f'there is no format "{kind}": {" or ".join(FORMATS)}')
     if not folders:

@@ -94,7 +94,7 @@ def assess(
             POWER,
             tested=sum(change.pair is not None for change in changes),
             worse=sum(change.worse for change in changes),
-            gone=tuple((change.what, change.name) for change in changes if not change.pair),
+            not_compared=tuple((change.what, change.name) for change in changes if not change.pair),
             rows=_records(before.rows)[1],
         )
     made = [row.created for row in results.rows if row.created]

@@ -68,6 +68,7 @@ def condition(
         verified=None,
         declared=None if declared is None else Declared(declared, _says(declared, robust)),
         attacks=tuple(_attacks(table.attacks, line.rows)),
+        broken=line.broken,
         findings=tuple(
             AuditFinding(*map(visible, (said.check, said.status.name.lower(), said.evidence, said.advice, said.source)))
             for audit in own

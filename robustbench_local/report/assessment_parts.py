@@ -127,8 +127,8 @@ class Condition:
     """A model on a selection of images within a threat model: what it was measured under, and what was found.
 
     robust: the worst case over all attacks, an upper bound of the true robust accuracy. verified: a lower bound that a
-    proof gives; no row holds one yet. unaudited: why there is no audit, or not of all. compared: None without a folder
-    to compare with.
+    proof gives; no row holds one yet. broken: the audit says that the figure is not to be
+    believed; unaudited: why there is no audit, or not of all. compared: None without a folder to compare with.
     """
 
     id: str
@@ -152,6 +152,7 @@ class Condition:
     verified: Figure | None
     declared: Declared | None
     attacks: tuple[AttackResult, ...]
+    broken: bool
     findings: tuple[AuditFinding, ...]
     retries: tuple[Retry, ...]
     unaudited: str | None
@@ -159,11 +160,6 @@ class Condition:
     worst_group: Part | None
     compared: tuple[Compared, ...] | None
     rows: tuple[str, ...]
-
-    @property
-    def broken(self) -> bool:
-        """Whether the audit says that the figure is not to be believed."""
-        return any(finding.status == "broken" for finding in self.findings)
 
 
 @dataclass(frozen=True)
@@ -240,15 +236,13 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The comparison as a whole. tested: how many lines the p values are adjusted for; gone: what could not be
-    compared, and why.
-    """
+    """The comparison as a whole. tested: how many lines the p values are adjusted for; not_compared: (why, what)."""
 
     alpha: float
     power: float
     tested: int
     worse: int
-    gone: tuple[tuple[str, str], ...]
+    not_compared: tuple[tuple[str, str], ...]
     rows: tuple[RowRecord, ...]
 
 
