@@ -92,7 +92,7 @@ def _target(figure: Figure, place: str) -> str:
 
 
 def _changed(changes: Iterable[Compared]) -> list[Compared]:
-    """Those of many that are more than luck, or could not be compared."""
+    """Those of many that are more than luck."""
     return [change for change in changes if change.what not in ("same", "within luck")]
 
 

@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cell(bits(39), attack="square", access="scores", budget=100, defense_version=2),
         cell(bits(38), defense="gone"),
     ]
-    stored(place / "before", *before, *(corrupted(38, "fog", level) for level in (1, 2)))
+    stored(place / "before", *before, corrupted(27, "fog", 1), corrupted(38, "fog", 2))
     return place
 
 
@@ -185,7 +185,8 @@ def test_what_was_found_is_said(outline: Outline) -> None:
         "Worst class: “dog” of 2",
         "Worst group: “others” of 2",
         "made differently: defense_version 2 -> 1",
-        "only before:",
+        "only before (1): cifar10 linf:8/255, preact_small / gone, pgd",
+        "2 lines, of which 1 changed by more than luck",
         "points, with power 80 %",
         "a shift of 60.0 points",
         "python 3.12",
