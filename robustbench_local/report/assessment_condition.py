@@ -66,7 +66,7 @@ def condition(
         robust=robust,
         worst_cases=tuple(worst),
         verified=None,
-        declared=None if declared is None else Declared(declared, _says(declared, robust)),
+        declared=None if declared is None else Declared(declared, _says(declared, robust, line.broken)),
         attacks=tuple(_attacks(table.attacks, line.rows)),
         broken=line.broken,
         findings=tuple(
@@ -121,9 +121,11 @@ def _figure(found: Rate | None, n: int, kind: str | None, keys: Iterable[str]) -
     return None if found is None else Figure(found.value, found.low, found.high, n, kind, tuple(keys))
 
 
-def _says(level: float, robust: Figure | None) -> str:
+def _says(level: float, robust: Figure | None, broken: bool) -> str:
     if robust is None:
         return "there is no worst case to hold it against"
+    if broken:
+        return "the audit says that the figure is not to be believed"
     if robust.low >= level:
         return "the interval's lower side reaches it"
     return "the whole interval is below it" if robust.high < level else "the interval's lower side does not reach it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,10 @@ def test_an_attack_that_failed_leaves_no_worst_case_and_is_a_deviation(tmp_path:
 def test_what_the_audit_broke_is_broken_and_said(tmp_path: Path) -> None:
     made = cell(bits(30))
     audited(tmp_path, made, Status.BROKEN, asked=20, broken=(0, 1, 2, 3))
-    whole = assess(Results.read([tmp_path]), "title")
+    whole = assess(Results.read([tmp_path]), "title", declared=0.1)
     found = only(whole)
     assert found.robust and found.robust.value == 26 / N
+    assert found.declared and found.declared.says == "the audit says that the figure is not to be believed"
     assert found.attacks[0].robust and found.attacks[0].robust.value == 30 / N  # as the attack left it
     assert found.broken and [(each.status, each.advice) for each in found.findings] == [("broken", "run it on all")]
     assert [(each.attack, each.asked, each.broken) for each in found.retries] == [("best", 20, 4)]
@@ -212,6 +214,26 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
     assert {"verified lower bound", "mean accuracy under corruptions", "declared level", "none"} <= empty
     assert "robust accuracy, worst case" not in empty
     assert record["statement"] == "This report makes no claim of conformity."
+
+
+def test_the_documentation_names_every_key_of_the_json(tmp_path: Path) -> None:
+    text = (
+        (Path(__file__).parents[2] / "docs/reports.md").read_text(encoding="utf-8").partition("### assessment.json")[2]
+    )
+    record = json.loads(json_text(assessed(tmp_path, cell(bits(30)), corrupted(30, "fog", 1), before=[cell(bits(35))])))
+    (subject,) = record["subjects"]
+    (condition,) = subject["conditions"]
+    every = [
+        record,
+        condition,
+        condition["robust"],
+        condition["worst_class"],
+        condition["compared"][0],
+        record["rows"][0],
+    ]
+    names = {name for each in every for name in each}
+    assert len(names) > 50
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
 
 
 def test_every_figure_names_rows_that_are_there(tmp_path: Path) -> None:

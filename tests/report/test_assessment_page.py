@@ -178,6 +178,7 @@ def test_what_was_found_is_said(outline: Outline) -> None:
         "The audit says that this figure is not to be believed.",
         "Broken: a stronger attack: it succeeds. Advice: run it on all.",
         "failed, ModelError: logits are NaN",
+        "Declared: 50.0 %; the audit says that the figure is not to be believed.",
         "Declared: 50.0 %; the whole interval is below it.",
         "limit 100",
         "naive, untargeted",
