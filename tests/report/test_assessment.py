@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ from robustbench_local.report.assessment import assess, json_text
 from robustbench_local.report.assessment_parts import Assessment, Condition, Figure, Shift
 from robustbench_local.report.results import Results
 from robustbench_local.storage.packing import pack
+from robustbench_local.storage.store import Store
 from tests.helpers.assessed import Made, N, audited, bits, cell, corrupted
 from tests.helpers.rows import stored
+
+EVASION = (
+    ("white-box", "attacks that see gradients"),
+    ("black-box", "attacks that see scores or labels"),
+    ("no query", "attacks that see nothing"),
+)
 
 
 def assessed(folder: Path, *made: Made, before: list[Made] | None = None, **options: Any) -> Assessment:
@@ -71,8 +79,9 @@ def test_the_worst_case_is_per_image_and_names_its_rows(tmp_path: Path) -> None:
 
 
 def test_a_naive_attack_counts_in_no_worst_case(tmp_path: Path) -> None:
-    found = only(assessed(tmp_path, cell(bits(30)), cell(bits(3), adaptive=False)))
-    assert found.robust and found.robust.value == 0.75
+    made = cell(bits(30))
+    found = only(assessed(tmp_path, made, cell(bits(3), adaptive=False)))
+    assert found.robust and found.robust.value == 0.75 and found.robust.rows == (made[0].key,)
     assert {attack.attack: attack.adaptive for attack in found.attacks} == {"pgd": True, "naive pgd": False}
 
 
@@ -177,6 +186,16 @@ def test_what_the_audit_broke_is_broken_and_said(tmp_path: Path) -> None:
     assert [each.kind for each in assess(Results.read([tmp_path / "none"]), "t").deviations] == ["not audited"]
 
 
+def test_a_finding_belongs_to_its_threat(tmp_path: Path) -> None:
+    other = cell(bits(30), threat="l2:1")
+    stored(tmp_path, other, audited=False)
+    audited(tmp_path, cell(bits(30)), Status.SUSPICIOUS)
+    (record,) = Store(tmp_path).audits().values()
+    Store(tmp_path).keep_audit("a.json", record | {"rows": [*record["rows"], other[0].key]})
+    (subject,) = assess(Results.read([tmp_path]), "title").subjects
+    assert {each.threat: len(each.findings) for each in subject.conditions} == {"l2:1": 0, "linf:8/255": 1}
+
+
 def test_before_and_now_are_compared_image_by_image(tmp_path: Path) -> None:
     old, new = cell(bits(30)), cell(bits(18), weights_digest="v" * 64)
     gone = cell(bits(30), attack="square", access="scores")
@@ -254,8 +273,9 @@ def test_the_same_rows_give_the_same_bytes_packed_or_not(tmp_path: Path) -> None
     stored(tmp_path / "a", *made)
     stored(tmp_path / "b", *reversed(made))
     pack(tmp_path / "b")
-    texts = [json_text(assess(Results.read([tmp_path / name]), "title")) for name in "ab"]
-    assert texts[0] == texts[1]
+    found = [Results.read([tmp_path / name]) for name in "ab"]
+    found.append(replace(found[0], rows=found[0].rows[::-1]))
+    assert len({json_text(assess(results, "title")) for results in found}) == 1
 
 
 def test_its_identification_is_of_all_that_it_is_made_of(tmp_path: Path) -> None:
@@ -306,6 +326,10 @@ def test_the_map_sends_a_filled_field_to_a_place_and_says_nothing_of_the_rest(tm
     by_clause = {(each.framework.partition(" (")[0], each.clause, each.field): each for each in whole.requirements}
     attacks = by_clause["EU AI Act, Regulation", "Article 15(5)", "attacks"]
     assert attacks.value == "2 (pgd, square); the least that one of them left: 50.0 %" and attacks.anchor == "m1-c1"
+    white, black, blind = (by_clause["NIST AI 100-2 E2025", f"evasion, {how}", field].value for how, field in EVASION)
+    assert white == "1 (pgd); the least that one of them left: 75.0 %"
+    assert black == "1 (square); the least that one of them left: 50.0 %"
+    assert blind is None
     declared = by_clause["EU AI Act, Regulation", "Article 15(3)", "declared level"]
     assert declared.value == "10.0 %: the interval's lower side reaches it (1)"
     assert all(each.value is None for each in whole.requirements if each.anchor is None)

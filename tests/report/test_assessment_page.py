@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cell(bits(12), **evil, attack_settings={EVIL: EVIL}, defense_settings={EVIL: EVIL}, transform={EVIL: 1}),
         cell(None, defense="median"),
         cell([[k < 20] * 20 for k in range(40)], defense="noise_fusion"),
-        *(corrupted(36 - 10 * level, name, level) for name in ("fog", "snow") for level in (1, 2, 3)),
+        *(corrupted(36 - 7 * level, name, level) for name in ("fog", "snow") for level in range(1, 6)),
         corrupted(None, "fog", 1, defense="median"),
         corrupted(30, EVIL, 1, defense=EVIL, corruption=EVIL),
     ]
@@ -189,7 +189,7 @@ def test_what_was_found_is_said(outline: Outline) -> None:
         "only before (1): cifar10 linf:8/255, preact_small / gone, pgd",
         "2 lines, of which 1 changed by more than luck",
         "points, with power 80 %",
-        "a shift of 60.0 points",
+        "a shift of 62.5 points",
         "python 3.12",
         "2026-01-02T03:04:05+00:00",
         "End of assessment",
@@ -212,6 +212,17 @@ def test_what_is_missing_is_said_to_be(tmp_path: Path) -> None:
         "None.",
     ):
         assert part in said, part
+
+
+def test_a_row_of_two_grids_is_listed_once(tmp_path: Path) -> None:
+    shared = cell(bits(30))
+    for name, own in (("a", cell(bits(20), attack="square", access="scores")), ("b", cell(bits(10), attack="apgd"))):
+        stored(tmp_path / name, shared, own)
+    write_assessment(Results.read([tmp_path]), tmp_path)
+    found = Outline((tmp_path / "assessment.html").read_text(encoding="utf-8"))
+    assert found.ids.count(f"row-{shared[0].key}") == 1
+    assert {link[1:] for link in found.links} <= {*found.ids}
+    assert "Listed above:" in found.text
 
 
 def test_corruptions_alone_are_an_assessment_as_well(tmp_path: Path) -> None:
