@@ -16,17 +16,15 @@ from robustbench_local.core.escaping import visible
 from robustbench_local.report.assessment_baseline import ALPHA, by_row
 from robustbench_local.report.assessment_condition import condition, is_fault
 from robustbench_local.report.assessment_map import requirements
-from robustbench_local.report.assessment_parts import (
+from robustbench_local.report.assessment_parts import Condition, Shift, WorstCase
+from robustbench_local.report.assessment_record import (
     SCHEMA,
     Assessment,
     Baseline,
-    Condition,
     Deviation,
     Machine,
     RowRecord,
-    Shift,
     Subject,
-    WorstCase,
 )
 from robustbench_local.report.assessment_shift import shift
 from robustbench_local.report.compare import POWER, compare

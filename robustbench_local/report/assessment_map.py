@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from robustbench_local.report.assessment_parts import Assessment, AttackResult, Condition, Figure, Mapped, Shift
+from robustbench_local.report.assessment_parts import AttackResult, Condition, Figure, Shift
+from robustbench_local.report.assessment_record import Assessment, Mapped
 from robustbench_local.report.text import percent
 
 ACT = "EU AI Act, Regulation (EU) 2024/1689"

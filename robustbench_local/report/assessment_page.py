@@ -13,7 +13,8 @@ from typing import Any
 from robustbench_local.core.escaping import visible
 from robustbench_local.report.assessment import assess, json_text, name_of
 from robustbench_local.report.assessment_condition import is_fault
-from robustbench_local.report.assessment_parts import Assessment, Compared, Condition, Figure, RowRecord, Shift, Subject
+from robustbench_local.report.assessment_parts import Compared, Condition, Figure, Shift
+from robustbench_local.report.assessment_record import Assessment, RowRecord, Subject
 from robustbench_local.report.members import Groups
 from robustbench_local.report.page import environment, policy
 from robustbench_local.report.results import Results

@@ -17,7 +17,8 @@ from robustbench_local.core.errors import ConfigError, DataError, StoreError
 from robustbench_local.metrics.paired import holm, mcnemar, noticeable
 from robustbench_local.metrics.rates import cluster_bootstrap, simultaneous, wilson
 from robustbench_local.report.assessment import assess, json_text
-from robustbench_local.report.assessment_parts import Assessment, Condition, Figure, Shift
+from robustbench_local.report.assessment_parts import Condition, Figure, Shift
+from robustbench_local.report.assessment_record import Assessment
 from robustbench_local.report.results import Results
 from robustbench_local.storage.packing import pack
 from robustbench_local.storage.store import Store
