@@ -144,6 +144,8 @@ class Session:
 
     def _add(self, outcome: Outcome, measured: Measured) -> None:
         """With its pictures; the limits of all outcomes are those of as many comparisons as there are now."""
+        if self.folder is not None:
+            outcome = replace(outcome, folder=str(self.folder))
         if self.pictures:
             outcome = replace(outcome, changed=changed(outcome, measured))
         self.outcomes = settled([*self.outcomes, outcome], self.alpha, self.expected)

@@ -12,6 +12,7 @@ from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import interval, percent
 
 _NAMED = 5  # classes or problems in a message
+ASK = "with --robustness-report=DIR (robustbench-local check --report DIR)"
 AGAINST = {LAST: "last model", ANCHOR: "anchor", FIRST: "first model"}
 UNDER = {"attacks": "robust", "corruptions": "right under corruptions"}
 
@@ -90,6 +91,8 @@ def _story(outcome: Outcome) -> Iterator[str]:
         yield f"  advice on {check}: {advice}"
     if outcome.folder:
         yield f"  rows, page and pictures: {outcome.folder}"
+    elif outcome.rates:
+        yield f"  rows, page and pictures: {ASK}"
 
 
 def _worse(each: Comparison) -> str:
