@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from robustbench_local.metrics.rates import Rate
-from robustbench_local.regression.outcome import LESS_ROBUST, MASKED, Comparison, Outcome, Verdict
+from robustbench_local.regression.outcome import ANCHOR, FIRST, LAST, LESS_ROBUST, MASKED, Comparison, Outcome, Verdict
 from robustbench_local.report.text import interval, percent
 
 _NAMED = 5  # classes or problems in a message
-AGAINST = {"last": "last model", "anchor": "anchor"}
+AGAINST = {LAST: "last model", ANCHOR: "anchor", FIRST: "first model"}
 UNDER = {"attacks": "robust", "corruptions": "right under corruptions"}
 
 
@@ -36,7 +36,8 @@ def story(outcome: Outcome) -> str:
 def reasons(outcome: Outcome) -> list[str]:
     """Why it does not hold; empty where it does."""
     masked = [
-        "the attacks find less than is known to be there: the images that broke the last model leave"
+        "the attacks find less than is known to be there: the images that broke the"
+        f" {AGAINST[each.against]} leave"
         f" {percent(each.after)} % robust, the attacks of now {percent(each.before)} % (p = {probability(each.p)},"
         f" needed < {probability(each.limit)}). Gradients are masked, or the attacks became weaker: no improvement is"
         " to be believed"
@@ -76,7 +77,11 @@ def _story(outcome: Outcome) -> Iterator[str]:
     if outcome.margins is not None:
         yield f"  median margin under the attacks: {outcome.margins:+.2f} nats"
     if outcome.replayed is not None:
-        yield f"  against the images that broke the last model: {_rate(outcome.replayed)} robust"
+        broke = AGAINST[FIRST if outcome.costs else LAST]
+        yield f"  against the images that broke the {broke}: {_rate(outcome.replayed)} robust"
+    for name, cost in outcome.costs.items():
+        spread = f"{1e3 * cost.fastest:.3g} to {1e3 * cost.slowest:.3g}"
+        yield f"  {name}: {1e3 * cost.seconds:.3g} ms an image ({spread}), {cost.bytes / 1e3:,.0f} kB"
     if outcome.left_out:
         yield f"  not run: {'; '.join(outcome.left_out)}"
     for check, advice in {doubt.check: doubt.advice for doubt in outcome.doubts if doubt.advice}.items():

@@ -19,7 +19,7 @@ from robustbench_local.regression import lock
 from robustbench_local.regression.figures import Figures
 from robustbench_local.regression.judging import judged
 from robustbench_local.regression.known_images import KnownImages
-from robustbench_local.regression.lock import Baseline, Entry
+from robustbench_local.regression.lock import Entry
 from robustbench_local.regression.measured import Measured
 from robustbench_local.regression.multiplicity import expected, settled
 from robustbench_local.regression.outcome import Outcome, Verdict
@@ -82,18 +82,13 @@ def measured(shares: Mapping[str, Any], levels: int = 1, against: Any = None, **
 
 def entry(last: Measured, anchor: Measured | None = None, replays: bool = False) -> Entry:
     """What the lock holds once `last` was measured, and before it `anchor`."""
-    before = None if anchor is None else read(lock.entry_of(anchor, None, ["a test"], replays, False), N)
-    return read(lock.entry_of(last, before, ["a test"], replays, False), len(last.images))
-
-
-def read(record: Any, n: int) -> Entry:
-    anchor = Baseline.read(record["anchor"], n) if "anchor" in record else None
-    return Entry(record, Baseline.read(record["last"], n), anchor)
+    before = None if anchor is None else lock.parsed(lock.entry_of(anchor, None, ["a test"], replays, False))
+    return lock.parsed(lock.entry_of(last, before, ["a test"], replays, False))
 
 
 def outcome(now: Measured, before: Entry | None, known: bool = False, alpha: float = 0.05, **settings: Any) -> Outcome:
     check = Check("net", "mnist", "linf:0.1", **settings)
-    return settled([judged(now, check, before, KNOWN if known else None, alpha, False)], alpha)[0]
+    return settled([judged(now, check, before, KNOWN if known else None, alpha)], alpha)[0]
 
 
 def test_worse_is_what_the_exact_test_calls_so_and_no_more() -> None:
@@ -251,16 +246,16 @@ def test_random_models_are_compared_by_their_draws() -> None:
 
 def test_the_anchor_stays_where_it_is_and_is_held_against_too() -> None:
     first = measured({"attacks": bits(300)})
-    entries = read(lock.entry_of(first, None, ["a test"], False, False), N)
+    entries = lock.parsed(lock.entry_of(first, None, ["a test"], False, False))
     assert entries.anchor is None
     for robust in (297, 294, 291):  # each within luck of the one before
         now = measured({"attacks": bits(robust)})
         found = outcome(now, entries)
         assert not any(each.rejected for each in found.comparisons if each.against == "last")
-        entries = read(lock.entry_of(now, entries, ["a test"], False, False), N)
+        entries = lock.parsed(lock.entry_of(now, entries, ["a test"], False, False))
         assert entries.anchor is not None and entries.anchor.shares["attacks"].sum() == 300
     assert found.verdict is Verdict.WORSE and "anchor" in reasons(found)[0]
-    moved = read(lock.entry_of(now, entries, ["a test"], False, re_anchor=True), N)
+    moved = lock.parsed(lock.entry_of(now, entries, ["a test"], False, re_anchor=True))
     assert moved.anchor is None
     other = measured({"attacks": bits(291)}, images=replace(now.images, digest="e" * 64))
-    assert read(lock.entry_of(other, entries, ["a test"], False, False), N).anchor is None
+    assert lock.parsed(lock.entry_of(other, entries, ["a test"], False, False)).anchor is None

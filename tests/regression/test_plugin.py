@@ -31,12 +31,9 @@ def spared(*_: Any) -> tuple[Finding, ...]:
     return ()
 
 
-def test_file(repository: pytest.Pytester, name: str = "test_model", *checks: dict[str, Any]) -> None:
+def model_test(repository: pytest.Pytester, name: str = "test_model", *checks: dict[str, Any]) -> None:
     body = "\n".join(f"    robustness.check(**{check!r})" for check in checks or [asking()])
     repository.makepyfile(**{name: f"def test_still_robust(robustness):\n{body}\n"})
-
-
-test_file.__test__ = False  # type: ignore[attr-defined]
 
 
 def run(repository: pytest.Pytester, *options: str) -> pytest.RunResult:
@@ -50,7 +47,7 @@ def said(result: pytest.RunResult, *parts: str) -> None:
 
 
 def test_an_unchanged_model_passes_and_says_what_it_could_have_seen(repository: pytest.Pytester) -> None:
-    test_file(repository)
+    model_test(repository)
     missing = run(repository)
     missing.assert_outcomes(failed=1)
     said(missing, 'the lock has no entry "net"', "--robustness-update", "cannot judge")
@@ -67,9 +64,9 @@ def test_an_unchanged_model_passes_and_says_what_it_could_have_seen(repository: 
 
 
 def test_a_worse_model_fails_and_an_update_accepts_it_but_not_the_anchor(repository: pytest.Pytester) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
-    test_file(repository, "test_model", asking("worse"))
+    model_test(repository, "test_model", asking("worse"))
     worse = run(repository)
     worse.assert_outcomes(failed=1)
     said(worse, "significantly less robust than the last model", "lost", "classes of the images lost", "worse: net")
@@ -81,22 +78,22 @@ def test_a_worse_model_fails_and_an_update_accepts_it_but_not_the_anchor(reposit
     said(drifted, "significantly less robust than the anchor")
     run(repository, "--robustness-update", "--robustness-anchor").assert_outcomes(passed=1)
     run(repository).assert_outcomes(passed=1)
-    test_file(repository)
+    model_test(repository)
     better = run(repository)
     better.assert_outcomes(passed=1)
     said(better, "3 lost, 14 gained, p = 1")
 
 
 def test_floors_need_no_lock(repository: pytest.Pytester) -> None:
-    test_file(repository, "test_low", asking(at_least=0.1))
-    test_file(repository, "test_high", asking(at_least=0.99))
+    model_test(repository, "test_low", asking(at_least=0.1))
+    model_test(repository, "test_high", asking(at_least=0.99))
     result = run(repository)
     result.assert_outcomes(passed=1, failed=1)
     said(result, "wanted are 99.0 %", "wanted are 10.0 %, so it holds")
 
 
 def test_changed_images_and_a_changed_suite_are_errors_that_say_so(repository: pytest.Pytester) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
     suite = repository.path / "suite.yaml"
     suite.write_text(suite.read_text().replace("steps: 8", "steps: 7"))
@@ -104,7 +101,7 @@ def test_changed_images_and_a_changed_suite_are_errors_that_say_so(repository: p
     changed.assert_outcomes(failed=1)
     said(changed, "the suite has changed", "only then: pgd(steps=8", "only now: pgd(steps=7")
     suite.write_text(suite.read_text().replace("steps: 7", "steps: 8"))
-    test_file(repository, "test_model", asking(n=40))
+    model_test(repository, "test_model", asking(n=40))
     fewer = run(repository)
     fewer.assert_outcomes(failed=1)
     said(fewer, "the images have changed", "then 60 images", "now 40")
@@ -121,7 +118,7 @@ def test_changed_images_and_a_changed_suite_are_errors_that_say_so(repository: p
     ],
 )
 def test_a_lock_that_cannot_be_used_says_what_to_do(repository: pytest.Pytester, damage: Any, words: str) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
     lock = repository.path / LOCK
     damaged = damage(lock.read_text())
@@ -134,22 +131,22 @@ def test_a_lock_that_cannot_be_used_says_what_to_do(repository: pytest.Pytester,
 
 
 def test_two_modules_share_a_lock_and_a_selection_leaves_the_rest(repository: pytest.Pytester) -> None:
-    test_file(repository, "test_one", asking(name="one"))
-    test_file(repository, "test_two", asking(name="two", threat="linf:0.03"))
+    model_test(repository, "test_one", asking(name="one"))
+    model_test(repository, "test_two", asking(name="two", threat="linf:0.03"))
     run(repository, "--robustness-update").assert_outcomes(passed=2)
     before = json.loads((repository.path / LOCK).read_text())
     assert sorted(before["checks"]) == ["one", "two"]
-    test_file(repository, "test_two", asking("worse", name="two", threat="linf:0.03"))
+    model_test(repository, "test_two", asking("worse", name="two", threat="linf:0.03"))
     run(repository, "-k", "test_two", "--robustness-update")
     after = json.loads((repository.path / LOCK).read_text())
     assert after["checks"]["one"] == before["checks"]["one"] and after["checks"]["two"] != before["checks"]["two"]
 
 
 def test_an_interrupted_update_leaves_the_lock_as_it_was(repository: pytest.Pytester) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
     before = (repository.path / LOCK).read_bytes()
-    test_file(repository, "test_model", asking("worse"))
+    model_test(repository, "test_model", asking("worse"))
     repository.makepyfile(test_stop="def test_stop():\n    raise KeyboardInterrupt\n")
     result = repository.runpytest_inprocess("--robustness-update", no_reraise_ctrlc=True)
     said(result, "was not written: the run was cut short")
@@ -159,10 +156,10 @@ def test_an_interrupted_update_leaves_the_lock_as_it_was(repository: pytest.Pyte
 def test_a_disk_that_fails_leaves_the_lock_as_it_was(
     repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
     before = (repository.path / LOCK).read_bytes()
-    test_file(repository, "test_model", asking("worse"))
+    model_test(repository, "test_model", asking("worse"))
 
     def refuse(source: Any, target: Any) -> None:
         if Path(target).name == LOCK:
@@ -178,7 +175,7 @@ def test_a_disk_that_fails_leaves_the_lock_as_it_was(
 
 
 def test_old_images_are_kept_where_asked_and_must_be_those_of_the_lock(repository: pytest.Pytester) -> None:
-    test_file(repository)
+    model_test(repository)
     run(repository, "--robustness-update")
     assert not (repository.path / IMAGES).exists()
     run(repository, "--robustness-update", "--robustness-images").assert_outcomes(passed=1)
@@ -191,7 +188,7 @@ def test_old_images_are_kept_where_asked_and_must_be_those_of_the_lock(repositor
 
 
 def test_two_checks_of_one_name_that_differ_are_refused(repository: pytest.Pytester) -> None:
-    test_file(repository, "test_model", asking(at_least=0.1), asking(at_least=0.1, n=30))
+    model_test(repository, "test_model", asking(at_least=0.1), asking(at_least=0.1, n=30))
     result = run(repository)
     result.assert_outcomes(failed=1)
     said(result, 'two checks are called "net" and differ in n')
@@ -205,17 +202,17 @@ def test_what_a_mistake_in_a_check_says(repository: pytest.Pytester) -> None:
         ({"at_least": 45}, "[0, 1]"),
         ({"suite": "ci", "threat": None}, "say which"),
     ):
-        test_file(repository, "test_model", {**asking(), **wrong})
+        model_test(repository, "test_model", {**asking(), **wrong})
         result = run(repository)
         result.assert_outcomes(failed=1)
         said(result, words)
 
 
 def test_reports_name_each_failed_check(repository: pytest.Pytester) -> None:
-    test_file(repository, "test_model", asking(name="before"))
-    test_file(repository, "test_other", asking(name="other", at_least=0.01))
+    model_test(repository, "test_model", asking(name="before"))
+    model_test(repository, "test_other", asking(name="other", at_least=0.01))
     run(repository, "--robustness-update")
-    test_file(repository, "test_model", asking("worse", name="before"))
+    model_test(repository, "test_model", asking("worse", name="before"))
     options = ("--robustness-report=build/robust", "--robustness-sarif=build/r.sarif", "--junitxml=build/junit.xml")
     run(repository, *options).assert_outcomes(passed=1, failed=1)
     build = repository.path / "build"
@@ -239,13 +236,13 @@ def test_workers_send_what_they_find_and_one_writes(repository: pytest.Pytester)
     spare = "from robustbench_local.regression import measured\nmeasured._audit = lambda *_: ()\n"
     repository.makeconftest(spare)
     for name in ("one", "two", "three"):
-        test_file(repository, f"test_{name}", asking(name=name))
+        model_test(repository, f"test_{name}", asking(name=name))
     update = ("-n", "2", "--robustness-update", "--robustness-images")
     repository.runpytest_subprocess(*update).assert_outcomes(passed=3)
     lock = json.loads((repository.path / LOCK).read_text())
     assert sorted(lock["checks"]) == ["one", "three", "two"]
     repository.runpytest_subprocess("-n", "2").assert_outcomes(passed=3)
-    test_file(repository, "test_two", asking("worse", name="two"))
+    model_test(repository, "test_two", asking("worse", name="two"))
     worse = repository.runpytest_subprocess("-n", "2", "--robustness-sarif=r.sarif", "--robustness-report=rep")
     worse.assert_outcomes(passed=2, failed=1)
     said(worse, "worse: two", "holds: one", "holds: three")
