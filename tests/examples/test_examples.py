@@ -79,11 +79,13 @@ def asked_by_yaml(folder: Path) -> list[Check]:
 
 def test_the_tests_of_the_example_catch_a_worse_model(digits: Path) -> None:
     deploy(digits, "worse.pt2")
-    done = python(digits, "-m", "pytest", "-k", "last_one", "--robustness-sarif", "found.sarif")
+    kept = ("--robustness-report", "report", "--robustness-sarif", "found.sarif")
+    done = python(digits, "-m", "pytest", "-k", "last_one", *kept)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "is less robust than it has to be\n  significantly less robust than the last model" in done.stdout
     (result,) = json.loads((digits / "found.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
     assert result["ruleId"] == "robustness-worse"
+    assert "models/current.pt2" in (digits / "report/robustness.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -160,7 +162,7 @@ def test_the_workflow_calls_what_is_there(digits: Path) -> None:
 
 @pytest.mark.slow
 def test_training_writes_a_model_that_knows_digits(digits: Path) -> None:
-    done = python(digits, "train.py", "--epochs", "3", "--to", "models/new.pt2")
+    done = python(digits, "train.py", "--epochs", "4", "--eps", "0.05", "--to", "models/new.pt2")
     assert done.returncode == 0, done.stderr
     images = open_data("mnist", source="bundled", n=200)
     right = load_model(str(digits / "models/new.pt2"))(images[:]).argmax(1) == images.labels
