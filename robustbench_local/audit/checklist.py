@@ -62,6 +62,11 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+# what only says how strong the audited attack is: of no account where another attack made the figures
+OF_STRENGTH = {
+    check.name
+    for check in (convergence.doubling, convergence.settled, convergence.strength, orderings.stronger, believed)
+}
 NEED_GRADIENTS = {check.name for check in (*gradients.CHECKS, *orderings.CHECKS)} - {orderings.stronger.name}
 
 

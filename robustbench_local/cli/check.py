@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from robustbench_local.cli.output import FAILED, OK, WRONG, say
+from robustbench_local.cli.output import FAILED, OK, WRONG, say, wrapped
 from robustbench_local.cli.parsing import Commands
 
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         session.finish()
     for outcome in session.outcomes:
         for text in [line(outcome)] if outcome.verdict is Verdict.HOLDS else story(outcome).splitlines():
-            say(text)
+            print(wrapped(text, indent="  " * text.startswith(" ")))
     for path in write_outcomes(session.outcomes, options.report, options.sarif, options.json):
         say(f"written: {path}")
     if options.update:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustbench_local.core.containment import contained
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
+from robustbench_local.core.model_state import evaluating
 from robustbench_local.core.outputs import form_of, logits_of
 from robustbench_local.core.training import Trainer
 
@@ -90,7 +91,7 @@ class Deployed(Defended):
         inner = undefended(self.net)
         kept = [WithoutSurrogate(step) for step in cast(Sequence[Preprocess], self.steps) if step.encodes]
         if kept:
-            return Deployed(inner or self.net, kept).eval()
+            return evaluating(Deployed(inner or self.net, kept))
         return inner or (self.net if len(self.steps) else None)
 
 

@@ -25,6 +25,7 @@ from robustbench_local.core.defense import (
 from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import DataError, ModelError, RobustBenchError
+from robustbench_local.core.model_state import evaluating
 from robustbench_local.core.outputs import log_probabilities
 from robustbench_local.core.source import Source
 from robustbench_local.data.images import few_classes
@@ -246,7 +247,7 @@ class LogProbabilities(Defended):
 
     def undefended(self) -> nn.Module | None:
         inner = undefended(self.module)
-        return None if inner is None else LogProbabilities(inner).eval()
+        return None if inner is None else evaluating(LogProbabilities(inner))
 
 
 class UndeclaredRandomModel(Defended):

@@ -55,8 +55,8 @@ SUITES = {
         "every change: under a minute for 500 small images and a small network on two CPU cores",
         {
             Access.GRADIENTS: ({"best": {"effort": 0.35}},),
-            Access.SCORES: ({"square": {"steps": 500}}, {"sparse_rs": {"steps": 500}}),
-            Access.LABELS: ({"hopskipjump": {"steps": 5}},),
+            Access.SCORES: ({"square": {"steps": 1000}}, {"sparse_rs": {"steps": 2000}}),
+            Access.LABELS: ({"hopskipjump": {"steps": 20}},),
         },
     ),
     "release": Suite(

@@ -9,6 +9,7 @@ from robustbench_local.core.access import Access, granted
 from robustbench_local.core.defense import Defended, call, is_stochastic, rejection, undefended
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ModelError
+from robustbench_local.core.model_state import evaluating
 from robustbench_local.core.outputs import HALVES, log_probabilities
 from robustbench_local.models.description import Description
 
@@ -76,7 +77,7 @@ class Classifier(Defended):
 
     def undefended(self) -> nn.Module | None:
         inner = undefended(self.net)
-        return None if inner is None else Classifier(inner, self.description).eval()
+        return None if inner is None else evaluating(Classifier(inner, self.description))
 
 
 def weights_dtype(net: nn.Module) -> torch.dtype:

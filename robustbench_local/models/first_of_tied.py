@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robustbench_local.core.defense import Defended, call, is_stochastic, rejection, undefended
 from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import evaluating
 
 _STEP = 2.0**-20  # of the largest logit: float32 tells it, and 4,000 of them are less than one step of 8 bits
 
@@ -32,4 +33,4 @@ class FirstOfTied(Defended):
 
     def undefended(self) -> nn.Module | None:
         inner = undefended(self.net)
-        return None if inner is None else FirstOfTied(inner).eval()
+        return None if inner is None else evaluating(FirstOfTied(inner))

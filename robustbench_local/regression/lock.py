@@ -45,6 +45,7 @@ _ENTRY = {
     "suite": {"name": text, "digest": text, "attacks": [text], "left_out": [text]},
     "last": _MODEL,
     "anchor?": _MODEL,
+    "compares": flag,
     "replays": flag,
     "tests": [text],
     "checksum": text,
@@ -87,7 +88,7 @@ class Entry:
     @property
     def comparisons(self) -> int:
         """How many hypotheses a check against it tests."""
-        measures = len(self.last.shares) - 1
+        measures = (len(self.last.shares) - 1) * bool(self.record["compares"])
         return measures * (1 if self.anchor is None else 2) + bool(self.record["replays"])
 
     def faults(self, measured: Measured) -> list[str]:
@@ -109,9 +110,17 @@ class Entry:
         return found
 
 
-def entry_of(measured: Measured, before: Entry | None, tests: Sequence[str], replays: bool, re_anchor: bool) -> Record:
+def entry_of(
+    measured: Measured,
+    before: Entry | None = None,
+    *,
+    tests: Iterable[str] = (),
+    compares: bool = True,
+    replays: bool = False,
+    re_anchor: bool = False,
+) -> Record:
     """What the lock holds of a check from now on. The anchor stays, but for other images or another suite, or where
-    re_anchor asks for it.
+    re_anchor asks for it. tests: which ask; compares: whether any of them compares; replays: whether images are kept.
     """
     now, images = _model(measured), measured.images
     kept = None if before is None or re_anchor or before.faults(measured) else before
@@ -126,6 +135,7 @@ def entry_of(measured: Measured, before: Entry | None, tests: Sequence[str], rep
         },
         "last": now,
         **({} if anchor is None or anchor == now else {"anchor": anchor}),
+        "compares": compares,
         "replays": replays,
         "tests": sorted({*tests, *(before.tests if before else ())}),
     }

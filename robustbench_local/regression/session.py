@@ -53,6 +53,7 @@ class Session:
     _measured: dict[str, Measured] = field(default_factory=dict, init=False, repr=False)
     _audits: Audits = field(default_factory=dict, init=False, repr=False)
     _tests: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
+    _compared: set[str] = field(default_factory=set, init=False, repr=False)
     _entries: dict[str, Entry] | None = field(default=None, init=False, repr=False)
     _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False, repr=False)
 
@@ -78,6 +79,7 @@ class Session:
             entry = self.entries.get(check.key)
             measured = self._measure(check)
             self._tests.setdefault(check.key, set()).add(test)
+            self._compared |= {check.key} if check.compares else set()
             known = self._known(check.key, entry)
             self._add(judged(measured, check, entry, known, self.alpha, self.update), measured)
         return self.outcomes[-1]
@@ -100,7 +102,7 @@ class Session:
             two = replace(two, name=f"{two.key} beside {one.key}")
             outcome = judged(before, one, None, None, self.alpha, updating=True)
             if not outcome.problems:
-                entry = lock.parsed(lock.entry_of(before, None, (), before.known is not None, False))
+                entry = lock.parsed(lock.entry_of(before, replays=before.known is not None))
                 outcome = judged(now, two, entry, before.known, self.alpha, against=FIRST)
             costs = {_model(one): cost(before.model, before.images), _model(two): cost(now.model, now.images)}
             self._add(replace(outcome, name=two.key, costs=costs), now)
@@ -118,9 +120,14 @@ class Session:
         """What the lock is to hold of each check that was measured and can be judged, where this is an update."""
         found, broken = {}, self.broken_images()
         for name in self._judged():
-            tests = sorted(self._tests[name] - {""})
-            before = self.entries.get(name)
-            found[name] = lock.entry_of(self._measured[name], before, tests, name in broken, self.re_anchor)
+            found[name] = lock.entry_of(
+                self._measured[name],
+                self.entries.get(name),
+                tests=self._tests[name] - {""},
+                compares=name in self._compared,
+                replays=name in broken,
+                re_anchor=self.re_anchor,
+            )
         return found
 
     def broken_images(self) -> dict[str, KnownImages]:

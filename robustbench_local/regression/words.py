@@ -72,7 +72,7 @@ def _story(outcome: Outcome) -> Iterator[str]:
         if each.kind == LESS_ROBUST:
             yield f"  {_briefly(each)}"
     if outcome.lost_classes:
-        listed = [f"{name} {count}" for name, count in list(outcome.lost_classes.items())[:_NAMED]]
+        listed = [f"{count} of {name}" for name, count in list(outcome.lost_classes.items())[:_NAMED]]
         more = len(outcome.lost_classes) - _NAMED
         yield f"  classes of the images lost: {', '.join(listed)}{f' and {more} more' if more > 0 else ''}"
     if outcome.smallest:

@@ -83,8 +83,8 @@ def measured(shares: Mapping[str, Any], levels: int = 1, against: Any = None, **
 
 def entry(last: Measured, anchor: Measured | None = None, replays: bool = False) -> Entry:
     """What the lock holds once `last` was measured, and before it `anchor`."""
-    before = None if anchor is None else lock.parsed(lock.entry_of(anchor, None, ["a test"], replays, False))
-    return lock.parsed(lock.entry_of(last, before, ["a test"], replays, False))
+    before = None if anchor is None else lock.parsed(lock.entry_of(anchor, tests=["a test"], replays=replays))
+    return lock.parsed(lock.entry_of(last, before, tests=["a test"], replays=replays))
 
 
 def outcome(now: Measured, before: Entry | None, known: bool = False, alpha: float = 0.05, **settings: Any) -> Outcome:
@@ -114,7 +114,13 @@ def test_the_message_says_what_fell_and_what_would_have_been_seen() -> None:
     drop = comparison.noticeable
     assert drop is not None and drop == pytest.approx(noticeable(N, 0.05, exchanged + drop), abs=2e-4)
     text = story(found)
-    for part in ("9 of 500 images lost, 1 gained", "odd 8, even 1", "would have been caught", "58.4 % now", "60.0 %"):
+    for part in (
+        "9 of 500 images lost, 1 gained",
+        "8 of odd, 1 of even",
+        "would have been caught",
+        "58.4 % now",
+        "60.0 %",
+    ):
         assert part in text, part
     assert "worse: net" in line(found)
 
@@ -141,6 +147,8 @@ def test_how_many_comparisons_are_to_come_is_read_from_the_lock() -> None:
     one, two = entry(measured({"attacks": bits(300)}), replays=True), entry(measured({"corruptions": bits(30)}))
     object.__setattr__(two, "record", {**two.record, "tests": ["another"]})
     assert expected([one, two], {"a test"}) == 2 and expected([one, two], {"another"}) == 1
+    floors = lock.parsed(lock.entry_of(measured({"attacks": bits(300)}), tests=["a floor"], compares=False))
+    assert expected([one, floors], {"a test", "a floor"}) == 2
     assert expected([one, two], {"a test", "a new one"}) == 3 == expected([one, two], {"a test", "another"})
 
 
@@ -247,19 +255,19 @@ def test_random_models_are_compared_by_their_draws() -> None:
 
 def test_the_anchor_stays_where_it_is_and_is_held_against_too() -> None:
     first = measured({"attacks": bits(300)})
-    entries = lock.parsed(lock.entry_of(first, None, ["a test"], False, False))
+    entries = lock.parsed(lock.entry_of(first))
     assert entries.anchor is None
     for robust in (297, 294, 291):  # each within luck of the one before
         now = measured({"attacks": bits(robust)})
         found = outcome(now, entries)
         assert not any(each.rejected for each in found.comparisons if each.against == "last")
-        entries = lock.parsed(lock.entry_of(now, entries, ["a test"], False, False))
+        entries = lock.parsed(lock.entry_of(now, entries))
         assert entries.anchor is not None and entries.anchor.shares["attacks"].sum() == 300
     assert found.verdict is Verdict.WORSE and "anchor" in reasons(found)[0]
-    moved = lock.parsed(lock.entry_of(now, entries, ["a test"], False, re_anchor=True))
+    moved = lock.parsed(lock.entry_of(now, entries, re_anchor=True))
     assert moved.anchor is None
     other = measured({"attacks": bits(291)}, images=replace(now.images, digest="e" * 64))
-    assert lock.parsed(lock.entry_of(other, entries, ["a test"], False, False)).anchor is None
+    assert lock.parsed(lock.entry_of(other, entries)).anchor is None
 
 
 def test_an_entry_of_500_images_is_small() -> None:
@@ -267,6 +275,6 @@ def test_an_entry_of_500_images_is_small() -> None:
     shares = {"attacks": generator.integers(0, 21, N) / 20, "corruptions": generator.integers(0, 21, N) / 20}
     each = measured(shares, levels=20)
     each = replace(each, figures=replace(each.figures, margins=generator.normal(size=N)))  # type: ignore[type-var]
-    last = lock.entry_of(each, None, ["a test"], False, False)
+    last = lock.entry_of(each)
     other = replace(each, figures=replace(each.figures, shares={**shares, "attacks": bits(250)}))  # type: ignore[type-var]
-    assert len(json.dumps(lock.entry_of(other, lock.parsed(last), ["a test"], False, False), indent=1)) < 60_000
+    assert len(json.dumps(lock.entry_of(other, lock.parsed(last)), indent=1)) < 60_000
