@@ -21,7 +21,7 @@ help:
 	@echo "make check   ruff, mypy --strict, and the documentation with its links"
 	@echo "make docs    the documentation, into site/index.html"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
-	@echo "make browser Chromium and axe-core, which the leaderboard's tests need; make test tries it once"
+	@echo "make browser Chromium, axe-core and SARIF's schema, which tests of pages need; make test tries it once"
 	@echo "make picture results/leaderboard.png, the README's, from a page of results/"
 	@echo "make results the committed grids and their pages; resumes, hours"
 	@echo "make clean   remove .venv and caches; results stay"

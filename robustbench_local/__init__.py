@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
+    from robustbench_local.models.variants import make_variant
     from robustbench_local.models.wrap import wrap
 
 __version__ = "0.2.0"
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "load_data",
     "load_model",
+    "make_variant",
     "normalised",
     "regression",
     "run_grid",
@@ -73,6 +75,7 @@ _PLACES = {
     "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),
+    "models.variants": ("make_variant",),
     "models.wrap": ("wrap",),
 }
 _ROOMS = ("regression",)  # whose names are asked for through it

@@ -20,6 +20,7 @@ class AuditConfig:
     weights     a checkpoint for the model; allow_pickle takes .pt and .pth files
     normalise, expects, about   what its input is normalised by (imagenet, cifar10, mnist, {mean, std}), the range of
                 its pixels ("0-255"), a model.yaml
+    variant     int8, int8_dynamic or pruned:0.5 instead of the float model; int8 is calibrated on training images
     trust       load a model whose file runs code when it is read
     surrogates  models to transfer from; by default two of the zoo for the same data
     train       as many training images as this, to compare robust accuracy on (robust overfitting)
@@ -42,6 +43,7 @@ class AuditConfig:
     normalise: str | dict[str, list[float]] | None = None
     expects: str | list[float] | None = None
     about: LocationText | dict[str, Any] | None = None
+    variant: str | None = None
     trust: bool = False
     surrogates: str | list[str] | None = None
     train: int = 0

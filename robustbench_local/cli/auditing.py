@@ -28,9 +28,11 @@ from robustbench_local.grids.environment import environment
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.description import Description
 from robustbench_local.models.load import load_model
+from robustbench_local.models.variants import make_variant, needs_calibration
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.files import whole_file
+from robustbench_local.training.calibration import calibration_images
 
 EXIT = {Status.SOUND: 0, Status.UNCHECKED: 0, Status.SUSPICIOUS: 3, Status.BROKEN: 4}
 SURROGATES = 2
@@ -65,6 +67,10 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         seed=config.seed,
         device=device,
     )
+    if config.variant is not None:
+        needed = needs_calibration(config.variant)
+        chosen = calibration_images(config.data, config.source, images.transform, device)[:] if needed else None
+        model = make_variant(model, config.variant, chosen)
     surrogates = _surrogates(spec, config)
     attack = find_attack(*named(config.attack, "attack")) if config.attack else None
     card = audit_model(
@@ -90,11 +96,10 @@ def _about(
     spec: str, model: nn.Module, images: Images, config: AuditConfig, attack: Attack | None, surrogates: list[str]
 ) -> dict[str, Any]:
     """What a card is about, for who reads it later."""
-    state = model.state_dict()
-    known = state and all(isinstance(value, torch.Tensor) for value in state.values())
     return {
         "model": spec,
-        "weights_digest": weights_digest(model) if known else None,
+        **({} if config.variant is None else {"variant": config.variant}),
+        "weights_digest": weights_digest(model) if model.state_dict() else None,
         "data": config.data,
         "data_digest": images.digest,
         "ids": images.ids.tolist(),

@@ -17,8 +17,8 @@ class GridConfig:
 
     data        mnist, cifar10, folder:PATH, arrays:PATH, parquet:PATH or hf:PATH; one or a list
     models      architectures, zoo:NAME, module:function, my_models.py:Net, files and servers (`list models`), or
-                {name, weights, allow_pickle, schedule, trust, normalise, expects, about}; with several data sets a
-                mapping {data: [models]} says which goes where
+                {name, weights, allow_pickle, schedule, trust, normalise, expects, about, variant}; with several data
+                sets a mapping {data: [models]} says which goes where
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `by_access` stands for what the access of each model allows (square,
@@ -98,7 +98,8 @@ class ModelConfig:
 
     weights: a checkpoint for it. schedule: other than the zoo's, where it must be trained. trust: load what runs code
     when it is read. normalise, expects: what its input is normalised by, and the range of its pixels. about: a
-    model.yaml, or what it would say.
+    model.yaml, or what it would say. variant: int8, int8_dynamic or pruned:0.5 instead of the float model; of an
+    architecture the network inside the defense.
     """
 
     name: str
@@ -109,11 +110,13 @@ class ModelConfig:
     normalise: str | dict[str, list[float]] | None = None
     expects: str | list[float] | None = None
     about: LocationText | dict[str, Any] | None = None
+    variant: str | None = None
 
     @property
     def label(self) -> str:
         """What tables call it."""
-        return self.name if self.weights is None else f"{self.name} ({PurePath(self.weights).stem})"
+        label = self.name if self.weights is None else f"{self.name} ({PurePath(self.weights).stem})"
+        return label if self.variant is None else f"{label} {self.variant}"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_local.core.defense import call, is_stochastic
@@ -25,6 +22,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
+from robustbench_local.gallery.views import Sample, View, change, encoded, picture
 from robustbench_local.models.classifier import describe
 from robustbench_local.report.drawing import teal
 from robustbench_local.report.page import environment, policy
@@ -37,27 +35,7 @@ from robustbench_local.storage.row import Row, done
 from robustbench_local.training.builder import ModelBuilder
 
 EACH = 3  # images of each fate
-LARGE = 96 * 96  # pixels of an image that is shown with loss
 DRAWS = 20  # over which a random model's answer is averaged
-
-
-@dataclass(frozen=True)
-class View:
-    """One picture with the words below it."""
-
-    title: str
-    uri: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image and what became of it."""
-
-    id: int
-    label: str
-    fate: str
-    views: tuple[View, ...]
 
 
 @dataclass(frozen=True)
@@ -137,13 +115,10 @@ def _room(
     maps, note = _saliency(model, (x, before), (x_adv, after), draws)
     samples = []
     for k, (place, fate) in enumerate(places):
-        change = x_adv[k] - x[k]
-        largest = float(change.abs().max())
-        scale = 0.5 / largest if largest else 0.0
         views = [
-            View("clean", _picture(x[k]), _said(before[k], images)),
-            View("attacked", _picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
-            View("change", _picture(0.5 + scale * change), (f"amplified ×{scale:.3g}" if scale else "no change",)),
+            View("clean", picture(x[k]), _said(before[k], images)),
+            View("attacked", picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
+            change(x[k], x_adv[k]),
         ]
         if maps:
             views += [
@@ -152,7 +127,7 @@ def _room(
             ]
         if found[k]:
             said = (*_said(least[k], images), _length(threat, nearest[k], x[k]))
-            views.append(View("nearest error found", _picture(nearest[k]), said))
+            views.append(View("nearest error found", picture(nearest[k]), said))
         own = int(images.ids[place])
         samples.append(Sample(own, visible(images.classes[int(y[k])]), fate, tuple(views)))
     return Room(title, visible(row.attack), tuple(samples), note)
@@ -236,23 +211,6 @@ def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:
     return f"{norm_name(threat.norm)} distance {float(threat.distance(x_adv[None], x[None])[0]):.4g}"
 
 
-def _picture(x: Tensor) -> str:
-    """One image (C, H, W) in [0, 1]."""
-    pixels = (x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return _encoded(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
-
-
 def _heat(values: Tensor) -> str:
     """One map (H, W) in [0, 1]."""
-    return _encoded((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))
-
-
-def _encoded(pixels: npt.NDArray[np.uint8]) -> str:
-    """A data URI: of small images every pixel, as PNG; of large ones JPEG, where noise takes a fifth of the bytes."""
-    file, large = io.BytesIO(), pixels.shape[0] * pixels.shape[1] > LARGE
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if large:
-        image.save(file, "JPEG", quality=90, subsampling="4:4:4")
-    else:
-        image.save(file, "PNG", optimize=True)
-    return f"data:image/{'jpeg' if large else 'png'};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return encoded((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))

@@ -31,7 +31,7 @@ def foreign(row: Row) -> list[str]:
     stranger's row names may be anything.
     """
     about = row.definition
-    model, data = str(about["model"]).partition(" (")[0], str(about["data"])
+    model, data = _without_variant(row).partition(" (")[0], str(about["data"])
     own = model not in ARCHITECTURES and not model.startswith("zoo:")
     what = "send images to" if "://" in model else "load" if PurePath(model).suffix else "import and call"
     return ([f"{what} {model}"] if own else []) + ([f"read {data}"] if ":" in data else [])
@@ -58,11 +58,13 @@ def model_of(
     """
     check_trust([row], trust)
     about = row.definition
-    name, _, stem = about["model"].partition(" (")
+    name, _, stem = _without_variant(row).partition(" (")
     if stem and weights is None:
         raise ModelError(f"{about['model']} came from a checkpoint of yours: give its path as weights")
     said = dict(about.get("model_about", {})) or None
-    config = ModelConfig(name, weights if stem else None, allow_pickle, trust=trust, about=said)
+    config = ModelConfig(
+        name, weights if stem else None, allow_pickle, trust=trust, about=said, variant=about.get("variant")
+    )
     builder = replace(builder, transform=_transform(row))
     plan = builder.spec(about["data"], config, entry(about["defense"], about["defense_settings"]))
     what = f"{about['model']} with {about['defense']}"
@@ -108,6 +110,11 @@ def images_of(
     if under.definition(*images.pixels.shape[2:]) != met:
         raise DataError(f"{under} is another corruption here than row {row['key']} met: run its grid again")
     return CorruptedImages(images, under)
+
+
+def _without_variant(row: Row) -> str:
+    """What the model was called, and in parentheses its checkpoint."""
+    return row.model.removesuffix(f" {row.definition.get('variant')}")
 
 
 def _transform(row: Row) -> Transform | None:

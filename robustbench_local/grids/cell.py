@@ -119,6 +119,8 @@ class Task:
             found["behaviour_digest"] = self.behaviour_digest
         if said := said_of(model.model.normalise, model.model.expects, model.model.about).behaviour():
             found["model_about"] = said
+        if model.model.variant is not None:
+            found["variant"] = model.model.variant
         if not cell.adaptive:
             found["adaptive"] = False
         if self.attacker is not None and attack.own_images:

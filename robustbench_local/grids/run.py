@@ -117,14 +117,19 @@ class Grid:
         return Task(self.name, cell, config, images, digest, attacker, behaviour, origin)
 
     def run(self) -> list[Row]:
+        """Every cell's row, and the report on them beside them."""
+        rows = self.measured()
+        baseline.keep(self.store.folder, self.config.baseline)
+        write_report(Results.of(rows, self.store), self.store.folder)
+        return rows
+
+    def measured(self) -> list[Row]:
         """Every cell's row; cells that are done are read. Interrupted, it loses at most the cell in flight."""
         self.store.check_writable()
         rows = self._rows()
         if not self._stored(rows):
             self.progress.line("rows were removed or damaged while the grid ran: they are made again")
             rows = replace(self, config=replace(self.config, force=False))._rows()
-        baseline.keep(self.store.folder, self.config.baseline)
-        write_report(Results.of(rows, self.store), self.store.folder)
         return rows
 
     def preview(self) -> list[Row]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_local.config.arguments import Device, checked
 from robustbench_local.config.plugins import every
@@ -25,6 +25,7 @@ from robustbench_local.models.classifier import Classifier, weights_dtype
 from robustbench_local.models.description import Description, described, read_description, sidecar
 from robustbench_local.models.format import FORMATS, NOTHING_SAID, UNKNOWN, Asked, Format, Loaded
 from robustbench_local.models.priced import priced
+from robustbench_local.models.variants import make_variant
 
 
 @checked(ModelError)
@@ -38,6 +39,8 @@ def load_model(
     normalise: str | dict[str, Any] | None = None,
     expects: Any = None,
     about: Location | dict[str, Any] | None = None,
+    variant: str | None = None,
+    calibration: Tensor | None = None,
 ) -> nn.Module:
     """A trained model in evaluation mode: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out.
 
@@ -53,12 +56,15 @@ def load_model(
         normalise: "imagenet", "cifar10", "mnist" or {"mean": ..., "std": ...}: what its input is normalised by.
         expects: the range of its pixels, where that is not [0, 1]: "0-255".
         about: a model.yaml, or what it would say (see Description); by default the one beside the model's file.
+        variant: "int8", "int8_dynamic" or "pruned:0.5" instead of the float model, see `make_variant`.
+        calibration: images float32 (N, C, H, W) in [0, 1] for the ranges of "int8", best of the training split.
 
     Raises:
         ModelError: for anything that is not there or does not fit.
     """
     said = said_of(normalise, expects, about)
-    return open_model(spec, device, weights=weights, allow_pickle=allow_pickle, trust=trust, said=said)[0]
+    model = open_model(spec, device, weights=weights, allow_pickle=allow_pickle, trust=trust, said=said)[0]
+    return model if variant is None else make_variant(model, variant, calibration)
 
 
 def said_of(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.shares import Shares
 from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row, clean_shares, robust_shares
+
+Ints = npt.NDArray[np.int64]
 
 ATTACKS, CORRUPTIONS = "attacks", "corruptions"
 
@@ -73,21 +76,41 @@ def figures(results: Results, rows: Sequence[Row]) -> Figures:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What attacks made of images at some places (M,): x and x_adv (M, C, H, W) on the CPU, the clean images and what
+    the strongest attack made of each; answers (M, 2): the classes that the model gave to either.
+    """
+
+    x: Tensor
+    x_adv: Tensor
+    answers: Ints
+
+
+def attacked(results: Results, rows: Sequence[Row], images: Images, places: Ints) -> Attacked:
+    """rows: at least one that is good and kept its adversarial images."""
+    each = np.stack([robust_shares(results.arrays(row, "robust", "bits"))[places] for row in rows])
+    strongest = each.argmin(0)
+    x = images[torch.from_numpy(places)].cpu()
+    x_adv, answers = x.clone(), np.zeros((len(places), 2), np.int64)
+    for number, row in enumerate(rows):
+        own = np.flatnonzero(strongest == number)
+        if len(own):
+            made = results.array_rows(row, "x_adv", places[own].tolist())
+            x_adv[torch.from_numpy(own)] = torch.from_numpy(made).to(x_adv)
+            said = results.arrays(row, "clean_predicted", "predicted")
+            answers[own] = np.stack([said[name][places[own]] for name in ("clean_predicted", "predicted")], 1)
+    return Attacked(x, x_adv, answers)
+
+
 def broken_images(results: Results, rows: Sequence[Row], images: Images) -> KnownImages | None:
     """Of each image that an attack broke, on any draw, what the strongest made of it; None without such rows."""
-    aimed = [row for row in rows if not row.corrupts and row.adaptive]
-    if not aimed:
+    if not rows:
         return None
-    each = np.stack([robust_shares(results.arrays(row, "robust", "bits")) for row in aimed])
-    strongest = each.argmin(0)
-    broken = np.flatnonzero((each.min(0) < 1) & (clean_shares(results.arrays(aimed[0], "clean", "clean_bits")) > 0))
-    x_adv: Tensor = images[torch.from_numpy(broken)].cpu()
-    for place, row in enumerate(aimed):
-        own = np.flatnonzero(strongest[broken] == place)
-        if len(own):
-            made = results.array_rows(row, "x_adv", broken[own].tolist())
-            x_adv[torch.from_numpy(own)] = torch.from_numpy(made).to(x_adv)
-    return KnownImages.of(images[torch.from_numpy(broken)].cpu(), x_adv)
+    arrays = [results.arrays(row, "robust", "bits", "clean", "clean_bits") for row in rows]
+    least = np.minimum.reduce(list(map(robust_shares, arrays)))
+    found = attacked(results, rows, images, np.flatnonzero((least < 1) & (clean_shares(arrays[0]) > 0)))
+    return KnownImages.of(found.x, found.x_adv)
 
 
 def _corrupted(results: Results, row: Row) -> Shares:

@@ -14,27 +14,33 @@ import numpy.typing as npt
 from robustbench_local.metrics.groups import by_class
 from robustbench_local.metrics.paired import compare, noticeable
 from robustbench_local.metrics.rates import Rate, rate
+from robustbench_local.regression.claims import floors, not_worse
 from robustbench_local.regression.figures import ATTACKS, Figures
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.lock import UPDATE, Baseline, Entry
 from robustbench_local.regression.measured import Measured
-from robustbench_local.regression.outcome import LESS_ROBUST, MASKED, Claim, Comparison, Doubt, Outcome
+from robustbench_local.regression.outcome import ANCHOR, FIRST, LAST, LESS_ROBUST, MASKED, Comparison, Doubt, Outcome
 from robustbench_local.regression.settings import Check
 from robustbench_local.regression.shares import Shares
-from robustbench_local.report.text import percent
 
 POWER = 0.8
 SMALLEST = 3  # distances that are named
-_WORDS = {ATTACKS: "under the attacks", "corruptions": "under the corruptions"}
 
 
 def judged(
-    measured: Measured, check: Check, entry: Entry | None, known: KnownImages | None, alpha: float, updating: bool
+    measured: Measured,
+    check: Check,
+    entry: Entry | None,
+    known: KnownImages | None,
+    alpha: float,
+    updating: bool = False,
+    against: str = LAST,
 ) -> Outcome:
     """The outcome of a check whose limits are alpha, to be lowered for all else that is tested (Outcome.within).
 
     entry: what the lock knows of it, known: the images that broke the last model; None where there are none. updating:
-    what is found is to be the lock's new state, so that being worse than the old one is no failure.
+    what is found is to be the lock's new state, so that being worse than the old one is no failure. against: what the
+    entry's model is called, LAST of a lock; FIRST of two that are compared whatever else is asked.
     """
     images, figures = measured.images, measured.figures
     doubts = tuple(Doubt(each.check, each.status.name.lower(), each.evidence, each.advice) for each in measured.doubts)
@@ -58,23 +64,26 @@ def judged(
     rates = {"clean": rate(figures.clean), **{name: rate(each) for name, each in figures.shares.items()}}
     outcome = replace(outcome, rates=rates, random=figures.random, worst_class=_worst_class(measured, figures))
     faults = [] if entry is None else entry.faults(measured)
+    compares = check.compares or against == FIRST
     if updating and faults:
         entry = None
-    if check.compares and not updating:
+    if compares and not updating:
         outcome = replace(outcome, problems=(*outcome.problems, *(faults or _unknown(check, entry))))
     replayed = None
     if entry is not None and not faults:
         if known is not None and ATTACKS in figures.shares:
             replayed = measured.replayed(known)
             outcome = replace(outcome, replayed=rate(replayed))
-        if check.compares:
-            outcome = _compared(outcome, measured, figures, entry, replayed, alpha)
-        elif replayed is not None:
-            outcome = replace(outcome, comparisons=(_masked(measured, figures, replayed, alpha),))
+        baselines = {against: entry.last} | ({} if entry.anchor is None else {ANCHOR: entry.anchor})
+        if compares:
+            outcome = _compared(outcome, measured, figures, baselines, alpha)
+            outcome = _what_changed(outcome, measured, figures, entry.last)
+        if replayed is not None:
+            masked = _masked(measured, figures, replayed, against, alpha)
+            outcome = replace(outcome, comparisons=(*outcome.comparisons, masked))
         if check.margin is not None:
-            outcome = replace(outcome, claims=tuple(_not_worse(check, figures, entry, replayed, alpha)))
-    floors = _floors(check, measured, figures, replayed)
-    return replace(outcome, claims=(*outcome.claims, *floors))
+            outcome = replace(outcome, claims=tuple(not_worse(check.margin, figures, baselines, replayed, alpha)))
+    return replace(outcome, claims=(*outcome.claims, *floors(check, measured, figures, replayed)))
 
 
 def _doubted(measured: Measured) -> Iterator[str]:
@@ -93,59 +102,41 @@ def _unknown(check: Check, entry: Entry | None) -> list[str]:
 
 
 def _compared(
-    outcome: Outcome, measured: Measured, figures: Figures, entry: Entry, replayed: Shares | None, alpha: float
+    outcome: Outcome, measured: Measured, figures: Figures, baselines: Mapping[str, Baseline], alpha: float
 ) -> Outcome:
-    comparisons = []
-    for against, baseline in (("last", entry.last), ("anchor", entry.anchor)):
-        if baseline is not None:
-            for of, now in figures.shares.items():
-                p = compare(baseline.shares[of], now, "greater")
-                ids = np.asarray(measured.images.ids.cpu())
-                comparisons.append(
-                    _comparison(LESS_ROBUST, of, against, ids, baseline.shares[of], now, p.difference, p.p, alpha)
-                )
-    if replayed is not None:
-        comparisons.append(_masked(measured, figures, replayed, alpha))
-    outcome = replace(outcome, comparisons=tuple(comparisons))
-    return _what_changed(outcome, measured, figures, entry.last)
+    ids, comparisons = np.asarray(measured.images.ids.cpu()), []
+    for against, baseline in baselines.items():
+        for of, now in figures.shares.items():
+            comparisons.append(_comparison(LESS_ROBUST, of, against, ids, baseline.shares[of], now, alpha))
+    return replace(outcome, comparisons=tuple(comparisons))
 
 
-def _masked(measured: Measured, figures: Figures, replayed: Shares, alpha: float) -> Comparison:
+def _masked(measured: Measured, figures: Figures, replayed: Shares, against: str, alpha: float) -> Comparison:
     """The attacks of now against the images of then, both on the model of now.
 
     Of an unchanged model the two are exchangeable, whichever images a lucky attack finds; of a model that only hides
     its gradients the attacks find less than is known to be there.
     """
-    now = figures.shares[ATTACKS]
-    both = compare(now, replayed, "greater")
     ids = np.asarray(measured.images.ids.cpu())
-    return _comparison(MASKED, ATTACKS, "last", ids, now, replayed, both.difference, both.p, alpha)
+    return _comparison(MASKED, ATTACKS, against, ids, figures.shares[ATTACKS], replayed, alpha)
 
 
 def _comparison(
-    kind: str,
-    of: str,
-    against: str,
-    ids: npt.NDArray[np.int64],
-    before: Shares,
-    after: Shares,
-    difference: Rate,
-    p: float,
-    alpha: float,
+    kind: str, of: str, against: str, ids: npt.NDArray[np.int64], before: Shares, after: Shares, alpha: float
 ) -> Comparison:
-    apart = before - after
+    paired, apart = compare(before, after, "greater"), before - after
     whole = bool(np.isin(apart, (-1, 0, 1)).all())
     found = Comparison(
         kind=kind,
         of=of,
         against=against,
-        n=len(ids),
-        before=float(before.mean()),
-        after=float(after.mean()),
-        lost=tuple(ids[after < before].tolist()),
-        gained=tuple(ids[after > before].tolist()),
-        difference=difference,
-        p=p,
+        n=paired.n,
+        before=paired.first,
+        after=paired.second,
+        lost=tuple(ids[apart > 0].tolist()),
+        gained=tuple(ids[apart < 0].tolist()),
+        difference=paired.difference,
+        p=paired.p,
         limit=alpha,
         spread=None if whole else float(apart.std(ddof=1)),
         noticeable=None,
@@ -187,66 +178,6 @@ def _what_changed(outcome: Outcome, measured: Measured, figures: Figures, last: 
         apart = figures.margins - last.margins
         margins = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else None
     return replace(outcome, lost_classes=dict(classes.most_common()), smallest=smallest, margins=margins)
-
-
-def _not_worse(check: Check, figures: Figures, entry: Entry, replayed: Shares | None, alpha: float) -> Iterator[Claim]:
-    """Non-inferiority: the one-sided interval of the paired difference stays within the margin.
-
-    What old images break counts as broken here: who claims must show.
-    """
-    assert check.margin is not None
-    for against, baseline in (("last", entry.last), ("anchor", entry.anchor)):
-        if baseline is None:
-            continue
-        for of, now in _with_replays(figures, replayed).items():
-            difference = compare(baseline.shares[of], now, confidence=1 - 2 * alpha).difference
-            text = (
-                f"accuracy {_WORDS[of]} is at most {percent(max(0.0, difference.high))} points below the"
-                f" {'last model' if against == 'last' else 'anchor'} ({1 - alpha:.0%} one-sided); the margin is"
-                f" {percent(check.margin)} points"
-            )
-            held = difference.high <= check.margin
-            yield Claim(f"margin, {of}, {against}", check.margin, difference.high, difference.value, held, text)
-
-
-def _floors(check: Check, measured: Measured, figures: Figures, replayed: Shares | None) -> Iterator[Claim]:
-    for of, now in _with_replays(figures, replayed, audited=True).items():
-        if check.at_least is not None:
-            yield _floor(check, f"accuracy {_WORDS[of]}", now, check.at_least, 1)
-        if check.worst_class_at_least is not None:
-            groups = by_class(np.asarray(measured.images.labels.cpu()), measured.images.classes)
-            each = [
-                _floor(
-                    check, f"accuracy {_WORDS[of]} of class {name}", now[own], check.worst_class_at_least, len(groups)
-                )
-                for name, own in groups.items()
-            ]
-            yield min(each, key=lambda claim: (claim.held, claim.bound))
-
-
-def _floor(check: Check, what: str, shares: Shares, wanted: float, several: int) -> Claim:
-    """Judged by one side of the interval. That all of several classes reach a floor needs no correction, as each must;
-    that one of several is below it does (Bonferroni).
-    """
-    one_sided = 1 - (1 - check.confidence) / (several if check.side == "upper" else 1)
-    found = rate(shares, 2 * one_sided - 1)
-    bound = {"lower": found.low, "measured": found.value, "upper": found.high}[check.side]
-    sides = {
-        "lower": "its lower bound is {} ({} one-sided)",
-        "measured": "",
-        "upper": "its upper bound is {} ({} one-sided)",
-    }[check.side].format(f"{percent(bound)} %", f"{check.confidence:g}")
-    text = f"{what} is {percent(found.value)} % of {len(shares)} images{', ' * bool(sides)}{sides}; wanted are"
-    return Claim(what, wanted, bound, found.value, bound >= wanted, f"{text} {percent(wanted)} %")
-
-
-def _with_replays(figures: Figures, replayed: Shares | None, audited: bool = False) -> Mapping[str, Shares]:
-    """The least that is known of each image: what old images, or an audit, broke is broken."""
-    found = dict(figures.shares)
-    for other in (replayed, figures.audited if audited else None):
-        if other is not None and ATTACKS in found:
-            found[ATTACKS] = np.minimum(found[ATTACKS], other)
-    return found
 
 
 def _worst_class(measured: Measured, figures: Figures) -> tuple[str, Rate] | None:

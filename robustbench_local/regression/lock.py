@@ -168,15 +168,20 @@ def write(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
         file.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
+def parsed(record: Mapping[str, Any]) -> Entry:
+    """The entry that a record of `entry_of` is. StoreError where its lines do not hold its images."""
+    n = record["data"]["n"]
+    anchor = Baseline.read(record["anchor"], n) if "anchor" in record else None
+    return Entry(record, Baseline.read(record["last"], n), anchor)
+
+
 def _entry(path: Path, name: str, record: Any) -> Entry:
     fault = wrong(record, _ENTRY, "it") if isinstance(record, dict) else "it is no object"
     if fault is None and sealed(record)["checksum"] != record["checksum"]:
         fault = "its checksum is another: it was edited, or a merge put it together from two"
     try:
         if fault is None:
-            n = record["data"]["n"]
-            anchor = Baseline.read(record["anchor"], n) if "anchor" in record else None
-            return Entry(record, Baseline.read(record["last"], n), anchor)
+            return parsed(record)
     except (StoreError, KeyError) as error:
         fault = str(error)
     raise StoreError(f'{path}: the entry "{name}" cannot be used, {fault}: {ANEW}')

@@ -25,7 +25,7 @@ from robustbench_local.regression.suite_grid import images_of, in_words, is_aime
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.row import done
+from robustbench_local.storage.row import Row, done
 
 AUDITED = 100  # images that the audit attacks
 
@@ -36,7 +36,8 @@ Audits = dict[tuple[object, ...], tuple[Finding, ...]]
 class Measured:
     """suite: all attacks of the suite in words; left_out: those that the model's access does not allow, and why;
     failed: those that died, and of what. doubts: what an audit found that is not sound. known: the images that broke
-    the model. figures is None where nothing could run.
+    the model. aimed: the rows of attacks within the threat. figures is None
+    where nothing could run.
     """
 
     check: Check
@@ -45,6 +46,7 @@ class Measured:
     threat: ThreatModel | None
     results: Results
     figures: Figures | None
+    aimed: tuple[Row, ...]
     known: KnownImages | None
     suite: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -62,21 +64,25 @@ class Measured:
         return np.asarray(bits.cpu())
 
 
-def measure(check: Check, folder: str, progress: Progress | None = None, audits: Audits | None = None) -> Measured:
-    """Run the check's suite on its model; rows and a page go into `folder`, by the name of the check.
+def measure(
+    check: Check, folder: str, progress: Progress | None = None, audits: Audits | None = None, report: bool = False
+) -> Measured:
+    """Run the check's suite on its model; rows, and a report if asked for, go into `folder`, by the check's name.
 
     audits: what was found of models before, to which is added. Raises as run_grid does, before anything runs.
     """
     progress, audits = progress or Progress(), {} if audits is None else audits
     grid = open_grid(check, folder, progress)
     images, aimed = images_of(grid), [cell for cell in grid.cells if is_aimed(cell)]
+    threat = aimed[0].threat if aimed else ThreatModel.parse(check.threat) if check.threat else None
     rows = run(grid)
     results = Results.of(rows, grid.store)
-    write_report(results, grid.store.folder)
+    if report:
+        write_report(results, grid.store.folder)
     good = [row for row in rows if done(row)]
+    own = tuple(row for row in good if not row.corrupts and row.adaptive and row.threat == str(threat))
     plan = grid.cells[0].model
     model = grid.builder.build(plan)
-    threat = aimed[0].threat if aimed else ThreatModel.parse(check.threat) if check.threat else None
     identity = _identity(check, model, grid.builder.behaviour(plan), grid.builder.device)
     about = (identity["weights"], identity["behaviour"], images.digest, str(threat))
     if threat is not None and about not in audits:
@@ -89,7 +95,8 @@ def measure(check: Check, folder: str, progress: Progress | None = None, audits:
         threat=threat,
         results=results,
         figures=figures(results, good) if good else None,
-        known=broken_images(results, [row for row in good if row.threat == str(threat)], images),
+        aimed=own,
+        known=broken_images(results, own, images),
         suite=tuple(sorted(in_words(cell, grid.config) for cell in grid.cells)),
         left_out=tuple(f"{row.attack}: {row.why}" for row in rows if row.left_out),
         failed=tuple(f"{row.attack}: {row.why}" for row in rows if not row.ok and not row.left_out),

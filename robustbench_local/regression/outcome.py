@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from robustbench_local.gallery.views import Sample
 from robustbench_local.metrics.rates import Rate
 
 
@@ -20,6 +21,7 @@ class Verdict(StrEnum):
 
 LESS_ROBUST = "less robust"
 MASKED = "masked"
+LAST, ANCHOR, FIRST = "last", "anchor", "first"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Comparison:
     """A hypothesis that is tested on the same n images.
 
     kind: LESS_ROBUST, the model against the lock; MASKED, whether old adversarial images break more than the attacks
-    of now, which then are weaker than they were. of: attacks or corruptions. against: last or anchor.
+    of now, which then are weaker than they were. of: attacks or corruptions. against: LAST or ANCHOR of
+    the lock, or FIRST of two models.
     before, after: accuracies in [0, 1]; lost, gained: ids of images that did worse or better. difference: before -
     after with its 95 % interval. p: one-sided (McNemar's exact test; of shares, sign flips). limit: what p must be
     below to count, by Holm over all that the run tests. spread: the standard deviation of the images' differences where
@@ -81,14 +84,27 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a model costs: seconds for an image (the median of several repeats, the fastest and the slowest), bytes on
+    the disk.
+    """
+
+    seconds: float
+    fastest: float
+    slowest: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a check came to. JSON by as_dict().
 
     rates: accuracy with its 95 % interval, clean, under attacks (the worst case per image) and under corruptions (their
     mean). worst_class: its name and rate under the first of these. problems: why nobody can judge. replayed: accuracy
     on the images that broke the last model, None where they were not kept. smallest: distances of the nearest
-    adversarial images of those lost. margins: the median change of the margin, in nats. new: there was no entry in the
-    lock. folder: where rows and pages are.
+    adversarial images of those lost. margins: the median change of the margin, in nats. costs: of two models that were
+    compared, by name. new: there was no entry in the lock. folder: where rows and pages are. changed: pictures of
+    images lost and gained, where a page is asked for.
     """
 
     name: str  # what the lock calls it
@@ -110,9 +126,11 @@ class Outcome:
     identity: Mapping[str, Any] = field(default_factory=dict)
     rows: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     new: bool = False
     updating: bool = False
     folder: str = ""
+    changed: tuple[Sample, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -127,7 +145,8 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for another program."""
-        plain = asdict(self)
+        plain = asdict(replace(self, changed=()))
+        del plain["changed"]
         for place, each in enumerate(self.comparisons):
             plain["comparisons"][place]["rejected"] = each.rejected
         return {"verdict": str(self.verdict), **plain}

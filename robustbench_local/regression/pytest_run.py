@@ -43,6 +43,7 @@ class Run:
             self._session = Session(
                 lock=self.lock,
                 folder=self.folder(),
+                pictures=self._asked("robustness_report") is not None,
                 alpha=self._alpha(),
                 update=option("robustness_update"),
                 keep_images=option("robustness_images") or self.config.getini("robustness_images"),
@@ -58,13 +59,17 @@ class Run:
 
     def folder(self) -> Path:
         """Where rows and pages go: of the whole run, whichever worker makes them."""
-        given = self.config.getoption("robustness_report")
-        if given:
-            return Path(self.config.invocation_params.dir, given)
+        if (given := self._asked("robustness_report")) is not None:
+            return given
         if is_worker(self.config):
             return Path(self.config.workerinput[WORKER])  # type: ignore[attr-defined]
         self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="robustness-")
         return Path(self._temporary.name)
+
+    def _asked(self, option: str) -> Path | None:
+        """The place that an option names, from where pytest was called."""
+        given = self.config.getoption(option)
+        return Path(self.config.invocation_params.dir, given) if given else None
 
     def gather(self, sent: bytes | None) -> None:
         """What a worker found."""
@@ -145,16 +150,11 @@ class Run:
         )
 
     def _report(self) -> None:
-        from robustbench_local.regression.page import write_page
-        from robustbench_local.regression.sarif import sarif
         from robustbench_local.regression.words import line
-        from robustbench_local.storage.files import whole_file
+        from robustbench_local.regression.written import write_outcomes
 
-        if file := self.config.getoption("robustness_sarif"):
-            with whole_file(Path(self.config.invocation_params.dir, file)) as out:
-                out.write(sarif(self.outcomes).encode())
-        if self.config.getoption("robustness_report"):
-            self._notes.append(f"page in {write_page(self.folder(), self.outcomes)}")
+        files = [self._asked(option) for option in ("robustness_report", "robustness_sarif")]
+        self._notes += [f"{path} written" for path in write_outcomes(self.outcomes, *files)]
         if (xml := self.config.stash.get(xml_key, None)) is not None:
             for outcome in self.outcomes:  # of the whole suite: the schema has no properties of a test
                 xml.add_global_property(f"robustness: {outcome.name}", line(outcome))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from robustbench_local.core.containment import guarded
-from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.core.progress import Progress
 from robustbench_local.regression import known_images, lock
+from robustbench_local.regression.changed import changed
 from robustbench_local.regression.judging import judged
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.lock import Entry, Record
@@ -30,14 +31,16 @@ class Session:
     """Checks that are judged together.
 
     lock: the lock file; adversarial images lie beside it. folder: where rows and pages go, None for a temporary one.
-    alpha: the risk that a run of unchanged models fails, whatever it compares (Holm 1979). update: what is measured is
-    the lock's new state. keep_images: at an update, keep the images that broke each model, which later models are then
-    held against. re_anchor: at an update, move the anchor too. expected: how many hypotheses the lock knows that this
-    run tests; the more, the smaller must be the p of each. common: settings of every check that does not say its own.
+    pictures: draw the images that changed sides, for the page. alpha: the risk that a run of unchanged models fails,
+    whatever it compares (Holm 1979). update: what is measured is the lock's new state. keep_images: at an update, keep
+    the images that broke each model, which later models are then held against. re_anchor: at an update, move the anchor
+    too. expected: how many hypotheses the lock knows that this run tests; the more, the smaller must be the p of each.
+    common: settings of every check that does not say its own.
     """
 
     lock: Path = Path(lock.NAME)
     folder: Path | None = None
+    pictures: bool = False
     alpha: float = ALPHA
     update: bool = False
     keep_images: bool = False
@@ -76,9 +79,21 @@ class Session:
             measured = self._measure(check)
             self._tests.setdefault(check.key, set()).add(test)
             known = self._known(check.key, entry)
-            self.outcomes.append(judged(measured, check, entry, known, self.alpha, self.update))
+            outcome = judged(measured, check, entry, known, self.alpha, self.update)
+            if self.pictures:
+                outcome = replace(outcome, changed=changed(outcome, measured))
+            self.outcomes.append(outcome)
         self.outcomes = settled(self.outcomes, self.alpha, self.expected)
         return self.outcomes[-1]
+
+    def attempt(self, test: str = "", **settings: Any) -> Outcome:
+        """The same; what `check` raises is a problem of the outcome, which nobody can judge then."""
+        try:
+            return self.check(test, **settings)
+        except RobustBenchError as error:
+            name = settings.get("name") or settings.get("model", "?")
+            self.outcomes.append(Outcome(str(name), settings, 0, problems=(str(error),)))
+            return self.outcomes[-1]
 
     def records(self) -> dict[str, Record]:
         """What the lock is to hold of each check that was measured and can be judged, where this is an update."""
@@ -114,7 +129,7 @@ class Session:
                 f'two checks are called "{check.key}" and differ in {", ".join(sorted(other))}: name one, name=...'
             )
         if check.key not in self._measured:
-            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits)
+            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits, self.pictures)
         return self._measured[check.key]
 
     def _place(self) -> Path:

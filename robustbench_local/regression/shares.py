@@ -38,7 +38,8 @@ def read(lines: Sequence[str], levels: int, count: int) -> Shares:
 
 def coarse(margins: npt.ArrayLike) -> Shares:
     """Margins (N,), in nats, as shares of what a lock holds: from -8 to 8 in steps of a sixteenth."""
-    steps = np.clip(np.rint(np.nan_to_num(np.asarray(margins, np.float64), nan=-np.inf) / STEP) + 128, 0, MOST)
+    bounded = np.clip(np.nan_to_num(np.asarray(margins, np.float64), nan=-np.inf), -128 * STEP, 127 * STEP)
+    steps = np.rint(bounded / STEP) + 128
     found: Shares = steps / MOST
     return found
 

@@ -43,7 +43,7 @@ def run(grid: Grid) -> list[Row]:
         replace(aimed, config=replace(grid.config, save="x_adv")),
         replace(others, config=replace(grid.config, save="scores")),
     )
-    return [row for part in parts if part.cells for row in part.run()]
+    return [row for part in parts if part.cells for row in part.measured()]
 
 
 def is_aimed(cell: Cell) -> bool:

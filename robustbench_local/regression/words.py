@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 from robustbench_local.metrics.rates import Rate
-from robustbench_local.regression.outcome import LESS_ROBUST, Comparison, Outcome, Verdict
+from robustbench_local.regression.outcome import ANCHOR, FIRST, LAST, LESS_ROBUST, MASKED, Comparison, Outcome, Verdict
 from robustbench_local.report.text import interval, percent
 
 _NAMED = 5  # classes or problems in a message
+AGAINST = {LAST: "last model", ANCHOR: "anchor", FIRST: "first model"}
 UNDER = {"attacks": "robust", "corruptions": "right under corruptions"}
 
 
@@ -35,15 +36,17 @@ def story(outcome: Outcome) -> str:
 def reasons(outcome: Outcome) -> list[str]:
     """Why it does not hold; empty where it does."""
     masked = [
-        f"the attacks find less than is known to be there: the images that broke the last model leave"
-        f" {percent(each.after)} % robust, the attacks of now {percent(each.before)} % (p = {_p(each.p)}, needed"
-        f" < {_p(each.limit)}). Gradients are masked, or the attacks became weaker: no improvement is to be believed"
-        for each in outcome.of_kind("masked")
+        "the attacks find less than is known to be there: the images that broke the"
+        f" {AGAINST[each.against]} leave"
+        f" {percent(each.after)} % robust, the attacks of now {percent(each.before)} % (p = {probability(each.p)},"
+        f" needed < {probability(each.limit)}). Gradients are masked, or the attacks became weaker: no improvement is"
+        " to be believed"
+        for each in outcome.of_kind(MASKED)
     ]
     problems = [*outcome.problems, *masked]
     if problems:
         return problems
-    worse = [] if outcome.updating else [_worse(each, outcome) for each in outcome.of_kind(LESS_ROBUST)]
+    worse = [] if outcome.updating else [_worse(each) for each in outcome.of_kind(LESS_ROBUST)]
     return [*worse, *(claim.text for claim in outcome.claims if not claim.held)]
 
 
@@ -74,22 +77,27 @@ def _story(outcome: Outcome) -> Iterator[str]:
     if outcome.margins is not None:
         yield f"  median margin under the attacks: {outcome.margins:+.2f} nats"
     if outcome.replayed is not None:
-        yield f"  against the images that broke the last model: {_rate(outcome.replayed)} robust"
+        broke = AGAINST[FIRST if outcome.costs else LAST]
+        yield f"  against the images that broke the {broke}: {_rate(outcome.replayed)} robust"
+    for name, cost in outcome.costs.items():
+        spread = f"{1e3 * cost.fastest:.3g} to {1e3 * cost.slowest:.3g}"
+        yield f"  {name}: {1e3 * cost.seconds:.3g} ms an image ({spread}), {cost.bytes / 1e3:,.0f} kB"
     if outcome.left_out:
         yield f"  not run: {'; '.join(outcome.left_out)}"
     for check, advice in {doubt.check: doubt.advice for doubt in outcome.doubts if doubt.advice}.items():
         yield f"  advice on {check}: {advice}"
-    yield f"  rows, page and pictures: {outcome.folder}"
+    if outcome.folder:
+        yield f"  rows, page and pictures: {outcome.folder}"
 
 
-def _worse(each: Comparison, outcome: Outcome) -> str:
+def _worse(each: Comparison) -> str:
     points = 100 * each.difference.value
     low, high = (100 * bound for bound in (each.difference.low, each.difference.high))
     return (
         f"significantly less {'robust' if each.of == 'attacks' else 'accurate under corruptions'} than the"
-        f" {_against(each)} on the same images: {percent(each.before)} % before, {percent(each.after)} % now, a drop of"
-        f" {points:.1f} points (95 % interval {low:.1f} to {high:.1f}); {len(each.lost)} of {each.n} images lost,"
-        f" {len(each.gained)} gained; p = {_p(each.p)}, needed < {_p(each.limit)}"
+        f" {AGAINST[each.against]} on the same images: {percent(each.before)} % before, {percent(each.after)} % now, a"
+        f" drop of {points:.1f} points (95 % interval {low:.1f} to {high:.1f}); {len(each.lost)} of {each.n} images"
+        f" lost, {len(each.gained)} gained; p = {probability(each.p)}, needed < {probability(each.limit)}"
     )
 
 
@@ -97,13 +105,9 @@ def _briefly(each: Comparison) -> str:
     drop = "no drop, however large," if each.noticeable is None else f"a drop of {_up(each.noticeable)} points"
     of = "" if each.of == "attacks" else f" {UNDER[each.of]}"
     return (
-        f"{_against(each)}{of} {percent(each.before)} %, {len(each.lost)} lost, {len(each.gained)} gained,"
-        f" p = {_p(each.p)}; {drop} would have been caught (80 % power)"
+        f"{AGAINST[each.against]}{of} {percent(each.before)} %, {len(each.lost)} lost, {len(each.gained)} gained,"
+        f" p = {probability(each.p)}; {drop} would have been caught (80 % power)"
     )
-
-
-def _against(each: Comparison) -> str:
-    return "last model" if each.against == "last" else "anchor"
 
 
 def _rate(rate: Rate) -> str:
@@ -114,5 +118,6 @@ def _up(share: float) -> str:
     return f"{math.ceil(1000 * share - 1e-9) / 10:.1f}"
 
 
-def _p(p: float) -> str:
+def probability(p: float) -> str:
+    """Two digits, as 0.013 or 2e-28."""
     return f"{p:.2g}"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from robustbench_local.core.errors import ModelError
 from robustbench_local.core.escaping import shown
 from robustbench_local.storage.files import set_aside, stamp, whole_file
+from robustbench_local.storage.plain_state import plain_state
 
 State = dict[str, Tensor]
 Program = Literal["torch.export", "TorchScript"]
@@ -123,8 +124,11 @@ def restore(net: nn.Module, state: State, source: str | Path) -> None:
 
 
 def weights_digest(net: nn.Module) -> str:
-    """sha256, in hex, over the state dict in the order of names: each name, dtype, shape and bytes."""
-    return _digest_of(net.state_dict())
+    """sha256, in hex, over the state dict in the order of names: each name, dtype, shape and bytes.
+
+    Of quantised layers over what they packed, see `plain_state`.
+    """
+    return _digest_of(plain_state(net.state_dict()))
 
 
 def _digest_of(state: Mapping[str, Tensor], prefix: bytes = b"") -> str:

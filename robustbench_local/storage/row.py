@@ -27,7 +27,7 @@ DRAWN = ("eot", "draws")
 READ = ("attack_sources",)  # of a growing folder of rows every model may have met another state
 JUDGED = ("count", "precision", "budget", "seed")
 TRANSFORM = ("transform",)  # the images' as well, which only photographs have
-BEHAVIOUR = ("behaviour_digest", "model_about")  # the model's as well, which only a user's own says
+BEHAVIOUR = ("behaviour_digest", "model_about", "variant")  # the model's as well, which not every model says
 WEIGHTS = ("weights_digest",)  # other ones for the same recipe on other hardware
 VERSIONS = ("defense_version", "attack_version")
 

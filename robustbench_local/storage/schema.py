@@ -58,6 +58,7 @@ class Definition(TypedDict):
     transform: NotRequired[dict[str, Any]]
     behaviour_digest: NotRequired[str]
     model_about: NotRequired[dict[str, Any]]
+    variant: NotRequired[str]
 
 
 class Results(TypedDict):
@@ -168,6 +169,7 @@ DEFINITION = {
     "attack_under?": {"name": text, "settings": {"severity": whole}, "benchmark?": text},
     "behaviour_digest?": text,
     "model_about?": mapping,
+    "variant?": text,
 }
 
 _INTERVAL = (share, share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from robustbench_local.config.schema import ModelConfig
 from robustbench_local.core.access import Access, granted
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.progress import Progress
+from robustbench_local.data.images import Images
 from robustbench_local.data.load import open_data, training_images_name
 from robustbench_local.data.transform import Transform, arguments_of
 from robustbench_local.evaluation.budget import queries_per_image
@@ -20,11 +21,13 @@ from robustbench_local.models.build import build_model, rebuild
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.description import Description
 from robustbench_local.models.load import open_model, said_of
+from robustbench_local.models.variants import check_variant, make_variant, needs_calibration
 from robustbench_local.models.zoo import zoo_entry
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import row_key
+from robustbench_local.training.calibration import calibration_images
 from robustbench_local.training.fitted import Fitter
 from robustbench_local.training.recipes import TrainingRecipe, definition, metadata, zoo_match
 from robustbench_local.training.spec import ModelSpec, model_spec
@@ -43,10 +46,13 @@ class ModelBuilder:
     progress: Progress = field(default_factory=Progress)
     transform: Transform | None = None
     _finished: dict[str, tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
+    _variants: dict[tuple[str, ...], nn.Module] = field(default_factory=dict, repr=False)
 
     def spec(self, data: str, model: ModelConfig, entry: Any) -> ModelSpec:
         """As model_spec; a finished model is loaded, so that one that cannot be is known of before anything runs."""
         spec = model_spec(data, model, entry)
+        if model.variant is not None:
+            check_variant(model.variant)
         if spec.recipe is None:
             self._loaded(model)
         return spec
@@ -83,11 +89,13 @@ class ModelBuilder:
         The same recipe gives other weights on other hardware, and so another weights digest.
         """
         recipe = None if spec.recipe is None or zoo_match(spec.recipe) else spec.recipe
-        if recipe is None and not any(defense.learns for _, defense in spec.around):
+        variant = spec.model.variant
+        if recipe is None and variant is None and not any(defense.learns for _, defense in spec.around):
             return None
-        made = (
-            definition(recipe, self.source, self.transform) if recipe else {"weights": weights_digest(self._net(spec))}
-        )
+        made = self._made(recipe) if recipe else {"weights": weights_digest(self._float_net(spec))}
+        if variant is not None:
+            made |= {"variant": variant}
+            made |= {"calibration": self._calibration(spec).digest} if needs_calibration(variant) else {}
         parts = [{name: asdict(defense), "version": defense.version} for name, defense in spec.around]
         names = self.described(spec).names
         images = training_images_name(spec.data, self.source, self.transform, names)
@@ -96,7 +104,7 @@ class ModelBuilder:
     def build_untrained(self, spec: ModelSpec) -> nn.Module:
         """A model as fast as the deployed one, of which nothing needs to be trained."""
         net = self._loaded(spec.model)[0] if spec.recipe is None else _blank(spec, spec.recipe)
-        return self._fitter(spec).build_untrained(spec.around, net)
+        return self._fitter(spec).build_untrained(spec.around, self._variant(spec, net))
 
     def _fitter(self, spec: ModelSpec) -> Fitter:
         names, behaviour = self.described(spec).names, self.behaviour(spec)
@@ -104,6 +112,25 @@ class ModelBuilder:
 
     def _net(self, spec: ModelSpec) -> nn.Module:
         """What the wrappers go around."""
+        if spec.model.variant is None:
+            return self._float_net(spec)
+        key = repr(spec.model), repr(spec.recipe), spec.data, repr(self.transform)
+        if key not in self._variants:
+            self._variants[key] = self._variant(spec, self._float_net(spec))
+        return self._variants[key]
+
+    def _variant(self, spec: ModelSpec, net: nn.Module) -> nn.Module:
+        """The network as the model says that it is shipped."""
+        variant = spec.model.variant
+        if variant is None:
+            return net
+        return make_variant(net, variant, self._calibration(spec)[:] if needs_calibration(variant) else None)
+
+    def _calibration(self, spec: ModelSpec) -> Images:
+        return calibration_images(spec.data, self.source, self.transform, self.device)
+
+    def _float_net(self, spec: ModelSpec) -> nn.Module:
+        """The network as it was trained or loaded."""
         if spec.recipe is None:
             return self._loaded(spec.model)[0]
         state = self._kept(spec.recipe)
@@ -120,7 +147,7 @@ class ModelBuilder:
 
     def _loaded(self, model: ModelConfig) -> tuple[nn.Module, str | None]:
         """(network, behaviour) of a finished model, loaded once: a user's function may give another at every call."""
-        key = repr(model)
+        key = repr(replace(model, variant=None))  # a variant is made of the very same model
         if key not in self._finished:
             self._finished[key] = open_model(
                 model.name,

@@ -16,8 +16,9 @@ from PIL import Image
 import robustbench_local as rbl
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import DataError, ModelError, StoreError
-from robustbench_local.gallery.gallery import _chosen, _picture, write_gallery
+from robustbench_local.gallery.gallery import _chosen, write_gallery
 from robustbench_local.gallery.rebuild import entry, images_of, model_of
+from robustbench_local.gallery.views import picture
 from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row
 from robustbench_local.training.builder import ModelBuilder
@@ -137,7 +138,7 @@ def test_the_command_and_what_it_needs(folder: Path, tmp_path: Path, capsys: pyt
 def test_large_pictures_stay_small_on_the_page_and_small_ones_exact() -> None:
     noise = torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0))
     for x, kind, most in ((noise[:, :32, :28], "png", 6_000), (noise, "jpeg", 110_000)):
-        head, _, body = _picture(x).partition(",")
+        head, _, body = picture(x).partition(",")
         content = base64.b64decode(body)
         assert head == f"data:image/{kind};base64" and len(content) < most
         seen = torch.from_numpy(np.array(Image.open(io.BytesIO(content)))).permute(2, 0, 1) / 255
