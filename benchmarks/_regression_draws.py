@@ -67,7 +67,7 @@ class Pair:
 
 PAIRS = (
     Pair("fixed", "zoo:mnist/adversarial_training", "pruned", "linf:0.3"),
-    Pair("random", "Noisy", "noisier", "linf:0.02", images=2000, draws=10, settings={"eot": 3, "draws": 10}),
+    Pair("random", "Noisy", "noisier", "linf:0.01", images=2000, draws=10, settings={"eot": 3, "draws": 10}),
 )
 
 

@@ -72,12 +72,13 @@ def reruns(case: Case, start: int, end: int, audits: Audits | None = None) -> It
     """A row of each of the seeds from start, at least 2, to end, without it. The model is audited once."""
     audits = {} if audits is None else audits
     before: list[Measured] = []
+    key = case.key
     for seed in range(start - BEFORE, end):
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             measured = measure(case.check(seed, place), str(place / "rows"), audits=audits)
             if len(before) == BEFORE:
-                yield {"case": case.key, "seed": seed} | rerun(measured, *locked(before, place / lock.NAME))
+                yield {"case": key, "seed": seed} | rerun(measured, *locked(before, place / lock.NAME))
         before = [*before, measured][-BEFORE:]
 
 

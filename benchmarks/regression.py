@@ -31,9 +31,10 @@ LARGE = 500  # images
 
 def rerun(case: Case, file: Path, times: int) -> None:
     """Its re-runs, but those that are kept."""
-    done = [row for row in kept(file) if row["case"] == case.key and "seed" in row]
+    key = case.key
+    done = [row for row in kept(file) if row["case"] == key and "seed" in row]
     if len(done) < times:
-        keep(file, {"case": case.key, "what": case.what} | surroundings(torch.device("cpu")))
+        keep(file, {"case": key, "what": case.what} | surroundings(torch.device("cpu")))
         for row in reruns(case, BEFORE + len(done), BEFORE + times):
             keep(file, row)
 
@@ -41,7 +42,7 @@ def rerun(case: Case, file: Path, times: int) -> None:
 def draw(pair: Pair, file: Path, times: int) -> None:
     """Its draws, of many images and of as many as are enough, but those that are kept."""
     own = {"pair": pair.key}
-    rows = [row for row in kept(file) if row["pair"] == pair.key]
+    rows = [row for row in kept(file) if row["pair"] == own["pair"]]
     bits = next((row for row in rows if "first" in row), None)
     if bits is None:
         bits = own | attacked(pair)
