@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from robustbench_local.cli.output import FAILED, OK, WRONG, say
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
         for settings in asked.checks:
-            session.attempt(**settings)
+            session.attempt(str(settings.get("name") or settings.get("model")), partial(session.check, **settings))
         session.finish()
     for outcome in session.outcomes:
         for text in [line(outcome)] if outcome.verdict is Verdict.HOLDS else story(outcome).splitlines():

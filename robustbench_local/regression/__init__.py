@@ -1,4 +1,4 @@
-"""Robustness regression: is this model less robust than the last one? check(...) -> Outcome, compare(a, b) -> pairs."""
+"""Robustness regression: is this model less robust than the last one? check and compare."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robustbench_local.regression.outcome import Outcome
-    from robustbench_local.regression.session import Session, check
+    from robustbench_local.regression.session import Session, check, compare
 
-__all__ = ["Outcome", "Session", "check"]
+__all__ = ["Outcome", "Session", "check", "compare"]
 
-_PLACES = {"Outcome": "outcome", "Session": "session", "check": "session"}
+_PLACES = {"Outcome": "outcome", "Session": "session", "check": "session", "compare": "session"}
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,6 @@ def judged(
         data={"name": images.name, "split": images.split, "digest": images.digest},
         new=entry is None,
         updating=updating,
-        folder=str(next(iter(measured.results.stores.values())).folder),
     )
     if figures is None:
         return outcome

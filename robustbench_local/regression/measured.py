@@ -109,7 +109,7 @@ def _identity(check: Check, model: nn.Module, behaviour: str | None, device: tor
     """Which model it is, and what measured it."""
     made = environment(device)
     return {
-        "model": check.model,
+        "model": check.model if check.variant is None else f"{check.model} {check.variant}",
         "weights": weights_digest(model)[:16],
         "behaviour": None if behaviour is None else behaviour[:16],
         "seed": check.seed,

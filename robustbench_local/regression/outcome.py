@@ -103,8 +103,8 @@ class Outcome:
     mean). worst_class: its name and rate under the first of these. problems: why nobody can judge. replayed: accuracy
     on the images that broke the last model, None where they were not kept. smallest: distances of the nearest
     adversarial images of those lost. margins: the median change of the margin, in nats. costs: of two models that were
-    compared, by name. new: there was no entry in the lock. folder: where rows and pages are. changed: pictures of
-    images lost and gained, where a page is asked for.
+    compared, by name. new: there was no entry in the lock. folder: where rows and pages are, if
+    they are kept. changed: pictures of images lost and gained, where a page is asked for.
     """
 
     name: str  # what the lock calls it

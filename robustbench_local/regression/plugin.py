@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,10 +97,26 @@ class Robustness:
         settings: suite, at_least, worst_class_at_least, margin, n and all else that settings.Check says.
         """
         __tracebackhide__ = True
-        from robustbench_local.regression.outcome import Verdict
-        from robustbench_local.regression.words import story
+        session = self._run.session
+        ask = partial(session.check, self._test, model=model, data=data, threat=threat, **settings)
+        return _held(session.attempt(model, ask))
 
-        outcome = self._run.session.attempt(self._test, model=model, data=data, threat=threat, **settings)
-        if outcome.verdict is not Verdict.HOLDS:
-            pytest.fail(story(outcome), pytrace=False)
-        return outcome
+    def compare(self, first: str, second: str | None = None, *, variant: str | None = None, **settings: Any) -> Outcome:
+        """Two models on the same images; fail the test where the second is worse than the first, or nobody can judge.
+
+        second: None for a variant of the first ("int8", "pruned:0.5"). settings: data, threat, margin and so on.
+        """
+        __tracebackhide__ = True
+        session = self._run.session
+        return _held(session.attempt(first, partial(session.compare, first, second, variant=variant, **settings)))
+
+
+def _held(outcome: Outcome) -> Outcome:
+    """An outcome that holds; otherwise the test fails with its story."""
+    __tracebackhide__ = True
+    from robustbench_local.regression.outcome import Verdict
+    from robustbench_local.regression.words import story
+
+    if outcome.verdict is not Verdict.HOLDS:
+        pytest.fail(story(outcome), pytrace=False)
+    return outcome

@@ -42,7 +42,7 @@ class Run:
             option, device = self.config.getoption, self.config.getoption("robustness_device")
             self._session = Session(
                 lock=self.lock,
-                folder=self.folder(),
+                folder=self._asked("robustness_report"),
                 pictures=self._asked("robustness_report") is not None,
                 alpha=self._alpha(),
                 update=option("robustness_update"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.core.progress import Progress
 from robustbench_local.regression import known_images, lock
 from robustbench_local.regression.changed import changed
+from robustbench_local.regression.costs import cost
 from robustbench_local.regression.judging import judged
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.lock import Entry, Record
 from robustbench_local.regression.measured import Audits, Measured, measure
 from robustbench_local.regression.multiplicity import settled
-from robustbench_local.regression.outcome import Outcome, Verdict
+from robustbench_local.regression.outcome import FIRST, Outcome, Verdict
 from robustbench_local.regression.settings import Check, check_of
 from robustbench_local.storage.files import locked
 
@@ -79,47 +80,75 @@ class Session:
             measured = self._measure(check)
             self._tests.setdefault(check.key, set()).add(test)
             known = self._known(check.key, entry)
-            outcome = judged(measured, check, entry, known, self.alpha, self.update)
-            if self.pictures:
-                outcome = replace(outcome, changed=changed(outcome, measured))
-            self.outcomes.append(outcome)
-        self.outcomes = settled(self.outcomes, self.alpha, self.expected)
+            self._add(judged(measured, check, entry, known, self.alpha, self.update), measured)
         return self.outcomes[-1]
 
-    def attempt(self, test: str = "", **settings: Any) -> Outcome:
-        """The same; what `check` raises is a problem of the outcome, which nobody can judge then."""
+    def compare(self, first: str, second: str | None = None, *, variant: str | None = None, **settings: Any) -> Outcome:
+        """Two models on the same images, without a lock: is the second less robust than the first?
+
+        second: None for the first one itself, as that variant ("int8", "pruned:0.5"). The images that break the first
+        are tried on the second too. settings: as in `check`; the threat and margin=0.02 among them. Raises as `check`.
+        """
+        second = first if second is None else second
+        with guarded():
+            one, two = (
+                check_of({**self.common, **settings, "model": model, "variant": its, "name": None})
+                for model, its in ((first, None), (second, variant))
+            )
+            if one.key == two.key:
+                raise ConfigError(f'"{first}" is compared with itself: name another model, or a variant')
+            before, now = self._measure(one), self._measure(two)
+            two = replace(two, name=f"{two.key} beside {one.key}")
+            outcome = judged(before, one, None, None, self.alpha, updating=True)
+            if not outcome.problems:
+                entry = lock.parsed(lock.entry_of(before, None, (), before.known is not None, False))
+                outcome = judged(now, two, entry, before.known, self.alpha, against=FIRST)
+            costs = {_model(one): cost(before.model, before.images), _model(two): cost(now.model, now.images)}
+            self._add(replace(outcome, name=two.key, costs=costs), now)
+        return self.outcomes[-1]
+
+    def attempt(self, model: str, ask: Callable[[], Outcome]) -> Outcome:
+        """What `check` or `compare` gives; what it raises is a problem of an outcome that nobody can judge."""
         try:
-            return self.check(test, **settings)
+            return ask()
         except RobustBenchError as error:
-            name = settings.get("name") or settings.get("model", "?")
-            self.outcomes.append(Outcome(str(name), settings, 0, problems=(str(error),)))
+            self.outcomes.append(Outcome(model, {"model": model}, 0, problems=(str(error),)))
             return self.outcomes[-1]
 
     def records(self) -> dict[str, Record]:
         """What the lock is to hold of each check that was measured and can be judged, where this is an update."""
         found, broken = {}, self.broken_images()
-        for name, measured in self._measured.items() if self.update else ():
-            if self.verdict_of(name) is Verdict.CANNOT_JUDGE:
-                continue
+        for name in self._judged():
             tests = sorted(self._tests[name] - {""})
-            found[name] = lock.entry_of(measured, self.entries.get(name), tests, name in broken, self.re_anchor)
+            before = self.entries.get(name)
+            found[name] = lock.entry_of(self._measured[name], before, tests, name in broken, self.re_anchor)
         return found
 
     def broken_images(self) -> dict[str, KnownImages]:
         """The adversarial images of those, where they are to be kept."""
-        kept = self._measured if self.update and self.keep_images else {}
-        judged = {name: each.known for name, each in kept.items() if self.verdict_of(name) is not Verdict.CANNOT_JUDGE}
-        return {name: known for name, known in judged.items() if known is not None}
+        kept = {name: self._measured[name].known for name in self._judged()} if self.keep_images else {}
+        return {name: known for name, known in kept.items() if known is not None}
 
-    def verdict_of(self, name: str) -> Verdict:
-        """Of all that was asked of one check; of one that died on the way, that nobody can judge."""
-        own = [each.verdict for each in self.outcomes if each.name == name]
-        return max(own, key=[*Verdict].index, default=Verdict.CANNOT_JUDGE)
+    def _judged(self) -> list[str]:
+        """The checks that an update writes: none that died on the way, or of which something cannot be judged."""
+        verdicts: dict[str, set[Verdict]] = {}
+        for outcome in self.outcomes:
+            verdicts.setdefault(outcome.name, set()).add(outcome.verdict)
+        known = [name for name in self._tests if Verdict.CANNOT_JUDGE not in verdicts.get(name, {Verdict.CANNOT_JUDGE})]
+        return known if self.update else []
 
     def finish(self) -> None:
         """Write the lock, where this is an update."""
         if self.update:
             write(self.lock, self.records(), self.broken_images())
+
+    def _add(self, outcome: Outcome, measured: Measured) -> None:
+        """With its pictures; the limits of all outcomes are those of as many comparisons as there are now."""
+        if self.folder is not None:
+            outcome = replace(outcome, folder=str(self.folder))
+        if self.pictures:
+            outcome = replace(outcome, changed=changed(outcome, measured))
+        self.outcomes = settled([*self.outcomes, outcome], self.alpha, self.expected)
 
     def _measure(self, check: Check) -> Measured:
         before = self._checks.setdefault(check.key, check)
@@ -173,6 +202,36 @@ def write(path: Path, records: Mapping[str, Record], broken: Mapping[str, KnownI
         if kept or broken:
             known_images.write(images, {**kept, **broken})
         lock.write(path, {**entries, **records})
+
+
+def _model(check: Check) -> str:
+    return check.model if check.variant is None else f"{check.model} {check.variant}"
+
+
+@guarded()
+def compare(
+    first: str,
+    second: str | None = None,
+    *,
+    data: str,
+    threat: str | None = None,
+    variant: str | None = None,
+    folder: str | Path | None = None,
+    alpha: float = ALPHA,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Outcome:
+    """Two models, or a model and a variant of it, on the same images -> the outcome of the second; see Session.compare.
+
+    words.table(outcome) is a table of both. Raises as run_grid does where nothing can be measured at all.
+    """
+    session = Session(
+        folder=None if folder is None else Path(folder),
+        pictures=folder is not None,
+        alpha=alpha,
+        progress=progress or Progress(),
+    )
+    return session.compare(first, second, variant=variant, data=data, threat=threat, **settings)
 
 
 @guarded()

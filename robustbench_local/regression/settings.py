@@ -31,7 +31,7 @@ class Check:
     margin      fail unless the model is shown to be less robust by no more than this (non-inferiority). Without it, and
                 without a floor, fail where it is significantly less robust than the last one
     n, ids, sample, split, source, resize, crop   which images (see load_data)
-    weights, allow_pickle, trust, normalise, expects, about   of the model (see load_model)
+    weights, allow_pickle, trust, normalise, expects, about, variant   of the model (see load_model)
     seed, eot, draws, batch_size, precision   how it is attacked and judged (see judge.Judge)
     """
 
@@ -58,6 +58,7 @@ class Check:
     normalise: str | dict[str, list[float]] | None = None
     expects: str | list[float] | None = None
     about: LocationText | dict[str, Any] | None = None
+    variant: str | None = None
     seed: Seed = 0
     eot: Count = 20
     draws: Count = 20
@@ -73,7 +74,8 @@ class Check:
     @property
     def key(self) -> str:
         """What the lock calls it."""
-        return self.name or " | ".join(each for each in (self.model, self.data, self.threat, self.suite) if each)
+        model = self.model if self.variant is None else f"{self.model} {self.variant}"
+        return self.name or " | ".join(each for each in (model, self.data, self.threat, self.suite) if each)
 
     @property
     def has_floor(self) -> bool:
@@ -95,7 +97,7 @@ class Check:
     def for_grid(self) -> dict[str, Any]:
         """Its settings as a grid has them."""
         grid = {field.name for field in fields(GridConfig)}
-        entry = {"name": self.model} | ({"weights": self.weights} if self.weights is not None else {})
+        entry = {"name": self.model, "weights": self.weights, "variant": self.variant}
         given = {key: value for key, value in asdict(self).items() if key in grid and key != "weights"}
         threats = [] if self.threat is None else [self.threat]
         return given | {"models": [entry], "threats": threats, "seeds": self.seed}

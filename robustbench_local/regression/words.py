@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from robustbench_local.core.escaping import shown
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.regression.outcome import ANCHOR, FIRST, LAST, LESS_ROBUST, MASKED, Comparison, Outcome, Verdict
+from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import interval, percent
 
 _NAMED = 5  # classes or problems in a message
+ASK = "with --robustness-report=DIR (robustbench-local check --report DIR)"
 AGAINST = {LAST: "last model", ANCHOR: "anchor", FIRST: "first model"}
 UNDER = {"attacks": "robust", "corruptions": "right under corruptions"}
 
@@ -88,6 +91,8 @@ def _story(outcome: Outcome) -> Iterator[str]:
         yield f"  advice on {check}: {advice}"
     if outcome.folder:
         yield f"  rows, page and pictures: {outcome.folder}"
+    elif outcome.rates:
+        yield f"  rows, page and pictures: {ASK}"
 
 
 def _worse(each: Comparison) -> str:
@@ -121,3 +126,26 @@ def _up(share: float) -> str:
 def probability(p: float) -> str:
     """Two digits, as 0.013 or 2e-28."""
     return f"{p:.2g}"
+
+
+def table(outcome: Outcome) -> str:
+    """Two models side by side, or a model beside the last one, as a Markdown table: accuracies in %, then costs."""
+    names = list(outcome.costs) or ["before", "now"]
+    rows = [
+        [
+            UNDER[each.of],
+            percent(each.before),
+            percent(each.after),
+            f"{100 * each.difference.value:+.1f} ({interval(each.difference.low, each.difference.high, ' to ')})",
+            f"{len(each.lost)} / {len(each.gained)}",
+            probability(each.p),
+        ]
+        for each in outcome.comparisons
+        if each.kind == LESS_ROBUST
+    ]
+    costs = list(outcome.costs.values())
+    if costs:
+        rows.append(["ms an image", *(f"{1e3 * cost.seconds:.3g}" for cost in costs), "", "", ""])
+        rows.append(["kB", *(f"{cost.bytes / 1e3:,.0f}" for cost in costs), "", "", ""])
+    heads = ["", *names, "drop (95 % interval)", "lost / gained", "p"]
+    return markdown_table([shown(head, "markdown") for head in heads], rows, [place > 0 for place in range(len(heads))])

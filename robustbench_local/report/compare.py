@@ -21,6 +21,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
 PARTS = ("attack", "worst case", "clean", "audit")
+POWER = 0.8  # with which a drop is said to be noticed
 LOST = ("only before", "failed after", "other data", "no image in common")
 
 Shares = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids (N,) and shares (N,) in [0, 1]
@@ -33,7 +34,8 @@ class Change:
     before, after: accuracies in [0, 1] on the images that both have, without what an audit broke; None where there is
     no result. pair: what these images say: those lost were robust only before, those gained only after. images: how
     many either folder has. p: of the paired test (McNemar's exact one; of random models, sign flips), adjusted by Holm
-    (1979) for all that was tested. differs: what was made differently.
+    (1979) for all that was tested. differs: what was made differently. rows_before, rows_after: keys of
+    the rows that it is about.
     """
 
     part: str
@@ -45,6 +47,8 @@ class Change:
     p: float | None = None
     images: tuple[int, int] | None = None
     differs: tuple[str, ...] = ()
+    rows_before: tuple[str, ...] = ()
+    rows_after: tuple[str, ...] = ()
 
     @property
     def worse(self) -> bool:
@@ -101,7 +105,7 @@ class _Both:
 
     def cell(self, pair: Pair) -> Change:
         old, new = pair.before, pair.after
-        change = Change(PARTS[0], pair.name, "", _robust(old), _robust(new), differs=pair.differs)
+        change = _about([pair], Change(PARTS[0], pair.name, "", _robust(old), _robust(new), differs=pair.differs))
         if done(old) and done(new):
             return self._paired(change, old, new, _robust_shares(self.before, old), _robust_shares(self.after, new))
         if done(old):
@@ -117,17 +121,17 @@ class _Both:
             if len(group) > 1:
                 old = _least([_robust_shares(self.before, pair.both[0]) for pair in group])
                 new = _least([_robust_shares(self.after, pair.both[1]) for pair in group])
-                change = Change(PARTS[1], f"{name}, worst case of {len(group)} attacks", "")
+                change = _about(group, Change(PARTS[1], f"{name}, worst case of {len(group)} attacks", ""))
                 yield self._paired(change, *group[0].both, old, new)
 
     def clean(self, met: Sequence[Pair]) -> Iterator[Change]:
         """Of each model, on the images of the cell that has most of them in common."""
         for name, group in _by(met, lambda pair: pair.of).items():
-            change = Change(PARTS[2], f"{name}, clean", "")
-            found = [
-                self._paired(change, old, new, _clean_shares(self.before, old), _clean_shares(self.after, new))
-                for old, new in (pair.both for pair in group)
-            ]
+            found = []
+            for pair in group:
+                (old, new), change = pair.both, _about([pair], Change(PARTS[2], f"{name}, clean", ""))
+                before, after = _clean_shares(self.before, old), _clean_shares(self.after, new)
+                found.append(self._paired(change, old, new, before, after))
             yield max(found, key=lambda one: one.pair.n if one.pair else 0)
 
     def audits(self, met: Sequence[Pair]) -> Iterator[Change]:
@@ -136,7 +140,7 @@ class _Both:
             old = _audited(self.before, [pair.both[0] for pair in group])
             new = _audited(self.after, [pair.both[1] for pair in group])
             for attack in sorted({*old, *new}):
-                change = Change(PARTS[3], f"{name}, audit by {attack}", "")
+                change = _about(group, Change(PARTS[3], f"{name}, audit by {attack}", ""))
                 if attack not in old or attack not in new:
                     yield replace(change, what="audited only before" if attack in old else "audited only after")
                 else:
@@ -163,6 +167,14 @@ class _Both:
         _, first, second = np.intersect1d(one["ids"], two["ids"], return_indices=True)
         same_labels = np.array_equal(one["labels"][first], two["labels"][second])
         return np.array_equal(one["ids"], two["ids"]) or not same_labels
+
+
+def _about(group: Sequence[Pair], change: Change) -> Change:
+    """The change, with the keys of what it is about."""
+    before, after = (
+        [row.key for row in rows if row] for rows in zip(*((p.before, p.after) for p in group), strict=True)
+    )
+    return replace(change, rows_before=tuple(before), rows_after=tuple(after))
 
 
 def _robust_shares(results: Results, row: Row) -> Shares:

@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from robustbench_local.metrics.paired import noticeable
-from robustbench_local.report.compare import PARTS, Change
+from robustbench_local.report.compare import PARTS, POWER, Change
 from robustbench_local.report.render import WIDTH
 from robustbench_local.report.text import DASH, percent
 
@@ -23,7 +23,6 @@ HEADINGS = {
     "clean": "Clean accuracy",
     "audit": "Audits: what was robust once more, of the images that both audits asked about",
 }
-POWER = 0.8
 
 
 def show(changes: Sequence[Change], alpha: float = 0.05, console: Console | None = None) -> None:

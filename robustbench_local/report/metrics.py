@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from robustbench_local.audit.records import audits
-from robustbench_local.core.errors import DataError, StoreError
+from robustbench_local.core.errors import StoreError
 from robustbench_local.report import sheets
+from robustbench_local.report.members import read_groups
 from robustbench_local.report.sheets import Sheet
-from robustbench_local.report.statistics import Groups, Statistics
+from robustbench_local.report.statistics import Statistics
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import done
 from robustbench_local.storage.store import Store
@@ -25,21 +25,10 @@ def write_metrics(folder: Path, groups: Path | None = None, folds: int = 5, *, c
     rows = store.rows()
     if not any(map(done, rows)):
         raise StoreError(f"{folder.absolute()} has no row with its arrays beside it: run the grid, or name its folder")
-    named = _read(groups) if groups else None
+    named = read_groups(groups) if groups else None
     found = Statistics(rows, lambda row: store.arrays(row.key), named, folds, audits(store))
     made = found.sheets() + (found.confusions() if confusion else [])
     for name, text in (("metrics.md", sheets.markdown(made)), ("metrics.json", sheets.json_text(made))):
         with whole_file(folder / name) as file:
             file.write(text.encode())
     return made
-
-
-def _read(path: Path) -> Groups:
-    try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the groups in {path}: {error}") from error
-    lists = isinstance(groups, dict) and all(isinstance(listed, list) for listed in groups.values())
-    if not lists or not all(type(each) in (str, int) for listed in groups.values() for each in listed):
-        raise DataError(f'{path} holds no groups: write {{"animals": ["cat", "dog"], "hard": [17, 23]}}')
-    return dict(groups)

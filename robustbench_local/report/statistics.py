@@ -9,23 +9,22 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from robustbench_local.audit.records import Audit, lowered
 from robustbench_local.metrics.classification import confusion
-from robustbench_local.metrics.groups import by_class, by_group, check_groups, largest_gap, rates_of
+from robustbench_local.metrics.groups import Members, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
-from robustbench_local.metrics.rates import Floats, Ints, Rate, rate
+from robustbench_local.metrics.rates import Floats, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
 from robustbench_local.report.curve import curve
 from robustbench_local.report.labels import Label
+from robustbench_local.report.members import Groups, check_known, class_names, members_of
 from robustbench_local.report.sheets import Sheet
 from robustbench_local.report.table import Line, Table, least, robust_tables, worst_case
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
-Groups = Mapping[str, Sequence[str | int]]
 _INTERVAL = "low and high: 95 % sampling interval of an upper bound"
 
 
@@ -47,10 +46,7 @@ class Statistics:
         self._kept: dict[str, Mapping[str, Array]] = {}
         self.tables = robust_tables(self.rows, self.robust_shares, self.audits)
         if self.groups:
-            every = [(row, self.of(row)) for row in self.rows if done(row)]
-            classes = {name for row, arrays in every for name in _classes(row, arrays["labels"].astype(np.int64))}
-            ids = {i for _, arrays in every for i in arrays["ids"].tolist()}
-            check_groups(self.groups, sorted(classes), ids)
+            check_known(self.groups, filter(done, self.rows), self.of)
 
     def sheets(self) -> list[Sheet]:
         """Those that have any figure."""
@@ -264,7 +260,7 @@ class Statistics:
             row = min(rows, key=lambda row: float(row.results["robust_accuracy"]))
             arrays = self.of(row)
             labels = arrays["labels"].astype(np.int64)
-            names = _classes(row, labels)
+            names = class_names(row, labels)
             for kind, array in (("clean", "clean_predicted"), (f"under {row.attack}", "predicted")):
                 given = np.minimum(arrays[array].astype(np.int64), len(names))
                 counts = confusion(labels, given, len(names))
@@ -284,16 +280,8 @@ class Statistics:
             if shares is not None:
                 yield table, line, shares, self.of(next(row for row in line.rows if done(row)))
 
-    def _members(
-        self, line: Line, arrays: Mapping[str, Array]
-    ) -> Iterator[tuple[str, dict[str, npt.NDArray[np.bool_]]]]:
-        labels, ids = arrays["labels"].astype(np.int64), arrays["ids"].astype(np.int64)
-        names = _classes(next(row for row in line.rows if done(row)), labels)
-        yield "classes", by_class(labels, names)
-        if self.groups:
-            there = {*names, *ids.tolist()}  # other tables are of other images
-            own = {name: [each for each in listed if each in there] for name, listed in self.groups.items()}
-            yield "groups", by_group(labels, ids, names, own)
+    def _members(self, line: Line, arrays: Mapping[str, Array]) -> Iterator[tuple[str, dict[str, Members]]]:
+        yield from members_of(next(row for row in line.rows if done(row)), arrays, self.groups)
 
     def _per_cell(self, title: str, note: str, figures: Callable[[Row], Mapping[str, Any] | None]) -> Sheet:
         found = []
@@ -318,13 +306,6 @@ class Statistics:
                     clean = True
                 found.append({**_names(table, line), "attack": str(attack), **results["attacked"], **more})
         return Sheet(title, note, pd.DataFrame(found))
-
-
-def _classes(row: Row, labels: Ints) -> list[str]:
-    """Names of all classes; those of which the row has no image bear their number."""
-    results, there = row.results, np.unique(labels).tolist()
-    names = dict(zip(there, (each["class"] for each in results["per_class"]), strict=True))
-    return [names.get(k, str(k)) for k in range(results.get("classes", max(there) + 1))]
 
 
 def _model(line: Line) -> str:

@@ -62,6 +62,7 @@ class Table:
 
     union: the name of the worst case over this threat model and those of other norms, where there are any.
     under: the corruption and severity that images met before. grid: whose table it is, where several are shown.
+    levels: of each worst case, the most that its attacks see.
     """
 
     data: str
@@ -77,6 +78,7 @@ class Table:
     union: tuple[str, ...] = ()
     under: str | None = None
     grid: str = ""
+    levels: tuple[Access, ...] = ()
 
     @property
     def within(self) -> str:
@@ -179,6 +181,7 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, a
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
         under=met_before(row),
+        levels=tuple(levels),
     )
 
 

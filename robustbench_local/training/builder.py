@@ -90,15 +90,17 @@ class ModelBuilder:
         """
         recipe = None if spec.recipe is None or zoo_match(spec.recipe) else spec.recipe
         variant = spec.model.variant
-        if recipe is None and variant is None and not any(defense.learns for _, defense in spec.around):
+        calibrated = variant is not None and needs_calibration(variant)
+        learns = recipe is not None or any(defense.learns for _, defense in spec.around)
+        if not learns and not calibrated:
             return None
         made = self._made(recipe) if recipe else {"weights": weights_digest(self._float_net(spec))}
         if variant is not None:
             made |= {"variant": variant}
-            made |= {"calibration": self._calibration(spec).digest} if needs_calibration(variant) else {}
+            made |= {"calibration": self._calibration(spec).digest} if calibrated else {}
         parts = [{name: asdict(defense), "version": defense.version} for name, defense in spec.around]
         names = self.described(spec).names
-        images = training_images_name(spec.data, self.source, self.transform, names)
+        images = training_images_name(spec.data, self.source, self.transform, names) if learns else None
         return row_key({"net": made, "parts": parts, "images": images})
 
     def build_untrained(self, spec: ModelSpec) -> nn.Module:

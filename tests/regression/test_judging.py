@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -268,3 +269,13 @@ def test_the_anchor_stays_where_it_is_and_is_held_against_too() -> None:
     assert moved.anchor is None
     other = measured({"attacks": bits(291)}, images=replace(now.images, digest="e" * 64))
     assert lock.parsed(lock.entry_of(other, entries, ["a test"], False, False)).anchor is None
+
+
+def test_an_entry_of_500_images_is_small() -> None:
+    generator = np.random.default_rng(0)
+    shares = {"attacks": generator.integers(0, 21, N) / 20, "corruptions": generator.integers(0, 21, N) / 20}
+    each = measured(shares, levels=20)
+    each = replace(each, figures=replace(each.figures, margins=generator.normal(size=N)))  # type: ignore[type-var]
+    last = lock.entry_of(each, None, ["a test"], False, False)
+    other = replace(each, figures=replace(each.figures, shares={**shares, "attacks": bits(250)}))  # type: ignore[type-var]
+    assert len(json.dumps(lock.entry_of(other, lock.parsed(last), ["a test"], False, False), indent=1)) < 60_000

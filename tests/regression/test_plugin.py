@@ -225,6 +225,17 @@ def test_reports_name_each_failed_check(repository: pytest.Pytester) -> None:
     assert 'name="robustness: before"' in junit and 'name="robustness: other"' in junit
 
 
+def test_nothing_is_asked_of_a_network(repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    model_test(repository)
+    run(repository, "--robustness-update").assert_outcomes(passed=1)
+    run(repository, "--robustness-report=report").assert_outcomes(passed=1)
+
+
 def test_a_run_without_such_tests_loads_no_torch(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import sys\n\ndef test_nothing():\n    assert 'torch' not in sys.modules\n")
     pytester.runpytest_subprocess("-p", "no:hypothesispytest").assert_outcomes(passed=1)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,34 +14,13 @@ from robustbench_local.report.page import page
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.store import Store
+from tests.helpers.browser import EVIL, Visit, launched
 from tests.helpers.rows import a_row, stored
-
-ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-AXE = ROOT / ".venv" / "axe.min.js"
-EVIL = (
-    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>|\n\u202e'\"&quot;${1}{{7*7}}"
-)
-
-
-def lacking(what: str) -> NoReturn:
-    """A skip, or in CI, where everything must be there, a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not there: make browser")
-    raise AssertionError
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        lacking("Chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        lacking("playwright")
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    yield from launched()
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +52,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index.html"
 
 
-class Visit:
-    """A page as somebody sees it, and all that it asked for or complained of."""
-
-    def __init__(self, browser: Any, path: Path, fragment: str = "", **context: Any) -> None:
-        self.context = browser.new_context(**context)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
-        self.requests: list[str] = []
-        self.trouble: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.trouble.append(message.text))
-        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.goto(path.as_uri() + fragment)
+class Board(Visit):
+    """The leaderboard as somebody sees it."""
 
     def names(self) -> list[str]:
         found: list[str] = self.page.locator("tr.row:visible .name > button").all_inner_texts()
@@ -98,13 +64,13 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any, path: Path) -> Iterator[Visit]:
-    visit = Visit(browser, path)
+def visit(browser: Any, path: Path) -> Iterator[Board]:
+    visit = Board(browser, path)
     yield visit
     visit.context.close()
 
 
-def test_nothing_leaves_the_file_and_nothing_is_refused(visit: Visit, path: Path) -> None:
+def test_nothing_leaves_the_file_and_nothing_is_refused(visit: Board, path: Path) -> None:
     for button in visit.page.locator("tr.row .name > button").all():
         button.click()
     for summary in visit.page.locator("summary").all():
@@ -121,14 +87,14 @@ def test_the_policy_forbids_what_the_page_does_not_do(browser: Any, path: Path, 
     text = path.read_text(encoding="utf-8")
     twin = tmp_path / "twin.html"
     twin.write_text(text.replace("</main>", "<img src='https://127.0.0.1:9/x.png' onerror='document.title=1'></main>"))
-    visit = Visit(browser, twin)
+    visit = Board(browser, twin)
     visit.page.wait_for_timeout(100)
     assert any("Content Security Policy" in message for message in visit.trouble)
     assert visit.page.title() != "1"
     visit.context.close()
 
 
-def test_hostile_names_are_shown_and_not_executed(visit: Visit) -> None:
+def test_hostile_names_are_shown_and_not_executed(visit: Board) -> None:
     for button in visit.page.locator("tr.row .name > button").all():
         button.click()
     assert "owned" not in visit.page.title().replace(EVIL[:60], "")[:8]
@@ -140,7 +106,7 @@ def test_hostile_names_are_shown_and_not_executed(visit: Visit) -> None:
     assert visit.page.title().startswith("report <img")
 
 
-def test_sorting(visit: Visit) -> None:
+def test_sorting(visit: Board) -> None:
     board = visit.page.locator("section.board").first
     assert board.locator(".name > button").all_inner_texts() == ["trades", "jpeg + trades", "undefended", "median"]
     board.locator("thead button", has_text="Model").click()
@@ -154,7 +120,7 @@ def test_sorting(visit: Visit) -> None:
     assert board.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
 
 
-def test_filters_and_search(visit: Visit) -> None:
+def test_filters_and_search(visit: Board) -> None:
     everything = visit.names()
     assert len(everything) == 6
     visit.choose("data", "mnist")
@@ -180,7 +146,7 @@ def test_filters_and_search(visit: Visit) -> None:
     assert visit.names() == everything
 
 
-def test_a_row_opens_into_its_cells(visit: Visit) -> None:
+def test_a_row_opens_into_its_cells(visit: Board) -> None:
     button = visit.page.locator(".name > button", has_text="jpeg + trades")
     button.click()
     assert button.get_attribute("aria-expanded") == "true"
@@ -202,7 +168,7 @@ def test_a_row_opens_into_its_cells(visit: Visit) -> None:
     assert visit.page.locator("tr.detail").count() == 0
 
 
-def test_the_overview_answers_for_every_table_and_leads_there(visit: Visit) -> None:
+def test_the_overview_answers_for_every_table_and_leads_there(visit: Board) -> None:
     rows = visit.page.locator(".glance tbody tr")
     assert rows.count() == visit.page.locator("section.board").count() == 3
     text = rows.first.inner_text()
@@ -219,7 +185,7 @@ def test_the_overview_answers_for_every_table_and_leads_there(visit: Visit) -> N
     assert visit.names() == ["trades", "jpeg + trades"]
 
 
-def test_cautions_are_counted_and_can_be_sorted(visit: Visit) -> None:
+def test_cautions_are_counted_and_can_be_sorted(visit: Board) -> None:
     board = visit.page.locator("section.board").first
     board.locator("thead button", has_text="Cautions").click()
     counts = [int(text) if text.isdigit() else 0 for text in board.locator("tr.row td:last-child").all_inner_texts()]
@@ -231,7 +197,7 @@ def test_cautions_are_counted_and_can_be_sorted(visit: Visit) -> None:
     assert board.locator("tr.detail li").first.get_attribute("class") == "doubt"  # they come first
 
 
-def test_what_failed_is_said_and_has_no_rank(visit: Visit) -> None:
+def test_what_failed_is_said_and_has_no_rank(visit: Board) -> None:
     row = visit.page.locator("tr.row", has=visit.page.locator(".name > button", has_text="median"))
     assert "no rank" in (row.locator(".rank").text_content() or "")
     assert "1 of 2 attacks missing" in row.inner_text()
@@ -239,25 +205,25 @@ def test_what_failed_is_said_and_has_no_rank(visit: Visit) -> None:
     assert "failed, ModelError: logits are NaN" in visit.page.locator("tr.detail").inner_text()
 
 
-def test_the_address_keeps_what_is_shown(browser: Any, visit: Visit, path: Path) -> None:
+def test_the_address_keeps_what_is_shown(browser: Any, visit: Board, path: Path) -> None:
     visit.choose("family", "adversarial training")
     visit.page.fill("[data-filter=q]", "trades")
     visit.page.locator("thead button:visible", has_text="Model").first.click()
     visit.page.locator(".name > button:visible", has_text="jpeg").click()
     fragment = "#" + visit.page.url.partition("#")[2]
-    other = Visit(browser, path, fragment)
+    other = Board(browser, path, fragment)
     assert other.names() == visit.names() == ["jpeg + trades", "trades"]
     assert other.page.locator("tr.detail:visible").count() == 1
     assert other.page.input_value("[data-filter=q]") == "trades"
     assert other.page.locator("th[aria-sort]:visible").inner_text().startswith("Model")
     other.context.close()
-    strange = Visit(browser, path, "#data=nowhere&sort=nothing&open=x,<b>&q=%E0%A4%A")  # a link that somebody mangled
+    strange = Board(browser, path, "#data=nowhere&sort=nothing&open=x,<b>&q=%E0%A4%A")  # a link that somebody mangled
     assert strange.trouble == []
     assert strange.page.input_value("[data-filter=data]") == ""
     strange.context.close()
 
 
-def test_keyboard_alone_is_enough(visit: Visit) -> None:
+def test_keyboard_alone_is_enough(visit: Board) -> None:
     page_ = visit.page
     page_.keyboard.press("Tab")
     assert page_.evaluate("document.activeElement.textContent") == "To the results"
@@ -279,7 +245,7 @@ def test_keyboard_alone_is_enough(visit: Visit) -> None:
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, path: Path) -> None:
-    visit = Visit(browser, path, viewport={"width": 360, "height": 740}, has_touch=True)
+    visit = Board(browser, path, viewport={"width": 360, "height": 740}, has_touch=True)
     visit.page.locator(".name > button").nth(1).tap()
     for summary in visit.page.locator("summary").all():
         summary.click()
@@ -295,7 +261,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Any, path: Path) -
 
 def test_dark_mode_is_dark(browser: Any, path: Path) -> None:
     def light(scheme: str, what: str) -> float:
-        visit = Visit(browser, path, color_scheme=scheme)
+        visit = Board(browser, path, color_scheme=scheme)
         colour = visit.page.evaluate(f"getComputedStyle(document.body).{what}")
         visit.context.close()
         return sum(map(int, re.findall(r"\d+", colour)[:3])) / 765
@@ -307,19 +273,14 @@ def test_dark_mode_is_dark(browser: Any, path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
-    if not AXE.exists():
-        lacking("axe-core")
-    visit = Visit(browser, path, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    visit = Board(browser, path, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
     for button in visit.page.locator("tr.row .name > button").all():
         button.click()
     for summary in visit.page.locator("summary").all():
         summary.click()
-    visit.page.add_script_tag(path=str(AXE))
-    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found["violations"]] == []
+    assert visit.violations() == []
     visit.page.evaluate("document.querySelector('.search').replaceWith(document.createElement('input'))")
-    broken = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    assert "label" in {each["id"] for each in broken["violations"]}
+    assert "label" in dict(visit.violations())
     visit.context.close()
 
 

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 OURS = ("evaluation", "training", "models", "data", "grids", "attacks", "defenses", "config", "audit.escalation")
 HEAVY = ("scipy", "matplotlib", "pandas", "jinja2", "PIL", "hydra")
 UNWANTED = (*(f"robustbench_local.{room}" for room in OURS), *HEAVY)
-REPORT = "import robustbench_local.report.write, robustbench_local.report.corruption_text"
+REPORT = (
+    "import robustbench_local.report.write, robustbench_local.report.corruption_text,"
+    " robustbench_local.report.assessment_page"
+)
 
 
 def loaded(code: str) -> set[str]:
