@@ -6,7 +6,7 @@
     python -m benchmarks.regression --only table     the tables alone
 
 Every re-run and every draw goes through the functions that pytest's fixture goes through; they are kept in reruns.jsonl
-and draws.jsonl, of which regression.md and regression.json are made.
+and draws.jsonl, of which table.md and table.json are made.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             draw(pair, given.out / "draws.jsonl", given.times)
     found = figures(kept(given.out / "reruns.jsonl"), kept(given.out / "draws.jsonl"))
     text = json.dumps(found, indent=1) + "\n"
-    for name, content in (("regression.json", text), ("regression.md", markdown(found))):
+    for name, content in (("table.json", text), ("table.md", markdown(found))):
         with whole_file(given.out / name) as out:
             out.write(content.encode())
 
