@@ -42,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
         session = Session(
             lock=options.file.parent / asked.lock,
             folder=options.report,
-            pictures=options.report is not None,
             alpha=asked.alpha,
             update=options.update,
             keep_images=options.images,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,18 @@ def entry_of(measured: Measured, before: Entry | None, tests: Sequence[str], rep
         "last": now,
         **({} if anchor is None or anchor == now else {"anchor": anchor}),
         "replays": replays,
-        "tests": sorted(tests),
+        "tests": sorted({*tests, *(before.tests if before else ())}),
     }
     return sealed(record)
+
+
+def joined(parts: Iterable[Mapping[str, Record]]) -> dict[str, Record]:
+    """The records of several workers; of a check that two measured, with the tests of both."""
+    found: dict[str, Record] = {}
+    for name, record in (each for part in parts for each in part.items()):
+        tests = sorted({*record["tests"], *found.get(name, record)["tests"]})
+        found[name] = sealed({**record, "tests": tests})
+    return found
 
 
 def sealed(record: Mapping[str, Any]) -> Record:

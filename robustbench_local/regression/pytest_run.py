@@ -7,8 +7,9 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from _pytest.junitxml import xml_key
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from robustbench_local.regression.outcome import Outcome
     from robustbench_local.regression.session import Session
 
+# what a worker found: outcomes, records of the lock, a file of adversarial images
+Part: TypeAlias = "tuple[list[Outcome], dict[str, Any], Path]"
 WORKER = "robustness"  # what workers and their controller tell each other
 
 
@@ -28,7 +31,7 @@ class Run:
         self.selected: set[str] = set()
         self.outcomes: list[Outcome] = []
         self._session: Session | None = None
-        self._gathered: list[tuple[list[Outcome], dict[str, Any], Path]] = []
+        self._gathered: list[Part] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._notes: list[str] = []
 
@@ -36,6 +39,7 @@ class Run:
     def session(self) -> Session:
         """Made when a test first checks something."""
         if self._session is None:
+            from robustbench_local.core.errors import RobustBenchError
             from robustbench_local.regression.multiplicity import expected
             from robustbench_local.regression.session import Session
 
@@ -43,14 +47,14 @@ class Run:
             self._session = Session(
                 lock=self.lock,
                 folder=self._asked("robustness_report"),
-                pictures=self._asked("robustness_report") is not None,
                 alpha=self._alpha(),
                 update=option("robustness_update"),
                 keep_images=option("robustness_images") or self.config.getini("robustness_images"),
                 re_anchor=option("robustness_anchor"),
                 common={"device": device} if device else {},
             )
-            self._session.expected = expected(self._session.entries.values(), self.selected)
+            with suppress(RobustBenchError):  # a lock that cannot be read is said by the first check
+                self._session.expected = expected(self._session.entries.values(), self.selected)
         return self._session
 
     @property
@@ -93,10 +97,9 @@ class Run:
         self.outcomes = settled(before, self._alpha())
         late = [now for then, now in zip(before, self.outcomes, strict=True) if then.verdict != now.verdict]
         self._notes += [f"counted with all others (Holm), this fails as well: {outcome.name}" for outcome in late]
-        if late and exitstatus == pytest.ExitCode.OK:
+        written = self._update(parts, exitstatus) if self.config.getoption("robustness_update") else True
+        if (late or not written) and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.config.getoption("robustness_update"):
-            self._update(parts, exitstatus)
         self._report()
         for outcome in self.outcomes:
             if outcome.verdict is Verdict.CANNOT_JUDGE and outcome.updating:
@@ -134,20 +137,26 @@ class Run:
             known_images.write(file, broken)
         return file
 
-    def _update(self, parts: Sequence[tuple[list[Outcome], dict[str, Any], Path]], exitstatus: int) -> None:
-        """One writer, at the end, of all that workers measured; of a run that was cut short nothing is written."""
+    def _update(self, parts: Sequence[Part], exitstatus: int) -> bool:
+        """One writer, at the end, of all that workers measured -> whether it is written; not of a run cut short."""
+        from robustbench_local.core.errors import RobustBenchError
         from robustbench_local.regression import known_images
+        from robustbench_local.regression.lock import joined
         from robustbench_local.regression.session import write
 
-        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            self._notes.append(f"{self.lock} was not written: the run was cut short")
-            return
-        records = {name: record for _, own, _ in parts for name, record in own.items()}
-        broken = {name: known for _, _, file in parts for name, known in known_images.every(file).items()}
-        write(self.lock, records, broken)
+        records = joined(own for _, own, _ in parts)
+        try:
+            if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                raise RobustBenchError("the run was cut short")
+            broken = {name: known for _, _, file in parts for name, known in known_images.every(file).items()}
+            write(self.lock, records, broken)
+        except RobustBenchError as error:
+            self._notes.append(f"{self.lock} was not written: {error}")
+            return False
         self._notes.append(
             f"{self.lock} written: {len(records)} check{'s' * (len(records) != 1)}; review it as any lock"
         )
+        return True
 
     def _report(self) -> None:
         from robustbench_local.regression.words import line

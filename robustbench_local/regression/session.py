@@ -31,17 +31,16 @@ IMAGES = ".images.npz"
 class Session:
     """Checks that are judged together.
 
-    lock: the lock file; adversarial images lie beside it. folder: where rows and pages go, None for a temporary one.
-    pictures: draw the images that changed sides, for the page. alpha: the risk that a run of unchanged models fails,
-    whatever it compares (Holm 1979). update: what is measured is the lock's new state. keep_images: at an update, keep
-    the images that broke each model, which later models are then held against. re_anchor: at an update, move the anchor
-    too. expected: how many hypotheses the lock knows that this run tests; the more, the smaller must be the p of each.
+    lock: the lock file; adversarial images lie beside it. folder: where rows, tables and pictures of the images that
+    changed sides go, None where none are to be kept. alpha: the risk that a run of unchanged models fails, whatever it
+    compares (Holm 1979). update: what is measured is the lock's new state. keep_images: at an update, keep the images
+    that broke each model, which later models are then held against. re_anchor: at an update, move the anchor too.
+    expected: how many hypotheses the lock knows that this run tests; the more, the smaller must be the p of each.
     common: settings of every check that does not say its own.
     """
 
     lock: Path = Path(lock.NAME)
     folder: Path | None = None
-    pictures: bool = False
     alpha: float = ALPHA
     update: bool = False
     keep_images: bool = False
@@ -145,9 +144,7 @@ class Session:
     def _add(self, outcome: Outcome, measured: Measured) -> None:
         """With its pictures; the limits of all outcomes are those of as many comparisons as there are now."""
         if self.folder is not None:
-            outcome = replace(outcome, folder=str(self.folder))
-        if self.pictures:
-            outcome = replace(outcome, changed=changed(outcome, measured))
+            outcome = replace(outcome, folder=str(self.folder), changed=changed(outcome, measured))
         self.outcomes = settled([*self.outcomes, outcome], self.alpha, self.expected)
 
     def _measure(self, check: Check) -> Measured:
@@ -158,7 +155,8 @@ class Session:
                 f'two checks are called "{check.key}" and differ in {", ".join(sorted(other))}: name one, name=...'
             )
         if check.key not in self._measured:
-            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits, self.pictures)
+            report = self.folder is not None
+            self._measured[check.key] = measure(check, str(self._place()), self.progress, self._audits, report)
         return self._measured[check.key]
 
     def _place(self) -> Path:
@@ -225,12 +223,7 @@ def compare(
 
     words.table(outcome) is a table of both. Raises as run_grid does where nothing can be measured at all.
     """
-    session = Session(
-        folder=None if folder is None else Path(folder),
-        pictures=folder is not None,
-        alpha=alpha,
-        progress=progress or Progress(),
-    )
+    session = Session(folder=None if folder is None else Path(folder), alpha=alpha, progress=progress or Progress())
     return session.compare(first, second, variant=variant, data=data, threat=threat, **settings)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from robustbench_local.core.defense import Defense
 from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import evaluating
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.training import NoTraining, Schedule
 from robustbench_local.data.load import open_numbered, training_images_name
@@ -57,13 +58,13 @@ class Fitter:
                 trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
                 net = defense.build(net, trainer, self._draws())
                 checkpoints.save(file, net, {}, half=False)
-        return net.to(self.device).eval()
+        return evaluating(net.to(self.device))
 
     def build_untrained(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The same without what is learnt: as fast, and good for nothing else."""
         for _, defense in reversed(parts):
             net = defense.build(net, NoTraining(), self._draws())
-        return net.to(self.device).eval()
+        return evaluating(net.to(self.device))
 
     def learnt(self, parts: Parts, net: nn.Module) -> bool:
         """Whether nothing is left to learn."""
