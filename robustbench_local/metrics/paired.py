@@ -73,27 +73,38 @@ def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-s
     return float(stats.binomtest(only_first, disagree, 0.5, alternative).pvalue) if disagree else 1.0
 
 
-def noticeable(n: int, alpha: float, churn: float = 0.0, power: float = 0.8) -> float | None:
-    """The smallest true drop d of an accuracy on n images that McNemar's exact test (p < alpha) notices with `power`.
+def power(n: int, alpha: float, drop: float, churn: float = 0.0) -> float:
+    """The chance that McNemar's exact test (p < alpha) notices a true drop of an accuracy on n images.
 
-    The share c = max(churn, d) of images changes sides, K ~ Bin(n, c) of the n, and of these L ~ Bin(K, (1 + d/c) / 2)
-    are lost: d is the smallest with P(p(L, K - L) < alpha and 2 L > K) >= power. None where no drop is large enough.
+    The share c = max(churn, drop) of images changes sides, K ~ Bin(n, c) of the n, and of these L ~ Bin(K, (1 + drop/c)
+    / 2) are lost: P(p(L, K - L) < alpha and 2 L > K), the test being two-sided; one-sided at alpha is this at 2 alpha.
     """
     from scipy import stats
 
+    share = max(churn, drop)
+    disagree = np.arange(stats.binom.ppf(1e-9, n, share), stats.binom.isf(1e-9, n, share) + 1)
+    least = stats.binom.isf(np.nextafter(alpha / 2, 0), disagree, 0.5)  # more than that are significantly many
+    lost = stats.binom.sf(least, disagree, (1 + drop / share) / 2)
+    return float(stats.binom.pmf(disagree, n, share) @ lost)
+
+
+def noticeable(n: int, alpha: float, churn: float = 0.0, wanted: float = 0.8, exchanged: float = 0.0) -> float | None:
+    """The smallest true drop of an accuracy on n images that McNemar's exact test (p < alpha) notices with the `wanted`
+    power, see `power`. None where no drop is large enough.
+
+    churn: the share of images that change sides in all, or as many as the drop where that is more. exchanged: the
+    share of those that do beside the drop itself.
+    """
+
     def chance(drop: float) -> float:
-        share = max(churn, drop)
-        disagree = np.arange(stats.binom.ppf(1e-9, n, share), stats.binom.isf(1e-9, n, share) + 1)
-        least = stats.binom.isf(np.nextafter(alpha / 2, 0), disagree, 0.5)  # more than that are significantly many
-        lost = stats.binom.sf(least, disagree, (1 + drop / share) / 2)
-        return float(stats.binom.pmf(disagree, n, share) @ lost)
+        return power(n, alpha, drop, min(1.0, max(churn, exchanged + drop)))
 
     low, high = 0.0, 1.0
-    if chance(high) < power:
+    if chance(high) < wanted:
         return None
     while high - low > 1e-5:
         middle = (low + high) / 2
-        low, high = (low, middle) if chance(middle) >= power else (middle, high)
+        low, high = (low, middle) if chance(middle) >= wanted else (middle, high)
     return high
 
 

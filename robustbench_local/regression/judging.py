@@ -145,7 +145,10 @@ def _comparison(
 
 def within(outcome: Outcome, limit: float) -> Outcome:
     """The same where p must be below that limit in all comparisons, and what each would have noticed then."""
-    found = [replace(each, limit=limit, noticeable=_noticeable(each, limit)) for each in outcome.comparisons]
+    found = [
+        each if each.limit == limit else replace(each, limit=limit, noticeable=_noticeable(each, limit))
+        for each in outcome.comparisons
+    ]
     return replace(outcome, comparisons=tuple(found))
 
 
@@ -153,12 +156,8 @@ def _noticeable(comparison: Comparison, limit: float) -> float | None:
     """Bits: exactly, where as many images change sides beside the drop as here. Shares: by the normal limit."""
     n, spread = comparison.n, comparison.spread
     if spread is None:
-        exchanged, drop = 2 * min(len(comparison.lost), len(comparison.gained)) / n, 0.0
-        while True:  # those that the drop itself moves come on top
-            larger = noticeable(n, limit, min(1.0, exchanged + drop), POWER)
-            if larger is None or larger - drop < 1e-4:
-                return larger
-            drop = larger
+        exchanged = 2 * min(len(comparison.lost), len(comparison.gained)) / n
+        return noticeable(n, 2 * limit, wanted=POWER, exchanged=exchanged)  # which is two-sided, and p one-sided
     normal = NormalDist()
     return min(1.0, (normal.inv_cdf(1 - limit) + normal.inv_cdf(POWER)) * spread / math.sqrt(n))
 

@@ -11,7 +11,7 @@ from scipy.stats import binom, binomtest, permutation_test
 
 from robustbench_local.core.errors import DataError
 from robustbench_local.metrics import paired, rates
-from robustbench_local.metrics.paired import compare, holm, mcnemar, newcombe, ranks, sign_flip
+from robustbench_local.metrics.paired import compare, holm, mcnemar, newcombe, noticeable, power, ranks, sign_flip
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,6 +37,26 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(5, 0) == pytest.approx(2 / 32)
     assert mcnemar(5, 0, "greater") == pytest.approx(1 / 32)
     assert mcnemar(0, 0) == 1.0
+
+
+@pytest.mark.parametrize(("n", "drop", "churn"), [(60, 0.1, 0.0), (200, 0.05, 0.2), (500, 0.02, 0.03)])
+def test_power_is_how_often_drawn_images_are_noticed(n: int, drop: float, churn: float) -> None:
+    share = max(drop, churn)
+    sides = [(share + drop) / 2, (share - drop) / 2, 1 - share]
+    lost, gained, _ = np.random.default_rng(0).multinomial(n, sides, 40_000).T
+    p = np.minimum(1, 2 * binom.sf(lost - 1, lost + gained, 0.5))
+    noticed = float(((p < 0.05) & (lost > gained)).mean())
+    assert power(n, 0.05, drop, churn) == pytest.approx(noticed, abs=0.01)
+    assert abs(power(n, 0.1, drop, churn) - noticed) > 0.02  # of one side
+
+
+def test_the_noticeable_drop_has_the_wanted_power_and_moves_images_itself() -> None:
+    for exchanged in (0.0, 0.1):
+        drop = noticeable(200, 0.05, wanted=0.9, exchanged=exchanged)
+        assert drop is not None
+        assert power(200, 0.05, drop, exchanged + drop) >= 0.9 > power(200, 0.05, drop - 2e-5, exchanged + drop)
+    assert noticeable(200, 0.05, exchanged=0.1) > noticeable(200, 0.05, 0.1)  # type: ignore[operator]
+    assert noticeable(5, 0.05) is None
 
 
 def test_newcombe_gives_his_published_interval() -> None:
