@@ -143,8 +143,8 @@ def checked(pair: Pair, first: Shares, second: Shares, folder: Path, margin: flo
     """The check of the second model against a lock that the first one wrote."""
     last, now = (_measured(pair, shares, folder, margin) for shares in (first, second))
     file = folder / lock.NAME
-    lock.write(file, {pair.name: lock.entry_of(last, None, (), False, False)})
-    (outcome,) = settled([judged(now, now.check, lock.read(file)[pair.name], None, ALPHA, False)], ALPHA)
+    lock.write(file, {pair.name: lock.entry_of(last)})
+    (outcome,) = settled([judged(now, now.check, lock.read(file)[pair.name], None, ALPHA)], ALPHA)
     return outcome
 
 

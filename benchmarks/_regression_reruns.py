@@ -87,7 +87,7 @@ def locked(before: list[Measured], file: Path) -> tuple[Entry, KnownImages]:
     for measured in before:
         name, entry = measured.check.key, lock.read(file).get(measured.check.key)
         assert measured.known is not None
-        write(file, {name: lock.entry_of(measured, entry, (), True, False)}, {name: measured.known})
+        write(file, {name: lock.entry_of(measured, entry, replays=True)}, {name: measured.known})
     known = known_images.read(images_beside(file), name)
     assert known is not None
     return lock.read(file)[name], known

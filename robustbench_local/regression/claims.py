@@ -17,6 +17,7 @@ from robustbench_local.regression.settings import Check
 from robustbench_local.regression.shares import Shares
 from robustbench_local.report.text import percent
 
+ENOUGH = 200  # images: benchmarks/regression.py shows intervals of shares to be too narrow on 58, and right on 500
 _WORDS = {ATTACKS: "under the attacks", "corruptions": "under the corruptions"}
 
 
@@ -37,6 +38,17 @@ def not_worse(
             )
             held = difference.high <= margin
             yield Claim(f"margin, {of}, {against}", margin, difference.high, difference.value, held, text)
+
+
+def too_few(figures: Figures, baselines: Mapping[str, Baseline]) -> Iterator[str]:
+    """Why a margin cannot be judged: shares of draws on few images, where a bootstrap's interval is too narrow."""
+    for of, now in figures.shares.items():
+        whole = all(np.isin(each, (0, 1)).all() for each in (now, *(base.shares[of] for base in baselines.values())))
+        if not whole and len(now) < ENOUGH:
+            yield (
+                f"a margin of accuracy {_WORDS[of]} needs at least {ENOUGH} images where these count by shares, and"
+                f" there are {len(now)}: on fewer its interval is too narrow"
+            )
 
 
 def floors(check: Check, measured: Measured, figures: Figures, replayed: Shares | None) -> Iterator[Claim]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from robustbench_local.metrics.groups import by_class
 from robustbench_local.metrics.paired import compare, noticeable
 from robustbench_local.metrics.rates import Rate, rate
-from robustbench_local.regression.claims import floors, not_worse
+from robustbench_local.regression.claims import floors, not_worse, too_few
 from robustbench_local.regression.figures import ATTACKS, Figures
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.lock import UPDATE, Baseline, Entry
@@ -82,6 +82,7 @@ def judged(
             outcome = replace(outcome, comparisons=(*outcome.comparisons, masked))
         if check.margin is not None:
             outcome = replace(outcome, claims=tuple(not_worse(check.margin, figures, baselines, replayed, alpha)))
+            outcome = replace(outcome, problems=(*outcome.problems, *too_few(figures, baselines)))
     return replace(outcome, claims=(*outcome.claims, *floors(check, measured, figures, replayed)))
 
 

@@ -17,7 +17,7 @@ def settled(outcomes: Sequence[Outcome], alpha: float, expected: int = 0) -> lis
     that a limit can only rise as more is known: what is rejected now is rejected in the end.
     """
     ps = {
-        (outcome.name, each.kind, each.of, each.against): each.p for outcome in outcomes for each in outcome.comparisons
+        (outcome.name, each.kind, each.of, each.against): each.p for outcome in outcomes for each in outcome.hypotheses
     }
     count = max(expected, len(ps))
     adjusted = holm([*ps.values(), *[1.0] * (count - len(ps))])

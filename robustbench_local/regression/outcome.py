@@ -139,9 +139,15 @@ class Outcome:
         worse = not self.updating and self.of_kind(LESS_ROBUST)
         return Verdict.WORSE if worse or any(not claim.held for claim in self.claims) else Verdict.HOLDS
 
+    @property
+    def hypotheses(self) -> list[Comparison]:
+        """Its comparisons that are tested. With a margin, to be less robust is judged by a claim in their place."""
+        claimed = self.settings.get("margin") is not None
+        return [each for each in self.comparisons if each.kind == MASKED or not claimed]
+
     def of_kind(self, kind: str) -> list[Comparison]:
-        """Those of its comparisons that are beyond luck."""
-        return [each for each in self.comparisons if each.kind == kind and each.rejected]
+        """Those of its hypotheses that are beyond luck."""
+        return [each for each in self.hypotheses if each.kind == kind and each.rejected]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for another program."""

@@ -79,7 +79,7 @@ class Session:
             entry = self.entries.get(check.key)
             measured = self._measure(check)
             self._tests.setdefault(check.key, set()).add(test)
-            self._compared |= {check.key} if check.compares else set()
+            self._compared |= {check.key} if check.compares and check.margin is None else set()
             known = self._known(check.key, entry)
             self._add(judged(measured, check, entry, known, self.alpha, self.update), measured)
         return self.outcomes[-1]

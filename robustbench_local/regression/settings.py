@@ -28,8 +28,9 @@ class Check:
     side        lower: the interval's lower side must reach the floor, so that it is shown; measured: the figure itself;
                 upper: its upper side, so that only what is shown to be below the floor fails
     confidence  of that one side
-    margin      fail unless the model is shown to be less robust by no more than this (non-inferiority). Without it, and
-                without a floor, fail where it is significantly less robust than the last one
+    margin      fail unless the model is shown to be less robust by no more than this (non-inferiority), however
+                significant a smaller drop is. Without it, and without a floor, fail where the model is significantly
+                less robust than the last one
     n, ids, sample, split, source, resize, crop   which images (see load_data)
     weights, allow_pickle, trust, normalise, expects, about, variant   of the model (see load_model)
     seed, eot, draws, batch_size, precision   how it is attacked and judged (see judge.Judge)

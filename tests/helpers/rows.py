@@ -21,6 +21,7 @@ SOMETIMES = (
     "behaviour_digest",
     "model_about",
     "transform",
+    "variant",
     "a_new_key",
 )
 FOG = {"name": "fog", "settings": {"severity": 3}, "version": 1}
@@ -53,6 +54,7 @@ OTHER: dict[str, Any] = {
     "behaviour_digest": "b" * 64,
     "model_about": {"expects": "0-255"},
     "transform": {"resize": 256, "crop": [224, 224]},
+    "variant": "int8",
     "a_new_key": "of a later version",
 }
 

@@ -287,3 +287,22 @@ def test_an_entry_of_500_images_is_small() -> None:
     last = lock.entry_of(each)
     other = replace(each, figures=replace(each.figures, shares={**shares, "attacks": bits(250)}))  # type: ignore[type-var]
     assert len(json.dumps(lock.entry_of(other, lock.parsed(last)), indent=1)) < 60_000
+
+
+def test_a_margin_of_shares_needs_images_enough() -> None:
+    for n, verdict in ((150, Verdict.CANNOT_JUDGE), (200, Verdict.HOLDS)):
+        shares = np.tile([0.5, 1.0], n // 2)
+        each = measured({"attacks": shares}, levels=20)
+        assert outcome(each, entry(each), margin=0.1).verdict is verdict
+    few = measured({"attacks": bits(100, 150)})
+    assert outcome(few, entry(few), margin=0.1).verdict is Verdict.HOLDS  # bits have an exact interval
+
+
+def test_with_a_margin_a_significant_smaller_drop_is_no_failure() -> None:
+    n = 5000
+    before = entry(measured({"attacks": bits(3000, n)}))
+    now = measured({"attacks": bits(2920, n)})
+    assert outcome(now, before).verdict is Verdict.WORSE
+    within = outcome(now, before, margin=0.05)
+    assert within.verdict is Verdict.HOLDS and not reasons(within) and "so it holds" in line(within)
+    assert not within.hypotheses and within.comparisons[0].p < 1e-9  # told, and no part of Holm's count
