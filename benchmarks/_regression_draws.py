@@ -31,7 +31,7 @@ from robustbench_local.regression.figures import ATTACKS, Figures
 from robustbench_local.regression.judging import POWER, judged
 from robustbench_local.regression.measured import Measured, measure
 from robustbench_local.regression.multiplicity import settled
-from robustbench_local.regression.outcome import Outcome
+from robustbench_local.regression.outcome import Outcome, Verdict
 from robustbench_local.regression.session import ALPHA
 from robustbench_local.regression.settings import check_of
 from robustbench_local.regression.shares import Shares, read, written
@@ -122,8 +122,7 @@ def simulated(pair: Pair, first: Shares, second: Shares, n: int, times: int) -> 
             (comparison,) = checked(pair, one, other, Path(folder)).comparisons
             caught += comparison.rejected
             noticeable += [] if comparison.noticeable is None else [comparison.noticeable]
-            claims = checked(pair, one, other, Path(folder), margin=drop).claims
-            passed += all(claim.held for claim in claims)
+            passed += checked(pair, one, other, Path(folder), margin=drop).verdict is Verdict.HOLDS
             measured_passed += float((one - other).mean()) <= drop
     return {
         "n": n,

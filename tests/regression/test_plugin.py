@@ -211,6 +211,23 @@ def test_what_a_mistake_in_a_check_says(repository: pytest.Pytester) -> None:
         said(result, words)
 
 
+def test_the_device_is_that_of_the_option(repository: pytest.Pytester) -> None:
+    model_test(repository, "test_model", asking(at_least=0.1))
+    run(repository, "--robustness-device=cpu").assert_outcomes(passed=1)
+    absent = run(repository, "--robustness-device=tpu")
+    absent.assert_outcomes(failed=1)
+    said(absent, "tpu")
+
+
+def test_slow_checks_can_be_left_out_and_the_last_failed_run_alone(repository: pytest.Pytester) -> None:
+    mark = "import pytest\n\n@pytest.mark.robustness_slow\ndef test_release(robustness):\n    assert False\n"
+    repository.makepyfile(test_slow=mark)
+    model_test(repository, "test_quick", asking(at_least=0.1))
+    run(repository, "--strict-markers", "-m", "not robustness_slow").assert_outcomes(passed=1, deselected=1)
+    repository.runpytest_inprocess("-p", "no:hypothesispytest").assert_outcomes(passed=1, failed=1)
+    repository.runpytest_inprocess("--lf", "-p", "no:hypothesispytest").assert_outcomes(failed=1)
+
+
 def test_reports_name_each_failed_check(repository: pytest.Pytester) -> None:
     model_test(repository, "test_model", asking(name="before"))
     model_test(repository, "test_other", asking(name="other", at_least=0.01))
