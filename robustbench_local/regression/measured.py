@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robustbench_local.audit.checklist import OF_STRENGTH, audit_model
+from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
@@ -27,7 +28,9 @@ from robustbench_local.report.write import write_report
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, done
 
-AUDITED = 100  # images that the audit attacks
+# images that the audit attacks, and what it spends: nothing on a stronger attack, which the audit of the rows tries
+QUICK = 60, Effort(queries=150, draws=150, probed=10, walked=8, look=1, whole=1, best=0.01)
+THOROUGH = 100, Effort(look=1, whole=1, best=0.01)
 
 Audits = dict[tuple[object, ...], tuple[Finding, ...]]
 
@@ -84,10 +87,11 @@ def measure(
     plan = grid.cells[0].model
     model = grid.builder.build(plan)
     identity = _identity(check, model, grid.builder.behaviour(plan), grid.builder.device)
-    about = (identity["weights"], identity["behaviour"], images.digest, str(threat))
+    spent = QUICK if check.suite == "ci" else THOROUGH
+    about = (identity["weights"], identity["behaviour"], images.digest, str(threat), spent)
     if threat is not None and about not in audits:
         progress.line(f"auditing {check.model} within {threat}")
-        audits[about] = _audit(model, images, threat)
+        audits[about] = _audit(model, images, threat, *spent)
     return Measured(
         check=check,
         model=model,
@@ -118,14 +122,14 @@ def _identity(check: Check, model: nn.Module, behaviour: str | None, device: tor
     }
 
 
-def _audit(model: nn.Module, images: Images, threat: ThreatModel) -> tuple[Finding, ...]:
+def _audit(model: nn.Module, images: Images, threat: ThreatModel, count: int, effort: Effort) -> tuple[Finding, ...]:
     """What the checklist has against the model, asked about images from all over the set.
 
     It audits a plain PGD, which is quick and shows what hides from gradients. How strong that one is matters to nobody:
     the suite's own attacks are doubted by the audit of their rows.
     """
-    places = torch.linspace(0, len(images) - 1, min(AUDITED, len(images)), device=images.labels.device).long()
-    card = audit_model(model, images[places], images.labels[places], threat, classes=len(images.classes))
+    places = torch.linspace(0, len(images) - 1, min(count, len(images)), device=images.labels.device).long()
+    card = audit_model(model, images[places], images.labels[places], threat, effort=effort, classes=len(images.classes))
     return tuple(fault for fault in card.faults if fault.check not in OF_STRENGTH)
 
 
