@@ -19,7 +19,17 @@ from robustbench_local.regression.figures import ATTACKS, Figures
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.lock import UPDATE, Baseline, Entry
 from robustbench_local.regression.measured import Measured
-from robustbench_local.regression.outcome import ANCHOR, FIRST, LAST, LESS_ROBUST, MASKED, Comparison, Doubt, Outcome
+from robustbench_local.regression.outcome import (
+    ANCHOR,
+    FIRST,
+    LAST,
+    LESS_ROBUST,
+    MASKED,
+    Claim,
+    Comparison,
+    Doubt,
+    Outcome,
+)
 from robustbench_local.regression.settings import Check
 from robustbench_local.regression.shares import Shares
 
@@ -36,54 +46,62 @@ def judged(
     updating: bool = False,
     against: str = LAST,
 ) -> Outcome:
-    """The outcome of a check whose limits are alpha, to be lowered for all else that is tested (Outcome.within).
+    """The outcome of a check whose limits are alpha, to be lowered for all else that is tested (multiplicity.settled).
 
     entry: what the lock knows of it, known: the images that broke the last model; None where there are none. updating:
     what is found is to be the lock's new state, so that being worse than the old one is no failure. against: what the
     entry's model is called, LAST of a lock; FIRST of two that are compared whatever else is asked.
     """
-    images, figures = measured.images, measured.figures
-    doubts = tuple(Doubt(each.check, each.status.name.lower(), each.evidence, each.advice) for each in measured.doubts)
-    outcome = Outcome(
+    outcome, figures = replace(_about(measured, check), new=entry is None, updating=updating), measured.figures
+    if figures is None:
+        return outcome
+    problems, comparisons, claims = [*outcome.problems], list[Comparison](), list[Claim]()
+    faults = [] if entry is None else entry.faults(measured)
+    compares = check.compares or against == FIRST
+    if compares and not updating:
+        problems += faults or _unknown(check, entry)
+    replayed = None
+    if entry is not None and not faults:
+        baselines = {against: entry.last} | ({} if entry.anchor is None else {ANCHOR: entry.anchor})
+        if compares:
+            comparisons += _compared(measured, figures, baselines, alpha)
+            outcome = _what_changed(outcome, measured, figures, entry.last)
+        if known is not None and ATTACKS in figures.shares:
+            replayed = measured.replayed(known)
+            comparisons.append(_masked(measured, figures, replayed, against, alpha))
+        if check.margin is not None:
+            problems += too_few(figures, baselines)
+            claims += not_worse(check.margin, figures, baselines, replayed, alpha)
+    claims += floors(check, measured, figures, replayed)
+    return replace(
+        outcome,
+        rates={"clean": rate(figures.clean), **{name: rate(each) for name, each in figures.shares.items()}},
+        random=figures.random,
+        worst_class=_worst_class(measured, figures),
+        problems=tuple(problems),
+        comparisons=tuple(comparisons),
+        claims=tuple(claims),
+        replayed=None if replayed is None else rate(replayed),
+    )
+
+
+def _about(measured: Measured, check: Check) -> Outcome:
+    """What was measured, and what speaks against believing it."""
+    images = measured.images
+    return Outcome(
         name=check.key,
         settings={key: value for key, value in asdict(check).items() if value is not None},
         n=len(images),
-        doubts=doubts,
+        doubts=tuple(
+            Doubt(each.check, each.status.name.lower(), each.evidence, each.advice) for each in measured.doubts
+        ),
         problems=tuple(_doubted(measured)),
         suite=measured.suite,
         left_out=measured.left_out,
         identity=measured.identity,
         rows=tuple(row.key for row in measured.results.rows if row.ok),
         data={"name": images.name, "split": images.split, "digest": images.digest},
-        new=entry is None,
-        updating=updating,
     )
-    if figures is None:
-        return outcome
-    rates = {"clean": rate(figures.clean), **{name: rate(each) for name, each in figures.shares.items()}}
-    outcome = replace(outcome, rates=rates, random=figures.random, worst_class=_worst_class(measured, figures))
-    faults = [] if entry is None else entry.faults(measured)
-    compares = check.compares or against == FIRST
-    if updating and faults:
-        entry = None
-    if compares and not updating:
-        outcome = replace(outcome, problems=(*outcome.problems, *(faults or _unknown(check, entry))))
-    replayed = None
-    if entry is not None and not faults:
-        if known is not None and ATTACKS in figures.shares:
-            replayed = measured.replayed(known)
-            outcome = replace(outcome, replayed=rate(replayed))
-        baselines = {against: entry.last} | ({} if entry.anchor is None else {ANCHOR: entry.anchor})
-        if compares:
-            outcome = _compared(outcome, measured, figures, baselines, alpha)
-            outcome = _what_changed(outcome, measured, figures, entry.last)
-        if replayed is not None:
-            masked = _masked(measured, figures, replayed, against, alpha)
-            outcome = replace(outcome, comparisons=(*outcome.comparisons, masked))
-        if check.margin is not None:
-            outcome = replace(outcome, claims=tuple(not_worse(check.margin, figures, baselines, replayed, alpha)))
-            outcome = replace(outcome, problems=(*outcome.problems, *too_few(figures, baselines)))
-    return replace(outcome, claims=(*outcome.claims, *floors(check, measured, figures, replayed)))
 
 
 def _doubted(measured: Measured) -> Iterator[str]:
@@ -102,13 +120,12 @@ def _unknown(check: Check, entry: Entry | None) -> list[str]:
 
 
 def _compared(
-    outcome: Outcome, measured: Measured, figures: Figures, baselines: Mapping[str, Baseline], alpha: float
-) -> Outcome:
-    ids, comparisons = np.asarray(measured.images.ids.cpu()), []
+    measured: Measured, figures: Figures, baselines: Mapping[str, Baseline], alpha: float
+) -> Iterator[Comparison]:
+    ids = np.asarray(measured.images.ids.cpu())
     for against, baseline in baselines.items():
         for of, now in figures.shares.items():
-            comparisons.append(_comparison(LESS_ROBUST, of, against, ids, baseline.shares[of], now, alpha))
-    return replace(outcome, comparisons=tuple(comparisons))
+            yield _comparison(LESS_ROBUST, of, against, ids, baseline.shares[of], now, alpha)
 
 
 def _masked(measured: Measured, figures: Figures, replayed: Shares, against: str, alpha: float) -> Comparison:
