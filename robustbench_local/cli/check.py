@@ -52,12 +52,13 @@ def run(options: argparse.Namespace) -> int:
         for settings in asked.checks:
             session.attempt(str(settings.get("name") or settings.get("model")), partial(session.check, **settings))
         session.finish()
-    for outcome in session.outcomes:
+    outcomes = session.final()
+    for outcome in outcomes:
         for text in [line(outcome)] if outcome.verdict is Verdict.HOLDS else story(outcome).splitlines():
             print(wrapped(text, indent="  " * text.startswith(" ")))
-    for path in write_outcomes(session.outcomes, options.report, options.sarif, options.json):
+    for path in write_outcomes(outcomes, options.report, options.sarif, options.json):
         say(f"written: {path}")
     if options.update:
         say(f"written: {session.lock}")
-    verdicts = {outcome.verdict for outcome in session.outcomes}
+    verdicts = {outcome.verdict for outcome in outcomes}
     return FAILED if Verdict.WORSE in verdicts else WRONG if Verdict.CANNOT_JUDGE in verdicts else OK

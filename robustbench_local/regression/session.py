@@ -36,7 +36,7 @@ class Session:
     compares (Holm 1979). update: what is measured is the lock's new state. keep_images: at an update, keep the images
     that broke each model, which later models are then held against. re_anchor: at an update, move the anchor too.
     expected: how many hypotheses the lock knows that this run tests; the more, the smaller must be the p of each.
-    common: settings of every check that does not say its own.
+    common: settings of every check that does not say its own. outcomes: as they were told, each when it was asked for.
     """
 
     lock: Path = Path(lock.NAME)
@@ -138,10 +138,14 @@ class Session:
     def _judged(self) -> list[str]:
         """The checks that an update writes: none that died on the way, or of which something cannot be judged."""
         verdicts: dict[str, set[Verdict]] = {}
-        for outcome in self.outcomes:
+        for outcome in self.final():
             verdicts.setdefault(outcome.name, set()).add(outcome.verdict)
         known = [name for name in self._tests if Verdict.CANNOT_JUDGE not in verdicts.get(name, {Verdict.CANNOT_JUDGE})]
         return known if self.update else []
+
+    def final(self) -> list[Outcome]:
+        """All outcomes, judged together: what held when fewer comparisons were known may not hold in the end."""
+        return settled(self.outcomes, self.alpha)
 
     def finish(self) -> None:
         """Write the lock, where this is an update."""
@@ -149,10 +153,10 @@ class Session:
             write(self.lock, self.records(), self.broken_images())
 
     def _add(self, outcome: Outcome, measured: Measured) -> None:
-        """With its pictures; the limits of all outcomes are those of as many comparisons as there are now."""
+        """With its pictures, and with the limits of as many comparisons as are known of by now."""
         if self.folder is not None:
             outcome = replace(outcome, folder=str(self.folder), changed=changed(outcome, measured))
-        self.outcomes = settled([*self.outcomes, outcome], self.alpha, self.expected)
+        self.outcomes.append(settled([*self.outcomes, outcome], self.alpha, self.expected)[-1])
 
     def _measure(self, check: Check) -> Measured:
         before = self._checks.setdefault(check.key, check)

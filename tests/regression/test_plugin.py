@@ -84,6 +84,22 @@ def test_a_worse_model_fails_and_an_update_accepts_it_but_not_the_anchor(reposit
     said(better, "3 lost, 14 gained, p = 1")
 
 
+def test_what_holds_only_until_all_are_counted_is_told_at_the_end(repository: pytest.Pytester) -> None:
+    """Holm: 0.031 is not below 0.05 / 2, until the other, 0.0064, is out of the count."""
+    near, far = asking(name="near", threat="linf:0.06"), asking(name="far")
+    model_test(repository, "test_a", near)
+    model_test(repository, "test_b", far)
+    run(repository, "--robustness-update").assert_outcomes(passed=2)
+    model_test(repository, "test_a", {**near, "model": "models.py:worse"})
+    alone = run(repository, "-k", "test_a")
+    alone.assert_outcomes(failed=1, deselected=1)
+    model_test(repository, "test_b", {**far, "model": "models.py:worse"})
+    both = run(repository, "--robustness-sarif=r.sarif")
+    both.assert_outcomes(passed=1, failed=1)
+    said(both, "counted with all others (Holm), this fails as well: near", "worse: near", "worse: far")
+    assert len(json.loads((repository.path / "r.sarif").read_text())["runs"][0]["results"]) == 2
+
+
 def test_floors_need_no_lock(repository: pytest.Pytester) -> None:
     model_test(repository, "test_low", asking(at_least=0.1))
     model_test(repository, "test_high", asking(at_least=0.99))
