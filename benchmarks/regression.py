@@ -6,7 +6,7 @@
     python -m benchmarks.regression --only table     the tables alone
 
 Every re-run and every draw goes through the functions that pytest's fixture goes through; they are kept in reruns.jsonl
-and draws.jsonl, of which table.md and table.json are made.
+(packed in the end) and draws.jsonl, of which table.md and table.json are made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._kept import keep, kept
+from benchmarks._kept import keep, kept, pack
 from benchmarks._regression_draws import PAIRS, Pair, attacked, enough, shares_of, simulated
 from benchmarks._regression_reruns import BEFORE, CASES, Case, reruns
 from benchmarks._regression_table import figures, markdown
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.only in (None, "reruns"):
         for case in CASES:
             rerun(case, given.out / "reruns.jsonl", given.times)
+        pack(given.out / "reruns.jsonl")
     if given.only in (None, "draws"):
         for pair in PAIRS:
             draw(pair, given.out / "draws.jsonl", given.times)
