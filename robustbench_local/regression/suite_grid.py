@@ -17,13 +17,14 @@ from robustbench_local.grids.suites import SUITES, suite
 from robustbench_local.regression.settings import Check
 from robustbench_local.report.text import slug
 from robustbench_local.storage.row import Row
+from robustbench_local.storage.sealing import digest
 
 SUITE_FILE = ".yaml"
 
 
 def open_grid(check: Check, folder: str, progress: Progress) -> Grid:
     """The check's grid, resolved; nothing runs. ConfigError where its suite is not one model's on some images."""
-    grid = Grid.of(_config(check, folder), slug(check.key), progress)
+    grid = Grid.of(_config(check, folder), f"{slug(check.key)[:60]}-{digest(check.key, 6)}", progress)
     if len({id(cell.model) for cell in grid.cells}) != 1 or len(grid.images) != 1:
         raise ConfigError(
             f'suite "{check.suite}" has several models, defenses or selections of images: a check has one'
