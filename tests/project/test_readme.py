@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from robustbench_local.cli.main import main
+from robustbench_local.regression import checks_file
+from robustbench_local.regression.settings import check_of
 from robustbench_local.report.text import FLAGS, flag_name
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +65,13 @@ def test_the_grid_example_is_a_grid(page: str, tmp_path: Path, capsys: pytest.Ca
 
     (tmp_path / "typo.yaml").write_text(grid.replace("attacks:", "atacks:"), encoding="utf-8")
     assert main(["run", f"grid={tmp_path / 'typo.yaml'}", *options]) == 2
+
+
+def test_the_checks_of_the_page_on_regression_are_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/regression.md").read_text(encoding="utf-8")
+    (tmp_path / "robustness.yaml").write_text(block("docs/regression.md", "yaml"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = checks_file.read(Path("robustness.yaml"))
+    assert [check_of({**found.common, **each}).suite for each in found.checks] == ["ci", "noise"]
+    (code,) = re.findall(r"```python\n(import.*?)```", page, re.DOTALL)
+    assert run(code, {})["outcome"].verdict == "holds"
