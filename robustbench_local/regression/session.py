@@ -210,6 +210,8 @@ def write(path: Path, records: Mapping[str, Record], broken: Mapping[str, KnownI
         kept = {name: known for name, known in known_images.every(images).items() if name not in records}
         if kept or broken:
             known_images.write(images, {**kept, **broken})
+        else:
+            images.unlink(missing_ok=True)
         lock.write(path, {**entries, **records})
 
 

@@ -198,12 +198,15 @@ def test_old_images_are_kept_where_asked_and_must_be_those_of_the_lock(repositor
     run(repository, "--robustness-update")
     assert not (repository.path / IMAGES).exists()
     run(repository, "--robustness-update", "--robustness-images").assert_outcomes(passed=1)
-    shown = run(repository, "-s")
-    shown.assert_outcomes(passed=1)
+    run(repository).assert_outcomes(passed=1)
+    content = (repository.path / IMAGES).read_bytes()
     (repository.path / IMAGES).unlink()
     gone = run(repository)
     gone.assert_outcomes(failed=1)
     said(gone, "has none of the images that broke the last model")
+    (repository.path / IMAGES).write_bytes(content)
+    run(repository, "--robustness-update").assert_outcomes(passed=1)
+    assert not (repository.path / IMAGES).exists()  # nobody asked for them, and old ones would be another model's
 
 
 def test_two_checks_of_one_name_that_differ_are_refused(repository: pytest.Pytester) -> None:
