@@ -64,6 +64,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.robustness)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[_RUN].whole = False
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[_RUN].selected = {
         item.nodeid for item in session.items if item.get_closest_marker("robustness")

@@ -29,6 +29,7 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.selected: set[str] = set()
+        self.whole = config.args_source is not pytest.Config.ArgsSource.ARGS  # no file was named, nothing deselected
         self.outcomes: list[Outcome] = []
         self._session: Session | None = None
         self._gathered: list[Part] = []
@@ -101,6 +102,9 @@ class Run:
         if (late or not written) and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self._report()
+        if self.whole and exitstatus == pytest.ExitCode.OK and self._session is not None:
+            unasked = sorted({*self._session.entries} - {outcome.name for outcome in self.outcomes})
+            self._notes += [f"the lock has an entry that no test asked for: {name}" for name in unasked]
         for outcome in self.outcomes:
             if outcome.verdict is Verdict.CANNOT_JUDGE and outcome.updating:
                 self._notes.append(f"the lock keeps what it had: {outcome.name}")

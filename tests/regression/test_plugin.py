@@ -158,6 +158,11 @@ def test_two_modules_share_a_lock_and_a_selection_leaves_the_rest(repository: py
     run(repository, "-k", "test_two", "--robustness-update")
     after = json.loads((repository.path / LOCK).read_text())
     assert after["checks"]["one"] == before["checks"]["one"] and after["checks"]["two"] != before["checks"]["two"]
+    unasked = "the lock has an entry that no test asked for: one"
+    assert unasked not in run(repository, "-k", "test_two").stdout.str()
+    (repository.path / "test_one.py").unlink()
+    model_test(repository, "test_two", asking(name="two", threat="linf:0.03"))
+    said(run(repository), unasked)
 
 
 def test_an_interrupted_update_leaves_the_lock_as_it_was(repository: pytest.Pytester) -> None:
