@@ -13,6 +13,7 @@ from robustbench_local.core.threat import ThreatModel
 
 Side = Literal["lower", "measured", "upper"]
 Floor = Annotated[float, Range(0, 1)]
+Confidence = Annotated[float, Range(0.5, 1, open=True)]  # of one side: at a half the bound is the figure itself
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Check:
     at_least: Floor | None = None
     worst_class_at_least: Floor | None = None
     side: Side = "lower"
-    confidence: Share = 0.95
+    confidence: Confidence = 0.95
     margin: Share | None = None
     n: Count | None = None
     ids: str | list[int] | None = None

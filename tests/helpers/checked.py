@@ -9,11 +9,28 @@ import torch
 from torch import Tensor
 
 COUNT, EPS = 60, "linf:0.08"
+MASKED = """
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return 1000 * self.net(x)
+
+class Quantised(Scaled):
+    def forward(self, x):
+        return self.net((x * GREYS).round() / GREYS)
+
+class Detached(Scaled):
+    def forward(self, x):
+        return self.net(x.detach()) + 0 * x.sum((1, 2, 3))[:, None]
+"""
 MODEL = """
 import torch
 from torch import nn
 
-WEIGHTS = torch.randn(3, 64, generator=torch.Generator().manual_seed(3))
+WEIGHTS, GREYS = torch.randn(3, 64, generator=torch.Generator().manual_seed(3)), 64
 
 def linear(weights):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False))
@@ -26,22 +43,6 @@ def net():
 
 def worse():
     return linear(WEIGHTS + 0.8 * torch.randn(3, 64, generator=torch.Generator().manual_seed(4)))
-
-class Scaled(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = net()
-
-    def forward(self, x):
-        return 1000 * self.net(x)
-
-class Quantised(Scaled):
-    def forward(self, x):
-        return self.net((x * 64).round() / 64)
-
-class Detached(Scaled):
-    def forward(self, x):
-        return self.net(x.detach()) + 0 * x.sum((1, 2, 3))[:, None]
 """
 SUITE = "data: mnist\nmodels: mnist_small\nattacks: [{pgd: {steps: 8, loss: ce}}]\n"
 
@@ -58,7 +59,7 @@ def margins(x: Tensor) -> Tensor:
 
 def folder(path: Path) -> Path:
     """A folder that holds models.py, images.npz with labels as `net` sees them, and suite.yaml."""
-    (path / "models.py").write_text(MODEL)
+    (path / "models.py").write_text(MODEL + MASKED)
     (path / "suite.yaml").write_text(SUITE)
     pixels = torch.randint(0, 256, (COUNT, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     np.savez(path / "images.npz", x=pixels.numpy(), y=margins(pixels.float() / 255).argmax(1).numpy())

@@ -227,6 +227,7 @@ def test_what_a_mistake_in_a_check_says(repository: pytest.Pytester) -> None:
         ({"suite": "cii"}, 'unknown suite "cii"'),
         ({"model": "nets.py:net"}, "nets.py"),
         ({"at_least": 45}, "[0, 1]"),
+        ({"at_least": 0.4, "confidence": 0.3}, "(0.5, 1)"),
         ({"suite": "ci", "threat": None}, "say which"),
     ):
         model_test(repository, "test_model", {**asking(), **wrong})

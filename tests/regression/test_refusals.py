@@ -11,6 +11,7 @@ from robustbench_local.grids import run as grids
 from robustbench_local.regression import Outcome, measured
 from robustbench_local.regression.outcome import Verdict
 from robustbench_local.regression.words import reasons
+from tests.helpers.checked import MASKED as MASKED_MODELS
 from tests.helpers.checked import asking, folder
 
 MASKED = {"logits x 1000": "Scaled", "a quantised front": "Quantised", "a branch without gradients": "Detached"}
@@ -48,31 +49,17 @@ ZOO = """
 import robustbench_local as rbl
 from torch import nn
 
+GREYS = 16
+
 def net():
     return rbl.load_model("zoo:mnist/adversarial_training")
-
-class Scaled(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = net()
-
-    def forward(self, x):
-        return 1000 * self.net(x)
-
-class Quantised(Scaled):
-    def forward(self, x):
-        return self.net((x * 16).round() / 16)
-
-class Detached(Scaled):
-    def forward(self, x):
-        return self.net(x.detach()) + 0 * x.sum((1, 2, 3))[:, None]
 """
 
 
 @pytest.mark.slow
 def test_the_audit_refuses_them_without_old_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "zoo_models.py").write_text(ZOO)
+    (tmp_path / "zoo_models.py").write_text(ZOO + MASKED_MODELS)
     asked = {"data": "mnist", "source": "bundled", "n": 60, "threat": "linf:0.3", "name": "net"}
     for suite in ("ci", "weak.yaml"):
         (tmp_path / "weak.yaml").write_text("data: mnist\nmodels: mnist_small\nattacks: [{pgd: {steps: 10}}]\n")
@@ -84,3 +71,14 @@ def test_the_audit_refuses_them_without_old_images(tmp_path: Path, monkeypatch: 
                 found = rbl.regression.check(f"zoo_models.py:{name}", **asked, suite=suite, **floor)  # type: ignore[arg-type]
                 assert found.verdict is Verdict.CANNOT_JUDGE, (suite, how, floor)
                 assert any("the audit calls the model" in each for each in reasons(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threat", ["l2:2", "l1:10"])
+def test_an_honest_model_outside_its_training_ball_is_judged(tmp_path: Path, threat: str) -> None:
+    """There a plain PGD is far too kind, and an audit says so of PGD; the suite's `best` made the figures."""
+    lock = tmp_path / "robustness.lock.json"
+    about = {"data": "mnist", "source": "bundled", "n": 40, "threat": threat, "at_least": 0.01, "lock_file": lock}
+    found = rbl.regression.check("zoo:mnist/adversarial_training", **about)  # type: ignore[arg-type]
+    assert found.verdict is Verdict.HOLDS, reasons(found)
+    assert found.rates["attacks"].value < 0.4
