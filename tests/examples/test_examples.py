@@ -9,10 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from robustbench_local import load_model
@@ -167,6 +169,21 @@ def test_training_writes_a_model_that_knows_digits(digits: Path) -> None:
     images = open_data("mnist", source="bundled", n=200)
     right = load_model(str(digits / "models/new.pt2"))(images[:]).argmax(1) == images.labels
     assert right.float().mean() > 0.5
+    assert sources(digits / "models/new.pt2") == []
+
+
+def sources(program: Path) -> list[str]:
+    """The parts of an exported program that name files of code, of whoever exported it."""
+    with zipfile.ZipFile(program) as parts:
+        return [name for name in parts.namelist() if b".py" in parts.read(name)]
+
+
+def test_the_models_name_no_files_of_who_exported_them(tmp_path: Path) -> None:
+    assert {path.name: sources(path) for path in (DIGITS / "models").iterdir() if sources(path)} == {}
+    plain = tmp_path / "plain.pt2"  # the twin: what torch saves by itself
+    net = load_model("zoo:mnist/none")
+    torch.export.save(torch.export.export(net, (torch.zeros(2, 1, 28, 28),)), plain)
+    assert sources(plain)
 
 
 def test_all_of_it_is_small() -> None:
