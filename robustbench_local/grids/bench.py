@@ -89,7 +89,9 @@ class Bench:
         if group.place in self._ready:
             self._ready.move_to_end(group.place)
             return self._ready[group.place]
-        self._running.claims.says(self._running.building(group), f"making {group}")
+        doing, what = self._running.building(group), f"making {group}"
+        self._running.claims.says(doing, what)
+        self.grid.builder.progress = Watched(self.grid.progress, self._running.claims, doing, what)
         made = self._made(group)
         self._ready[group.place] = made
         while len(self._ready) > _WARM:

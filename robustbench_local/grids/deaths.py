@@ -78,7 +78,6 @@ def in_words(deaths: list[Death]) -> str:
     """What a row says of them."""
     last = deaths[-1]
     if last.timed_out:
-        return last.how
-    times = "it ended a process" if len(deaths) == 1 else f"it ended {len(deaths)} processes, the last one"
+        return f"it took longer than {last.how}"
     words = f". Its last words: {last.last_words}" if last.last_words else ""
-    return f"{times} by {last.how}{words}"
+    return f"{len(deaths)} workers died of it, the last one of {last.how}{words}"

@@ -70,4 +70,6 @@ def _all(grid: Grid) -> list[Row | None]:
             grid.progress.line("rows were removed or damaged while the grid ran: they are made again")
     finally:
         grid.running.claims.leave()
+    if None not in rows:
+        grid.running.tidy()
     return rows

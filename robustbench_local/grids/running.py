@@ -13,6 +13,7 @@ nothing runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +25,11 @@ from robustbench_local.grids.deaths import Deaths
 from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.storage.claims import Claims
 from robustbench_local.storage.files import whole_file
+from robustbench_local.storage.owner import this_process
 from robustbench_local.storage.sealing import digest, plain
 
 FOLDER = "running"
+_PASSING = ("claims", "pulses", "deaths", "logs", "models")
 # keys of a grid that say how it is done, not what
 _HOW = ("device", "batch_size", "executor", "workers", "worker", "timeout", "memory", "shard", "retry", "force")
 
@@ -92,6 +95,17 @@ class Running:
 
     def audited(self, group: int) -> None:
         self._write(self._model(group, "-audited"), {})
+
+    def tidy(self) -> None:
+        """Remove what is of no more use now that all is done, unless somebody else is at work here."""
+        here = this_process().name
+        if any(pulse.owner.name != here and not self.claims.is_gone(pulse.owner) for pulse in self.claims.pulses()):
+            return
+        own = f"{self.run}-{self.start}-"
+        for path in (path for name in _PASSING for path in (self.folder / name).glob("*")):
+            if not path.name.startswith(own):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _model(self, group: int, what: str = "") -> str:
         return f"models/{self.run}-{self.start}-{group}{what}.json"

@@ -122,24 +122,18 @@ class Claims:
                 newest[found["name"]] = max(newest.get(found["name"], 0), int(found["turn"]))
         return [held for name, turn in sorted(newest.items()) if (held := self._read(name, turn))]
 
-    def pulse(self, owner: Owner) -> Pulse | None:
-        """What a process said last; None where it never spoke, or left."""
-        try:
-            found = json.loads((self.folder / "pulses" / f"{owner.name}.json").read_bytes())
-            return Pulse(**{**found, "owner": Owner(**found["owner"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
     def pulse_of(self, process: int) -> Pulse | None:
         """That of a process of this machine, known by its number alone."""
         here = this_process()
-        for path in (self.folder / "pulses").glob(f"{process}-*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                found = json.loads(path.read_bytes())
-                owner = Owner(**found["owner"])
-                if (owner.host, owner.boot, owner.space) == (here.host, here.boot, here.space):
-                    return Pulse(**{**found, "owner": owner})
+        for pulse in self.pulses(f"{process}-*.json"):
+            if (pulse.owner.host, pulse.owner.boot, pulse.owner.space) == (here.host, here.boot, here.space):
+                return pulse
         return None
+
+    def pulses(self, names: str = "*.json") -> list[Pulse]:
+        """What all said last who did not leave, whether they are gone or not."""
+        found = (_pulse(path) for path in sorted((self.folder / "pulses").glob(names)))
+        return [pulse for pulse in found if pulse is not None]
 
     def is_gone(self, owner: Owner) -> bool:
         """Whether it is: at once where this machine knows, after PATIENCE seconds without a pulse elsewhere."""
@@ -214,6 +208,14 @@ class Claims:
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def _pulse(path: Path) -> Pulse | None:
+    try:
+        found = json.loads(path.read_bytes())
+        return Pulse(**{**found, "owner": Owner(**found["owner"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 _NOBODY = Owner("", "", "", "", 0, "")

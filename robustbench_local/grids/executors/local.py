@@ -29,6 +29,7 @@ from robustbench_local.storage.owner import is_stopped
 _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
+_ASLEEP = "having been stopped for a minute"
 _CHILD = "robustbench_local.grids.executors.child"
 
 
@@ -70,7 +71,7 @@ class Worker:
 
     def last_words(self) -> str:
         """The last thing that it complained of; of a crash where in the code it was."""
-        lines = [line.strip() for line in _text(self.complained, -4000).splitlines() if line.strip()]
+        lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
         crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
         if crashes:
             where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
@@ -160,9 +161,9 @@ class Supervisor:
 
     def _died(self, worker: Worker, code: int) -> None:
         death = worker.ended or Death(_how(code), worker.last_words())
-        self.grid.progress.line(f"worker {worker.place} was ended by {death.how}: another one takes its place")
+        self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.doing:
-            if death.how:
+            if death.how != _ASLEEP:
                 self.running.deaths.note(worker.doing, death)
         else:
             self._early += 1
@@ -174,11 +175,11 @@ class Supervisor:
         if is_stopped(worker.process.pid):
             worker.stopped = worker.stopped or now
             if now - worker.stopped > _STOPPED:
-                self._end(worker, Death(""))
+                self._end(worker, Death(_ASLEEP))
         else:
             worker.stopped = None
         if limit is not None and self.running.is_limited(worker.doing) and now - worker.since > limit:
-            self._end(worker, Death(f"it took longer than timeout={self.grid.config.timeout}", timed_out=True))
+            self._end(worker, Death(f"timeout={self.grid.config.timeout}", timed_out=True))
 
     def _limit_memory(self) -> None:
         processes = {worker.process.pid: worker for worker in self._workers}
