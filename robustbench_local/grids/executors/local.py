@@ -29,14 +29,15 @@ from robustbench_local.storage.owner import is_stopped
 _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
+_FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
 _ASLEEP = "having been stopped for a minute"
 _CHILD = "robustbench_local.grids.executors.child"
 
 
-def run(grid: Grid, share: str | None = None) -> None:
+def run(grid: Grid) -> None:
     """Every job of the grid that is not done, or a share "i/N" of its cells, by one worker."""
-    workers = 1 if share else grid.config.workers or usual_workers(grid)
-    Supervisor(grid, workers, share).run()
+    share = grid.config.worker
+    Supervisor(grid, 1 if share else grid.config.workers or usual_workers(grid), share).run()
 
 
 def usual_workers(grid: Grid) -> int:
@@ -74,8 +75,9 @@ class Worker:
         lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
         crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
         if crashes:
-            where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
-            lines = [", ".join([lines[crashes[-1]], *where[:1]])]
+            after = lines[crashes[-1] :]
+            own = next((place for place, line in enumerate(after) if line.startswith("Current thread")), 0)
+            lines = [", ".join([after[0], *(line for line in after[own:] if line.startswith("File"))][:_FRAMES])]
         return lines[-1][-300:] if lines else ""
 
 
@@ -160,7 +162,7 @@ class Supervisor:
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(_how(code), worker.last_words())
+        death = worker.ended or Death(how_it_ended(code), worker.last_words())
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.doing:
             if death.how != _ASLEEP:
@@ -219,7 +221,7 @@ class Supervisor:
         self._workers = []
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
