@@ -30,6 +30,7 @@ _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
 _FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
+_LONG = 500  # characters of last words
 _ASLEEP = "having been stopped for a minute"
 _CHILD = "robustbench_local.grids.executors.child"
 
@@ -78,7 +79,7 @@ class Worker:
             after = lines[crashes[-1] :]
             own = next((place for place, line in enumerate(after) if line.startswith("Current thread")), 0)
             lines = [", ".join([after[0], *(line for line in after[own:] if line.startswith("File"))][:_FRAMES])]
-        return lines[-1][-300:] if lines else ""
+        return lines[-1][:_LONG] if lines else ""
 
 
 class Supervisor:
@@ -164,10 +165,9 @@ class Supervisor:
     def _died(self, worker: Worker, code: int) -> None:
         death = worker.ended or Death(how_it_ended(code), worker.last_words())
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
-        if worker.doing:
-            if death.how != _ASLEEP:
-                self.running.deaths.note(worker.doing, death)
-        else:
+        if worker.ended is None:
+            self._note(worker, death)
+        if not worker.doing:
             self._early += 1
             if self._early >= MOST:
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
@@ -189,8 +189,15 @@ class Supervisor:
             self._end(processes[found[0]], Death(found[1]))
 
     def _end(self, worker: Worker, death: Death) -> None:
-        worker.ended = death
+        """Noted first: whoever takes over its job must know."""
+        if worker.ended is None:
+            worker.ended = death
+            self._note(worker, death)
         worker.process.kill()
+
+    def _note(self, worker: Worker, death: Death) -> None:
+        if worker.doing and death.how != _ASLEEP:
+            self.running.deaths.note(worker.doing, death)
 
     def _pulse(self, worker: Worker) -> Pulse | None:
         return self.running.claims.pulse_of(worker.process.pid)

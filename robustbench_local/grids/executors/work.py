@@ -11,6 +11,7 @@ from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.training.turn import BusyError
 
 POLL = 0.2  # seconds between two looks at what others do
+NOTED = 0.5  # seconds after which whoever looks after workers has noted what one died of
 
 
 class Found(Enum):
@@ -102,9 +103,12 @@ def _has_row(bench: Bench, job: Job) -> bool:
 
 def _claimed(bench: Bench, job: Job, name: str) -> Found:
     running = bench.grid.running
+    left = running.claims.is_left(name)
     with running.claims.held(name, label=job.label, start=bench.grid.start) as mine:
         if not mine:
             return Found.WAITING
+        if left:
+            time.sleep(NOTED)
         # whoever had the claim before may have ended the job since it was looked at
         key = None if job.cell is None else name
         if bench.shelf.settled(key) if key else running.is_audited(job.group.place):
