@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,29 +105,13 @@ def merged(task: Task, parts: Iterable[Part]) -> Outcome:
     environment that was not the same for all parts, all values are named. StoreError where a part is missing, is there
     twice, in another order, of other images or of another task.
     """
-    images = task.images
-    kept = KeptImages(len(images)) if task.config.save == "x_adv" else None
-    verdicts: list[PartVerdict] = []
-    known: list[Array] = []
-    places: list[Mapping[str, Any]] = []
-    done = 0
-    for part in parts:
-        _check(task, part, done)
-        verdicts.append(part.verdict)
-        places.append(part.environment)
-        if kept is not None:
-            known.append(part.images["fingerprint"])
-            for rows in _blocks(part.images["x_adv"]):
-                kept.put(slice(done + rows.start, done + rows.stop), part.images["x_adv"][rows])
-        done = part.rows.stop
-    if done < len(images):
-        raise StoreError(f"{task.cell}: images {done}:{len(images)} are in none of its {len(verdicts)} parts")
-    seen = {} if kept is None else {"x_adv": kept.array, "fingerprint": np.concatenate(known)}
-    verdict = joined(verdicts)
+    started = time.monotonic()
     try:
-        return measured(task, verdict, seen, _everywhere(places))
+        return _merged(task, parts)
+    except StoreError:
+        raise
     except Exception as error:  # as in execute
-        return failure(task, error, verdict.seconds)
+        return failure(task, error, time.monotonic() - started)
 
 
 def digest(task: Task, rows: slice) -> str:
@@ -180,6 +164,19 @@ class Shards:
             self._store.reject(name, str(fault))
             return None
 
+    def merged(self, task: Task, parts: Sequence[slice]) -> Outcome | None:
+        """The outcome of the whole task; None where a part is missing or damaged, which is then to be made."""
+        try:
+            return merged(task, self._found(task, parts))
+        except _MissingError:
+            return None
+
+    def _found(self, task: Task, parts: Sequence[slice]) -> Iterator[Part]:
+        for rows in parts:
+            if (part := self.find(task, rows)) is None:
+                raise _MissingError(_name(task.key, rows))
+            yield part
+
     def remove(self, task: Task, parts: Sequence[slice]) -> None:
         """What was merged."""
         for rows in parts:
@@ -211,6 +208,32 @@ class Shards:
             **{each: record[each] for each in (*_SAID, *_PASSES)},
         )
         return Part(record["key"], rows, record["digest"], record["environment"], verdict, images)
+
+
+class _MissingError(StoreError):
+    """A part is not there."""
+
+
+def _merged(task: Task, parts: Iterable[Part]) -> Outcome:
+    images = task.images
+    kept = KeptImages(len(images)) if task.config.save == "x_adv" else None
+    verdicts: list[PartVerdict] = []
+    known: list[Array] = []
+    places: list[Mapping[str, Any]] = []
+    done = 0
+    for part in parts:
+        _check(task, part, done)
+        verdicts.append(part.verdict)
+        places.append(part.environment)
+        if kept is not None:
+            known.append(part.images["fingerprint"])
+            for rows in _blocks(part.images["x_adv"]):
+                kept.put(slice(done + rows.start, done + rows.stop), part.images["x_adv"][rows])
+        done = part.rows.stop
+    if done < len(images):
+        raise StoreError(f"{task.cell}: images {done}:{len(images)} are in none of its {len(verdicts)} parts")
+    seen = {} if kept is None else {"x_adv": kept.array, "fingerprint": np.concatenate(known)}
+    return measured(task, joined(verdicts), seen, _everywhere(places))
 
 
 def _check(task: Task, part: Part, done: int) -> None:

@@ -29,6 +29,7 @@ from robustbench_local.evaluation.part_verdict import joined
 from robustbench_local.grids import shards
 from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.grids.execute import Outcome, execute
+from robustbench_local.grids.kept_images import KeptImages
 from robustbench_local.grids.shards import Part, Shards, execute_part, merged, parts_of
 from robustbench_local.models.load import load_model
 from robustbench_local.storage.store import Store
@@ -178,8 +179,8 @@ def test_the_parts_together_are_the_whole_to_the_last_bit(case: Case, tmp_path: 
         assert not store.there(task, part.rows) and store.find(task, part.rows) is None
         store.keep(part)
     assert all(store.there(task, rows) for rows in parts)
-    outcome = merged(task, filter(None, (store.find(task, rows) for rows in parts)))
-    assert differing(outcome, whole) == []
+    outcome = store.merged(task, parts)
+    assert outcome is not None and differing(outcome, whole) == []
     assert Store(tmp_path).write(task.key, outcome.row, outcome.arrays).ok
     store.remove(task, parts)
     assert not any((tmp_path / "running").rglob("*.*"))
@@ -303,9 +304,23 @@ def test_a_part_that_is_damaged_or_foreign_is_named_and_made_again(
     with pytest.warns(UserWarning, match=r"[.]15-30[.]json counts as missing: .*; it is .*[.]damaged now"):
         assert store.find(task, rows[1]) is None
     assert not store.there(task, rows[1]) and store.find(task, rows[1]) is None  # and nothing more is said
+    assert store.merged(task, rows[1:]) is None
     for part in made:
         store.keep(part)
-    assert differing(merged(task, filter(None, (store.find(task, each) for each in rows))), execute(task, model)) == []
+    outcome = store.merged(task, rows)
+    assert outcome is not None and differing(outcome, execute(task, model)) == []
+
+
+def test_a_full_disk_while_images_are_merged_is_the_error_of_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, model = task_of(CASES["images kept"]), Jittered(network())
+    made = split(task, model, [slice(0, 15), slice(15, 30)])
+
+    def full(self: KeptImages, rows: slice, part: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(KeptImages, "put", full)
+    outcome = merged(task, made)
+    assert not outcome.row.ok and "No space left" in outcome.row.failure
 
 
 def test_a_part_of_other_pixels_is_missing(tmp_path: Path) -> None:

@@ -228,12 +228,12 @@ def test_two_nets_of_one_defense_never_share_a_state(tmp_path: Path) -> None:
     draws = Draws(0, images.ids[:1]).stream("train")
     one, other = (trainer.fit(tiny_net(), Noisy(), draws.stream(f"member:{k}")) for k in range(2))
     assert_equal_weights(one, other, equal=False)
-    taught = [trainer.fit(tiny_net(), Noisy(teacher), draws.stream("student")) for teacher in (one, other)]
-    assert_equal_weights(*taught, equal=False)
+    first, second = (trainer.fit(tiny_net(), Noisy(teacher), draws.stream("student")) for teacher in (one, other))
+    assert_equal_weights(first, second, equal=False)
     assert not any("resumed" in line for line in progress.lines) and len(list(tmp_path.iterdir())) == 4
     again = trainer.fit(tiny_net(), Noisy(other), draws.stream("student"))
     assert progress.lines[-1] == "resumed after epoch 3 of 3"  # and yet what is the same goes on
-    assert_equal_weights(again, taught[1])
+    assert_equal_weights(again, second)
 
 
 class Meanwhile(Lines):
