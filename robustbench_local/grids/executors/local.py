@@ -30,15 +30,17 @@ from robustbench_local.storage.owner import is_stopped
 _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
+_FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
+_LONG = 500  # characters of last words
 _ASLEEP = "having been stopped for a minute"
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")  # where the process was at no job
 _CHILD = "robustbench_local.grids.executors.child"
 
 
-def run(grid: Grid, share: str | None = None) -> None:
+def run(grid: Grid) -> None:
     """Every job of the grid that is not done, or a share "i/N" of its cells, by one worker."""
-    workers = 1 if share else grid.config.workers or usual_workers(grid)
-    Supervisor(grid, workers, share).run()
+    share = grid.config.worker
+    Supervisor(grid, 1 if share else grid.config.workers or usual_workers(grid), share).run()
 
 
 def usual_workers(grid: Grid) -> int:
@@ -77,9 +79,10 @@ class Worker:
         lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
         crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
         if crashes:
-            where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
-            lines = [", ".join([lines[crashes[-1]], *where[:1]])]
-        return lines[-1][-300:] if lines else ""
+            after = lines[crashes[-1] :]
+            own = next((place for place, line in enumerate(after) if line.startswith("Current thread")), 0)
+            lines = [", ".join([after[0], *(line for line in after[own:] if line.startswith("File"))][:_FRAMES])]
+        return lines[-1][:_LONG] if lines else ""
 
 
 class Supervisor:
@@ -169,12 +172,10 @@ class Supervisor:
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(_how(code), worker.last_words())
+        death = worker.ended or Death(how_it_ended(code), worker.last_words())
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
-        if worker.doing and death.how != _ASLEEP:
-            self.running.deaths.note(worker.doing, death)
-        if not worker.doing and death.how in _FROM_OUTSIDE:
-            self.running.deaths.note_idle()
+        if worker.ended is None:
+            self._note(worker, death)
         if worker.doing is None:
             self._early += 1
             # an end by a signal may have come from outside, and be another worker's next
@@ -200,8 +201,17 @@ class Supervisor:
             self._end(processes[found[0]], Death(found[1]))
 
     def _end(self, worker: Worker, death: Death) -> None:
-        worker.ended = death
+        """Noted first: whoever takes over its job must know."""
+        if worker.ended is None:
+            worker.ended = death
+            self._note(worker, death)
         worker.process.kill()
+
+    def _note(self, worker: Worker, death: Death) -> None:
+        if worker.doing and death.how != _ASLEEP:
+            self.running.deaths.note(worker.doing, death)
+        if not worker.doing and death.how in _FROM_OUTSIDE:
+            self.running.deaths.note_idle()
 
     def _pulse(self, worker: Worker) -> Pulse | None:
         return self.running.claims.pulse_of(worker.process.pid)
@@ -232,7 +242,7 @@ class Supervisor:
         self._workers = []
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
