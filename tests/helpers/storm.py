@@ -2,18 +2,20 @@
 
     python tests/helpers/storm.py FOLDER KILLS SEED SECONDS [spawned]
 
-A round is one grid, struck every SECONDS on average until it ends; rounds go on until KILLS are reached. Everything is
-imported once. The master is a fork, started again whenever it ends early; its workers are forks of the master
-(forked.py) or, where asked for, spawned as a user's are. Linux alone: whoever outlives its master becomes this
-process's child, so that none is overlooked.
+A round is one grid, struck whenever it took SECONDS of the processors' time, on average, until it ends; rounds go on
+until KILLS are reached. Everything is imported once. The master is a fork, started again whenever it ends early; its
+workers are forks of the master (forked.py) or, where asked for, spawned as a user's are. Linux alone: whoever outlives
+its master becomes this process's child, so that none is overlooked.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_local.cli.main import main
+from robustbench_local.config import plugins
 from robustbench_local.grids.executors import local
 from robustbench_local.storage import claims
 from tests.helpers.forked import Forked, in_fork
@@ -53,16 +56,13 @@ def linear(seed=0):
 
 def other():
     return linear(1)
-
-def third():
-    return linear(2)
 """
 GRID = """
 data: mnist
 source: bundled
 n: 60
-models: ["toys:linear", "toys:other", "toys:third"]
-attacks: [fgsm, {pgd: {steps: 100}}, {pgd: {steps: 200}}, {pgd: {steps: 400, restarts: 2}}]
+models: ["toys:linear", "toys:other"]
+attacks: [fgsm, {pgd: {steps: 50}}, {pgd: {steps: 100}}, {pgd: {steps: 150}}, {pgd: {steps: 150, restarts: 2}}]
 threats: ["linf:0.01", "l2:0.1"]
 device: cpu
 allow_chance: true
@@ -99,7 +99,8 @@ class Storm:
         said, began, due = Path(f"{name}.said"), time.monotonic(), self._next()
         master = begun(words, said)
         while True:
-            time.sleep(0.005)
+            reap(master)
+            time.sleep(0.02)
             self._let_go_on()
             pid, status = os.waitpid(master, os.WNOHANG)
             if pid:
@@ -111,12 +112,12 @@ class Storm:
                 master = begun(words, said)
             if time.monotonic() - began > MOST:
                 return [f"no end after {MOST} s: {states(master)}", said.read_text(errors="replace")[-3000:]]
-            if time.monotonic() > due:
+            if worked() > due:
                 self._strike(master)
                 due = self._next()
 
     def _next(self) -> float:
-        return time.monotonic() + random.expovariate(1 / self.pause)
+        return worked() + random.expovariate(1 / self.pause)
 
     def _strike(self, master: int) -> None:
         workers = [pid for pid, parent in descendants().items() if parent == master]
@@ -161,10 +162,9 @@ def begun(words: Sequence[str], said: Path) -> int:
 
 def descendants() -> dict[int, int]:
     """{process: its parent} of all that descend from this one."""
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    parents = {
+        int(pid): int(fields[1]) for pid in os.listdir("/proc") if pid.isdecimal() and (fields := stat(int(pid)))
+    }
     found: dict[int, int] = {}
     before = -1
     while len(found) != before:
@@ -173,22 +173,41 @@ def descendants() -> dict[int, int]:
     return found
 
 
+def stat(pid: int) -> list[str]:
+    """From its state on; [] where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def worked() -> float:
+    """Seconds of the processors' time that all took that descend from this one, those that ended included."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(int(tick) for pid in descendants() for tick in stat(pid)[11:15])
+    return ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def states(master: int) -> list[str]:
-    found = []
+    return [
+        f"{pid} of {parent}{' (master)' if pid == master else ''}: {fields[0]}"
+        for pid, parent in descendants().items()
+        if (fields := stat(pid))
+    ]
+
+
+def reap(master: int) -> None:
+    """Orphans that this process adopted, and that ended since."""
     for pid, parent in descendants().items():
-        with suppress(OSError):
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            found.append(f"{pid} of {parent}{' (master)' if pid == master else ''}: {state}")
-    return found
+        if parent == os.getpid() and pid != master:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
 
 
 def left_behind() -> list[str]:
     """Processes that did not end with their master."""
     until = time.monotonic() + 5
     while left := descendants():
-        for pid in left:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+        reap(0)
         if time.monotonic() > until:
             found = states(0)
             for pid in left:
@@ -210,6 +229,7 @@ def strike(folder: Path, kills: int, seed: int, pause: float, spawned: bool) -> 
         setattr(subprocess, "Popen", Forked)  # noqa: B010  (mypy refuses to assign to it)
     for module in FIRST:
         importlib.import_module(module)
+    plugins.entry_points = functools.cache(plugins.entry_points)  # most of what opening a grid takes
     storm = Storm(pause)
     storm.undisturbed()
     rounds = 0
