@@ -103,12 +103,12 @@ class Bench:
         else:
             self.shelf.keep(made, task.cell)
 
-    def settled(self) -> list[Row | None]:
-        """The rows of all cells that mean something, in their order; None where one is not there."""
+    def ended(self) -> list[Row | None]:
+        """The rows of all cells that mean something, in their order, whoever made them; None where one is not there."""
         found: list[Row | None] = []
         for group in self.grid.groups:
             keys = self.keys(group)
-            found += [None for _ in group.cells] if keys is None else map(self.shelf.settled, filter(None, keys))
+            found += [None for _ in group.cells] if keys is None else map(self.shelf.ended, filter(None, keys))
         return found
 
     def _deployed(self, group: Group) -> Deployed:
