@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 
@@ -12,6 +13,7 @@ from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.training.turn import BusyError
 
 POLL = 0.2  # seconds between two looks at what others do
+_AGAIN = 3  # how often a model's rows are made again that are there no more
 NOTED = 0.5  # seconds after which whoever looks after workers has noted what one died of
 
 
@@ -30,11 +32,12 @@ def work(bench: Bench, jobs: Sequence[Job], mine: Collection[Job] | None = None,
     mine: a share of the cells. The others are then left alone, unless somebody began one and is gone; and nobody is
     waited for. alone: the only worker of this start of the command, which says what was done before.
     """
-    left, waiting = list(jobs), False
+    left, waiting, again = list(jobs), False, Counter[Group]()
     while left:
         worked = False
         for job in _harmless_first(bench, left):
-            if job.cell is None and _put_back(bench, job.group, left):
+            if job.cell is None and again[job.group] < _AGAIN and _put_back(bench, job.group, left):
+                again[job.group] += 1
                 worked = True
                 break
             found = _look(bench, job, left, mine)
@@ -98,8 +101,10 @@ def _part(bench: Bench, job: Job, key: str, parts: Sequence[slice]) -> Found:
         label = f"{job.label}, images {rows.start}:{rows.stop}"
         with _claim(bench, name, label) as mine:
             if mine:
-                bench.do_part(job, rows, name)
-                running.claims.says("", "idle")
+                try:
+                    bench.do_part(job, rows, name)
+                finally:
+                    running.claims.says("", "idle")
                 return Found.PARTLY
     return Found.WAITING
 
