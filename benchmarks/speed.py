@@ -1,12 +1,13 @@
 """How long PGD, AutoAttack and training take, beside peers and the bare arithmetic: ratios of times, ours over theirs.
 
-    python -m benchmarks.speed --images 250 --runs 5 --out results/benchmarks/speed
-    python -m benchmarks.speed --only training
+    python -m benchmarks.speed --images 250 --runs 5 --threads 1     everything, an hour or so
+    python -m benchmarks.speed --only "training, none"               what is named so
 
 Every ratio comes from pairs of runs in one process, in turn first and second, with the same model, images and
 settings. Ours includes all that a verdict needs: pre-flight checks, clean answers, judging, rounding to 8 bits; and of
 an epoch of training the held-out images, in their usual share, that are asked about after it. On a CPU it is said
 how much of either's time is spent in the network, forward and backward: the rest is what they do with the answers.
+Each comparison is written as it ends, to speed.jsonl: the same command leaves out what is there.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import json
 import statistics
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import _bare_training
+from benchmarks._kept import Row, keep, kept
 from benchmarks._network_clock import NetworkClock
 from benchmarks._peers import peer
 from benchmarks._timing import Job, pairs, surroundings
@@ -48,6 +50,7 @@ from robustbench_local.models.zoo import zoo_names
 from robustbench_local.report.markdown import markdown_table
 from robustbench_local.training.trainer import TrainingLoop
 
+NETWORKS = frozenset({"cifar10/none", "cifar10/adversarial_training"})
 STEPS, EPS = 40, 8 / 255
 BALL = ThreatModel(Norm.LINF, EPS)
 INNER = 7  # steps against which adversarial training lowers the loss
@@ -175,16 +178,18 @@ def bare(model: nn.Module, x: Tensor, y: Tensor) -> Job:
     return job
 
 
-def measure(
-    name: str,
-    target: float | None,
-    first: Job,
-    second: Job,
-    runs: int,
-    device: torch.device,
-    network: NetworkClock | None = None,
-) -> Ratio:
-    """network: what both ask; where it is none, or none that can be timed, nothing is said of its share."""
+class Comparison(NamedTuple):
+    """Two jobs, and the network that both ask: its share is told where it can be timed."""
+
+    name: str
+    target: float | None
+    ours: Job
+    theirs: Job
+    network: NetworkClock | None = None
+
+
+def measure(comparison: Comparison, runs: int, device: torch.device) -> Ratio:
+    name, target, first, second, network = comparison
 
     def clocked(job: Job) -> Job:
         def run() -> float:
@@ -207,59 +212,57 @@ def right(model: nn.Module, x: Tensor) -> Tensor:
     return answer
 
 
-def comparisons(given: argparse.Namespace, device: torch.device, say: Callable[[str], None]) -> Iterator[Ratio]:
-    there = [name for name in ("torchattacks", "foolbox", "pyautoattack") if importlib.util.find_spec(name)]
-    for name in sorted({"torchattacks", "foolbox", "pyautoattack"} - set(there)):
+def comparisons(given: argparse.Namespace, device: torch.device, say: Callable[[str], None]) -> Iterator[Comparison]:
+    there = {name for name in ("torchattacks", "foolbox", "pyautoattack") if importlib.util.find_spec(name)}
+    for name in sorted({"torchattacks", "foolbox", "pyautoattack"} - there):
         say(f"{name} is not installed: left out")
-    missing = {"cifar10/none", "cifar10/adversarial_training"} - set(zoo_names())
-    for name in sorted(missing):
+    zoo = NETWORKS.intersection(zoo_names())
+    for name in sorted(NETWORKS - zoo):
         say(f"zoo:{name} is not in this copy: left out (python -m experiments.train zoo={name} makes it)")
-    if "pgd" in given.only:
-        yield from of_pgd(given.images, given.runs, device, there, missing, say)
-    if "autoattack" in given.only and "pyautoattack" in there:
-        yield from of_autoattack(given.autoattack, given.runs, device, missing)
-    if "training" in given.only:
-        yield from of_training(given.trained, given.runs, device)
+    yield from of_pgd(given.images, device, there, zoo, say)
+    if "pyautoattack" in there:
+        yield from of_autoattack(given.autoattack, device, zoo)
+    yield from of_training(given.trained, device)
 
 
 def of_pgd(
-    count: int, runs: int, device: torch.device, there: list[str], missing: set[str], say: Callable[[str], None]
-) -> Iterator[Ratio]:
+    count: int, device: torch.device, there: set[str], zoo: AbstractSet[str], say: Callable[[str], None]
+) -> Iterator[Comparison]:
     x, y = load_data("cifar10", n=count, source="bundled", device=device)
     peers: dict[str, Callable[[nn.Module, Tensor, Tensor], Job]] = {"torchattacks": torchattacks, "foolbox": foolbox}
-    plain, robust = "cifar10/none", "cifar10/adversarial_training"
-    if plain not in missing:
-        model = clock("zoo:" + plain, device)
+    if "cifar10/none" in zoo:
+        model = clock("cifar10/none", device)
         for name, target in (("torchattacks", 0.25), ("foolbox", None)):
             if name in there:
                 pair = ours(model, x, y), peers[name](model, x, y)
-                yield measure(f"PGD, undefended: {name}", target, *pair, runs, device, model)
+                yield Comparison(f"PGD, undefended: {name}", target, *pair, model)
+        guess = right(model, x)
+        where = guess == y
     else:
         say("where all are robust: measured on an untrained preact_small instead")
         model = NetworkClock(build_model("preact_small").to(device)).eval()
-    guess = right(model, x)
-    where = torch.ones_like(y, dtype=torch.bool) if plain in missing else guess == y
+        guess = right(model, x)
+        where = torch.ones_like(y, dtype=torch.bool)
     pair = unbroken(model, x[where], guess[where]), bare(model, x[where], guess[where])
-    yield measure("PGD, all robust: bare forwards, gradients", 1.05, *pair, runs, device, model)
-    if robust not in missing and "torchattacks" in there:
+    yield Comparison("PGD, all robust: bare forwards, gradients", 1.05, *pair, model)
+    if "cifar10/adversarial_training" in zoo and "torchattacks" in there:
         if not has_bfloat16(device):
             say("no native bfloat16 here: precision=fast searches in float32")
-        model = clock("zoo:" + robust, device)
+        model = clock("cifar10/adversarial_training", device)
         pair = ours(model, x, y, "fast"), torchattacks(model, x, y)
-        yield measure("PGD, robust, ours fast: torchattacks", 0.5, *pair, runs, device, model)
+        yield Comparison("PGD, robust, ours fast: torchattacks", 0.5, *pair, model)
 
 
-def of_autoattack(count: int, runs: int, device: torch.device, missing: set[str]) -> Iterator[Ratio]:
+def of_autoattack(count: int, device: torch.device, zoo: AbstractSet[str]) -> Iterator[Comparison]:
     """All of its published passes, on both sides."""
-    for name in ("none", "adversarial_training"):
-        if f"cifar10/{name}" not in missing:
-            x, y = load_data("cifar10", n=count, source="bundled", device=device)
-            model = clock(f"zoo:cifar10/{name}", device)
-            pair = autoattack(model, x, y), pyautoattack(model, x, y)
-            yield measure(f"AutoAttack, {name}: pyautoattack", None, *pair, runs, device, model)
+    x, y = load_data("cifar10", n=count, source="bundled", device=device)
+    for name in sorted(zoo):
+        model = clock(name, device)
+        pair = autoattack(model, x, y), pyautoattack(model, x, y)
+        yield Comparison(f"AutoAttack, {name}: pyautoattack", None, *pair, model)
 
 
-def of_training(count: int, runs: int, device: torch.device) -> Iterator[Ratio]:
+def of_training(count: int, device: torch.device) -> Iterator[Comparison]:
     """An epoch on so many images beside one of the same batches that validates nothing."""
     images = open_data("cifar10", split="train", source="bundled", n=count, device=device)
     held, watched = (max(1, count // each) for each in (HELD_OUT, WATCHED))
@@ -270,20 +273,20 @@ def of_training(count: int, runs: int, device: torch.device) -> Iterator[Ratio]:
         recipe = find_defense(name, {} if ball is None else {"threat": str(ball), "steps": INNER})
         assert isinstance(recipe, Recipe)
         pair = trained(net, images, plan, recipe), trained_barely(net, images, plan, ball)
-        yield measure(f"training, {name}: a bare loop", 1.05, *pair, runs, device)
+        yield Comparison(f"training, {name}: a bare loop", 1.05, *pair)
 
 
 def clock(name: str, device: torch.device) -> NetworkClock:
-    return NetworkClock(load_model(name, device=device)).eval()
+    return NetworkClock(load_model(f"zoo:{name}", device=device)).eval()
 
 
-def markdown(about: dict[str, Any], ratios: list[Ratio]) -> str:
+def markdown(rows: list[Row]) -> str:
     lines = ["# Time beside peers and the bare arithmetic", "", "Medians over pairs of runs in one process.", ""]
-    lines += [", ".join(f"{name}: {value}" for name, value in about.items()), ""]
-    return "\n".join([*lines, markdown_table(HEADS, [ratio.cells() for ratio in ratios])]) + "\n"
-
-
-PARTS = ("pgd", "autoattack", "training")
+    for row in rows:
+        line = ", ".join(f"{name}: {value}" for name, value in row["where"].items())
+        if line not in lines:
+            lines += [line, ""]
+    return "\n".join([*lines, markdown_table(HEADS, [Ratio(**row["ratio"]).cells() for row in rows])]) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -291,11 +294,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=250, help="for PGD: bundled CIFAR-10 test images (1 to 1000)")
     parser.add_argument("--autoattack", type=int, default=20, metavar="N", help="images for AutoAttack")
     parser.add_argument("--trained", type=int, default=1400, metavar="N", help="training images of an epoch, to 2000")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
+    parser.add_argument("--only", default="", help="what a comparison's name must hold, such as AutoAttack")
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs per ratio")
     parser.add_argument("--threads", type=int, help="CPU threads, torch's choice where not given; 1: CPU time")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", type=Path, help="write all times, and their table, to this folder")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/speed"))
     given = parser.parse_args(arguments)
     for name, low in (("images", 1), ("runs", 1), ("autoattack", 1), ("trained", 4)):
         if getattr(given, name) < low:
@@ -303,19 +306,17 @@ def main(arguments: list[str] | None = None) -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     device, console = torch.device(given.device), Console()
-    say = partial(console.print, highlight=False, markup=False)
-    about = surroundings(device) | {"images": given.images, "attack": f"PGD-{STEPS}"}
-    about |= {"for AutoAttack": given.autoattack, "for training": given.trained}
-    say(", ".join(f"{name}: {value}" for name, value in about.items()))
-    ratios = []
-    for ratio in comparisons(given, device, say):
-        ratios.append(ratio)
-        say("; ".join(f"{head} {cell}" for head, cell in zip(HEADS, ratio.cells(), strict=True) if cell))
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        rows = [json.dumps(about | asdict(ratio)) for ratio in ratios]
-        (given.out / "speed.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        (given.out / "table.md").write_text(markdown(about, ratios), encoding="utf-8")
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    sizes = {"images for PGD": given.images, "AutoAttack": given.autoattack, "training": given.trained}
+    where, file = surroundings(device) | sizes, given.out / "speed.jsonl"
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = [row["ratio"]["name"] for row in kept(file) if row["where"] == where]
+    for comparison in comparisons(given, device, say):
+        if given.only in comparison.name and comparison.name not in done:
+            ratio = measure(comparison, given.runs, device)
+            keep(file, {"where": where, "ratio": asdict(ratio)})
+            say("; ".join(f"{head} {cell}" for head, cell in zip(HEADS, ratio.cells(), strict=True) if cell))
+    (given.out / "table.md").write_text(markdown(kept(file)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,9 +74,9 @@ def test_a_share_is_of_the_same_runs() -> None:
     def theirs() -> None:
         network.seconds += 3
 
-    ratio = speed.measure("one: other", 1.05, ours, theirs, 3, CPU, network)
+    ratio = speed.measure(speed.Comparison("one: other", 1.05, ours, theirs, network), 3, CPU)
     assert ratio.ours_in_network == [1, 1, 1] and ratio.theirs_in_network == [3, 3, 3]
-    assert speed.measure("one: other", None, ours, theirs, 2, CPU).ours_in_network == []
+    assert speed.measure(speed.Comparison("one: other", None, ours, theirs), 2, CPU).ours_in_network == []
     cells = speed.Ratio("a: b", 1.05, [2.0, 4.0], [1.0, 4.0], [1.0, 2.0], []).cells()
     assert cells == ["a: b", "1.50", "1.00 to 2.00", "2", "at most 1.05", "3.00", "2.50", "50.0 %", ""]
 
@@ -101,3 +104,22 @@ def test_the_bare_loop_asks_what_the_package_asks(ball: ThreatModel | None) -> N
     asked.clear()
     speed.trained_barely(net, images, plan, ball)()
     assert [count for count, _ in asked] == ours == [20] * 2 * (1 if ball is None else speed.INNER + 1)
+
+
+def test_what_is_measured_is_kept_and_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[str] = []
+
+    def two(given: object, device: torch.device, say: object) -> Iterator[speed.Comparison]:
+        for name in ("PGD: bare", "training: bare"):
+            yield speed.Comparison(name, 1.05, partial(run.append, name), list)
+
+    monkeypatch.setattr(speed, "comparisons", two)
+    command = ["--runs", "2", "--out", str(tmp_path)]
+    speed.main([*command, "--only", "training"])
+    assert run == ["training: bare"] * 3
+    speed.main(command)
+    assert run == ["training: bare"] * 3 + ["PGD: bare"] * 3
+    speed.main([*command, "--trained", "500"])  # another size is another figure
+    assert len(run) == 12
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert table.count("| PGD: bare |") == 2 and table.count("threads: ") == 2
