@@ -31,7 +31,8 @@ from robustbench_local.storage.sealing import digest, plain
 FOLDER = "running"
 _PASSING = ("claims", "pulses", "deaths", "logs", "models")
 # keys of a grid that say how it is done, not what
-_HOW = ("device", "batch_size", "executor", "workers", "worker", "timeout", "memory", "shard", "retry", "force")
+_WHO = ("device", "batch_size", "results", "executor", "cluster", "workers", "worker")
+_HOW = (*_WHO, "timeout", "memory", "shard", "retry", "force")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,9 +39,15 @@ class Orders:
     threads: int
 
     @classmethod
-    def of(cls, grid: Grid, share: str | None, threads: int, device: str) -> Orders:
+    def of(cls, grid: Grid, share: str | None, threads: int, device: str | None) -> Orders:
         config = {**asdict(grid.config), "device": device}
         return cls(config, grid.name, list(grid.chosen), grid.start, share, threads)
+
+    def opened(self, progress: Progress) -> Grid:
+        """The grid, in a process that does nothing else."""
+        faulthandler.enable()  # of a crash it says where in the code it was
+        torch.set_num_threads(self.threads)
+        return Grid.of(GridConfig(**self.config), self.name, progress, chosen=self.chosen, start=self.start)
 
 
 class Spoken(Progress):
@@ -52,14 +59,13 @@ class Spoken(Progress):
 
 def main() -> None:
     """Exit code 0 when nothing is left to do."""
-    orders = Orders(**json.loads(_first_line()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    faulthandler.enable()  # of a crash it says where in the code it was
+    told = lines()
+    orders = Orders(**json.loads(next(told)))
+    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
     warnings.showwarning = _warn
-    torch.set_num_threads(orders.threads)
     try:
         with guarded():
-            grid = Grid.of(GridConfig(**orders.config), orders.name, Spoken(), chosen=orders.chosen, start=orders.start)
+            grid = orders.opened(Spoken())
             mine = None if orders.share is None else share(grid, orders.share)
             work(Bench(grid), in_order(grid), mine)
             grid.running.claims.leave()
@@ -72,21 +78,21 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {message}", flush=True)
 
 
-def _first_line() -> bytes:
-    """Of standard input, which is read past Python's buffer: a thread that waits there holds its lock to the end."""
-    line = b""
-    while not line.endswith(b"\n"):
-        if not (part := os.read(0, 65536)):
-            _leave(ORPHANED)
-        line += part
-    return line
+def lines() -> Iterator[bytes]:
+    """Of standard input, which is read past Python's buffer: a thread that waits there holds its lock to the end.
 
-
-def _end_with_parent() -> None:
-    """Standard input ends when the process that holds its other end does, however that ended."""
-    while os.read(0, 1024):
-        pass
+    Standard input ends when the process that holds its other end does, however that ended: so does this one then.
+    """
+    unread = b""
+    while part := os.read(0, 65536):
+        *whole, unread = (unread + part).split(b"\n")
+        yield from whole
     _leave(ORPHANED)
+
+
+def _end_with_parent(told: Iterator[bytes]) -> None:
+    for _ in told:
+        pass
 
 
 if __name__ == "__main__":

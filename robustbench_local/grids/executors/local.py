@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -20,6 +19,7 @@ from robustbench_local.core.device import devices
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.grids.deaths import MOST, Death
 from robustbench_local.grids.executors.child import WRONG, Orders
+from robustbench_local.grids.executors.endings import how, last_words, text
 from robustbench_local.grids.executors.limits import Limits
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.status import Watch
@@ -68,15 +68,6 @@ class Worker:
     since: float = 0.0
     stopped: float | None = None
     ended: Death | None = None
-
-    def last_words(self) -> str:
-        """The last thing that it complained of; of a crash where in the code it was."""
-        lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
-        crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
-        if crashes:
-            where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
-            lines = [", ".join([lines[crashes[-1]], *where[:1]])]
-        return lines[-1][-300:] if lines else ""
 
 
 class Supervisor:
@@ -154,13 +145,13 @@ class Supervisor:
         self._workers.remove(worker)
         worker.process.stdin.close()  # type: ignore[union-attr]  # it was asked for
         if code == WRONG:
-            raise RobustBenchError(worker.last_words() or "a worker stopped without a word")
+            raise RobustBenchError(last_words(worker.complained) or "a worker stopped without a word")
         if code:
             self._died(worker, code)
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(_how(code), worker.last_words())
+        death = worker.ended or Death(how(code), last_words(worker.complained))
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.doing:
             if death.how != _ASLEEP:
@@ -195,10 +186,10 @@ class Supervisor:
 
     def _pass_on(self, worker: Worker, whole: bool) -> None:
         """The lines that it said since; whole: the last one too, though it does not end."""
-        text = _text(worker.said, worker.heard)
-        end = len(text) if whole else text.rfind("\n") + 1
-        worker.heard += len(text[:end].encode(errors="surrogateescape"))
-        for line in text[:end].splitlines():
+        said = text(worker.said, worker.heard)
+        end = len(said) if whole else said.rfind("\n") + 1
+        worker.heard += len(said[:end].encode(errors="surrogateescape"))
+        for line in said[:end].splitlines():
             self.grid.progress.line(line)
 
     def _show(self) -> None:
@@ -217,23 +208,3 @@ class Supervisor:
                 worker.process.stdin.close()  # type: ignore[union-attr]
             self._pass_on(worker, whole=True)
         self._workers = []
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
-
-
-def _text(path: Path, start: int) -> str:
-    """What a file holds from there on; from its end where start is negative."""
-    try:
-        with open(path, "rb") as file:
-            if start < 0:
-                start = max(0, file.seek(0, os.SEEK_END) + start)
-            file.seek(start)
-            return file.read().decode(errors="surrogateescape")
-    except OSError:
-        return ""

@@ -1,0 +1,39 @@
+"""How a process ended, and what it said last. Nothing here loads torch: those who watch a worker need none."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+def how(code: int) -> str:
+    """ "SIGSEGV" or "exit code 7", of what waiting for a process gives."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
+def last_words(file: Path) -> str:
+    """The last thing that it complained of; of a crash where in the code it was."""
+    lines = [line.strip() for line in text(file, -20000).splitlines() if line.strip()]
+    crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    if crashes:
+        where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
+        lines = [", ".join([lines[crashes[-1]], *where[:1]])]
+    return lines[-1][-300:] if lines else ""
+
+
+def text(file: Path, start: int) -> str:
+    """What a file holds from there on; from its end where start is negative."""
+    try:
+        with open(file, "rb") as opened:
+            if start < 0:
+                start = max(0, opened.seek(0, os.SEEK_END) + start)
+            opened.seek(start)
+            return opened.read().decode(errors="surrogateescape")
+    except OSError:
+        return ""
