@@ -13,8 +13,8 @@ nothing runs.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,6 @@ from robustbench_local.storage.owner import this_process
 from robustbench_local.storage.sealing import digest, plain
 
 FOLDER = "running"
-_PASSING = ("claims", "pulses", "deaths", "logs", "models")
 # keys of a grid that say how it is done, not what
 _WHO = ("device", "batch_size", "results", "executor", "cluster", "workers", "worker")
 _HOW = (*_WHO, "timeout", "memory", "shard", "retry", "force")
@@ -98,15 +97,11 @@ class Running:
         self._write(self._model(group, "-audited"), {})
 
     def tidy(self) -> None:
-        """Remove what is of no more use now that all is done, unless somebody else is at work here."""
+        """Remove all of it, now that all is done, unless somebody else is at work here."""
         here = this_process().name
         if any(pulse.owner.name != here and not self.claims.is_gone(pulse.owner) for pulse in self.claims.pulses()):
             return
-        own = f"{self.run}-{self.start}-"
-        for path in (path for name in _PASSING for path in (self.folder / name).glob("*")):
-            if not path.name.startswith(own):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _model(self, group: int, what: str = "") -> str:
         return f"models/{self.run}-{self.start}-{group}{what}.json"
