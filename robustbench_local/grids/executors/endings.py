@@ -22,8 +22,10 @@ def last_words(file: Path) -> str:
     lines = [line.strip() for line in text(file, -20000).splitlines() if line.strip()]
     crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
     if crashes:
-        where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
-        lines = [", ".join([lines[crashes[-1]], *where[:1]])]
+        told = lines[crashes[-1] :]  # of every thread, the one that crashed last
+        threads = [place for place, line in enumerate(told) if line.startswith("Current thread")]
+        where = [line for line in told[threads[-1] if threads else 0 :] if line.startswith("File")]
+        lines = [", ".join([told[0], *where[:1]])]
     return lines[-1][-300:] if lines else ""
 
 

@@ -169,7 +169,7 @@ def carry_out(errand: Errand, results: Files, kept: Files) -> Report:
     if not own:
         write(folder, results)
     if not cached:
-        write(cache_folder(), {name: content for name, content in kept.items() if not (cache_folder() / name).exists()})
+        write(cache_folder(), kept, anew=False)
     before = {} if own else _stamps(folder)
     told = _ready({**errand.orders, "config": {**errand.orders["config"], "results": str(folder.parent)}}, errand.cwd)
     claims = Claims(folder / RUNNING)
@@ -190,14 +190,17 @@ def carry_out(errand: Errand, results: Files, kept: Files) -> Report:
     return report
 
 
-def write(folder: Path, files: Files) -> None:
-    """Those that were sent. StoreError where the disk is full, or a name leads out of the folder."""
+def write(folder: Path, files: Files, anew: bool = True) -> None:
+    """Those that were sent; anew: also where a file is there. StoreError where the disk is full, or a name leads out of
+    the folder.
+    """
     for name, content in files.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise StoreError(f"a file was sent as {name!r}: it must lie below {folder}")
-        with whole_file(folder / path) as file:
-            file.write(content)
+        if anew or not (folder / path).exists():
+            with whole_file(folder / path) as file:
+                file.write(content)
 
 
 def _ready(orders: dict[str, Any], cwd: str) -> Told:
