@@ -124,8 +124,7 @@ class Bench:
     def _elsewhere(self, group: Group, there: list[tuple[Cell, Row]]) -> Deployed:
         """Of rows that are done for all time: no model is needed."""
         keys = {id(cell): row.key for cell, row in there}
-        for cell, _ in there:
-            self.grid.progress.line(f"{cell}: done before, by the same recipe on another machine")
+        self.grid.progress.line(f"{group}: done before, by the same recipe on another machine")
         self._running.audited(group.place)
         return Deployed(None, [None for _ in group.cells], [keys.get(id(cell)) for cell in group.cells])
 

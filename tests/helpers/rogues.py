@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.access import Access
+from robustbench_local.data.load import load_data
 
 def linear(seed=0):
     torch.manual_seed(seed)
@@ -20,6 +21,18 @@ def linear(seed=0):
 
 def other():
     return linear(1)
+
+def right():
+    # right about most images: the nearest mean of a class
+    net = linear()
+    x, y = load_data("mnist", split="train", source="bundled", n=300)
+    x = x.flatten(1)
+    with torch.no_grad():
+        for digit in range(10):
+            mean = x[y == digit].mean(0)
+            net[1].weight[digit] = mean
+            net[1].bias[digit] = -mean.square().sum() / 2
+    return net
 
 class Speechless(Exception):
     def __str__(self):

@@ -7,8 +7,10 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+_FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
 
-def how(code: int) -> str:
+
+def how_it_ended(code: int) -> str:
     """ "SIGSEGV" or "exit code 7", of what waiting for a process gives."""
     if code >= 0:
         return f"exit code {code}"
@@ -23,9 +25,8 @@ def last_words(file: Path) -> str:
     crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
     if crashes:
         told = lines[crashes[-1] :]  # of every thread, the one that crashed last
-        threads = [place for place, line in enumerate(told) if line.startswith("Current thread")]
-        where = [line for line in told[threads[-1] if threads else 0 :] if line.startswith("File")]
-        lines = [", ".join([told[0], *where[:1]])]
+        own = next((place for place, line in enumerate(told) if line.startswith("Current thread")), 0)
+        lines = [", ".join([told[0], *(line for line in told[own:] if line.startswith("File"))][:_FRAMES])]
     return lines[-1][-300:] if lines else ""
 
 

@@ -19,7 +19,7 @@ from robustbench_local.core.device import devices
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.grids.deaths import MOST, Death
 from robustbench_local.grids.executors.child import WRONG, Orders
-from robustbench_local.grids.executors.endings import how, last_words, text
+from robustbench_local.grids.executors.endings import how_it_ended, last_words, text
 from robustbench_local.grids.executors.limits import Limits
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.status import Watch
@@ -33,10 +33,10 @@ _ASLEEP = "having been stopped for a minute"
 _CHILD = "robustbench_local.grids.executors.child"
 
 
-def run(grid: Grid, share: str | None = None) -> None:
+def run(grid: Grid) -> None:
     """Every job of the grid that is not done, or a share "i/N" of its cells, by one worker."""
-    workers = 1 if share else grid.config.workers or usual_workers(grid)
-    Supervisor(grid, workers, share).run()
+    share = grid.config.worker
+    Supervisor(grid, 1 if share else grid.config.workers or usual_workers(grid), share).run()
 
 
 def usual_workers(grid: Grid) -> int:
@@ -151,7 +151,7 @@ class Supervisor:
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(how(code), last_words(worker.complained))
+        death = worker.ended or Death(how_it_ended(code), last_words(worker.complained))
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.doing:
             if death.how != _ASLEEP:

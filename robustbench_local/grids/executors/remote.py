@@ -23,7 +23,7 @@ from robustbench_local.config.schema import GridConfig
 from robustbench_local.core.child import command, environment
 from robustbench_local.core.errors import StoreError
 from robustbench_local.grids.deaths import Death
-from robustbench_local.grids.executors.endings import how, last_words
+from robustbench_local.grids.executors.endings import how_it_ended, last_words
 from robustbench_local.grids.executors.limits import Limits
 from robustbench_local.storage.cache_folder import cache_folder
 from robustbench_local.storage.claims import Claims
@@ -108,7 +108,7 @@ class Told:
                 for answer in self._answers(waiting):
                     if answer is None:
                         code = self.process.wait()
-                        death = ended or Death(how(code), last_words(self._complained))
+                        death = ended or Death(how_it_ended(code), last_words(self._complained))
                         self.end()
                         return Report(lines, death=death, doing=doing() or at)
                     if "line" in answer:

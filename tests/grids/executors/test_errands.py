@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def sent(errands: Errands, group: Group, what: int | str) -> Report:
     return carry_out(errands.of(group, what), errands.results(group, what), errands.kept(group))
 
 
-def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch, attacks: str, **more: str) -> Grid:
+def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch, attacks: str, **more: Any) -> Grid:
     """A grid of a stranger's attacks."""
     install_rogues(folder)
     monkeypatch.syspath_prepend(str(folder))

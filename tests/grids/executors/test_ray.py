@@ -6,6 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ import pytest
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.grids.executors.ray_cluster import check_room, room_for
 from robustbench_local.grids.run import run
+from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from tests.helpers.one_grid import GRID, opened, outcome, written
+from tests.helpers.ray_nodes import RAY, blinded
+from tests.helpers.rogues import install_rogues
+from tests.helpers.tiny_training import Lines
 
 SMALL, LARGE = {"CPU": 2.0, "memory": 4.0 * 2**30}, {"CPU": 1.0, "GPU": 1.0}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -92,20 +98,61 @@ def test_more_than_there_is_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_ray
-def test_a_machine_that_is_lost_costs_what_was_on_it(tmp_path: Path) -> None:
-    """Two nodes, the second of which sees neither the folder nor the cache; the first is lost in the middle."""
-    written(tmp_path, GRID.replace("n: 24", "n: 400").replace("steps: 3", "steps: 40"))
+def test_what_is_lost_is_done_again_and_a_plug_in_that_crashes_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that see neither the results nor the cache; one of them is lost while both are at work."""
+    install_rogues(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    steps = ", ".join(f"{{pgd: {{steps: {steps}}}}}" for steps in (60, 50, 40, 30))
+    text = GRID.replace("n: 24", "n: 300").replace("none, {bit_depth: {bits: 3}}", "none")
+    written(tmp_path, text.replace("fgsm, {pgd: {steps: 3}}", steps))
     run(opened(tmp_path, "inline"))
-    said = two_nodes(tmp_path)
-    assert "a worker died of the loss of its worker of Ray" in said
-    assert outcome(tmp_path / "ray") == outcome(tmp_path / "inline")
+    written(tmp_path, text.replace("fgsm, {pgd: {steps: 3}}", f"segfaults, {steps}"))
+    with nodes(tmp_path) as (cluster, address):
+        told = Lost(cluster)
+        for name, value in RAY.items():
+            monkeypatch.setenv(name, value)
+        grid = opened(tmp_path, "ray", told, executor="ray", cluster={"address": address})
+        run(grid)
+    assert any("a worker died of the loss of its worker of Ray" in line for line in told.lines)
+    assert sum("a worker died of SIGSEGV" in line for line in told.lines) == 3
+    (crashed,) = (row for row in grid.store.rows() if not row.ok)
+    assert crashed.definition["attack"] == "segfaults" and "SIGSEGV" in crashed.why
+    found = outcome(tmp_path / "ray")
+    del found[crashed.key]
+    assert found == outcome(tmp_path / "inline")
 
 
-def two_nodes(folder: Path) -> str:
-    """What is said by the script that runs the grid, in a process of its own."""
-    script = Path(__file__).parents[1] / "helpers" / "ray_nodes.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=400, env=dict(os.environ)
+class Lost(Lines):
+    """Loses a node as soon as a first cell is done."""
+
+    def __init__(self, cluster: subprocess.Popen[str]) -> None:
+        super().__init__()
+        self._cluster = cluster
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        if "robust" in text and self._cluster.stdin is not None and not self._cluster.stdin.closed:
+            print(file=self._cluster.stdin, flush=True)
+            self._cluster.stdin.close()
+
+
+@contextmanager
+def nodes(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """(the process that holds them, the address of the cluster)."""
+    (folder / "ray").mkdir()
+    script = Path(__file__).parents[2] / "helpers" / "ray_nodes.py"
+    cluster = subprocess.Popen(
+        [*blinded(folder / "ray"), sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, CACHE_VARIABLE: str(folder / "another-cache")},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert cluster.stdin is not None and cluster.stdout is not None
+    try:
+        yield cluster, next(line.strip() for line in cluster.stdout if line.startswith("127.0.0.1:"))
+    finally:
+        cluster.stdin.close()
+        assert cluster.wait(timeout=60) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robustbench_local.grids.executors.endings import how, last_words, text
+from robustbench_local.grids.executors.endings import how_it_ended, last_words, text
 
 CRASHED = """\
 Loading
@@ -22,12 +22,14 @@ Extension modules: numpy
 
 
 def test_signals_and_exit_codes_have_names() -> None:
-    assert [how(code) for code in (-9, -11, 7, -99)] == ["SIGKILL", "SIGSEGV", "exit code 7", "signal 99"]
+    assert [how_it_ended(code) for code in (-9, -11, 7, -99)] == ["SIGKILL", "SIGSEGV", "exit code 7", "signal 99"]
 
 
 def test_of_a_crash_it_says_where_the_thread_was_that_crashed(tmp_path: Path) -> None:
     (tmp_path / "err").write_text(CRASHED)
-    assert last_words(tmp_path / "err") == 'Fatal Python error: Segmentation fault, File "rogue.py", line 7 in fault'
+    assert last_words(tmp_path / "err") == (
+        'Fatal Python error: Segmentation fault, File "rogue.py", line 7 in fault, File "bench.py", line 3 in do'
+    )
 
 
 def test_otherwise_the_last_line_counts(tmp_path: Path) -> None:
