@@ -22,7 +22,7 @@ RAY = {
 
 
 def blinded(folder: Path) -> list[str]:
-    """What to write before a command, so that it and its children see nothing in the folder; [] where that cannot be."""
+    """What to write before a command, so that it and its children see nothing in the folder; [] if that cannot be."""
     before = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
     able = shutil.which("unshare") and subprocess.run([*before, "true"], capture_output=True).returncode == 0
     return before if able else []

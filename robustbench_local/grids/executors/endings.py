@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
+_LONG = 500  # characters of last words
 
 
 def how_it_ended(code: int) -> str:
@@ -27,7 +28,7 @@ def last_words(file: Path) -> str:
         told = lines[crashes[-1] :]  # of every thread, the one that crashed last
         own = next((place for place, line in enumerate(told) if line.startswith("Current thread")), 0)
         lines = [", ".join([told[0], *(line for line in told[own:] if line.startswith("File"))][:_FRAMES])]
-    return lines[-1][-300:] if lines else ""
+    return lines[-1][:_LONG] if lines else ""
 
 
 def text(file: Path, start: int) -> str:

@@ -153,10 +153,9 @@ class Supervisor:
     def _died(self, worker: Worker, code: int) -> None:
         death = worker.ended or Death(how_it_ended(code), last_words(worker.complained))
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
-        if worker.doing:
-            if death.how != _ASLEEP:
-                self.running.deaths.note(worker.doing, death)
-        else:
+        if worker.ended is None:
+            self._note(worker, death)
+        if not worker.doing:
             self._early += 1
             if self._early >= MOST:
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
@@ -178,8 +177,15 @@ class Supervisor:
             self._end(processes[found[0]], Death(found[1]))
 
     def _end(self, worker: Worker, death: Death) -> None:
-        worker.ended = death
+        """Noted first: whoever takes over its job must know."""
+        if worker.ended is None:
+            worker.ended = death
+            self._note(worker, death)
         worker.process.kill()
+
+    def _note(self, worker: Worker, death: Death) -> None:
+        if worker.doing and death.how != _ASLEEP:
+            self.running.deaths.note(worker.doing, death)
 
     def _pulse(self, worker: Worker) -> Pulse | None:
         return self.running.claims.pulse_of(worker.process.pid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 
 from robustbench_local.grids.bench import Bench
@@ -11,6 +12,7 @@ from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.training.turn import BusyError
 
 POLL = 0.2  # seconds between two looks at what others do
+NOTED = 0.5  # seconds after which whoever looks after workers has noted what one died of
 
 
 class Found(Enum):
@@ -18,6 +20,7 @@ class Found(Enum):
 
     SETTLED = "nothing is left to do about it"
     WORKED = "this process did it now"
+    PARTLY = "this process did a part of it now"
     WAITING = "somebody else is at it, or it must wait for others"
 
 
@@ -35,11 +38,11 @@ def work(bench: Bench, jobs: Sequence[Job], mine: Collection[Job] | None = None,
                 worked = True
                 break
             found = _look(bench, job, left, mine)
-            if found is not Found.WAITING:
+            if found in (Found.SETTLED, Found.WORKED):
                 left.remove(job)
             if found is Found.SETTLED and alone and job.cell is not None and _has_row(bench, job):
                 bench.grid.progress.line(f"{job.label}: done before")
-            if found is Found.WORKED:
+            if found in (Found.WORKED, Found.PARTLY):
                 worked = True
                 break
         if worked:
@@ -69,7 +72,23 @@ def _look(bench: Bench, job: Job, left: Collection[Job], mine: Collection[Job] |
         return Found.SETTLED
     if mine is not None and job not in mine and not running.claims.is_left(key):
         return Found.WAITING
+    if parts := bench.missing_parts(job):
+        return _part(bench, job, key, parts)
     return _claimed(bench, job, key)
+
+
+def _part(bench: Bench, job: Job, key: str, parts: Sequence[slice]) -> Found:
+    """The first part of a cell that nobody is at."""
+    running = bench.grid.running
+    for rows in parts:
+        name = f"{key}.{rows.start}-{rows.stop}"
+        label = f"{job.label}, images {rows.start}:{rows.stop}"
+        with _claim(bench, name, label) as mine:
+            if mine:
+                bench.do_part(job, rows, name)
+                running.claims.says("", "idle")
+                return Found.PARTLY
+    return Found.WAITING
 
 
 def _put_back(bench: Bench, group: Group, left: list[Job]) -> bool:
@@ -102,7 +121,7 @@ def _has_row(bench: Bench, job: Job) -> bool:
 
 def _claimed(bench: Bench, job: Job, name: str) -> Found:
     running = bench.grid.running
-    with running.claims.held(name, label=job.label, start=bench.grid.start) as mine:
+    with _claim(bench, name, job.label) as mine:
         if not mine:
             return Found.WAITING
         # whoever had the claim before may have ended the job since it was looked at
@@ -110,9 +129,20 @@ def _claimed(bench: Bench, job: Job, name: str) -> Found:
         if bench.shelf.settled(key) if key else running.is_audited(job.group.place):
             return Found.SETTLED
         try:
-            bench.do(job)
+            row = bench.do(job)
         except BusyError:
             return Found.WAITING
         finally:
             running.claims.says("", "idle")  # what ends this process from here on is not the job's fault
-        return Found.WORKED
+        return Found.PARTLY if key and row is None else Found.WORKED
+
+
+@contextlib.contextmanager
+def _claim(bench: Bench, name: str, label: str) -> Iterator[bool]:
+    """Whether this process has the claim until the block ends."""
+    claims = bench.grid.running.claims
+    left = claims.is_left(name)
+    with claims.held(name, label=label, start=bench.grid.start) as mine:
+        if mine and left:
+            time.sleep(NOTED)
+        yield mine

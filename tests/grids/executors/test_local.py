@@ -167,6 +167,17 @@ def test_a_share_is_only_its_own_cells(folder: Path) -> None:
     assert watch(Path("results/toy"))().left == ("mnist rogues:right none | fgsm linf:0.1 seed 0",)
 
 
+def test_a_cell_in_parts_is_the_row_of_the_whole(folder: Path) -> None:
+    grid = wrote([{"pgd": {"steps": 3}}, "universal"], n=40, batch_size=10)
+    whole, lines = run_grid(grid, results="whole"), Lines()
+    parts = run_grid(grid, shard=10, progress=lines)
+    assert_same(whole, parts)
+    for row in parts:
+        mine, other = Store("results/toy").arrays(row.key), Store("whole/toy").arrays(row.key)
+        assert all(np.array_equal(mine[name], other[name]) for name in other)
+    assert not Path("results/toy/running").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
