@@ -16,6 +16,7 @@ from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Group
 from robustbench_local.storage.archive import NAME as PACKED
 from robustbench_local.storage.cache_folder import cache_folder
+from robustbench_local.storage.part_store import PartStore
 
 
 class Errands:
@@ -40,12 +41,13 @@ class Errands:
             for place in places:
                 place.unlink(missing_ok=True)
 
-    def of(self, group: Group, what: int | str) -> Errand:
-        """what: a cell's place in the group, AUDIT, or MODEL."""
+    def of(self, group: Group, what: int | str, rows: slice | None = None) -> Errand:
+        """what: a cell's place in the group, AUDIT, or MODEL. rows: of the cell only images start:stop."""
         return Errand(
             orders=self._orders,
             group=group.place,
             what=what,
+            rows=None if rows is None else (rows.start, rows.stop),
             folder=str(self._folder.absolute()),
             token=self._token,
             untimed=self._grid.running.building(group).rpartition("-")[0],
@@ -54,16 +56,23 @@ class Errands:
         )
 
     def results(self, group: Group, what: int | str) -> Files:
-        """What a worker must know of the results: what the model's rows are called, what ended others, and, for an
-        audit, the rows.
+        """What a worker must know of the results: what the model's rows are called, what ended others, the parts of a
+        cell, and, for an audit, the rows.
         """
         running = self._grid.running
         files = [*(running.folder / "deaths").glob("*"), *(running.folder / "models").glob(f"*-{group.place}*")]
+        known = running.keys(group.place) or []
+        if isinstance(what, int) and what < len(known):
+            files += self.parts(known[what] or "")
         if what == AUDIT:
-            keys = [key for key in running.keys(group.place) or () if key]
+            keys = [key for key in known if key]
             files += [file for key in keys for file in (self._folder / "rows").glob(f"{key}.*")]
             files += [self._folder / PACKED]
         return _contents(self._folder, files)
+
+    def parts(self, key: str) -> list[Path]:
+        """The files of a cell's parts."""
+        return list(PartStore(self._folder).folder.glob(f"{key}.*"))
 
     def kept(self, group: Group) -> Files:
         """What the group's model learnt, as far as the cache of this machine has it."""

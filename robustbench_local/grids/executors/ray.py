@@ -23,6 +23,7 @@ from robustbench_local.grids.executors.ray_cluster import Asked, check_room, con
 from robustbench_local.grids.executors.remote import AUDIT, MODEL, Errand, Files, Report, carry_out
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Group, Job
+from robustbench_local.grids.shards import parts_of
 from robustbench_local.grids.shelf import Shelf
 from robustbench_local.grids.status import Watch
 
@@ -41,14 +42,17 @@ def run(grid: Grid) -> None:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A job of a group that is on its way, or the making of its model."""
+    """What is sent: a job of a group, images start:stop (rows) of a cell, or, without a job, the making of the model."""
 
     group: Group
-    job: Job | None
+    job: Job | None = None
+    rows: slice | None = None
 
     @property
     def label(self) -> str:
-        return f"the model of {self.group}" if self.job is None else self.job.label
+        if self.job is None:
+            return f"the model of {self.group}"
+        return self.job.label + (f", images {self.rows.start}:{self.rows.stop}" if self.rows else "")
 
 
 class _Sender:
@@ -59,9 +63,10 @@ class _Sender:
         self.grid, self.running, self.shelf = grid, grid.running, Shelf(grid)
         self._wanted = wanted
         self._bench = Bench(grid, trains=False)
-        self._left: dict[int, deque[Job]] = {}
+        self._left: dict[int, deque[_Sent]] = {}  # of each model its cells, and its audit as the last one
         for job in in_order(grid):
-            self._left.setdefault(job.group.place, deque()).append(job)
+            self._left.setdefault(job.group.place, deque()).append(_Sent(job.group, job))
+        self._split: set[Job] = set()  # cells whose parts were sent
         self._flying: dict[Any, _Sent] = {}
         self._kept: dict[int, Any] = {}  # of each model the files of the cache, where Ray keeps them
         self._learnt: set[int] = set()  # models of which it was asked whether this machine has what they learnt
@@ -109,26 +114,46 @@ class _Sender:
                 break
         return bool(self._left)
 
-    def _next(self, jobs: deque[Job], most: int) -> list[_Sent]:
-        """Of a group's jobs those that can be sent; they are no more among its jobs then."""
-        if not jobs or most <= 0:
+    def _next(self, left: deque[_Sent], most: int) -> list[_Sent]:
+        """Of a group what can be sent; it is no more among what is left then."""
+        if not left or most <= 0:
             return []
-        group = jobs[0].group
+        group = left[0].group
         at_work = [sent for sent in self._flying.values() if sent.group is group]
         keys = self._keys(group)
         if keys is None:
-            return [] if at_work else [_Sent(group, None)]
+            return [] if at_work else [_Sent(group)]
         found: list[_Sent] = []
-        while jobs and len(found) < most:
-            job = jobs[0]
-            if job.cell is None and (at_work or found):
+        while left and len(found) < most:
+            job = left[0].job
+            assert job is not None
+            if self._must_wait(left[0], [*at_work, *found]):
                 break
-            jobs.popleft()
+            sent = left.popleft()
             key = None if job.cell is None else keys[job.cell]
             if self.running.is_audited(group.place) if job.cell is None else key is None or self._is_settled(key):
                 continue
-            found.append(_Sent(group, job))
+            if parts := self._parts(sent):
+                self._split.add(job)
+                left.extendleft(reversed(parts))
+                left.insert(len(left) - 1, sent)
+                continue
+            found.append(sent)
         return found
+
+    def _must_wait(self, sent: _Sent, others: list[_Sent]) -> bool:
+        """For others of its group that are on their way: an audit is of all rows, and a cell of all its parts."""
+        if sent.job is None or sent.rows is not None:
+            return False
+        return bool(others) if sent.job.cell is None else any(other.job == sent.job for other in others)
+
+    def _parts(self, sent: _Sent) -> list[_Sent]:
+        """Of a cell that is done in parts, once."""
+        job, size = sent.job, self.grid.config.shard
+        if size is None or job is None or job.cell is None or job in self._split:
+            return []
+        task = self.grid.task(job.group.cells[job.cell], None)
+        return [_Sent(job.group, job, rows) for rows in parts_of(task, size) or ()]
 
     def _keys(self, group: Group) -> list[str | None] | None:
         """The names of its rows, once its model was made: elsewhere, unless what it learnt is here."""
@@ -154,7 +179,7 @@ class _Sender:
         if sent.job is not None and group.place not in self._kept:
             self._kept[group.place] = self._ray.put(self._errands.kept(group))
         kept = self._errands.kept(group) if sent.job is None else self._kept[group.place]
-        return self._errands.of(group, what), self._errands.results(group, what), kept
+        return self._errands.of(group, what, sent.rows), self._errands.results(group, what), kept
 
     def _came_back(self, reference: Any, sent: _Sent) -> None:
         try:
@@ -190,14 +215,19 @@ class _Sender:
             if self._early >= MOST:
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
         if sent.job is not None:
-            self._left[sent.group.place].appendleft(sent.job)
+            self._left[sent.group.place].appendleft(sent)
 
     def _ended(self, sent: _Sent) -> None:
-        """What its deaths meant, where the worker that ended the job did not see this folder."""
+        """What its deaths meant, where the worker that ended the job did not see this folder; and parts are no more
+        needed.
+        """
         name = self._name(sent)
+        if sent.job in self._split and sent.rows is None:
+            for file in self._errands.parts(name):
+                file.unlink(missing_ok=True)
         if not self.running.deaths.of(name):
             return
-        row = None if sent.job is None or sent.job.cell is None else self.shelf.settled(name)
+        row = None if sent.job is None or sent.job.cell is None else self.shelf.settled(name.partition(".")[0])
         if row is not None and row.stays:
             self.running.deaths.forget(name)
         else:
@@ -208,4 +238,5 @@ class _Sender:
         keys = self.running.keys(sent.group.place)
         if sent.job is None or keys is None:
             return self.running.building(sent.group)
-        return self.running.name(sent.job) if sent.job.cell is None else keys[sent.job.cell] or ""
+        key = self.running.name(sent.job) if sent.job.cell is None else keys[sent.job.cell] or ""
+        return key if sent.rows is None else f"{key}.{sent.rows.start}-{sent.rows.stop}"

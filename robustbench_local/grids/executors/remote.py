@@ -41,14 +41,16 @@ _LOOK = 0.5  # seconds between two looks at a process that says nothing
 class Errand:
     """A job, and all that is needed to do it elsewhere.
 
-    orders: of child.py. group: its place. what: MODEL, AUDIT or the place of a cell. folder: of the results, as their
-    owner sees it. token: a file of that name is in it and in the cache, by which they are known. untimed: how the names
-    begin of what may take any time. path, cwd: of the owner's process.
+    orders: of child.py. group: its place. what: MODEL, AUDIT or the place of a cell. rows: start and stop of the images
+    of a cell, None for all. folder: of the results, as their owner sees it. token: a file of that name is in it and in
+    the cache, by which they are known. untimed: how the names begin of what may take any time. path, cwd: of the
+    owner's process.
     """
 
     orders: dict[str, Any]
     group: int
     what: int | str
+    rows: tuple[int, int] | None
     folder: str
     token: str
     untimed: str
@@ -178,7 +180,7 @@ def carry_out(errand: Errand, results: Files, kept: Files) -> Report:
         pulse = claims.pulse_of(told.process.pid)
         return pulse.doing if pulse else ""
 
-    report = told.do({"group": errand.group, "what": errand.what}, doing, errand.untimed)
+    report = told.do({"group": errand.group, "what": errand.what, "rows": errand.rows}, doing, errand.untimed)
     if cached:
         report = replace(report, kept={})
     if own:

@@ -23,7 +23,7 @@ from robustbench_local.core.progress import Progress
 from robustbench_local.grids.bench import Bench
 from robustbench_local.grids.executors.child import WRONG, Orders, lines
 from robustbench_local.grids.executors.remote import AUDIT, MODEL
-from robustbench_local.grids.executors.work import POLL, work
+from robustbench_local.grids.executors.work import POLL, part, work
 from robustbench_local.grids.jobs import Group, Job
 
 
@@ -55,7 +55,7 @@ def main() -> None:
             bench = Bench(grid)
             while True:
                 job = jobs.get()
-                answers.say(done=_do(bench, grid.groups[job["group"]], job["what"]))
+                answers.say(done=_do(bench, grid.groups[job["group"]], job["what"], job["rows"]))
     except RobustBenchError as error:
         answers.say(wrong=f"{type(error).__name__}: {said(error)}")
         sys.exit(WRONG)
@@ -66,13 +66,21 @@ def _listen(told: Iterator[bytes], jobs: queue.Queue[dict[str, Any]]) -> None:
         jobs.put(json.loads(line))
 
 
-def _do(bench: Bench, group: Group, what: int | str) -> list[str]:
+def _do(bench: Bench, group: Group, what: int | str, rows: list[int] | None) -> list[str]:
     """The files of the cache that hold what the group's model learnt, where the model was asked for."""
     if what == MODEL:
         while bench.keys(group) is None:  # somebody else trains it
             time.sleep(POLL)
         return [str(file) for file in bench.grid.builder.kept(group.spec)]
-    work(bench, [Job(group, None if what == AUDIT else int(what))])
+    job = Job(group, None if what == AUDIT else int(what))
+    if rows is None:
+        work(bench, [job])
+        return []
+    keys = bench.keys(group)
+    key = None if keys is None or job.cell is None else keys[job.cell]
+    asked = [each for each in bench.missing_parts(job) if [each.start, each.stop] == rows]
+    if key is not None and asked and bench.shelf.settled(key) is None:
+        part(bench, job, key, asked)  # or somebody else is at it
     return []
 
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Share:
         with guarded():
             grid = self.orders.opened(Spoken())
             try:
-                local.run(grid, self.orders.share)
+                local.run(grid)
             finally:
                 grid.running.claims.leave()
 
@@ -57,7 +57,7 @@ def run(grid: Grid) -> None:
     device = grid.config.device if grid.config.device == "auto" else grid.builder.device.type
     workers = grid.config.workers
     threads = int(executor.parameters.get("cpus_per_task") or 1)
-    shares = [Share(Orders.of(grid, f"{place}/{workers}", threads, device)) for place in range(workers)]
+    shares = [Share(_orders(grid, f"{place}/{workers}", threads, device)) for place in range(workers)]
     try:
         with executor.batch():
             jobs = [executor.submit(share) for share in shares]
@@ -72,6 +72,12 @@ def run(grid: Grid) -> None:
             if not job.paths.result_pickle.exists():
                 job.cancel(check=False)
     _say_failures(jobs, grid.progress)
+
+
+def _orders(grid: Grid, worker: str, threads: int, device: str) -> Orders:
+    """Those of worker=i/N, which has neither an executor nor workers of its own."""
+    config = replace(grid.config, worker=worker, workers=None, executor=None, cluster=None)
+    return Orders.of(replace(grid, config=config), worker, threads, device)
 
 
 def _executor(folder: Path, told: Mapping[str, Any]) -> Any:

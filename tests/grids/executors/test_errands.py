@@ -31,8 +31,8 @@ def no_process_stays() -> Iterator[None]:
     remote._told.clear()
 
 
-def sent(errands: Errands, group: Group, what: int | str) -> Report:
-    return carry_out(errands.of(group, what), errands.results(group, what), errands.kept(group))
+def sent(errands: Errands, group: Group, what: int | str, rows: slice | None = None) -> Report:
+    return carry_out(errands.of(group, what, rows), errands.results(group, what), errands.kept(group))
 
 
 def plugged(folder: Path, monkeypatch: pytest.MonkeyPatch, attacks: str, **more: Any) -> Grid:
@@ -60,6 +60,27 @@ def test_what_is_done_elsewhere_is_sent_back_and_the_same(tmp_path: Path) -> Non
         assert grid.running.is_audited(group.place)
     assert outcome(tmp_path / "sent") == outcome(tmp_path / "inline")
     assert len(remote._told) == 1  # one process did it all
+
+
+@pytest.mark.slow
+def test_parts_of_a_cell_are_done_anywhere_and_put_together_anywhere_else(tmp_path: Path) -> None:
+    written(tmp_path, GRID.replace("none, {bit_depth: {bits: 3}}", "none"))
+    run(opened(tmp_path, "whole"))
+    grid = opened(tmp_path, "sent", shard=10)
+    errands, (group,) = Errands(grid), grid.groups
+    errands.take_in(sent(errands, group, MODEL))
+    for cell in range(len(group.cells)):
+        for rows in (slice(10, 20), slice(0, 10), slice(20, 24)):
+            errands.take_in(sent(errands, group, cell, rows))
+        assert grid.store.rows() == [] or cell
+        key = (grid.running.keys(0) or [])[cell]
+        assert len(errands.parts(str(key))) == 6  # a record and arrays of each
+        report = sent(errands, group, cell)
+        assert not any("shards" in name for name in report.results)  # none was made again
+        errands.take_in(report)
+    found, whole = outcome(tmp_path / "sent"), outcome(tmp_path / "whole")
+    assert found.keys() == whole.keys()
+    assert all(found[key][0]["robust_accuracy"] == whole[key][0]["robust_accuracy"] for key in whole)
 
 
 def test_with_the_token_nothing_is_sent_and_the_folder_is_written(tmp_path: Path) -> None:
