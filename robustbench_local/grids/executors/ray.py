@@ -42,7 +42,7 @@ def run(grid: Grid) -> None:
 
 @dataclass(frozen=True)
 class _Sent:
-    """What is sent: a job of a group, images start:stop (rows) of a cell, or, without a job, the making of the model."""
+    """What is sent: a job of a group, images start:stop (rows) of a cell, or, with no job, the making of the model."""
 
     group: Group
     job: Job | None = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,8 @@ Files = dict[str, bytes]  # by path below a folder, with "/"
 RUNNING = "running"
 _OWN = ("claims", "pulses", "logs")  # in RUNNING: what concerns one machine alone
 _CHILD = "robustbench_local.grids.executors.served"
+_HOMES = "robustbench-"  # how the folders begin of processes that do not see the results
+_STALE = 24 * 3600.0  # seconds
 _LOOK = 0.5  # seconds between two looks at a process that says nothing
 
 
@@ -77,11 +81,12 @@ class Report:
 class Told:
     """A process that does what it is told."""
 
-    def __init__(self, orders: dict[str, Any], cwd: str | None) -> None:
+    def __init__(self, orders: dict[str, Any], folder: Path, cwd: str | None) -> None:
         self._config = GridConfig(**orders["config"])
         self._limits = Limits.of(self._config)
-        with tempfile.NamedTemporaryFile(prefix="robustbench-", suffix=".err", delete=False) as complaints:
-            self._complained = Path(complaints.name)
+        self._complained = folder / RUNNING / "logs" / f"{secrets.token_hex(8)}.err"
+        self._complained.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._complained, "wb") as complaints:
             self.process = subprocess.Popen(
                 command(_CHILD),
                 stdin=subprocess.PIPE,
@@ -167,13 +172,15 @@ def carry_out(errand: Errand, results: Files, kept: Files) -> Report:
     sys.path[:] = dict.fromkeys([*sys.path, *errand.path])
     home = Path(errand.folder)
     own, cached = _sees(home / RUNNING, errand.token), _sees(cache_folder(), errand.token)
-    folder = home if own else Path(tempfile.gettempdir(), f"robustbench-{errand.token}-{os.getpid()}", home.name)
+    folder = home if own else Path(tempfile.gettempdir(), f"{_HOMES}{errand.token}-{os.getpid()}", home.name)
     if not own:
         write(folder, results)
     if not cached:
         write(cache_folder(), kept, anew=False)
     before = {} if own else _stamps(folder)
-    told = _ready({**errand.orders, "config": {**errand.orders["config"], "results": str(folder.parent)}}, errand.cwd)
+    told = _ready(
+        {**errand.orders, "config": {**errand.orders["config"], "results": str(folder.parent)}}, folder, errand.cwd
+    )
     claims = Claims(folder / RUNNING)
 
     def doing() -> str:
@@ -205,7 +212,7 @@ def write(folder: Path, files: Files, anew: bool = True) -> None:
                 file.write(content)
 
 
-def _ready(orders: dict[str, Any], cwd: str) -> Told:
+def _ready(orders: dict[str, Any], folder: Path, cwd: str) -> Told:
     """The process that was kept, if it was for these very orders and devices; else a new one."""
     about = json.dumps([orders, os.environ.get("CUDA_VISIBLE_DEVICES")])
     for key, told in list(_told.items()):
@@ -213,8 +220,20 @@ def _ready(orders: dict[str, Any], cwd: str) -> Told:
             told.end()
             del _told[key]
     if about not in _told:
-        _told[about] = Told(orders, cwd if Path(cwd).is_dir() else None)
+        _sweep()
+        _told[about] = Told(orders, folder, cwd if Path(cwd).is_dir() else None)
     return _told[about]
+
+
+def _sweep() -> None:
+    """Remove what processes left that were killed, and whose results were sent long ago or never will be."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_HOMES}*"):
+        with suppress(OSError):
+            if (
+                time.time() - home.stat().st_mtime > _STALE
+                and not Path(f"/proc/{home.name.rpartition('-')[2]}").exists()
+            ):
+                shutil.rmtree(home)
 
 
 def _sees(folder: Path, token: str) -> bool:

@@ -116,7 +116,8 @@ def test_what_is_lost_is_done_again_and_a_plug_in_that_crashes_is_given_up(
         grid = opened(tmp_path, "ray", told, executor="ray", cluster={"address": address})
         run(grid)
     assert any("a worker died of the loss of its worker of Ray" in line for line in told.lines)
-    assert sum("a worker died of SIGSEGV" in line for line in told.lines) == 3
+    # three times, and once more since the loss of the node was none of a cell's doing
+    assert sum("a worker died of SIGSEGV" in line for line in told.lines) in (3, 4)
     (crashed,) = (row for row in grid.store.rows() if not row.ok)
     assert crashed.definition["attack"] == "segfaults" and "SIGSEGV" in crashed.why
     found = outcome(tmp_path / "ray")
@@ -129,13 +130,13 @@ class Lost(Lines):
 
     def __init__(self, cluster: subprocess.Popen[str]) -> None:
         super().__init__()
-        self._cluster = cluster
+        self._cluster: subprocess.Popen[str] | None = cluster
 
     def line(self, text: str) -> None:
         super().line(text)
-        if "robust" in text and self._cluster.stdin is not None and not self._cluster.stdin.closed:
+        if "robust" in text and self._cluster is not None:
             print(file=self._cluster.stdin, flush=True)
-            self._cluster.stdin.close()
+            self._cluster = None
 
 
 @contextmanager
