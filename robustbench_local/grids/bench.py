@@ -25,8 +25,8 @@ from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.grids.price import bill
 from robustbench_local.grids.shards import Part, Shards, execute_part, parts_of
 from robustbench_local.grids.shelf import Shelf
+from robustbench_local.grids.watched import Watched
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.claims import Claims
 from robustbench_local.storage.row import Row
 from robustbench_local.training.turn import BusyError
 
@@ -103,12 +103,12 @@ class Bench:
         else:
             self.shelf.keep(made, task.cell)
 
-    def settled(self) -> list[Row | None]:
-        """The rows of all cells that mean something, in their order; None where one is not there."""
+    def ended(self) -> list[Row | None]:
+        """The rows of all cells that mean something, in their order, whoever made them; None where one is not there."""
         found: list[Row | None] = []
         for group in self.grid.groups:
             keys = self.keys(group)
-            found += [None for _ in group.cells] if keys is None else map(self.shelf.settled, filter(None, keys))
+            found += [None for _ in group.cells] if keys is None else map(self.shelf.ended, filter(None, keys))
         return found
 
     def _deployed(self, group: Group) -> Deployed:
@@ -234,17 +234,3 @@ class Bench:
                 grid.progress.line(f"the audit FAILED, {type(error).__name__}: {said(error)}")
             running.deaths.came_through(name)
         running.audited(group.place)
-
-
-class Watched(Progress):
-    """Shows how far a cell is, to others as well."""
-
-    def __init__(self, shown: Progress, claims: Claims, doing: str, what: str) -> None:
-        self._shown, self._claims, self._doing, self._what = shown, claims, doing, what
-
-    def line(self, text: str) -> None:
-        self._shown.line(text)
-
-    def advance(self, what: str, share: float) -> None:
-        self._claims.says(self._doing, self._what, share)
-        self._shown.advance(what, share)

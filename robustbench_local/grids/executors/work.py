@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 
@@ -12,6 +13,7 @@ from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.training.turn import BusyError
 
 POLL = 0.2  # seconds between two looks at what others do
+_AGAIN = 3  # how often a model's rows are made again that are there no more
 NOTED = 0.5  # seconds after which whoever looks after workers has noted what one died of
 
 
@@ -30,11 +32,12 @@ def work(bench: Bench, jobs: Sequence[Job], mine: Collection[Job] | None = None,
     mine: a share of the cells. The others are then left alone, unless somebody began one and is gone; and nobody is
     waited for. alone: the only worker of this start of the command, which says what was done before.
     """
-    left, waiting = list(jobs), False
+    left, waiting, again = list(jobs), False, Counter[Group]()
     while left:
         worked = False
-        for job in tuple(left):
-            if job.cell is None and _put_back(bench, job.group, left):
+        for job in _harmless_first(bench, left):
+            if job.cell is None and again[job.group] < _AGAIN and _put_back(bench, job.group, left):
+                again[job.group] += 1
                 worked = True
                 break
             found = _look(bench, job, left, mine)
@@ -56,6 +59,18 @@ def work(bench: Bench, jobs: Sequence[Job], mine: Collection[Job] | None = None,
             time.sleep(POLL)
 
 
+def _harmless_first(bench: Bench, left: Sequence[Job]) -> list[Job]:
+    """Jobs that ended processes come last: by then it is known whether others were ended too, from outside."""
+    deaths = bench.grid.running.deaths.counts()
+    return sorted(left, key=lambda job: deaths[_name(bench, job) or ""]) if deaths else list(left)
+
+
+def _name(bench: Bench, job: Job) -> str | None:
+    """Of its claim; None while the model is not built, and for what means nothing."""
+    keys = bench.grid.running.keys(job.group.place)
+    return bench.grid.running.name(job) if job.cell is None else keys and keys[job.cell]
+
+
 def _look(bench: Bench, job: Job, left: Collection[Job], mine: Collection[Job] | None) -> Found:
     running, group = bench.grid.running, job.group
     if job.cell is None:
@@ -68,9 +83,10 @@ def _look(bench: Bench, job: Job, left: Collection[Job], mine: Collection[Job] |
     if keys is None:
         return Found.WAITING
     key = keys[job.cell]
-    if key is None or bench.shelf.settled(key):
+    others = mine is not None and job not in mine
+    if key is None or (bench.shelf.ended(key) if others else bench.shelf.settled(key)):
         return Found.SETTLED
-    if mine is not None and job not in mine and not running.claims.is_left(key):
+    if others and not running.claims.is_left(key):
         return Found.WAITING
     if parts := bench.missing_parts(job):
         return part(bench, job, key, parts)
@@ -85,8 +101,10 @@ def part(bench: Bench, job: Job, key: str, parts: Sequence[slice]) -> Found:
         label = f"{job.label}, images {rows.start}:{rows.stop}"
         with _claim(bench, name, label) as mine:
             if mine:
-                bench.do_part(job, rows, name)
-                running.claims.says("", "idle")
+                try:
+                    bench.do_part(job, rows, name)
+                finally:
+                    running.claims.says("", "idle")
                 return Found.PARTLY
     return Found.WAITING
 
@@ -96,7 +114,7 @@ def _put_back(bench: Bench, group: Group, left: list[Job]) -> bool:
     keys = bench.grid.running.keys(group.place)
     if keys is None or any(job.group is group and job.cell is not None for job in left):
         return False
-    lost = [Job(group, cell) for cell, key in enumerate(keys) if key and not bench.shelf.settled(key)]
+    lost = [Job(group, cell) for cell, key in enumerate(keys) if key and not bench.shelf.ended(key)]
     if lost:
         bench.grid.progress.line("rows were removed or damaged while the grid ran: they are made again")
         left[:0] = lost
@@ -106,8 +124,7 @@ def _put_back(bench: Bench, group: Group, left: list[Job]) -> bool:
 def _say_who(bench: Bench, left: Collection[Job]) -> None:
     """Whom this process waits for, if it is another start of the command."""
     for job in left:
-        keys = bench.grid.running.keys(job.group.place)
-        name = bench.grid.running.name(job) if job.cell is None else keys and keys[job.cell]
+        name = _name(bench, job)
         holder = bench.grid.running.claims.holder(name) if name else None
         if holder is not None and holder.about.get("start") != bench.grid.start:
             bench.grid.progress.line(f"waiting for {holder.owner}, which is at work on {job.label}")
