@@ -54,6 +54,7 @@ def main() -> None:
             grid = orders.opened(answers)
             bench = Bench(grid)
             while True:
+                grid.running.claims.says("", "idle")
                 job = jobs.get()
                 answers.say(done=_do(bench, grid.groups[job["group"]], job["what"], job["rows"]))
     except RobustBenchError as error:
