@@ -1,6 +1,6 @@
 """A Slurm of one node on this machine, in a folder of its own: slurmctld, slurmd and munged as Debian packages them.
 
-    python tests/helpers/slurm_here.py FOLDER      starts it, says what to export, and stops it at Ctrl-C
+    python tests/helpers/slurm_here.py      starts it, says what to export, and stops it at Ctrl-C
 
 It needs root, and listens on the loopback interface alone. No control groups are asked for, so that it starts in
 containers too; no accounting, so sacct knows nothing. Jobs that are put back start again within seconds.
@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,10 +65,17 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def slurm_here(folder: Path, cores: int = 4) -> Iterator[dict[str, str]]:
+def slurm_here(cores: int = 4) -> Iterator[dict[str, str]]:
     """The environment that finds it. cores: that it believes to have, whatever there are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # munge asks for a path that nobody else can write to
+    with tempfile.TemporaryDirectory(prefix="slurm-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # munge asks for a path that all may enter
+        with _daemons(folder, cores) as environment:
+            yield environment
+
+
+@contextlib.contextmanager
+def _daemons(folder: Path, cores: int) -> Iterator[dict[str, str]]:
     for name in ("state", "spool"):
         (folder / name).mkdir(exist_ok=True)
     key = folder / "munge.key"
@@ -136,6 +143,6 @@ def _path() -> str:
 
 
 if __name__ == "__main__":
-    with slurm_here(Path(sys.argv[1]).absolute()) as found, contextlib.suppress(KeyboardInterrupt):
+    with slurm_here() as found, contextlib.suppress(KeyboardInterrupt):
         print(f"export SLURM_CONF={found['SLURM_CONF']}", flush=True)
         signal.pause()
