@@ -136,10 +136,16 @@ class _Sender:
             if parts := self._parts(sent):
                 self._split.add(job)
                 left.extendleft(reversed(parts))
-                left.insert(len(left) - 1, sent)
+                self._put_back(sent)
                 continue
             found.append(sent)
         return found
+
+    def _put_back(self, sent: _Sent) -> None:
+        """As the last one before the audit: what ended a worker comes after what may show that this was from outside."""
+        left = self._left[sent.group.place]
+        ends = bool(left) and left[-1].job is not None and left[-1].job.cell is None
+        left.insert(len(left) - 1 if ends else len(left), sent)
 
     def _must_wait(self, sent: _Sent, others: list[_Sent]) -> bool:
         """For others of its group that are on their way: an audit is of all rows, and a cell of all its parts."""
@@ -215,7 +221,7 @@ class _Sender:
             if self._early >= MOST:
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
         if sent.job is not None:
-            self._left[sent.group.place].appendleft(sent)
+            self._put_back(sent)
 
     def _ended(self, sent: _Sent) -> None:
         """What its deaths meant, where the worker that ended the job did not see this folder; and parts are no more
