@@ -142,7 +142,7 @@ class _Sender:
         return found
 
     def _put_back(self, sent: _Sent) -> None:
-        """As the last one before the audit: what ended a worker comes after what may show that this was from outside."""
+        """Last, before the audit: what ended a worker comes after what may show that it was ended from outside."""
         left = self._left[sent.group.place]
         ends = bool(left) and left[-1].job is not None and left[-1].job.cell is None
         left.insert(len(left) - 1 if ends else len(left), sent)
