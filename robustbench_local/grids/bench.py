@@ -132,10 +132,10 @@ class Bench:
             if deaths := running.deaths.too_many(running.building(group)):
                 raise ModelError(f"making the model failed: {in_words(deaths)}")
             with contained(PluginError, group.spec.label):
-                if not self._trains and builder.needs_training(group.spec):
-                    raise BusyError(f"{group} is to be trained by another worker")
                 if there := self.shelf.made_elsewhere(group):
                     return self._elsewhere(group, there)
+                if not self._trains and builder.needs_training(group.spec):
+                    raise BusyError(f"{group} is to be trained by another worker")
                 model = builder.build(group.spec)
             digest, origin = weights_digest(model), builder.origin(group.spec)
             meant = {id(cell) for cell in applicable(group.cells, model)}
