@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +77,7 @@ def load_rows(archive: BinaryIO, name: str, rows: Sequence[int]) -> Array:
     try:
         with zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as stream:
             np.lib.format.read_magic(stream)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            shape, dtype = _header(stream)
             found = np.empty((len(rows), *shape[1:]), dtype)
             begun = stream.tell()
             each = dtype.itemsize * math.prod(shape[1:])
@@ -92,7 +94,7 @@ def _verify(file: zipfile.ZipFile, entry: zipfile.ZipInfo, n: int) -> str | None
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
             return f"has version {version} of its format, not (1, 0)"
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, dtype = _header(stream)
         header = stream.tell()
         while stream.read(_BLOCK):  # to its end, where its checksum is compared
             pass
@@ -101,3 +103,15 @@ def _verify(file: zipfile.ZipFile, entry: zipfile.ZipInfo, n: int) -> str | None
         return f"has {dtype} of shape {shape}, for {n} images"
     size = header + dtype.itemsize * math.prod(shape)
     return None if size == entry.file_size else f"has {entry.file_size} bytes, not {size}"
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and kind of the array that follows, in version (1, 0) of the format; stands at its values then."""
+    length = stream.read(2)
+    return _parsed(length + stream.read(int.from_bytes(length, "little")))
+
+
+@functools.lru_cache(maxsize=256)  # rows of a grid have the same few, and parsing Python takes longer than the values
+def _parsed(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    shape, _, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    return shape, dtype
