@@ -223,7 +223,8 @@ def _why_missing(rows: Sequence[Row | None]) -> str:
 def _strongest(label: Label, line: Line, results: Results) -> Label:
     """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
     keys = {row.key for row in line.rows if done(row)}
-    retries = (retry for audit in results.audits for retry in audit.retries if retry.broken and keys & {*retry.lowers})
+    own = (retry for audit in results.audits.of(keys) for retry in audit.retries)
+    retries = (retry for retry in own if retry.broken and keys & {*retry.lowers})
     more = sorted({visible(retry.attack) for retry in retries})
     return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
 

@@ -139,8 +139,8 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
             continue
         last = group[-1][1]
         figure, (axes,) = panels(1, width=5.6, height=4.0)
-        names = {identity_of(line): model_of(line, last) for _, table in group for line in table.lines}
-        names = dict(islice(names.items(), MOST))
+        lines = {identity_of(line): line for _, table in group for line in table.lines}
+        names = {model: model_of(line, last) for model, line in islice(lines.items(), MOST)}
         for place, (model, name) in enumerate(names.items()):
             own = [(eps, line) for eps, table in group for line in table.lines if identity_of(line) == model]
             points = [(0.0, line.clean) for _, line in own[:1] if len(group) > 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -178,11 +179,11 @@ def _width(text: str) -> int:
 
 def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
     """Short headings, "pgd 1", and the key to those that have details, "pgd 1: steps=40, loss=ce"."""
-    names = [label.name for label in attacks]
-    short = [
-        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
+    namesakes, before = Counter(label.name for label in attacks), Counter[str]()
+    short = []
+    for label in attacks:
+        before[label.name] += 1
+        short.append(f"{label.name} {before[label.name]}" if namesakes[label.name] > 1 else label.name)
     return short, [
         f"{name}: {', '.join(label.details)}" for name, label in zip(short, attacks, strict=True) if label.details
     ]

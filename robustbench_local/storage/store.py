@@ -143,6 +143,10 @@ class Store:
         found = {Path(name).name: self._record(name, _audit_of) for name in sorted(names)}
         return {name: record for name, record in found.items() if record is not None}
 
+    def audit(self, name: str) -> Record | None:
+        """The record of one of them, None where there is none that is whole."""
+        return self._record(f"{AUDITS}/{name}", _audit_of)
+
     def _place(self, name: str) -> Path:
         """Where a file is that an archive calls so."""
         return self.folder / name if "/" in name else self._rows / name
