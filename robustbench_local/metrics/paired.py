@@ -244,7 +244,7 @@ def _bits_apart(values: Floats, alpha: float) -> Bits:
     Pairs grow with the square of the models: so one product of matrices counts them all, and the test is asked once for
     each outcome that occurs.
     """
-    count, n = values.shape
+    n = values.shape[1]
     bits = values.astype(np.float32)  # counts below 2^24 are exact
     only = (bits.sum(1)[:, None] - bits @ bits.T).astype(np.int32)  # images on which the one is right alone
     fewer, disagree = np.minimum(only, only.T), only + only.T
