@@ -99,7 +99,7 @@ def _row(
     spent = 1 + (np.arange(n) * 7919) % 50
     found = rate(robust)
     steps = np.arange(1, 1 + _TRACE)
-    results = {
+    results: dict[str, Any] = {
         "n": n,
         "classes": CLASSES,
         "stochastic": shape.draws > 0,
@@ -152,3 +152,24 @@ def _audit(store: Store, keys: list[str]) -> None:
     retry = records.Retry(row.threat, "best", 40, (0,), tuple(keys))
     again = records.RowFinding(sound, row.threat)
     records.keep(store, f"{row_key({'rows': keys})}.json", records.Audit(tuple(keys), (*findings, again), (retry,)))
+
+
+def part(whole: Path, folder: Path, models: int) -> Path:
+    """A folder with the rows of the first so many models of another, the same files by another name; made once."""
+    if folder.exists():
+        return folder
+    half = folder.with_name(f"{folder.name}-half")
+    for name in ("rows", "audits"):
+        (half / name).mkdir(parents=True, exist_ok=True)
+    store = Store(whole)
+
+    def number(audit: tuple[str, dict[str, Any]]) -> str:
+        row = store.read(audit[1]["rows"][0])
+        assert row is not None
+        return str(row.definition["weights_digest"])
+
+    for name, audit in sorted(store.audits().items(), key=number)[:models]:
+        for file in (f"audits/{name}", *(f"rows/{key}.{kind}" for key in audit["rows"] for kind in ("json", "npz"))):
+            (half / file).hardlink_to(whole / file)
+    half.rename(folder)
+    return folder

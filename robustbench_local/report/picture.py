@@ -13,7 +13,7 @@ from robustbench_local.report.words import defense
 
 FEWEST = 20  # images, below which a curve is all steps
 MOST = 8  # models that one plot can tell apart
-ATTACKS = 40  # that one plot has room for
+ATTACKS = 24  # that one plot has room for
 
 
 @dataclass(frozen=True)
