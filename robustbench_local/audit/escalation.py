@@ -42,12 +42,13 @@ def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: 
 
     An audit of the same rows with the same findings is read where it is there already, for the attacks it tried again.
     """
-    kept, before = [], store.audits()
+    kept = []
     for group, findings in audit_rows(rows, arrays_of(store)).items():
         own = [row for row in rows if row.ok and row.of_group() == group]
         keys = tuple(sorted(row.key for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
-        old = read(before[name]) if name in before else None
+        record = store.audit(name)
+        old = None if record is None else read(record)
         if old is None or not _still_holds(old, keys, findings, own, store):
             old = _with_retries(keys, findings, own, store, model, images)
             keep(store, name, old)
