@@ -1,36 +1,52 @@
-"""What a cell would cost: passes by its attack's own estimate, seconds by one small batch."""
+"""What a cell would cost: passes by its attack's own estimate, seconds by a warmed batch and a few of its images."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import nnls
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from robustbench_local.core.access import beyond
-from robustbench_local.core.defense import call, is_stochastic
-from robustbench_local.core.device import synchronise
+from robustbench_local.core.access import Access, beyond
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import call, is_stochastic, undefended
+from robustbench_local.core.device import kept_random_state
 from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.data.images import Images
+from robustbench_local.evaluation.batch_size import first_guess
 from robustbench_local.evaluation.budget import JUDGED
-from robustbench_local.evaluation.preflight import REPEATS, SAMPLE
+from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Tally
 from robustbench_local.grids.cell import Cell, Task
+from robustbench_local.grids.pilot import Pilot, clock, pilot
 from robustbench_local.models.priced import priced
+from robustbench_local.storage.row import Row
 
-_TRIAL = 32  # images in the batch that is timed
+MOMENT = 0.3  # seconds that a cell is tried out, about
+FEW, MOST = 4, 32  # images on which it is, between these
+
+
+def known_cost(attack: Attack) -> bool:
+    """Whether it says what it costs. One that asks the model, and says nothing, inherits a cost of no passes."""
+    return type(attack).cost is not Attack.cost or attack.access is Access.NONE
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a model is: seconds per image of a forward and of a backward pass. classes: K of its answers."""
+    """How fast a model is: seconds per image of a forward and of a backward pass, in batches of `size`.
+
+    classes: K of its answers.
+    """
 
     forward: float
     backward: float
     classes: int
     stochastic: bool
+    size: int = 1
 
     @classmethod
     def of(cls, model: nn.Module, images: Images) -> Pace:
@@ -38,52 +54,99 @@ class Pace:
         paid = priced(model)
         if paid is None or paid.classes is None:
             return cls.measured(model, images)
-        return cls(paid.seconds, 0.0, paid.classes, is_stochastic(model))
+        return cls(paid.seconds, 0.0, paid.classes, is_stochastic(model), len(images))
 
     @classmethod
-    def measured(cls, model: nn.Module, images: Images) -> Pace:
-        """By one small batch, the faster of two runs: the first pays for what is set up once."""
-        x = images[:_TRIAL]
-        draws = Draws(0, images.ids[:_TRIAL])
-        best = [math.inf, math.inf]
-        for _ in range(2):
-            leaf = x.clone().requires_grad_()
-            started = _now(x.device)
-            logits = call(model, leaf, draws)
-            middle = _now(x.device)
-            if logits.requires_grad:
-                torch.autograd.grad(logits.sum(), leaf)
-            best = [min(best[0], middle - started), min(best[1], _now(x.device) - middle)]
-        return cls(best[0] / len(x), best[1] / len(x), logits.shape[1], is_stochastic(model))
+    def measured(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
+        """By one batch of as many images as a judge attacks at once, the fastest of three runs after a first.
+
+        count: images in the batch, where it is to be smaller.
+        """
+        draws = Draws(0, images.ids)
+        with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
+            size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
+            x = images[:size].contiguous(memory_format=torch.channels_last)
+            best = [math.inf, math.inf]
+            for _ in range(4):
+                leaf = x.clone().requires_grad_()
+                started = clock(x.device)
+                with torch.no_grad():
+                    logits = call(model, x, draws[:size])
+                asked = clock(x.device)
+                with torch.enable_grad():
+                    graded = call(model, leaf, draws[:size])
+                    if graded.requires_grad:
+                        torch.autograd.grad(graded.sum(), leaf)
+                best = [min(best[0], asked - started), min(best[1], clock(x.device) - asked)]
+        forward, both = (seconds / size for seconds in best)
+        return cls(forward, max(0.0, both - forward), logits.shape[1], is_stochastic(model), size)
 
 
 @dataclass(frozen=True)
 class Price:
-    """Passes per image, passes in all before the first image is attacked, images asked about and seconds in all.
+    """Passes per image that stays robust, passes in all before the first image is attacked, images asked about at most.
 
-    Of a random model every query counts as often as it draws. The judge's own questions are among the queries and the
-    seconds.
+    None where the attack does not say its cost. Of a random model every query counts as often as it draws. The judge's
+    own questions are among the queries.
     """
 
-    forwards: int
-    backwards: int
+    forwards: int | None
+    backwards: int | None
     prepared_forwards: int
     prepared_backwards: int
-    queries: int
-    seconds: float
+    queries: int | None
 
     @classmethod
     def of(cls, cell: Cell, n: int, pace: Pace, budget: int | None = None) -> Price:
-        """Of a cell on n images, if none of them breaks early. budget: forward passes per image, at most."""
+        """Of a cell on n images. budget: forward passes per image, at most."""
         eot, draws = (cell.eot, cell.draws) if pace.stochastic else (1, 1)
+        before = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
+        if not known_cost(cell.attack):
+            most = None if budget is None else n * (budget + JUDGED * draws) + before[0] + REPEATS * min(SAMPLE, n)
+            return cls(budget, None, *before, most)
         forwards, backwards = (eot * count for count in cell.attack.cost(pace.classes, cell.threat.norm))
         if budget is not None:
             forwards = min(forwards, budget)
-        before = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
-        passes = n * (forwards + JUDGED * draws) + before[0], n * backwards + before[1]
-        seconds = passes[0] * pace.forward + passes[1] * pace.backward
-        queries = passes[0] + REPEATS * min(SAMPLE, n)
-        return cls(forwards, backwards, *before, queries, seconds)
+        queries = before[0] + n * (forwards + JUDGED * draws) + REPEATS * min(SAMPLE, n)
+        return cls(forwards, backwards, *before, queries)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is to be expected of a cell: its passes, of all images together, and the seconds; NaN where nobody knows.
+
+    robust: the share of the images that its attack leaves, at most.
+    """
+
+    passes: float
+    seconds: float
+    robust: float = 1.0
+
+    @classmethod
+    def of(cls, task: Task, model: nn.Module, pace: Pace, *, trained: bool, before: Row | None = None) -> Estimate:
+        """By what the search spends on a few images within a moment, of a model that need not be trained yet.
+
+        before: a row of this attack on such a model, whose images fell as this one's will. A model that is paid for is
+        asked nothing: none of its images falls early.
+        """
+        cell, n = task.cell, len(task.images)
+        price, full = Price.of(cell, n, pace, task.config.budget), _of_one(task, model, pace)
+        each = full[0] * pace.forward + full[1] * pace.backward
+        count = FEW if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), FEW), MOST))
+        trials = [] if priced(model) else [pilot(task, model, few, MOMENT, trained=trained) for few in (1, min(count, n))]
+        seen = [trial for trial in trials if trial is not None]
+        robust, spent = 1.0, full
+        if before is not None:
+            robust = before.results["robust_accuracy"]
+            spent = before.results["forwards_mean"], before.results["backwards_mean"]
+        elif seen and trained:
+            robust, spent = seen[-1].alive / seen[-1].tried, _of_all(seen[-1], full)
+        call, own = _beside(seen, pace)
+        calls = math.ceil(n / pace.size) * _calls(seen, full)
+        judged = JUDGED * (cell.draws if pace.stochastic else 1)
+        forwards, backwards = n * (spent[0] + judged) + price.prepared_forwards, n * spent[1] + price.prepared_backwards
+        seconds = forwards * pace.forward + backwards * pace.backward + calls * call + n * max(1.0, spent[0]) * own
+        return cls(forwards + backwards, seconds, robust)
 
 
 def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
@@ -92,11 +155,99 @@ def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
     if paid is None or not able:
         return None
     pace = Pace.of(model, able[0].images)
-    prices = [Price.of(task.cell, len(task.images), pace, task.config.budget) for task in able]
-    text = paid.price_of(sum(price.queries for price in prices))
+    queries = [Price.of(task.cell, len(task.images), pace, task.config.budget).queries for task in able]
+    text = paid.price_of(sum(count for count in queries if count is not None))
+    if None in queries:
+        text += f"; {queries.count(None)} of them have attacks that do not say how often they ask, which comes on top"
     return f"{able[0].cell.model.model.label}: {len(able)} cells ask at most {text}"
 
 
-def _now(device: torch.device) -> float:
-    synchronise(device)
-    return time.perf_counter()
+@dataclass(frozen=True)
+class Load:
+    """How large a model is: multiplications and additions in a forward pass of one image, by its shapes alone.
+
+    Counted, not timed: every process on every machine has the same number.
+    """
+
+    flops: float
+    classes: int
+    stochastic: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, images: Images) -> Load:
+        """One image is asked about, of a model that is paid for none: its flops count as one."""
+        paid = priced(model)
+        if paid is not None and paid.classes is not None:
+            return cls(1.0, paid.classes, is_stochastic(model))
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), as_deployed(model), kept_random_state(images.ids.device), counter:
+            logits = call(model, images[:1], Draws(0, images.ids[:1]))
+        return cls(float(max(1, counter.get_total_flops())), logits.shape[1], is_stochastic(model))
+
+
+def work(cell: Cell, load: Load, n: int) -> float:
+    """What a cell on n images costs, in flops, if none falls early; NaN where its attack does not say.
+
+    A backward pass counts as two forward passes.
+    """
+    if not known_cost(cell.attack):
+        return math.nan
+    eot, draws = (cell.eot, cell.draws) if load.stochastic else (1, 1)
+    forwards, backwards = cell.attack.cost(load.classes, cell.threat.norm)
+    before = cell.attack.prepare_cost(load.classes, cell.threat.norm)
+    return load.flops * (n * (eot * (forwards + 2 * backwards) + JUDGED * draws) + before[0] + 2 * before[1])
+
+
+def known_works(works: Sequence[float]) -> list[float]:
+    """With the mean of the others in place of each that is not known; 1 each where none is."""
+    known = [each for each in works if not math.isnan(each)]
+    mean = sum(known) / len(known) if known else 1.0
+    return [mean if math.isnan(each) else each for each in works]
+
+
+def _of_one(task: Task, model: nn.Module, pace: Pace) -> tuple[float, float]:
+    """Forward and backward passes of an image that falls to nothing; NaN where the attack does not say.
+
+    An attack by gradients is on the undefended part as well, and the naive one there alone.
+    """
+    cell, budget = task.cell, task.config.budget
+    if not known_cost(cell.attack):
+        return math.nan, math.nan
+    bare = undefended(model) if cell.attack.access is Access.GRADIENTS else None
+    times = cell.eot if pace.stochastic else 1
+    if bare is not None and not (cell.adaptive and budget is not None):
+        static = cell.eot if is_stochastic(bare) else 1
+        times = static + times if cell.adaptive else static
+    forwards, backwards = (times * count for count in cell.attack.cost(pace.classes, cell.threat.norm))
+    return (forwards if budget is None else min(forwards, budget)), backwards
+
+
+def _of_all(trial: Pilot, full: tuple[float, float]) -> tuple[float, float]:
+    """The mean passes of the images of a trial, those that had not fallen when it was ended at their dearest."""
+    if trial.whole:
+        return trial.forwards / trial.tried, trial.backwards / trial.tried
+    fell = trial.fell_forwards, trial.fell_backwards
+    forwards, backwards = ((spent + trial.alive * most) / trial.tried for spent, most in zip(fell, full, strict=True))
+    return forwards, backwards
+
+
+def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
+    """Seconds that a search takes beside its passes: per question to the model, and per image in it."""
+    units = [(trial.calls, max(trial.forwards, trial.tried)) for trial in trials]
+    passes = [trial.forwards * pace.forward + trial.backwards * pace.backward for trial in trials]
+    left = [max(0.0, trial.seconds - seconds) for trial, seconds in zip(trials, passes, strict=True)]
+    if not trials:
+        return 0.0, 0.0
+    (call, image), _ = nnls(units, left)
+    return float(call), float(image)
+
+
+def _calls(trials: Sequence[Pilot], full: tuple[float, float]) -> float:
+    """Questions to the model about one batch: as many as the images take that hold out longest."""
+    if not trials:
+        return 0.0
+    last = trials[-1]
+    if last.whole or math.isnan(full[0]) or not last.alive:
+        return last.calls
+    longest = (last.forwards - last.fell_forwards) / last.alive
+    return last.calls * full[0] / max(1.0, longest)

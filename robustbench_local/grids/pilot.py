@@ -1,0 +1,128 @@
+"""A cell tried out on a few of its images, for a moment: how early they fall, and what its attack takes beside passes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.core.corruption import Corruption
+from robustbench_local.core.defense import Rejection, call, is_stochastic, rejection
+from robustbench_local.core.device import kept_random_state, synchronise
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.evaluation.attacker_data import own_images
+from robustbench_local.evaluation.search import Search
+from robustbench_local.evaluation.snapshot import restored
+from robustbench_local.grids.cell import Task
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a search spent on `tried` images; those that err without an attack spend nothing.
+
+    calls: questions to the model, of however many images. forwards, backwards: passes, of all images together, and
+    those of the images that fell. alive: how many did not. whole: whether it came to its end. seconds: see `clock`.
+    """
+
+    tried: int
+    calls: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    fell_forwards: int = 0
+    fell_backwards: int = 0
+    alive: int = 0
+    whole: bool = True
+    seconds: float = 0.0
+
+
+def clock(device: torch.device) -> float:
+    """Seconds of CPU time, which what runs beside does not lengthen; of an accelerator those of the wall."""
+    synchronise(device)
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
+def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: bool = True) -> Pilot | None:
+    """The task's search on `count` of its images, for so long at most; None where it dies, or must learn beforehand.
+
+    trained: whether the model's answers mean anything; otherwise they are taken for right.
+    """
+    judge, attack = task.judge, task.cell.attack
+    images = judge.sees(task.images)
+    rows = torch.arange(count, device=images.ids.device) * len(images) // count
+    if attack.own_images:
+        return None
+    with suppress(Exception), restored(model), as_deployed(model), full_float32(), kept_random_state(rows.device):
+        x, y = images[rows].contiguous(memory_format=torch.channels_last), images.labels[rows]
+        draws = Draws(judge.seed, images.ids[rows])
+        with torch.no_grad():
+            answers = call(model, x, draws.stream("clean"))
+        classes = answers.shape[1] - (rejection(model) is not Rejection.NONE)
+        y = y if trained else answers[:, :classes].argmax(1)
+        right = answers.argmax(1) == y
+        if is_stochastic(model) or isinstance(attack, Corruption):
+            right = torch.ones_like(right)
+        if not right.any():
+            return Pilot(count)
+        goal = y if judge.targets is None else (y + 1) % classes
+        aims = judge.targets is not None
+        search = _Timed(
+            attack, task.cell.threat, aims, judge.precision, judge.count, judge.budget, judge.eot, judge.adaptive
+        )
+        ready, _ = search.prepare(model, *own_images(attack, None, x, judge.seed))
+        return ready.timed(model, x[right], goal[right], draws[right], count, seconds)
+    return None
+
+
+class _EnoughError(Exception):
+    """The moment is over."""
+
+
+@dataclass
+class _Meter:
+    """The oracles of a search, and how often they asked the model until a moment is over."""
+
+    ends: float = float("inf")
+    calls: int = 0
+    oracles: list[Oracle] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Timed(Search):
+    """A search that ends when its time is over."""
+
+    meter: _Meter = field(default_factory=_Meter)
+
+    def timed(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws, tried: int, seconds: float) -> Pilot:
+        meter, started, whole = self.meter, clock(x.device), True
+        meter.ends, meter.calls, meter.oracles = started + seconds, 0, []
+        try:
+            self(model, x, goal, draws)
+        except _EnoughError:
+            whole = False
+        spent = clock(x.device) - started
+        if not meter.oracles:
+            return Pilot(tried, alive=len(x), whole=whole, seconds=spent)
+        first = meter.oracles[0]
+        forwards = sum(int(oracle.forwards.sum()) for oracle in meter.oracles)
+        backwards = sum(int(oracle.backwards.sum()) for oracle in meter.oracles)
+        fell = int(first.forwards[first.broken].sum()), int(first.backwards[first.broken].sum())
+        return Pilot(tried, meter.calls, forwards, backwards, *fell, int((~first.broken).sum()), whole, spent)
+
+    def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
+        oracle = super()._oracle(model, x, y, draws)
+        answer, meter = oracle._answer, self.meter
+
+        def counted(x: Tensor, draws: Draws | None) -> Tensor:
+            if clock(x.device) > meter.ends:
+                raise _EnoughError
+            meter.calls += 1
+            return answer(x, draws)
+
+        vars(oracle)["_answer"] = counted
+        meter.oracles.append(oracle)
+        return oracle
