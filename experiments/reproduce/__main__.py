@@ -24,6 +24,7 @@ from robustbench_local.cli.preview import show_preview
 from robustbench_local.config import reading
 from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.core.progress import Terminal
+from robustbench_local.grids.preview import preview
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,7 +79,7 @@ def _one(item: Reproduction, overrides: Mapping[str, Any]) -> None:
 def _preview(item: Reproduction, overrides: Mapping[str, Any]) -> None:
     with Terminal() as progress:
         grid, waiting = opened(item, overrides, progress)
-        rows = grid.preview()
+        rows = preview(grid)
     print(f"{item.name}: {item.title}")
     show_preview(rows)
     for line in dict.fromkeys(row["waits"] for row in waiting):

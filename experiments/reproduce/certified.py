@@ -12,7 +12,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import RandomizedSmoothing, certified_accuracy, certify
-from robustbench_local.grids.run import Grid
+from robustbench_local.grids.grid import Grid
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.store import Store

@@ -17,7 +17,8 @@ from robustbench_local.config import reading
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
-from robustbench_local.grids.run import Grid
+from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import run
 from robustbench_local.models.zoo import zoo_names
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
@@ -41,7 +42,7 @@ def reproduce(
     it. NotHereError where that leaves no model, or where a key that the reproduction needs is not given.
     """
     grid, waiting = opened(item, overrides, progress, folder)
-    rows = grid.run() + waiting
+    rows = run(grid) + waiting
     if item.certify:
         radii = sorted({figure.cell["radius"] for figure in item.figures if "radius" in figure.cell})
         settings = construct(Certify, item.certify, f"certify of {item.name}")

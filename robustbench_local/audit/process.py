@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,13 +18,11 @@ import cloudpickle
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.child import command, environment
 from robustbench_local.core.errors import ModelError
 
 PATIENCE = 120  # seconds
-START = (
-    "import json, os, sys; sys.path[:] = json.loads(os.environ['ROBUSTBENCH_LOCAL_PATH']);"
-    " from robustbench_local.audit.child import main; main()"
-)
+CHILD = "robustbench_local.audit.child"
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,12 @@ class Untouched:
     def __init__(self, model: nn.Module) -> None:
         self._folder = tempfile.TemporaryDirectory()  # gone with this object
         self._since, self._why = time.time(), ""
-        self._environment = {
-            **os.environ,
-            "ROBUSTBENCH_LOCAL_PATH": json.dumps(sys.path),
-            "ROBUSTBENCH_LOCAL_FILES": json.dumps(_named_by_path(model)),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": self._own("temporary"),
-            "TORCHINDUCTOR_CACHE_DIR": self._own("compiled"),
-        }
+        self._environment = environment(
+            ROBUSTBENCH_LOCAL_FILES=json.dumps(_named_by_path(model)),
+            PYTHONDONTWRITEBYTECODE="1",
+            TMPDIR=self._own("temporary"),
+            TORCHINDUCTOR_CACHE_DIR=self._own("compiled"),
+        )
         try:
             with self._file("model").open("wb") as file:
                 torch.save(model, file, pickle_module=cloudpickle)
@@ -76,14 +71,14 @@ class Untouched:
         if self._why:
             raise ModelError(self._why)
         torch.save(([x.cpu() for x in batches], ids.cpu(), seed, self._since), self._file("question"))
-        command = [sys.executable, "-c", START, self._folder.name]
+        words = [*command(CHILD), self._folder.name]
         try:
-            done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(words, env=self._environment, capture_output=True, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             raise ModelError(f"no answer within {PATIENCE} s") from None
         if done.returncode:
-            words = done.stderr.strip().splitlines() or ["without a word"]
-            raise ModelError(f"it ended with exit code {done.returncode}: {words[-1]}")
+            said = done.stderr.strip().splitlines() or ["without a word"]
+            raise ModelError(f"it ended with exit code {done.returncode}: {said[-1]}")
         return Answers(*map(tuple, torch.load(self._file("answer"), weights_only=True)))
 
 

@@ -30,7 +30,9 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from robustbench_local.cli.preview import show_preview
     from robustbench_local.core.progress import Terminal
-    from robustbench_local.grids.run import Grid
+    from robustbench_local.grids.grid import Grid
+    from robustbench_local.grids.preview import preview
+    from robustbench_local.grids.run import run as run_all
     from robustbench_local.report.corruption_text import show_corruptions
     from robustbench_local.report.results import Results
     from robustbench_local.report.write import print_tables
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     name, overrides = name_and_overrides(options.overrides, "grid")
     with Terminal() as progress:
         grid = Grid.open(name, overrides, progress)
-        rows = grid.preview() if grid.config.dry_run else grid.run()
+        rows = preview(grid) if grid.config.dry_run else run_all(grid)
     if grid.config.dry_run:
         show_preview(rows)
         return OK

@@ -51,6 +51,11 @@ class GridConfig:
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
+    executor    who does the cells: inline (this process), local (processes of this machine), ray, slurm; see scale.md
+    workers     how many of them, by default one for each device or core; worker=0/3 does one of three shares here
+    timeout     how long a cell may take, as 30m; memory: what a worker may hold, as 4GiB. Both need another process
+    shard       cells of more images than this are done in parts of so many
+    retry       tries again what was given up: cells that ended their workers, or took too long
     """
 
     data: str | list[str]
@@ -90,6 +95,13 @@ class GridConfig:
     save: Literal["scores", "x_adv"] | None = None
     dry_run: bool = False
     force: bool = False
+    executor: Literal["inline", "local", "ray", "slurm"] | None = None
+    workers: Count | None = None
+    worker: str | None = None
+    timeout: str | float | None = None
+    memory: str | float | None = None
+    shard: Count | None = None
+    retry: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ class StoreError(RobustBenchError):
     """Rows that cannot be written or read back."""
 
 
+def said(error: BaseException) -> str:
+    """What an error says; of a stranger's, asking may be an error too."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(no message: asked for one, it raised {type(second).__name__})"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' (did you mean "pgd"?)' for the nearest known name, or '' where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -22,6 +22,10 @@ class Progress:
     def advance(self, what: str, share: float) -> None:
         """The job is at share in [0, 1], doing `what`."""
 
+    def lane(self, place: int) -> Progress:
+        """For one of several jobs that go on at once: a bar of its own, where there are bars."""
+        return Progress()
+
     def __enter__(self) -> Progress:
         return self
 
@@ -59,7 +63,7 @@ class Terminal(Progress):
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task: TaskID | None = None
+        self._tasks: dict[int | None, TaskID] = {}
 
     def __enter__(self) -> Terminal:
         self._bar.start()
@@ -78,7 +82,25 @@ class Terminal(Progress):
             streams.abandon(sys.stderr)
 
     def advance(self, what: str, share: float) -> None:
+        self.show(None, what, share)
+
+    def lane(self, place: int) -> Progress:
+        return _Lane(self, place)
+
+    def show(self, lane: int | None, what: str, share: float) -> None:
+        """lane: which bar, None for that of the whole."""
         what = shown(what, "terminal")
-        if self._task is None:
-            self._task = self._bar.add_task(what, total=1.0)
-        self._bar.update(self._task, description=what, completed=share)
+        if lane not in self._tasks:
+            self._tasks[lane] = self._bar.add_task(what, total=1.0)
+        self._bar.update(self._tasks[lane], description=what, completed=share)
+
+
+class _Lane(Progress):
+    def __init__(self, whole: Terminal, place: int) -> None:
+        self._whole, self._place = whole, place
+
+    def line(self, text: str) -> None:
+        self._whole.line(text)
+
+    def advance(self, what: str, share: float) -> None:
+        self._whole.show(self._place, what, share)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from robustbench_local.core.device import release_memory
+from robustbench_local.core.errors import said
 from robustbench_local.core.progress import Progress
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.kept import dropped
@@ -20,7 +21,7 @@ from robustbench_local.grids.environment import environment
 from robustbench_local.grids.kept_images import KeptImages, fingerprints
 from robustbench_local.metrics.summary import summarise
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import LEFT_OUT, Row
+from robustbench_local.storage.row import CRASHED, LEFT_OUT, TIMED_OUT, Row
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
     what = {
         "cell": str(task.cell),
         "type": type(error).__name__,
-        "message": str(error),
+        "message": said(error),
         "traceback": "".join(traceback.format_exception(error)),
         "seconds": seconds,
     }
@@ -77,6 +78,12 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
 def left_out(task: Task, reason: str) -> Outcome:
     """The outcome of a cell whose attack cannot be run on its model: "needs gradients, and the model grants scores"."""
     return Outcome(_row(task, status="error", error={"cell": str(task.cell), "type": LEFT_OUT, "message": reason}))
+
+
+def given_up(task: Task, reason: str, *, timed_out: bool) -> Outcome:
+    """The outcome of a cell that ended the processes that worked on it, or took longer than it may."""
+    kind = TIMED_OUT if timed_out else CRASHED
+    return Outcome(_row(task, status="error", error={"cell": str(task.cell), "type": kind, "message": reason}))
 
 
 def _row(task: Task, **what: Any) -> Row:

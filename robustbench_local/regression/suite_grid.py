@@ -11,8 +11,9 @@ from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.images import Images
 from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.plan import read_config
-from robustbench_local.grids.run import Grid
+from robustbench_local.grids.run import measured
 from robustbench_local.grids.suites import SUITES, suite
 from robustbench_local.regression.settings import Check
 from robustbench_local.report.text import slug
@@ -44,7 +45,7 @@ def run(grid: Grid) -> list[Row]:
         replace(aimed, config=replace(grid.config, save="x_adv")),
         replace(others, config=replace(grid.config, save="scores")),
     )
-    return [row for part in parts if part.cells for row in part.measured()]
+    return [row for part in parts if part.cells for row in measured(part)]
 
 
 def is_aimed(cell: Cell) -> bool:

@@ -46,7 +46,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             _swept.add(path.parent)
             sweep(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path.name} in {path.parent.absolute()}: {_cause(error)}") from error
+        raise StoreError(f"cannot write {path.name} in {path.parent.absolute()}: {cause(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -128,7 +128,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _cause(error: OSError) -> str:
+def cause(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full. Free some space or name another folder; what was written before is intact"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

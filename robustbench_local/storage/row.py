@@ -34,6 +34,7 @@ VERSIONS = ("defense_version", "attack_version")
 _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order
 _UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
 LEFT_OUT = "LeftOut"  # the type of an error that is none
+CRASHED, TIMED_OUT = "crashed", "timed out"  # of errors that nobody caught: the process was ended
 _RENAMED = {"won": "success"}  # arrays that older rows call otherwise
 
 
@@ -84,6 +85,16 @@ class Row(dict[str, Any]):
     def left_out(self) -> bool:
         """Whether its cell was not run, since the model does not grant what the attack needs."""
         return not self.ok and bool(self["error"]["type"] == LEFT_OUT)
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is an error that is not tried again unless asked for: it ended processes, or its time was up."""
+        return not self.ok and self["error"]["type"] in (CRASHED, TIMED_OUT)
+
+    @property
+    def start(self) -> str:
+        """Of the command that made it; "" where it does not say."""
+        return str(self.get("start", ""))
 
     @property
     def why(self) -> str:

@@ -133,6 +133,7 @@ RECORD = {
         "families?": [text],
         "minimises?": flag,
         "origin?": text,
+        "start?": text,
         **({"results": {"n": count}} if good else {"error": {"type": text, "message": text}}),
     }
     for good in (True, False)

@@ -32,19 +32,22 @@ from robustbench_local.training.fitted import Fitter
 from robustbench_local.training.recipes import TrainingRecipe, definition, metadata, zoo_match
 from robustbench_local.training.spec import ModelSpec, model_spec
 from robustbench_local.training.trainer import TrainingLoop
+from robustbench_local.training.turn import my_turn
 
 
 @dataclass
 class ModelBuilder:
     """Turns specifications into models, and keeps what it trained in the cache.
 
-    source, transform: where training images come from, and what becomes of photographs.
+    source, transform: where training images come from, and what becomes of photographs. patient: where another process
+    trains what is asked for, wait for it; otherwise BusyError.
     """
 
     device: torch.device
     source: str | None = None
     progress: Progress = field(default_factory=Progress)
     transform: Transform | None = None
+    patient: bool = True
     _finished: dict[str, tuple[nn.Module, str | None]] = field(default_factory=dict, repr=False)
     _variants: dict[tuple[str, ...], nn.Module] = field(default_factory=dict, repr=False)
 
@@ -110,7 +113,9 @@ class ModelBuilder:
 
     def _fitter(self, spec: ModelSpec) -> Fitter:
         names, behaviour = self.described(spec).names, self.behaviour(spec)
-        return Fitter(spec.data, self.source, self.device, self.progress, behaviour, self.transform, names)
+        return Fitter(
+            spec.data, self.source, self.device, self.progress, behaviour, self.transform, names, self.patient
+        )
 
     def _net(self, spec: ModelSpec) -> nn.Module:
         """What the wrappers go around."""
@@ -169,11 +174,15 @@ class ModelBuilder:
         return cache_folder() / "models" / f"{where}-{row_key(self._made(recipe))}.safetensors"
 
     def _train(self, recipe: TrainingRecipe) -> checkpoints.State:
-        self.progress.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
-        net, trainer = train(
-            recipe, source=self.source, transform=self.transform, device=self.device, progress=self.progress
-        )
-        checkpoints.save(self._cached(recipe), net, metadata(recipe, trainer), half=False)
+        file = self._cached(recipe)
+        with my_turn(file, self.progress, self.patient):
+            if (made := checkpoints.cached(file)) is not None:  # by whoever had the turn before
+                return made
+            self.progress.line(f"training {recipe.architecture} with {recipe.defense_name} on {recipe.data}")
+            net, trainer = train(
+                recipe, source=self.source, transform=self.transform, device=self.device, progress=self.progress
+            )
+            checkpoints.save(file, net, metadata(recipe, trainer), half=False)
         return net.state_dict()
 
 

@@ -20,6 +20,7 @@ from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import cache_folder
 from robustbench_local.storage.row import row_key
 from robustbench_local.training.trainer import TrainingLoop
+from robustbench_local.training.turn import my_turn
 
 Parts = Sequence[tuple[str, Defense]]  # by name, from the outermost, which meets an image first, inwards
 
@@ -30,6 +31,7 @@ class Fitter:
 
     source, transform: where its training images come from, and what becomes of photographs. behaviour: of a user's own
     network, what it does besides its weights. names: of its classes, by which images of a user's own are numbered.
+    patient: see ModelBuilder.
     """
 
     data: str
@@ -39,26 +41,40 @@ class Fitter:
     behaviour: str | None = None
     transform: Transform | None = None
     names: Sequence[str] = ()
+    patient: bool = True
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The deployed model. A part that is not in the cache yet learns now."""
         kept = self._files(parts, net)
         for place, (name, defense) in reversed(list(enumerate(parts))):
             file = kept[place]
-            state = None if file is None else checkpoints.cached(file)
-            if file is None or state is not None:
+            if file is None:
                 net = defense.build(net, NoTraining(), self._draws())
-                if file is not None and state is not None:
-                    checkpoints.restore(net, state, file)
             else:
-                self.progress.line(f"fitting {name} to training images of {self.data}")
-                read = arguments_of(self.transform)
-                read |= {"split": "train", "source": self.source, "device": self.device}
-                images = open_numbered(self.names, self.data, **read)
-                trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
-                net = defense.build(net, trainer, self._draws())
-                checkpoints.save(file, net, {}, half=False)
+                net = self._with_state(name, defense, net, file)
         return evaluating(net.to(self.device))
+
+    def _with_state(self, name: str, defense: Defense, net: nn.Module, file: Path) -> nn.Module:
+        """The part with what it learnt, now or before."""
+        state = checkpoints.cached(file)
+        if state is None:
+            with my_turn(file, self.progress, self.patient):
+                state = checkpoints.cached(file)  # by whoever had the turn before
+                if state is None:
+                    return self._learnt_now(name, defense, net, file)
+        net = defense.build(net, NoTraining(), self._draws())
+        checkpoints.restore(net, state, file)
+        return net
+
+    def _learnt_now(self, name: str, defense: Defense, net: nn.Module, file: Path) -> nn.Module:
+        self.progress.line(f"fitting {name} to training images of {self.data}")
+        read = arguments_of(self.transform)
+        read |= {"split": "train", "source": self.source, "device": self.device}
+        images = open_numbered(self.names, self.data, **read)
+        trainer = TrainingLoop(images, Schedule(validation=1, batch=1), progress=self.progress)
+        net = defense.build(net, trainer, self._draws())
+        checkpoints.save(file, net, {}, half=False)
+        return net
 
     def build_untrained(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The same without what is learnt: as fast, and good for nothing else."""

@@ -25,6 +25,7 @@ from robustbench_local.models.build import rebuild
 from robustbench_local.storage import checkpoints
 from robustbench_local.training.builder import train
 from robustbench_local.training.recipes import metadata, parse_recipe
+from robustbench_local.training.turn import my_turn
 
 
 def make(name: str, overrides: Mapping[str, Any], progress: Progress) -> tuple[Path, dict[str, Any]]:
@@ -50,7 +51,8 @@ def make(name: str, overrides: Mapping[str, Any], progress: Progress) -> tuple[P
     if config.remeasure:
         state, notes = checkpoints.load(checkpoint)
     else:
-        net, trainer = train(recipe, source=config.source, transform=transform, device=device, progress=progress)
+        with my_turn(checkpoint, progress):
+            net, trainer = train(recipe, source=config.source, transform=transform, device=device, progress=progress)
         state, notes = checkpoints.as_loaded(net), metadata(recipe, trainer)
     stored = rebuild(recipe.architecture, recipe.defense)
     checkpoints.restore(stored, state, checkpoint)

@@ -27,7 +27,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
 from robustbench_local.defenses.randomized_smoothing import certify
-from robustbench_local.grids.run import Grid
+from robustbench_local.grids.grid import Grid
 from robustbench_local.models import zoo
 from robustbench_local.models.build import build_model
 from robustbench_local.storage import checkpoints

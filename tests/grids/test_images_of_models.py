@@ -11,7 +11,8 @@ from PIL import Image
 
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
-from robustbench_local.grids.run import Grid
+from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import run
 
 OWN = """
 import torch
@@ -48,7 +49,7 @@ def test_the_size_and_the_names_are_the_model_s() -> None:
     assert images[:].shape == (6, 3, 24, 20) and images.classes == ("light", "dark")
     assert images.transform is not None and images.transform.definition() == {"resize": 26, "crop": [24, 20]}
     assert images.labels.tolist() == [int(each < 0.5) for each in images[:].mean((1, 2, 3))]
-    (row,) = grid.run()
+    (row,) = run(grid)
     assert row.ok and row.results["clean_accuracy"] == 1.0
     assert row.definition["model_about"]["shape"] == [3, 24, 20]
 

@@ -18,7 +18,8 @@ from robustbench_local.data import images
 from robustbench_local.data.load import open_numbered
 from robustbench_local.data.transform import Transform
 from robustbench_local.gallery.rebuild import images_of, model_of
-from robustbench_local.grids.run import Grid, run_grid
+from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.run import run_grid
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.training.builder import ModelBuilder
 from robustbench_local.training.fitted import Fitter

@@ -1,0 +1,195 @@
+"""One process at work on a grid: the models that it holds ready, and what it does for a job. Whatever executes a grid,
+executes it here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from robustbench_local.audit.escalation import audit_and_keep
+from robustbench_local.audit.finding import Status
+from robustbench_local.core.access import beyond
+from robustbench_local.core.containment import contained
+from robustbench_local.core.errors import ModelError, PluginError, StoreError, said
+from robustbench_local.core.progress import Part, Progress
+from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.grids.cell import Cell, Task, applicable
+from robustbench_local.grids.deaths import in_words
+from robustbench_local.grids.execute import execute, failure, given_up, left_out
+from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.jobs import Group, Job
+from robustbench_local.grids.price import bill
+from robustbench_local.grids.shelf import Shelf
+from robustbench_local.storage.checkpoints import weights_digest
+from robustbench_local.storage.claims import Claims
+from robustbench_local.storage.row import Row
+from robustbench_local.training.turn import BusyError
+
+_WARM = 4  # models held ready at a time
+
+
+@dataclass
+class Deployed:
+    """A model, held ready. tasks, keys: of the group's cells, and of their rows; None for a cell that means nothing for
+    this model.
+
+    known: what it answered about clean images. error: why there is no model.
+    """
+
+    model: nn.Module | None
+    tasks: list[Task | None]
+    keys: list[str | None]
+    known: AnswerCache = field(default_factory=AnswerCache)
+    error: Exception | None = None
+
+
+class Bench:
+    """Takes jobs one after the other; the same job twice does the work once.
+
+    trains: otherwise a model that must be trained first counts as one that somebody else trains.
+    """
+
+    def __init__(self, grid: Grid, trains: bool = True) -> None:
+        self.grid, self.shelf, self._running, self._trains = grid, Shelf(grid), grid.running, trains
+        self._ready: OrderedDict[int, Deployed] = OrderedDict()
+
+    def keys(self, group: Group) -> list[str | None] | None:
+        """The names of the rows of its cells, None where the model must be built first and somebody else trains it."""
+        known = self._running.keys(group.place)
+        if known is None:
+            try:
+                self._deployed(group)
+            except BusyError:
+                return None
+            known = self._running.keys(group.place)
+        return known
+
+    def do(self, job: Job) -> Row | None:
+        """What a cell's row is, after its work is done; None of an audit, and of a cell that means nothing."""
+        deployed = self._deployed(job.group)
+        if job.cell is None:
+            self._audit(job.group, deployed)
+            return None
+        task = deployed.tasks[job.cell]
+        return None if task is None else self._row(job, task, deployed)
+
+    def settled(self) -> list[Row | None]:
+        """The rows of all cells that mean something, in their order; None where one is not there."""
+        found: list[Row | None] = []
+        for group in self.grid.groups:
+            keys = self.keys(group)
+            found += [None for _ in group.cells] if keys is None else map(self.shelf.settled, filter(None, keys))
+        return found
+
+    def _deployed(self, group: Group) -> Deployed:
+        """The model, built or trained if need be. BusyError where another process trains it."""
+        if group.place in self._ready:
+            self._ready.move_to_end(group.place)
+            return self._ready[group.place]
+        self._running.claims.says(self._running.building(group), f"making {group}")
+        made = self._made(group)
+        self._ready[group.place] = made
+        while len(self._ready) > _WARM:
+            self._ready.popitem(last=False)
+        self._running.know(group.place, made.keys)
+        return made
+
+    def _made(self, group: Group) -> Deployed:
+        grid, builder, running = self.grid, self.grid.builder, self._running
+        try:
+            if deaths := running.deaths.too_many(running.building(group)):
+                raise ModelError(f"making the model failed: {in_words(deaths)}")
+            with contained(PluginError, group.spec.label):
+                if not self._trains and builder.needs_training(group.spec):
+                    raise BusyError(f"{group} is to be trained by another worker")
+                if there := self.shelf.made_elsewhere(group):
+                    return self._elsewhere(group, there)
+                model = builder.build(group.spec)
+            digest, origin = weights_digest(model), builder.origin(group.spec)
+            meant = {id(cell) for cell in applicable(group.cells, model)}
+        except (StoreError, BusyError):
+            raise
+        except Exception as error:  # a stranger's model may die of anything; the other models go on
+            return self._deployable(None, [grid.task(cell, None) for cell in group.cells], error)
+        running.deaths.came_through(running.building(group))
+        tasks = [grid.task(cell, digest, origin) if id(cell) in meant else None for cell in group.cells]
+        self._say_price(model, [task for task in tasks if task])
+        return self._deployable(model, tasks)
+
+    def _elsewhere(self, group: Group, there: list[tuple[Cell, Row]]) -> Deployed:
+        """Of rows that are done for all time: no model is needed."""
+        keys = {id(cell): row.key for cell, row in there}
+        for cell, _ in there:
+            self.grid.progress.line(f"{cell}: done before, by the same recipe on another machine")
+        self._running.audited(group.place)
+        return Deployed(None, [None for _ in group.cells], [keys.get(id(cell)) for cell in group.cells])
+
+    @staticmethod
+    def _deployable(model: nn.Module | None, tasks: list[Task | None], error: Exception | None = None) -> Deployed:
+        return Deployed(model, tasks, [None if task is None else task.key for task in tasks], error=error)
+
+    def _row(self, job: Job, task: Task, deployed: Deployed) -> Row:
+        """The task's row: the stored one where it is good, otherwise a new one."""
+        if kept := self.shelf.resumed(task):
+            return kept
+        cell, running = task.cell, self._running
+        if deployed.model is None:
+            return self.shelf.keep(failure(task, deployed.error or ModelError("there is no model")), cell)
+        if reason := beyond(cell.attack.access, deployed.model):
+            return self.shelf.keep(left_out(task, reason), cell)
+        if deaths := running.deaths.too_many(task.key):
+            row = self.shelf.keep(given_up(task, in_words(deaths), timed_out=deaths[-1].timed_out), cell)
+            running.deaths.forget(task.key)
+            return row
+        place, count = job.group.start + (job.cell or 0), len(self.grid.cells)
+        part = Part(self.grid.progress, f"{place + 1}/{count} {cell}", place / count, 1 / count)
+        running.claims.says(task.key, str(cell))
+        watched = Watched(part, running.claims, task.key, str(cell))
+        row = self.shelf.keep(execute(task, deployed.model, known=deployed.known, progress=watched), cell)
+        running.deaths.came_through(task.key)
+        return row
+
+    def _say_price(self, model: nn.Module, tasks: list[Task]) -> None:
+        """What the cells that are not done may cost, where the model is paid for."""
+        if text := bill(model, [task for task in tasks if not self.shelf.is_done(task.key)]):
+            self.grid.progress.line(text)
+
+    def _audit(self, group: Group, deployed: Deployed) -> None:
+        """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
+        grid, running, name = self.grid, self._running, self._running.name(Job(group))
+        found = (self.shelf.settled(key) for key in running.keys(group.place) or () if key)
+        rows = [row for row in found if row is not None]
+        if deaths := running.deaths.too_many(name):
+            grid.progress.line(f"the audit FAILED: {in_words(deaths)}")
+        elif deployed.model is not None and rows:
+            running.claims.says(name, f"audit of {group}")
+            images = group.cells[0].judge(grid.config).sees(grid.images[group.spec.data, None])
+            try:
+                for audit in audit_and_keep(rows, grid.store, deployed.model, images):
+                    for each in audit.findings:
+                        if each.finding.status is not Status.SOUND:
+                            grid.progress.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")
+            except StoreError:
+                if self.shelf.stored(rows):
+                    raise  # otherwise they are made again, and audited then
+            except Exception as error:  # a stranger's model may die of anything
+                grid.progress.line(f"the audit FAILED, {type(error).__name__}: {said(error)}")
+            running.deaths.came_through(name)
+        running.audited(group.place)
+
+
+class Watched(Progress):
+    """Shows how far a cell is, to others as well."""
+
+    def __init__(self, shown: Progress, claims: Claims, doing: str, what: str) -> None:
+        self._shown, self._claims, self._doing, self._what = shown, claims, doing, what
+
+    def line(self, text: str) -> None:
+        self._shown.line(text)
+
+    def advance(self, what: str, share: float) -> None:
+        self._claims.says(self._doing, self._what, share)
+        self._shown.advance(what, share)

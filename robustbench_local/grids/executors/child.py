@@ -1,0 +1,93 @@
+"""One worker process of this machine: it opens the grid for itself, and works until nothing is left."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import threading
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from robustbench_local.config.schema import GridConfig
+from robustbench_local.core.containment import guarded
+from robustbench_local.core.errors import RobustBenchError, said
+from robustbench_local.core.progress import Progress
+from robustbench_local.grids.bench import Bench
+from robustbench_local.grids.executors.order import in_order, share
+from robustbench_local.grids.executors.work import work
+from robustbench_local.grids.grid import Grid
+
+WRONG, ORPHANED = 2, 3  # exit codes: an error that stops the whole run; nobody is left to work for
+_leave = os._exit
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is told, as JSON on its standard input. share: "i/N", None for whatever is left."""
+
+    config: dict[str, Any]
+    name: str
+    chosen: list[int]
+    start: str
+    share: str | None
+    threads: int
+
+    @classmethod
+    def of(cls, grid: Grid, share: str | None, threads: int, device: str) -> Orders:
+        config = {**asdict(grid.config), "device": device}
+        return cls(config, grid.name, list(grid.chosen), grid.start, share, threads)
+
+
+class Spoken(Progress):
+    """Lines on standard output, for whoever started this process."""
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def main() -> None:
+    """Exit code 0 when nothing is left to do."""
+    orders = Orders(**json.loads(_first_line()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    faulthandler.enable()  # of a crash it says where in the code it was
+    warnings.showwarning = _warn
+    torch.set_num_threads(orders.threads)
+    try:
+        with guarded():
+            grid = Grid.of(GridConfig(**orders.config), orders.name, Spoken(), chosen=orders.chosen, start=orders.start)
+            mine = None if orders.share is None else share(grid, orders.share)
+            work(Bench(grid), in_order(grid), mine)
+            grid.running.claims.leave()
+    except RobustBenchError as error:
+        print(f"{type(error).__name__}: {said(error)}", file=sys.stderr, flush=True)
+        sys.exit(WRONG)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", flush=True)
+
+
+def _first_line() -> bytes:
+    """Of standard input, which is read past Python's buffer: a thread that waits there holds its lock to the end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (part := os.read(0, 65536)):
+            _leave(ORPHANED)
+        line += part
+    return line
+
+
+def _end_with_parent() -> None:
+    """Standard input ends when the process that holds its other end does, however that ended."""
+    while os.read(0, 1024):
+        pass
+    _leave(ORPHANED)
+
+
+if __name__ == "__main__":
+    main()
