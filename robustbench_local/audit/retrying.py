@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import FEW, NEAREST, SHORTEST
+from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAREST, SHARE, SHORTEST, STRONGER
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import joined, success_margin
@@ -34,6 +35,36 @@ def passes(row: Row) -> float:
     judged = found.get("judged_forwards", JUDGED * _draws(row, "draws") * found["n"])  # older rows do not say
     before = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     return float(found["n"] * (found["forwards_mean"] + found["backwards_mean"]) + before + judged)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is to be expected of a row. robust: images that its attack leaves. aimless: whether it has no target."""
+
+    attack: str
+    threat: ThreatModel
+    aimless: bool
+    passes: float
+    robust: float
+
+
+def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int) -> float:
+    """Passes that a stronger attack will spend on one model, about, where no check suspects the others.
+
+    eot, draws: per query and per verdict, of a random model; 1 of any other.
+    """
+    rows, strongest = [*rows], find_attack(STRONGER, {"effort": EFFORT})
+    known = [row.passes for row in rows if not math.isnan(row.passes)]
+    stronger = {row.threat for row in rows if row.attack == STRONGER}
+    able = [row for row in rows if row.threat not in stronger and row.aimless and row.threat.norm in strongest.norms]
+    left = {threat: min(row.robust for row in able if row.threat == threat) for threat in {row.threat for row in able}}
+    left = {threat: robust for threat, robust in left.items() if robust >= 1}
+    total = 0.0
+    for threat, robust in left.items():
+        least = max(FEW, min(robust, LOOK[draws > 1]))
+        dearest = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
+        total += min(dearest, max(SHARE * sum(known) / len(left), 2 * FEW * SHORTEST * eot))
+    return total
 
 
 @dataclass

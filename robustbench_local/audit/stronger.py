@@ -14,10 +14,13 @@ LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
 
-SHARE = 0.12  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
+SHARE = 0.15  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
 FEW = 12  # images at once take as long as fewer would
 SHORTEST = 50  # queries of an image are allowed at least, two climbs of the stronger attack
-NEAREST: tuple[str, Mapping[str, Any]] = "pgd", {"steps": 5, "loss": "margin"}  # tells which images are nearest to a success
+NEAREST: tuple[str, Mapping[str, Any]] = (
+    "pgd",
+    {"steps": 5, "loss": "margin"},
+)  # tells which images are nearest to a success
 
 
 def in_words(name: str, settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A cell tried out on a few of its images, for a moment: how early they fall, and what its attack takes beside passes."""
+"""A cell tried out on a few images for a moment: how early they fall, and what its attack takes beside passes."""
 
 from __future__ import annotations
 
@@ -69,12 +69,26 @@ def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: 
         if not right.any():
             return Pilot(count)
         goal = y if judge.targets is None else (y + 1) % classes
-        aims = judge.targets is not None
+        meter = _Meter()
         search = _Timed(
-            attack, task.cell.threat, aims, judge.precision, judge.count, judge.budget, judge.eot, judge.adaptive
+            attack,
+            task.cell.threat,
+            judge.targets is not None,
+            judge.precision,
+            judge.count,
+            judge.budget,
+            judge.eot,
+            judge.adaptive,
+            meter=meter,
         )
         ready, _ = search.prepare(model, *own_images(attack, None, x, judge.seed))
-        return ready.timed(model, x[right], goal[right], draws[right], count, seconds)
+        meter.start(clock(x.device) + seconds)
+        started, whole = clock(x.device), True
+        try:
+            ready(model, x[right], goal[right], draws[right])
+        except _EnoughError:
+            whole = False
+        return meter.read(count, int(right.sum()), whole, clock(x.device) - started)
     return None
 
 
@@ -84,38 +98,34 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Meter:
-    """The oracles of a search, and how often they asked the model until a moment is over."""
+    """The oracles of a search, and how often they asked the model until the moment is over."""
 
     ends: float = float("inf")
     calls: int = 0
     oracles: list[Oracle] = field(default_factory=list)
 
+    def start(self, ends: float) -> None:
+        self.ends, self.calls, self.oracles = ends, 0, []
+
+    def read(self, tried: int, attacked: int, whole: bool, seconds: float) -> Pilot:
+        if not self.oracles:
+            return Pilot(tried, alive=attacked, whole=whole, seconds=seconds)
+        first = self.oracles[0]  # the naive search comes after it, on what it left
+        forwards = sum(int(oracle.forwards.sum()) for oracle in self.oracles)
+        backwards = sum(int(oracle.backwards.sum()) for oracle in self.oracles)
+        fell = int(first.forwards[first.broken].sum()), int(first.backwards[first.broken].sum())
+        return Pilot(tried, self.calls, forwards, backwards, *fell, int((~first.broken).sum()), whole, seconds)
+
 
 @dataclass(frozen=True)
 class _Timed(Search):
-    """A search that ends when its time is over."""
+    """A search whose questions are counted, and that ends when its moment is over."""
 
     meter: _Meter = field(default_factory=_Meter)
 
-    def timed(self, model: nn.Module, x: Tensor, goal: Tensor, draws: Draws, tried: int, seconds: float) -> Pilot:
-        meter, started, whole = self.meter, clock(x.device), True
-        meter.ends, meter.calls, meter.oracles = started + seconds, 0, []
-        try:
-            self(model, x, goal, draws)
-        except _EnoughError:
-            whole = False
-        spent = clock(x.device) - started
-        if not meter.oracles:
-            return Pilot(tried, alive=len(x), whole=whole, seconds=spent)
-        first = meter.oracles[0]
-        forwards = sum(int(oracle.forwards.sum()) for oracle in meter.oracles)
-        backwards = sum(int(oracle.backwards.sum()) for oracle in meter.oracles)
-        fell = int(first.forwards[first.broken].sum()), int(first.backwards[first.broken].sum())
-        return Pilot(tried, meter.calls, forwards, backwards, *fell, int((~first.broken).sum()), whole, spent)
-
     def _oracle(self, model: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Oracle:
-        oracle = super()._oracle(model, x, y, draws)
-        answer, meter = oracle._answer, self.meter
+        oracle, meter = super()._oracle(model, x, y, draws), self.meter
+        answer = oracle._answer
 
         def counted(x: Tensor, draws: Draws | None) -> Tensor:
             if clock(x.device) > meter.ends:

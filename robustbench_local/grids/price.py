@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustbench_local.audit.retrying import passes
 from robustbench_local.core.access import Access, beyond
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import call, is_stochastic, undefended
@@ -27,7 +28,8 @@ from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 
 MOMENT = 0.3  # seconds that a cell is tried out, about
-FEW, MOST = 4, 32  # images on which it is, between these
+LEAST, MOST = 4, 32  # images on which it is, between these
+RUNS = 4  # of a batch: the first pays for what is set up once
 
 
 def known_cost(attack: Attack) -> bool:
@@ -58,7 +60,7 @@ class Pace:
 
     @classmethod
     def measured(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
-        """By one batch of as many images as a judge attacks at once, the fastest of three runs after a first.
+        """By one batch of as many images as a judge attacks at once, the fastest of some runs.
 
         count: images in the batch, where it is to be smaller.
         """
@@ -66,8 +68,10 @@ class Pace:
         with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
             size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
             x = images[:size].contiguous(memory_format=torch.channels_last)
-            best = [math.inf, math.inf]
-            for _ in range(4):
+            best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
+            for run in range(RUNS):
+                if run > 1 and clock(x.device) > ends:
+                    break
                 leaf = x.clone().requires_grad_()
                 started = clock(x.device)
                 with torch.no_grad():
@@ -123,6 +127,11 @@ class Estimate:
     robust: float = 1.0
 
     @classmethod
+    def of_row(cls, row: Row) -> Estimate:
+        """Of a cell that is done."""
+        return cls(passes(row), 0.0, row.results["robust_accuracy"])
+
+    @classmethod
     def of(cls, task: Task, model: nn.Module, pace: Pace, *, trained: bool, before: Row | None = None) -> Estimate:
         """By what the search spends on a few images within a moment, of a model that need not be trained yet.
 
@@ -132,8 +141,9 @@ class Estimate:
         cell, n = task.cell, len(task.images)
         price, full = Price.of(cell, n, pace, task.config.budget), _of_one(task, model, pace)
         each = full[0] * pace.forward + full[1] * pace.backward
-        count = FEW if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), FEW), MOST))
-        trials = [] if priced(model) else [pilot(task, model, few, MOMENT, trained=trained) for few in (1, min(count, n))]
+        count = LEAST if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), LEAST), MOST))
+        tried = () if priced(model) else (1, min(count, n))
+        trials = [pilot(task, model, few, MOMENT, trained=trained) for few in tried]
         seen = [trial for trial in trials if trial is not None]
         robust, spent = 1.0, full
         if before is not None:
@@ -141,12 +151,13 @@ class Estimate:
             spent = before.results["forwards_mean"], before.results["backwards_mean"]
         elif seen and trained:
             robust, spent = seen[-1].alive / seen[-1].tried, _of_all(seen[-1], full)
-        call, own = _beside(seen, pace)
+        worth, call, own = _beside(seen, pace)
         calls = math.ceil(n / pace.size) * _calls(seen, full)
-        judged = JUDGED * (cell.draws if pace.stochastic else 1)
-        forwards, backwards = n * (spent[0] + judged) + price.prepared_forwards, n * spent[1] + price.prepared_backwards
-        seconds = forwards * pace.forward + backwards * pace.backward + calls * call + n * max(1.0, spent[0]) * own
-        return cls(forwards + backwards, seconds, robust)
+        judged = JUDGED * n * (cell.draws if pace.stochastic else 1)
+        forwards, backwards = n * spent[0] + price.prepared_forwards, n * spent[1] + price.prepared_backwards
+        seconds = worth * (forwards * pace.forward + backwards * pace.backward) + judged * pace.forward
+        seconds += calls * call + n * max(1.0, spent[0]) * own
+        return cls(forwards + backwards + judged, seconds, robust)
 
 
 def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
@@ -231,15 +242,19 @@ def _of_all(trial: Pilot, full: tuple[float, float]) -> tuple[float, float]:
     return forwards, backwards
 
 
-def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
-    """Seconds that a search takes beside its passes: per question to the model, and per image in it."""
-    units = [(trial.calls, max(trial.forwards, trial.tried)) for trial in trials]
+def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float, float]:
+    """What passes take of the pace, where they are of a part that is faster; and seconds that a search takes beside
+    them, per question to the model and per image in it.
+    """
     passes = [trial.forwards * pace.forward + trial.backwards * pace.backward for trial in trials]
-    left = [max(0.0, trial.seconds - seconds) for trial, seconds in zip(trials, passes, strict=True)]
     if not trials:
-        return 0.0, 0.0
-    (call, image), _ = nnls(units, left)
-    return float(call), float(image)
+        return 1.0, 0.0, 0.0
+    worth = min(1.0, trials[-1].seconds / passes[-1]) if passes[-1] else 1.0
+    units = [(trial.calls, max(trial.forwards, trial.tried)) for trial in trials]
+    (call, image), _ = nnls(
+        units, [max(0.0, trial.seconds - worth * seconds) for trial, seconds in zip(trials, passes, strict=True)]
+    )
+    return worth, float(call), float(image)
 
 
 def _calls(trials: Sequence[Pilot], full: tuple[float, float]) -> float:
