@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +22,36 @@ from robustbench_local.evaluation.snapshot import restored
 from robustbench_local.grids.cell import Task
 
 
+class Passes(NamedTuple):
+    """Forward and backward passes of the deployed model, and of its undefended part."""
+
+    forwards: float
+    backwards: float
+    bare_forwards: float
+    bare_backwards: float
+
+    def plus(self, other: Passes, times: float = 1.0) -> Passes:
+        return Passes(*(one + times * another for one, another in zip(self, other, strict=True)))
+
+    def times(self, factor: float) -> Passes:
+        return Passes(*(factor * each for each in self))
+
+
+NONE = Passes(0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Pilot:
     """What a search spent on `tried` images; those that err without an attack spend nothing.
 
-    calls: questions to the model, of however many images. forwards, backwards: passes, of all images together, and
-    those of the images that fell. alive: how many did not. whole: whether it came to its end. seconds: see `clock`.
+    calls: questions to the model, of however many images. spent: passes of all images together; fell: those of images
+    that fell. alive: how many did not. whole: whether it came to its end. seconds: see `clock`.
     """
 
     tried: int
     calls: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    fell_forwards: int = 0
-    fell_backwards: int = 0
+    spent: Passes = NONE
+    fell: Passes = NONE
     alive: int = 0
     whole: bool = True
     seconds: float = 0.0
@@ -88,7 +105,7 @@ def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: 
             ready(model, x[right], goal[right], draws[right])
         except _EnoughError:
             whole = False
-        return meter.read(count, int(right.sum()), whole, clock(x.device) - started)
+        return meter.read(count, int(right.sum()), judge.adaptive, whole, clock(x.device) - started)
     return None
 
 
@@ -107,14 +124,22 @@ class _Meter:
     def start(self, ends: float) -> None:
         self.ends, self.calls, self.oracles = ends, 0, []
 
-    def read(self, tried: int, attacked: int, whole: bool, seconds: float) -> Pilot:
+    def read(self, tried: int, attacked: int, adaptive: bool, whole: bool, seconds: float) -> Pilot:
         if not self.oracles:
             return Pilot(tried, alive=attacked, whole=whole, seconds=seconds)
-        first = self.oracles[0]  # the naive search comes after it, on what it left
-        forwards = sum(int(oracle.forwards.sum()) for oracle in self.oracles)
-        backwards = sum(int(oracle.backwards.sum()) for oracle in self.oracles)
-        fell = int(first.forwards[first.broken].sum()), int(first.backwards[first.broken].sum())
-        return Pilot(tried, self.calls, forwards, backwards, *fell, int((~first.broken).sum()), whole, seconds)
+        first = self.oracles[0]
+        spent, fell = NONE, NONE
+        for place, oracle in enumerate(self.oracles):  # after the adaptive one the naive one, on what that left
+            bare = place > 0 or not adaptive
+            spent = spent.plus(_passes(oracle.forwards, oracle.backwards, bare))
+            if oracle is first:
+                fell = _passes(oracle.forwards[oracle.broken], oracle.backwards[oracle.broken], bare)
+        return Pilot(tried, self.calls, spent, fell, int((~first.broken).sum()), whole, seconds)
+
+
+def _passes(forwards: Tensor, backwards: Tensor, bare: bool) -> Passes:
+    each = int(forwards.sum()), int(backwards.sum())
+    return Passes(0, 0, *each) if bare else Passes(*each, 0, 0)
 
 
 @dataclass(frozen=True)

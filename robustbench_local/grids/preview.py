@@ -80,8 +80,8 @@ def _audit(found: Sequence[tuple[Task, Estimate]], model: nn.Module, pace: Pace)
     asked = expected_passes(each, pace.classes, *((cell.eot, cell.draws) if pace.stochastic else (1, 1)))
     if not asked:
         return 0.0
-    few = Pace.measured(model, found[0][0].images, FEW)
-    return asked * (few.forward + few.backward / 2)
+    few = Pace.of(model, found[0][0].images, FEW).seconds
+    return asked * (few.forwards + few.backwards / 2)
 
 
 class _Before:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from scipy.optimize import nnls
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_local.audit.retrying import passes
@@ -23,7 +23,7 @@ from robustbench_local.evaluation.batch_size import first_guess
 from robustbench_local.evaluation.budget import JUDGED
 from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Tally
 from robustbench_local.grids.cell import Cell, Task
-from robustbench_local.grids.pilot import Pilot, clock, pilot
+from robustbench_local.grids.pilot import Passes, Pilot, clock, pilot
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 
@@ -39,51 +39,34 @@ def known_cost(attack: Attack) -> bool:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a model is: seconds per image of a forward and of a backward pass, in batches of `size`.
+    """How fast a model is: seconds of the passes of one image, in batches of `size`. classes: K of its answers."""
 
-    classes: K of its answers.
-    """
-
-    forward: float
-    backward: float
+    seconds: Passes
     classes: int
     stochastic: bool
-    size: int = 1
+    size: int
 
     @classmethod
-    def of(cls, model: nn.Module, images: Images) -> Pace:
-        """Measured, unless that would cost money: a model that has a price says its own."""
-        paid = priced(model)
-        if paid is None or paid.classes is None:
-            return cls.measured(model, images)
-        return cls(paid.seconds, 0.0, paid.classes, is_stochastic(model), len(images))
+    def of(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
+        """Measured, unless that would cost money: a model that has a price says its own.
 
-    @classmethod
-    def measured(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
-        """By one batch of as many images as a judge attacks at once, the fastest of some runs.
-
-        count: images in the batch, where it is to be smaller.
+        count: images in a batch, if not as many as a judge attacks at once.
         """
+        paid = priced(model)
+        if paid is not None and paid.classes is not None:
+            return cls(Passes(paid.seconds, 0, 0, 0), paid.classes, is_stochastic(model), len(images))
         draws = Draws(0, images.ids)
         with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
             size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
             x = images[:size].contiguous(memory_format=torch.channels_last)
-            best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
-            for run in range(RUNS):
-                if run > 1 and clock(x.device) > ends:
-                    break
-                leaf = x.clone().requires_grad_()
-                started = clock(x.device)
-                with torch.no_grad():
-                    logits = call(model, x, draws[:size])
-                asked = clock(x.device)
-                with torch.enable_grad():
-                    graded = call(model, leaf, draws[:size])
-                    if graded.requires_grad:
-                        torch.autograd.grad(graded.sum(), leaf)
-                best = [min(best[0], asked - started), min(best[1], clock(x.device) - asked)]
-        forward, both = (seconds / size for seconds in best)
-        return cls(forward, max(0.0, both - forward), logits.shape[1], is_stochastic(model), size)
+            bare = undefended(model)
+            answer, *own = _measured(model, x, draws[:size])
+            other = [0.0, 0.0] if bare is None else _measured(bare, x, draws[:size])[1:]
+        return cls(Passes(*own, *other), answer.shape[1], is_stochastic(model), size)
+
+    def price(self, passes: Passes) -> float:
+        """Seconds that these take."""
+        return sum(count * each for count, each in zip(passes, self.seconds, strict=True))
 
 
 @dataclass(frozen=True)
@@ -139,25 +122,24 @@ class Estimate:
         asked nothing: none of its images falls early.
         """
         cell, n = task.cell, len(task.images)
-        price, full = Price.of(cell, n, pace, task.config.budget), _of_one(task, model, pace)
-        each = full[0] * pace.forward + full[1] * pace.backward
+        most = _of_one(task, model, pace)
+        each = pace.price(most)
         count = LEAST if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), LEAST), MOST))
         tried = () if priced(model) else (1, min(count, n))
         trials = [pilot(task, model, few, MOMENT, trained=trained) for few in tried]
         seen = [trial for trial in trials if trial is not None]
-        robust, spent = 1.0, full
+        robust, spent = 1.0, most
         if before is not None:
-            robust = before.results["robust_accuracy"]
-            spent = before.results["forwards_mean"], before.results["backwards_mean"]
+            robust, spent = before.results["robust_accuracy"], _of_row(before, most)
         elif seen and trained:
-            robust, spent = seen[-1].alive / seen[-1].tried, _of_all(seen[-1], full)
-        worth, call, own = _beside(seen, pace)
-        calls = math.ceil(n / pace.size) * _calls(seen, full)
+            robust, spent = seen[-1].alive / seen[-1].tried, _of_trial(seen[-1], most)
         judged = JUDGED * n * (cell.draws if pace.stochastic else 1)
-        forwards, backwards = n * spent[0] + price.prepared_forwards, n * spent[1] + price.prepared_backwards
-        seconds = worth * (forwards * pace.forward + backwards * pace.backward) + judged * pace.forward
-        seconds += calls * call + n * max(1.0, spent[0]) * own
-        return cls(forwards + backwards + judged, seconds, robust)
+        before_all = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
+        whole = spent.times(n).plus(Passes(before_all[0] + judged, before_all[1], 0, 0))
+        call, own = _beside(seen, pace)
+        calls = math.ceil(n / pace.size) * _calls(seen, most)
+        asked = max(1.0, spent.forwards + spent.bare_forwards)
+        return cls(sum(whole), pace.price(whole) + calls * call + n * asked * own, robust)
 
 
 def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
@@ -216,53 +198,74 @@ def known_works(works: Sequence[float]) -> list[float]:
     return [mean if math.isnan(each) else each for each in works]
 
 
-def _of_one(task: Task, model: nn.Module, pace: Pace) -> tuple[float, float]:
-    """Forward and backward passes of an image that falls to nothing; NaN where the attack does not say.
+def _measured(model: nn.Module, x: Tensor, draws: Draws) -> tuple[Tensor, float, float]:
+    """What it answers, and seconds per image of a forward and of a backward pass: the fastest of some runs."""
+    best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
+    for run in range(RUNS):
+        if run > 1 and clock(x.device) > ends:
+            break
+        leaf, started = x.clone().requires_grad_(), clock(x.device)
+        with torch.no_grad():
+            answer = call(model, x, draws)
+        asked = clock(x.device)
+        with torch.enable_grad():
+            graded = call(model, leaf, draws)
+            if graded.requires_grad:
+                torch.autograd.grad(graded.sum(), leaf)
+        best = [min(best[0], asked - started), min(best[1], clock(x.device) - asked)]
+    forward, both = (seconds / len(x) for seconds in best)
+    return answer, forward, max(0.0, both - forward)
+
+
+def _of_one(task: Task, model: nn.Module, pace: Pace) -> Passes:
+    """Of an image that falls to nothing; NaN where the attack does not say.
 
     An attack by gradients is on the undefended part as well, and the naive one there alone.
     """
     cell, budget = task.cell, task.config.budget
     if not known_cost(cell.attack):
-        return math.nan, math.nan
+        return Passes(math.nan, math.nan, 0, 0)
+    forwards, backwards = cell.attack.cost(pace.classes, cell.threat.norm)
     bare = undefended(model) if cell.attack.access is Access.GRADIENTS else None
-    times = cell.eot if pace.stochastic else 1
-    if bare is not None and not (cell.adaptive and budget is not None):
-        static = cell.eot if is_stochastic(bare) else 1
-        times = static + times if cell.adaptive else static
-    forwards, backwards = (times * count for count in cell.attack.cost(pace.classes, cell.threat.norm))
-    return (forwards if budget is None else min(forwards, budget)), backwards
+    draws = cell.eot if pace.stochastic else 1
+    alone = Passes(forwards * draws, backwards * draws, 0, 0)
+    if bare is None or (cell.adaptive and budget is not None):
+        return alone if budget is None else alone._replace(forwards=min(alone.forwards, budget))
+    draws = cell.eot if is_stochastic(bare) else 1
+    static = Passes(0, 0, forwards * draws, backwards * draws)
+    return alone.plus(static) if cell.adaptive else static
 
 
-def _of_all(trial: Pilot, full: tuple[float, float]) -> tuple[float, float]:
-    """The mean passes of the images of a trial, those that had not fallen when it was ended at their dearest."""
-    if trial.whole:
-        return trial.forwards / trial.tried, trial.backwards / trial.tried
-    fell = trial.fell_forwards, trial.fell_backwards
-    forwards, backwards = ((spent + trial.alive * most) / trial.tried for spent, most in zip(fell, full, strict=True))
-    return forwards, backwards
+def _of_trial(trial: Pilot, most: Passes) -> Passes:
+    """The mean of the images of a trial, those that had not fallen when it was ended at their dearest."""
+    whole = trial.spent if trial.whole else trial.fell.plus(most, trial.alive)
+    return whole.times(1 / trial.tried)
 
 
-def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float, float]:
-    """What passes take of the pace, where they are of a part that is faster; and seconds that a search takes beside
-    them, per question to the model and per image in it.
-    """
-    passes = [trial.forwards * pace.forward + trial.backwards * pace.backward for trial in trials]
+def _of_row(row: Row, most: Passes) -> Passes:
+    """The mean of the images of a row, of which it does not say how many were of the undefended part."""
+    forwards, backwards = row.results["forwards_mean"], row.results["backwards_mean"]
+    left = row.results["robust_accuracy"] if most.forwards and not row.stochastic else 1.0
+    bare = min(forwards, left * most.bare_forwards), min(backwards, left * most.bare_backwards)
+    return Passes(forwards - bare[0], backwards - bare[1], *bare)
+
+
+def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
+    """Seconds that a search takes beside its passes: per question to the model, and per image in it."""
+    units = [(trial.calls, max(trial.spent.forwards + trial.spent.bare_forwards, trial.tried)) for trial in trials]
+    left = [max(0.0, trial.seconds - pace.price(trial.spent)) for trial in trials]
     if not trials:
-        return 1.0, 0.0, 0.0
-    worth = min(1.0, trials[-1].seconds / passes[-1]) if passes[-1] else 1.0
-    units = [(trial.calls, max(trial.forwards, trial.tried)) for trial in trials]
-    (call, image), _ = nnls(
-        units, [max(0.0, trial.seconds - worth * seconds) for trial, seconds in zip(trials, passes, strict=True)]
-    )
-    return worth, float(call), float(image)
+        return 0.0, 0.0
+    (call, image), _ = nnls(units, left)
+    return float(call), float(image)
 
 
-def _calls(trials: Sequence[Pilot], full: tuple[float, float]) -> float:
+def _calls(trials: Sequence[Pilot], most: Passes) -> float:
     """Questions to the model about one batch: as many as the images take that hold out longest."""
     if not trials:
         return 0.0
     last = trials[-1]
-    if last.whole or math.isnan(full[0]) or not last.alive:
+    if last.whole or math.isnan(most.forwards) or not last.alive:
         return last.calls
-    longest = (last.forwards - last.fell_forwards) / last.alive
-    return last.calls * full[0] / max(1.0, longest)
+    longest = sum(last.spent.plus(last.fell, -1)) / last.alive
+    return last.calls * sum(most) / max(1.0, longest)
