@@ -63,7 +63,7 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     for threat, robust in left.items():
         least = max(FEW, min(robust, LOOK[draws > 1]))
         dearest = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
-        total += min(dearest, max(SHARE * sum(known) / len(left), 2 * FEW * SHORTEST * eot))
+        total += min(dearest, max(SHARE * sum(known) / len(left), 2 * FEW * SHORTEST[threat.norm] * eot))
     return total
 
 
@@ -105,7 +105,7 @@ class Retrying:
             ids, count = ids[count:], self._enough
         others = ids if self.tried else ids[:FEW]
         queries = int(self._left / 2 / max(FEW, len(others)))  # and as many backward passes, at most
-        floor = SHORTEST * _draws(self.row, "eot")
+        floor = SHORTEST[self._threat.norm] * _draws(self.row, "eot")
         if len(others) and (queries >= floor or not self.tried):
             self.shortest = max(queries, floor)
             self._try(others, self.shortest)
@@ -135,12 +135,15 @@ class Retrying:
         where = torch.isin(self.images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(self.images.ids.device)
         some = Tensors(self.images[where], self.images.labels[where], self.images.ids[where])
         settings: dict[str, Any] = {key: self.row.said(key) for key in ("eot", "draws") if key in about}
-        threat = ThreatModel.parse(about["threat"], allow_large=True)
         judge = Judge(seed=int(about["seed"]), budget=queries, **settings)
-        verdict = judge(self.model, some, attack, threat, known=self.known)
+        verdict = judge(self.model, some, attack, self._threat, known=self.known)
         spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + verdict.judged_forwards
         self.spent += spent * max(1.0, FEW / len(ids))
         return verdict
+
+    @property
+    def _threat(self) -> ThreatModel:
+        return ThreatModel.parse(self.row.threat, allow_large=True)
 
     @property
     def _left(self) -> float:
@@ -154,8 +157,7 @@ class Retrying:
 
     def _price(self, attack: Attack) -> float:
         """Passes of an image that falls to nothing; those of judging alone where the attack does not say its own."""
-        threat = ThreatModel.parse(self.row.threat, allow_large=True)
-        cost = attack.cost(len(self.row.results["per_class"]), threat.norm)
+        cost = attack.cost(len(self.row.results["per_class"]), self._threat.norm)
         return sum(cost) * _draws(self.row, "eot") + JUDGED * _draws(self.row, "draws")
 
 

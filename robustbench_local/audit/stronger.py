@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from robustbench_local.core.threat import Norm
+
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
 BLIND: tuple[str, Mapping[str, Any]] = "square", {"steps": 1000}  # where that one cannot run, without gradients
 LABELS: tuple[str, Mapping[str, Any]] = "hopskipjump", {"steps": 20}  # where there are no scores either
@@ -16,7 +18,9 @@ MANY = 0.1  # of those looked at: good attacks leave some that a better one brea
 
 SHARE = 0.15  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
 FEW = 12  # images at once take as long as fewer would
-SHORTEST = 50  # queries of an image are allowed at least, two climbs of the stronger attack
+# queries of an image are allowed at least: two climbs of the stronger attack; in L1 and L2 its walks as well, without
+# which masked gradients stop it
+SHORTEST = {Norm.LINF: 50, Norm.L2: 600, Norm.L1: 600}
 NEAREST: tuple[str, Mapping[str, Any]] = (
     "pgd",
     {"steps": 5, "loss": "margin"},

@@ -45,7 +45,8 @@ class Pilot:
     """What a search spent on `tried` images; those that err without an attack spend nothing.
 
     calls: questions to the model, of however many images. spent: passes of all images together; fell: those of images
-    that fell. alive: how many did not. whole: whether it came to its end. seconds: see `clock`.
+    that fell. alive: how many did not; left: of how many no success is known, which of a random model is told by the
+    mean of its draws. whole: whether it came to its end. seconds: see `clock`.
     """
 
     tried: int
@@ -53,6 +54,7 @@ class Pilot:
     spent: Passes = NONE
     fell: Passes = NONE
     alive: int = 0
+    left: int = 0
     whole: bool = True
     seconds: float = 0.0
 
@@ -126,7 +128,7 @@ class _Meter:
 
     def read(self, tried: int, attacked: int, adaptive: bool, whole: bool, seconds: float) -> Pilot:
         if not self.oracles:
-            return Pilot(tried, alive=attacked, whole=whole, seconds=seconds)
+            return Pilot(tried, alive=attacked, left=attacked, whole=whole, seconds=seconds)
         first = self.oracles[0]
         spent, fell = NONE, NONE
         for place, oracle in enumerate(self.oracles):  # after the adaptive one the naive one, on what that left
@@ -134,7 +136,8 @@ class _Meter:
             spent = spent.plus(_passes(oracle.forwards, oracle.backwards, bare))
             if oracle is first:
                 fell = _passes(oracle.forwards[oracle.broken], oracle.backwards[oracle.broken], bare)
-        return Pilot(tried, self.calls, spent, fell, int((~first.broken).sum()), whole, seconds)
+        alive, left = int((~first.broken).sum()), int((~first.succeeded).sum())
+        return Pilot(tried, self.calls, spent, fell, alive, left, whole, seconds)
 
 
 def _passes(forwards: Tensor, backwards: Tensor, bare: bool) -> Passes:

@@ -34,7 +34,9 @@ RUNS = 4  # of a batch: the first pays for what is set up once
 
 def known_cost(attack: Attack) -> bool:
     """Whether it says what it costs. One that asks the model, and says nothing, inherits a cost of no passes."""
-    return type(attack).cost is not Attack.cost or attack.access is Access.NONE
+    kind = type(attack)
+    says = kind.cost is not Attack.cost or kind.prepare_cost is not Attack.prepare_cost
+    return says or attack.access is Access.NONE
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Estimate:
         if before is not None:
             robust, spent = before.results["robust_accuracy"], _of_row(before, most)
         elif seen and trained:
-            robust, spent = seen[-1].alive / seen[-1].tried, _of_trial(seen[-1], most)
+            robust, spent = seen[-1].left / seen[-1].tried, _of_trial(seen[-1], most)
         judged = JUDGED * n * (cell.draws if pace.stochastic else 1)
         before_all = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
         whole = spent.times(n).plus(Passes(before_all[0] + judged, before_all[1], 0, 0))
