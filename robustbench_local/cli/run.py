@@ -48,9 +48,11 @@ def run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
-    failed = [row["error"] for row in rows if not row.ok and not row.left_out]
+    failed = [row for row in rows if not row.ok and not row.left_out]
     if failed:
-        streams.say(f"{len(failed)} of {len(rows)} cells failed; the same command tries them again:")
-        for error in failed:
-            streams.say("  " + shown(f"{error['cell']}: {error['type']}: {error['message']}", "terminal"))
+        again = "the same command tries them again"
+        again += ", with retry=true those that crashed or timed out" if any(row.stays for row in failed) else ""
+        streams.say(f"{len(failed)} of {len(rows)} cells failed; {again}:")
+        for row in failed:
+            streams.say("  " + shown(f"{row['error']['cell']}: {row.failure}", "terminal"))
     return FAILED if failed else OK

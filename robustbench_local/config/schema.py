@@ -51,7 +51,7 @@ class GridConfig:
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
-    executor    who does the cells: inline (this process), local (processes of this machine), ray, slurm; see scale.md
+    executor    who does the cells: inline (this process), local (processes of this machine), ray or slurm
     workers     how many of them, by default one for each device or core; worker=0/3 does one of three shares here
     timeout     how long a cell may take, as 30m; memory: what a worker may hold, as 4GiB. Both need another process
     shard       cells of more images than this are done in parts of so many

@@ -36,7 +36,8 @@ class Verdict:
         success: (N,), of attacks that minimise only: the share of draws that misclassify x_adv, wherever it is.
         prepared_forwards: forward passes that the attack spent in preparing, on all its own images together.
         prepared_backwards: backward passes, the same.
-        checked_forwards: forward passes that checking the model took, in all.
+        checked_forwards: forward passes that checking the model took, in all; of a verdict that was put together from
+            parts each of them checks.
         judged_forwards: forward passes that judging took, in all; less where another verdict had asked before.
         detects: the model is a detector.
         notes: the attack's figures per image, (N,) each, NaN where it has none.

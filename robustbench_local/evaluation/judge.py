@@ -19,7 +19,7 @@ from robustbench_local.core.decision import majority, rounds_of, success_margins
 from robustbench_local.core.defense import Rejection, is_stochastic, noticed, rejection
 from robustbench_local.core.device import has_float64, out_of_memory, release_memory, trim_memory
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import AccessError, ConfigError, ModelError, ThreatError
+from robustbench_local.core.errors import AccessError, ConfigError, DataError, ModelError, ThreatError
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.source import Source
@@ -30,9 +30,9 @@ from robustbench_local.evaluation.attacker_data import own_images
 from robustbench_local.evaluation.batch import BatchVerdict, CleanAnswers, decide
 from robustbench_local.evaluation.batch_size import first_guess, is_large, queried_at_once
 from robustbench_local.evaluation.budget import budget_within, queries_per_image
-from robustbench_local.evaluation.chance import below
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.kept import Collected, Keep
+from robustbench_local.evaluation.part_verdict import PartVerdict, joined, together
 from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
 from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
@@ -101,6 +101,28 @@ class Judge:
         known: what verdicts on this model asked before of clean images; what is new is added. keep: what is handed the
         adversarial images, batch by batch: the verdict then has none, and memory does not grow with their number.
         """
+        every = slice(0, len(images))
+        part = self.part(model, images, attack, threat, every, progress, attacker=attacker, known=known, keep=keep)
+        return joined([part])
+
+    def part(
+        self,
+        model: nn.Module,
+        images: Source,
+        attack: Attack,
+        threat: ThreatModel,
+        rows: slice,
+        progress: Progress | None = None,
+        *,
+        attacker: Source | None = None,
+        known: AnswerCache | None = None,
+        keep: Keep | None = None,
+    ) -> PartVerdict:
+        """The verdict on images[rows] alone, start:stop; `joined` makes one of the parts.
+
+        What is checked beforehand, and whether the model is at chance, is asked of all images, so that a part that
+        holds one class only is no worse than the rest. keep is handed places in the part. Otherwise as __call__.
+        """
         if threat.norm not in attack.norms:
             norms = ", ".join(sorted(attack.norms))
             raise ThreatError(f"{type(attack).__name__} does not know the norm {threat.norm}: it knows {norms}")
@@ -116,7 +138,9 @@ class Judge:
             )
         if (budget := budget_within(self.budget, queries_per_image(model))) != self.budget:
             limited = replace(self, budget=budget)
-            return limited(model, images, attack, threat, progress, attacker=attacker, known=known, keep=keep)
+            return limited.part(
+                model, images, attack, threat, rows, progress, attacker=attacker, known=known, keep=keep
+            )
         started, declared = time.monotonic(), getattr(model, "clean_accuracy", None)
         as_given, images = images, self.sees(images)
         progress, known = progress or Progress(), known or AnswerCache()
@@ -124,6 +148,8 @@ class Judge:
         with as_deployed(model), full_float32(), noticed() as seen, restored(model) as before:
             first = images[:64].to(dtype)
             check_images(first, images.labels[:64])
+            if not 0 <= rows.start < rows.stop <= len(images):
+                raise DataError(f"images {rows.start}:{rows.stop} are to be judged: some of 0:{len(images)}, in order")
             draws = Draws(self.seed, images.ids.clone(), dtype=dtype)
             own = own_images(attack, attacker, first, self.seed)
             asked, judged = Tally(), Tally()
@@ -139,63 +165,55 @@ class Judge:
             name = type(attack).__name__
             search = _in_batches(self._search(attack, threat, judged), size, first)
             search, spent = search.prepare(model, *own)
-            collected, x_adv = Collected(len(images)), first
+            collected, x_adv = Collected(rows.stop - rows.start), first
             keep = keep or collected
-            parts: list[BatchVerdict] = []
-            done = 0
-            while done < len(images):
-                rows = slice(done, min(done + size, len(images)))
-                part: BatchVerdict | None = None
+            batches: list[BatchVerdict] = []
+            done, changed = rows.start, False
+            while done < rows.stop:
+                some = slice(done, min(done + size, rows.stop))
+                batch: BatchVerdict | None = None
                 try:
-                    part = self._batch(model, images, rows, search, draws[rows], dtype, known)
+                    batch = self._batch(model, images, some, search, draws[some], dtype, known)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or size == 1:
                         raise
-                if part is None:  # only here has the error let go of the batch's tensors
-                    size = max(1, min(size, len(images)) // 2)
+                if batch is None:  # only here has the error let go of the batch's tensors
+                    size = max(1, min(size, rows.stop - rows.start) // 2)
                     search = _in_batches(search, size, first)
                     release_memory(first.device)
                     progress.line(f"out of memory: going on with batches of {size}")
                     continue
-                x_adv = part.tensors.pop("x_adv")
-                keep(rows, x_adv)
+                x_adv = batch.tensors.pop("x_adv")
+                keep(slice(some.start - rows.start, some.stop - rows.start), x_adv)
                 if is_large(first):
                     trim_memory(first.device)
-                parts.append(part)
-                done = rows.stop
-                progress.advance(f"{name.lower()} {threat}", done / len(images))
+                batches.append(batch)
+                done = some.stop
+                progress.advance(f"{name.lower()} {threat}", (done - rows.start) / (rows.stop - rows.start))
             if self.checks and checked.changed(asked):
-                flags.append("changed")
+                changed = True
                 known.forget(given, model)
             if names := before.foreign(lambda: checked.ask_every_way(x_adv, asked)):
                 raise AccessError(
                     f"{name} changed the model ({', '.join(sorted(names)[:5])}), and there is no verdict: an attack"
                     " asks its oracle and touches nothing. The model is again what it was"
                 )
-        if seen.wrote and "writes_input" not in flags:
-            flags.append("writes_input")
-        flags += [f"output_form:{form}" for form in sorted(seen.forms)]
-        for fault in parts[0].faults:
-            if total := sum(part.faults[fault] for part in parts):
-                flags.append(f"{fault}:{total}")
-        tensors = {key: torch.cat([part.tensors[key] for part in parts]) for key in parts[0].tensors}
-        if below(tensors["clean"], declared):
-            flags.append("below_declared")
-        noted = sorted(set().union(*(part.notes for part in parts)))
-        notes = {key: torch.cat([part.note(key) for part in parts]) for key in noted}
-        return Verdict(
-            labels=images.labels,
-            ids=images.ids,
+        return PartVerdict(
+            labels=images.labels[rows],
+            ids=images.ids[rows],
             x_adv=collected.whole(like=x_adv),
+            found=together(batches),
             flags=tuple(flags),
+            changed=changed,
+            wrote=bool(seen.wrote),
+            forms=frozenset(seen.forms),
+            declared=declared,
+            detects=rejection(model) is Rejection.DETECTION,
             seconds=time.monotonic() - started,
             prepared_forwards=spent[0],
             prepared_backwards=spent[1],
-            notes=notes,
             checked_forwards=asked.forwards,
             judged_forwards=judged.forwards,
-            detects=rejection(model) is Rejection.DETECTION,
-            **tensors,
         )
 
     def _search(self, attack: Attack, threat: ThreatModel, judged: Tally) -> Search:

@@ -14,17 +14,19 @@ from robustbench_local.audit.finding import Status
 from robustbench_local.core.access import beyond
 from robustbench_local.core.containment import contained
 from robustbench_local.core.errors import ModelError, PluginError, StoreError, said
-from robustbench_local.core.progress import Part, Progress
+from robustbench_local.core.progress import Part as Stretch
+from robustbench_local.core.progress import Progress
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.grids.cell import Cell, Task, applicable
-from robustbench_local.grids.deaths import in_words
+from robustbench_local.grids.deaths import Death, in_words
 from robustbench_local.grids.execute import execute, failure, given_up, left_out
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.grids.price import bill
+from robustbench_local.grids.shards import Part, Shards, execute_part, parts_of
 from robustbench_local.grids.shelf import Shelf
+from robustbench_local.grids.watched import Watched
 from robustbench_local.storage.checkpoints import weights_digest
-from robustbench_local.storage.claims import Claims
 from robustbench_local.storage.row import Row
 from robustbench_local.training.turn import BusyError
 
@@ -54,6 +56,7 @@ class Bench:
 
     def __init__(self, grid: Grid, trains: bool = True) -> None:
         self.grid, self.shelf, self._running, self._trains = grid, Shelf(grid), grid.running, trains
+        self.shards = Shards(grid.store.folder)
         self._ready: OrderedDict[int, Deployed] = OrderedDict()
 
     def keys(self, group: Group) -> list[str | None] | None:
@@ -68,7 +71,9 @@ class Bench:
         return known
 
     def do(self, job: Job) -> Row | None:
-        """What a cell's row is, after its work is done; None of an audit, and of a cell that means nothing."""
+        """A cell's row, after its work is done; None of an audit, of a cell that means nothing, and where a part of the
+        cell is missing.
+        """
         deployed = self._deployed(job.group)
         if job.cell is None:
             self._audit(job.group, deployed)
@@ -76,12 +81,34 @@ class Bench:
         task = deployed.tasks[job.cell]
         return None if task is None else self._row(job, task, deployed)
 
-    def settled(self) -> list[Row | None]:
-        """The rows of all cells that mean something, in their order; None where one is not there."""
+    def missing_parts(self, job: Job) -> list[slice]:
+        """The images start:stop of a cell that is done in parts, of those that are not there yet."""
+        found = self._parts(job)
+        return [] if found is None else [rows for rows in found[1] if not self.shards.there(found[0], rows)]
+
+    def do_part(self, job: Job, rows: slice, name: str) -> None:
+        """Images start:stop of a cell; where they cannot be done, the cell's row is an error. name: of the claim."""
+        deployed = self._deployed(job.group)
+        task = None if job.cell is None else deployed.tasks[job.cell]
+        if task is None or deployed.model is None or self.shards.there(task, rows):
+            return
+        if deaths := self._running.deaths.too_many(name):
+            self._give_up(task, name, deaths)
+            return
+        watched = self._watched(job, name, f"{task.cell}, images {rows.start}:{rows.stop}")
+        made = execute_part(task, deployed.model, rows, known=deployed.known, progress=watched)
+        if isinstance(made, Part):
+            self.shards.keep(made)
+            self._running.deaths.came_through(name)
+        else:
+            self.shelf.keep(made, task.cell)
+
+    def ended(self) -> list[Row | None]:
+        """The rows of all cells that mean something, in their order, whoever made them; None where one is not there."""
         found: list[Row | None] = []
         for group in self.grid.groups:
             keys = self.keys(group)
-            found += [None for _ in group.cells] if keys is None else map(self.shelf.settled, filter(None, keys))
+            found += [None for _ in group.cells] if keys is None else map(self.shelf.ended, filter(None, keys))
         return found
 
     def _deployed(self, group: Group) -> Deployed:
@@ -89,7 +116,9 @@ class Bench:
         if group.place in self._ready:
             self._ready.move_to_end(group.place)
             return self._ready[group.place]
-        self._running.claims.says(self._running.building(group), f"making {group}")
+        doing, what = self._running.building(group), f"making {group}"
+        self._running.claims.says(doing, what)
+        self.grid.builder.progress = Watched(self.grid.progress, self._running.claims, doing, what)
         made = self._made(group)
         self._ready[group.place] = made
         while len(self._ready) > _WARM:
@@ -122,8 +151,7 @@ class Bench:
     def _elsewhere(self, group: Group, there: list[tuple[Cell, Row]]) -> Deployed:
         """Of rows that are done for all time: no model is needed."""
         keys = {id(cell): row.key for cell, row in there}
-        for cell, _ in there:
-            self.grid.progress.line(f"{cell}: done before, by the same recipe on another machine")
+        self.grid.progress.line(f"{group}: done before, by the same recipe on another machine")
         self._running.audited(group.place)
         return Deployed(None, [None for _ in group.cells], [keys.get(id(cell)) for cell in group.cells])
 
@@ -131,7 +159,7 @@ class Bench:
     def _deployable(model: nn.Module | None, tasks: list[Task | None], error: Exception | None = None) -> Deployed:
         return Deployed(model, tasks, [None if task is None else task.key for task in tasks], error=error)
 
-    def _row(self, job: Job, task: Task, deployed: Deployed) -> Row:
+    def _row(self, job: Job, task: Task, deployed: Deployed) -> Row | None:
         """The task's row: the stored one where it is good, otherwise a new one."""
         if kept := self.shelf.resumed(task):
             return kept
@@ -141,16 +169,43 @@ class Bench:
         if reason := beyond(cell.attack.access, deployed.model):
             return self.shelf.keep(left_out(task, reason), cell)
         if deaths := running.deaths.too_many(task.key):
-            row = self.shelf.keep(given_up(task, in_words(deaths), timed_out=deaths[-1].timed_out), cell)
-            running.deaths.forget(task.key)
-            return row
-        place, count = job.group.start + (job.cell or 0), len(self.grid.cells)
-        part = Part(self.grid.progress, f"{place + 1}/{count} {cell}", place / count, 1 / count)
-        running.claims.says(task.key, str(cell))
-        watched = Watched(part, running.claims, task.key, str(cell))
-        row = self.shelf.keep(execute(task, deployed.model, known=deployed.known, progress=watched), cell)
+            return self._give_up(task, task.key, deaths)
+        if parts := self._parts(job):
+            outcome = self.shards.merged(*parts)
+            if outcome is None:
+                return None
+        else:
+            watched = self._watched(job, task.key, str(cell))
+            outcome = execute(task, deployed.model, known=deployed.known, progress=watched)
+        row = self.shelf.keep(outcome, cell)
         running.deaths.came_through(task.key)
+        if parts:
+            self.shards.remove(*parts)
         return row
+
+    def _parts(self, job: Job) -> tuple[Task, list[slice]] | None:
+        """The cell and its parts; None where it is done in one piece."""
+        size = self.grid.config.shard
+        if size is None or job.cell is None:
+            return None
+        deployed = self._deployed(job.group)
+        task = deployed.tasks[job.cell]
+        if task is None or deployed.model is None or beyond(task.cell.attack.access, deployed.model):
+            return None
+        rows = parts_of(task, size)
+        return None if rows is None else (task, rows)
+
+    def _give_up(self, task: Task, name: str, deaths: list[Death]) -> Row:
+        row = self.shelf.keep(given_up(task, in_words(deaths), timed_out=deaths[-1].timed_out), task.cell)
+        self._running.deaths.forget(name)
+        return row
+
+    def _watched(self, job: Job, name: str, what: str) -> Progress:
+        """The progress of a job, shown here and told to others."""
+        place, count = job.group.start + (job.cell or 0), len(self.grid.cells)
+        self._running.claims.says(name, what)
+        part = Stretch(self.grid.progress, f"{place + 1}/{count} {what}", place / count, 1 / count)
+        return Watched(part, self._running.claims, name, what)
 
     def _say_price(self, model: nn.Module, tasks: list[Task]) -> None:
         """What the cells that are not done may cost, where the model is paid for."""
@@ -179,17 +234,3 @@ class Bench:
                 grid.progress.line(f"the audit FAILED, {type(error).__name__}: {said(error)}")
             running.deaths.came_through(name)
         running.audited(group.place)
-
-
-class Watched(Progress):
-    """Shows how far a cell is, to others as well."""
-
-    def __init__(self, shown: Progress, claims: Claims, doing: str, what: str) -> None:
-        self._shown, self._claims, self._doing, self._what = shown, claims, doing, what
-
-    def line(self, text: str) -> None:
-        self._shown.line(text)
-
-    def advance(self, what: str, share: float) -> None:
-        self._claims.says(self._doing, self._what, share)
-        self._shown.advance(what, share)

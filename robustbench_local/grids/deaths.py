@@ -1,14 +1,16 @@
 """What ended the processes that worked on a job: kept beside the claims, until the job is done.
 
 A job that ended three processes is not tried again, unless asked for. But processes are ended from outside as well, by
-a person or by a machine short of memory. Where a job came through after its process had been ended, that was such a
-case; and with each of those, every job is allowed one more.
+a person or by a machine short of memory. Where a job came through after its process had been ended, or the process did
+nothing then, that was such a case; and with each of those, every job is allowed one more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,8 +35,19 @@ class Deaths:
         self.folder = folder
 
     def note(self, job: str, death: Death) -> None:
-        with whole_file(self.folder / f"{job}.{len(self._files(job))}.json") as file:
+        """Beside those of before, and of whoever else notes one now."""
+        place = f"{len(self._files(job)):03}-{secrets.token_hex(4)}"
+        with whole_file(self.folder / f"{job}.{place}.json") as file:
             file.write(json.dumps(asdict(death)).encode())
+
+    def note_idle(self) -> None:
+        """A process was ended that was at no job."""
+        with whole_file(self.folder / f"idle.{secrets.token_hex(4)}.outside") as file:
+            file.write(b"{}")
+
+    def counts(self) -> Counter[str]:
+        """How many there are of each job that is not done."""
+        return Counter(_job(path) for path in self._listed(".json"))
 
     def of(self, job: str) -> list[Death]:
         found = []
@@ -62,7 +75,7 @@ class Deaths:
                 path.unlink()
 
     def _files(self, job: str) -> list[Path]:
-        return sorted(path for path in self._listed(".json") if path.name.rsplit(".", 2)[0] == job)
+        return sorted(path for path in self._listed(".json") if _job(path) == job)
 
     def _from_outside(self) -> int:
         return len(self._listed(".outside"))
@@ -74,11 +87,14 @@ class Deaths:
             return []
 
 
+def _job(path: Path) -> str:
+    return path.name.rsplit(".", 2)[0]
+
+
 def in_words(deaths: list[Death]) -> str:
     """What a row says of them."""
     last = deaths[-1]
     if last.timed_out:
-        return last.how
-    times = "it ended a process" if len(deaths) == 1 else f"it ended {len(deaths)} processes, the last one"
+        return f"it took longer than {last.how}"
     words = f". Its last words: {last.last_words}" if last.last_words else ""
-    return f"{times} by {last.how}{words}"
+    return f"{len(deaths)} workers died of it, the last one of {last.how}{words}"

@@ -13,6 +13,7 @@ from torch import nn
 from robustbench_local.core.device import release_memory
 from robustbench_local.core.errors import said
 from robustbench_local.core.progress import Progress
+from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.kept import dropped
 from robustbench_local.grids.arrays import arrays_of
@@ -39,8 +40,8 @@ def execute(
 
     known: what cells on this same model asked of clean images before; what is new is added.
     """
-    judge, images, save = task.judge, task.images, task.config.save
-    kept = KeptImages(len(images)) if save == "x_adv" else None
+    judge, images = task.judge, task.images
+    kept = KeptImages(len(images)) if task.config.save == "x_adv" else None
     started = time.monotonic()
     try:
         verdict = judge(
@@ -53,14 +54,18 @@ def execute(
             known=known,
             keep=kept or dropped,
         )
-        results = summarise(verdict, images.classes)
+        kept_images = {} if kept is None else {"x_adv": kept.array, "fingerprint": fingerprints(judge.sees(images))}
+        return measured(task, verdict, kept_images, environment(images.device))
     except Exception as error:  # an attack may die of anything; the other cells go on
         release_memory(images.device)
         return failure(task, error, time.monotonic() - started)
-    arrays = arrays_of(verdict, save)
-    if kept is not None:
-        arrays |= {"x_adv": kept.array, "fingerprint": fingerprints(judge.sees(images))}
-    return Outcome(_row(task, status="ok", results=results), arrays)
+
+
+def measured(task: Task, verdict: Verdict, kept: Mapping[str, Array], where: Mapping[str, Any]) -> Outcome:
+    """The outcome of a cell that ran to its end. kept: its images, where these are saved; where: its environment."""
+    results = summarise(verdict, task.images.classes)
+    arrays = arrays_of(verdict, task.config.save) | dict(kept)
+    return Outcome(_row(task, where, status="ok", results=results), arrays)
 
 
 def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
@@ -72,21 +77,22 @@ def failure(task: Task, error: Exception, seconds: float = 0.0) -> Outcome:
         "traceback": "".join(traceback.format_exception(error)),
         "seconds": seconds,
     }
-    return Outcome(_row(task, status="error", error=what))
+    return Outcome(_row(task, environment(task.images.device), status="error", error=what))
 
 
 def left_out(task: Task, reason: str) -> Outcome:
     """The outcome of a cell whose attack cannot be run on its model: "needs gradients, and the model grants scores"."""
-    return Outcome(_row(task, status="error", error={"cell": str(task.cell), "type": LEFT_OUT, "message": reason}))
+    what = {"cell": str(task.cell), "type": LEFT_OUT, "message": reason}
+    return Outcome(_row(task, environment(task.images.device), status="error", error=what))
 
 
 def given_up(task: Task, reason: str, *, timed_out: bool) -> Outcome:
     """The outcome of a cell that ended the processes that worked on it, or took longer than it may."""
-    kind = TIMED_OUT if timed_out else CRASHED
-    return Outcome(_row(task, status="error", error={"cell": str(task.cell), "type": kind, "message": reason}))
+    what = {"cell": str(task.cell), "type": TIMED_OUT if timed_out else CRASHED, "message": reason}
+    return Outcome(_row(task, environment(task.images.device), status="error", error=what))
 
 
-def _row(task: Task, **what: Any) -> Row:
+def _row(task: Task, where: Mapping[str, Any], **what: Any) -> Row:
     said = {} if task.origin is None else {"origin": task.origin}
     return Row(
         key=task.key,
@@ -96,5 +102,5 @@ def _row(task: Task, **what: Any) -> Row:
         definition=task.definition,
         families=task.cell.model.families,
         minimises=task.cell.attack.minimises,
-        environment=environment(task.images.device),
+        environment=dict(where),
     )

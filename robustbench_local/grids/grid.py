@@ -16,6 +16,7 @@ from robustbench_local.data.images import Images
 from robustbench_local.data.transform import Transform
 from robustbench_local.evaluation.budget import budget_within
 from robustbench_local.grids.cell import Cell, Task
+from robustbench_local.grids.executors.settings import executor_of
 from robustbench_local.grids.images import judged, learnt_from, numbering, sized
 from robustbench_local.grids.jobs import Group, grouped
 from robustbench_local.grids.kept_images import check_room
@@ -63,6 +64,7 @@ class Grid:
         start: str | None = None,
     ) -> Grid:
         """The grid that a configuration says, under that name, as `open` gives it."""
+        executor_of(config)
         device = pick_device(config.device)
         store = Store(Path(config.results).expanduser() / name)
         builder = ModelBuilder(device, config.source, progress, patient=False)

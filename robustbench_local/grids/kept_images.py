@@ -26,7 +26,10 @@ class KeptImages:
         self.array: Array = np.empty(0, np.float32)
 
     def __call__(self, rows: slice, x_adv: Tensor) -> None:
-        part = x_adv.cpu().contiguous().numpy()
+        self.put(rows, x_adv.cpu().contiguous().numpy())
+
+    def put(self, rows: slice, part: Array) -> None:
+        """These rows of the array, (n, C, H, W)."""
         if not self.array.size:
             with tempfile.TemporaryFile() as file:
                 self.array = np.memmap(file, part.dtype, "w+", shape=(self._count, *part.shape[1:]))
@@ -44,8 +47,9 @@ def check_room(images: Images, precision: str) -> None:
         )
 
 
-def fingerprints(images: Source) -> Array:
-    """(N,) int64: what the images that were attacked are known by."""
+def fingerprints(images: Source, rows: slice | None = None) -> Array:
+    """(n,) int64: what the images that were attacked, or start:stop of them, are known by."""
+    first, last = (0, len(images)) if rows is None else (rows.start, rows.stop)
     step = max(1, _BLOCK // images[:1].numel())
-    known = [fingerprint(images[start : start + step]) for start in range(0, len(images), step)]
+    known = [fingerprint(images[start : min(start + step, last)]) for start in range(first, last, step)]
     return np.asarray(torch.cat(known).cpu())

@@ -64,10 +64,12 @@ def _all(grid: Grid) -> list[Row | None]:
     try:
         for _ in range(_TURNS):
             carry_out(grid)
-            rows = Bench(grid, trains=grid.config.worker is None).settled()
+            rows = Bench(grid, trains=grid.config.worker is None).ended()
             if None not in rows or grid.config.worker is not None:
                 break
             grid.progress.line("rows were removed or damaged while the grid ran: they are made again")
     finally:
         grid.running.claims.leave()
+    if None not in rows:
+        grid.running.tidy()
     return rows

@@ -13,18 +13,20 @@ nothing runs.
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from robustbench_local.config.schema import GridConfig
+from robustbench_local.core.errors import StoreError
 from robustbench_local.grids.deaths import Deaths
 from robustbench_local.grids.jobs import Group, Job
 from robustbench_local.storage.claims import Claims
 from robustbench_local.storage.files import whole_file
-from robustbench_local.storage.sealing import digest, plain
+from robustbench_local.storage.owner import this_process
+from robustbench_local.storage.sealing import SCHEMA, digest, plain, sealed, unsealed, written
 
 FOLDER = "running"
 # keys of a grid that say how it is done, not what
@@ -93,19 +95,26 @@ class Running:
     def audited(self, group: int) -> None:
         self._write(self._model(group, "-audited"), {})
 
+    def tidy(self) -> None:
+        """Remove all of it, now that all is done, unless somebody else is at work here."""
+        here = this_process().name
+        if any(pulse.owner.name != here and not self.claims.is_gone(pulse.owner) for pulse in self.claims.pulses()):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def _model(self, group: int, what: str = "") -> str:
         return f"models/{self.run}-{self.start}-{group}{what}.json"
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         with whole_file(self.folder / name) as file:
-            file.write(json.dumps(content).encode())
+            file.write(written(sealed({"schema": SCHEMA, **content})))
 
     def _read(self, name: str) -> dict[str, Any] | None:
+        """What is damaged counts as not there: it is found out again."""
         try:
-            found = json.loads((self.folder / name).read_bytes())
-        except (OSError, ValueError):
+            return unsealed((self.folder / name).read_bytes())
+        except (OSError, StoreError):
             return None
-        return found if isinstance(found, dict) else None
 
 
 def run_of(config: GridConfig, cells: Sequence[object]) -> str:

@@ -48,6 +48,13 @@ class Shelf:
         stays = found.stays and not self._grid.config.retry
         return found if stays or found.start == self._grid.start else None
 
+    def ended(self, key: str) -> Row | None:
+        """The row of a cell that somebody saw to: a settled one, or an error of whichever start of the command."""
+        if row := self.settled(key):
+            return row
+        found = self._store.read(key)
+        return None if found is None or found.ok else found
+
     def resumed(self, task: Task) -> Row | None:
         """The row of a cell that was done before; a neighbour's is copied."""
         for store, row in self.good(task.key):

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from robustbench_local.core.errors import StoreError
 from robustbench_local.grids.running import FOLDER, Planned, Running
-from robustbench_local.storage.claims import Held, Pulse
+from robustbench_local.storage.archive import NAME, ROWS
 from robustbench_local.storage.files import Stamp, stamp
+from robustbench_local.storage.owner import Owner
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
 
 @dataclass(frozen=True)
 class AtWork:
-    """A job that somebody took. pulse: how far it is. gone: its owner ended, and the job waits for another one."""
+    """What somebody is at. since: of the owner's clock, seconds since 1970. share: that is done, in [0, 1], None where
+    it does not say. gone: the owner ended, and the work waits for another one.
+    """
 
     label: str
-    held: Held
-    pulse: Pulse | None
+    owner: Owner
+    since: float
+    share: float | None
     gone: bool
 
 
 @dataclass(frozen=True)
 class Status:
-    """cells: how many there are; of those done, failed (with the reason) and left, which includes what is at work.
+    """cells: how many there are; of those done, failed (label and reason) and left, which includes what is at work.
 
-    seconds_left: until all is done, by the cells that are done; None where none is yet, or nobody is at work. share:
-    of the work that is done, in [0, 1].
+    share: of the work that is done, in [0, 1]. seconds_left: until all cells are done, by what those took that are;
+    None where none is yet, or nobody is at work.
     """
 
     cells: int
     done: int
     failed: tuple[tuple[str, str], ...]
-    at_work: tuple[AtWork, ...]
-    left: tuple[str, ...]
-    share: float
-    seconds_left: float | None
+    at_work: tuple[AtWork, ...] = ()
+    left: tuple[str, ...] = ()
+    share: float = 1.0
+    seconds_left: float | None = 0.0
 
     def in_short(self) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
@@ -57,25 +62,21 @@ class Watch:
         keys = self._keys(planned)
         meant = [place for place, key in enumerate(keys) if key != ""]
         rows = {place: row for place in meant if (row := self._row(keys[place])) is not None}
-        at_work = self._at_work()
         done = [place for place, row in rows.items() if row.ok]
         left = [place for place in meant if place not in rows]
-        begun = {each.held.name: each.pulse.share for each in at_work if each.pulse and not each.gone}
+        at_work = self._at_work()
+        begun = {claim: each.share or 0.0 for claim, each in at_work.items() if not each.gone}
         ahead = sum(planned[place].work * (1 - begun.get(keys[place] or "", 0.0)) for place in left)
-        all_work = sum(planned[place].work for place in meant)
-        seconds, work = (
-            sum(rows[place].results["seconds"] for place in done),
-            sum(planned[place].work for place in done),
-        )
-        busy = sum(not each.gone for each in at_work)
+        whole, behind = (sum(planned[place].work for place in places) for places in (meant, done))
+        pace = sum(rows[place].results["seconds"] for place in done) / behind if behind else None
         return Status(
             cells=len(meant),
             done=len(done),
             failed=tuple((planned[place].label, row.why) for place, row in rows.items() if not row.ok),
-            at_work=tuple(at_work),
+            at_work=tuple(at_work.values()),
             left=tuple(planned[place].label for place in left),
-            share=1 - ahead / all_work if all_work else float(not left),
-            seconds_left=ahead * seconds / work / busy if work and busy else 0.0 if not left else None,
+            share=1 - ahead / whole if whole else float(not left),
+            seconds_left=0.0 if not left else None if pace is None or not begun else ahead * pace / len(begun),
         )
 
     def _keys(self, planned: Sequence[Planned]) -> list[str | None]:
@@ -88,28 +89,50 @@ class Watch:
 
     def _row(self, key: str | None) -> Row | None:
         """The row that is there, unless it is an error that is tried again now."""
-        seen = None if key is None else stamp(self._store.folder / "rows" / f"{key}.json")
         if key is None:
             return None
+        seen = stamp(self._store.folder / ROWS / f"{key}.json")
         if seen is None:
             row = self._store.read(key)  # packed, perhaps
-        elif (known := self._read.get(key)) is not None and known[0] == seen:
-            row = known[1]
+        elif key in self._read and self._read[key][0] == seen:
+            row = self._read[key][1]
         else:
             row = self._store.read(key)
             self._read[key] = seen, row
         again = row is not None and not row.ok and not row.stays and self._running.start not in (None, row.start)
         return None if again else row
 
-    def _at_work(self) -> list[AtWork]:
+    def _at_work(self) -> dict[str, AtWork]:
+        """By the name of the claim, or of what else a process says that it does, such as making a model."""
         claims = self._running.claims
-        return [
-            AtWork(str(held.about.get("label", held.name)), held, claims.pulse(held.owner), claims.is_gone(held.owner))
-            for held in claims.all()
-        ]
+        said = {pulse.owner.name: pulse for pulse in claims.pulses() if not claims.is_gone(pulse.owner)}
+        found = {
+            name: AtWork(pulse.what, pulse.owner, pulse.since, pulse.share, False)
+            for pulse in said.values()
+            if (name := pulse.doing)
+        }
+        for held in claims.all():
+            pulse = said.get(held.owner.name)
+            share = pulse.share if pulse is not None and pulse.doing == held.name else None
+            label, gone = str(held.about.get("label", held.name)), claims.is_gone(held.owner)
+            found[held.name] = AtWork(label, held.owner, held.since, share, gone)
+        return found
 
 
-def newest(folder: Path) -> Running | None:
-    """What runs there, or ran last; None where nothing ever did, or where that was removed."""
+def watch(folder: Path) -> Callable[[], Status]:
+    """Looks at what runs in a grid's folder, or ran there last; where nobody knows of any plan, at its rows.
+
+    StoreError where it is no such folder.
+    """
+    store = Store(folder, own=False)
     plans = sorted((folder / FOLDER).glob("plan-*.json"), key=lambda path: path.stat().st_mtime)
-    return Running(folder, plans[-1].stem.removeprefix("plan-"), None) if plans else None
+    if plans:
+        return Watch(store, Running(folder, plans[-1].stem.removeprefix("plan-"), None)).look
+    if not (folder / ROWS).is_dir() and not (folder / NAME).is_file():
+        raise StoreError(f"{folder} holds no rows and no plan: name the folder of a grid, as results/cifar10_pgd")
+    return lambda: _of_rows(store.rows())
+
+
+def _of_rows(rows: Sequence[Row]) -> Status:
+    failed = tuple((f"{row.model} {row.defense} | {row.attack} {row.threat}", row.why) for row in rows if not row.ok)
+    return Status(len(rows), len(rows) - len(failed), failed)

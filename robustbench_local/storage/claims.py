@@ -5,14 +5,14 @@
     FOLDER/pulses/OWNER.json     what a process is doing, and how far it is, written anew every few seconds
 
 A claim keeps two processes from doing the same at the same time. It is no lock: where one is wrongly taken for gone,
-both do the work, and both write the same result. An owner is gone if this machine says so, or, on another machine, if
-its pulse has stood still for minutes of this process's own clock: clocks of machines differ, and may jump.
+both do the work, and both write the same result. An owner is gone if this machine says so, or, on another machine or
+where it was stopped, if its pulse has stood still for minutes of this process's own clock: clocks of machines differ,
+and may jump. All files are sealed by a checksum; one that is damaged is nobody's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -26,9 +26,10 @@ from typing import Any
 from robustbench_local.core.errors import StoreError
 from robustbench_local.storage.files import cause
 from robustbench_local.storage.owner import Owner, this_process
+from robustbench_local.storage.sealing import SCHEMA, sealed, unsealed, written
 
 BEAT = 5.0  # seconds between two pulses
-PATIENCE = 180.0  # seconds without a pulse, after which an owner on another machine counts as gone
+PATIENCE = 180.0  # seconds without a pulse, after which an owner that cannot be asked counts as gone
 _CLAIM = re.compile(r"(?P<name>.+)\.(?P<turn>\d+)\.json")
 
 
@@ -74,7 +75,7 @@ class Claims:
         turn = turns[-1] + 1 if turns else 0
         me = this_process()
         self._beat()
-        if not self._created(name, turn, asdict(Held(name, turn, me, time.time(), about))):
+        if not self._created(name, turn, _sealed(Held(name, turn, me, time.time(), about))):
             return False
         # between the look and the taking, the one before may have been released, and another have begun anew
         if self._turns(name)[-1:] != [turn] or (before and self._read(name, before.turn) != before):
@@ -122,32 +123,30 @@ class Claims:
                 newest[found["name"]] = max(newest.get(found["name"], 0), int(found["turn"]))
         return [held for name, turn in sorted(newest.items()) if (held := self._read(name, turn))]
 
-    def pulse(self, owner: Owner) -> Pulse | None:
-        """What a process said last; None where it never spoke, or left."""
-        try:
-            found = json.loads((self.folder / "pulses" / f"{owner.name}.json").read_bytes())
-            return Pulse(**{**found, "owner": Owner(**found["owner"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
     def pulse_of(self, process: int) -> Pulse | None:
         """That of a process of this machine, known by its number alone."""
+        return next(self._of(process), None)
+
+    def _of(self, process: int) -> Iterator[Pulse]:
         here = this_process()
-        for path in (self.folder / "pulses").glob(f"{process}-*.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                found = json.loads(path.read_bytes())
-                owner = Owner(**found["owner"])
-                if (owner.host, owner.boot, owner.space) == (here.host, here.boot, here.space):
-                    return Pulse(**{**found, "owner": owner})
-        return None
+        for pulse in self.pulses(f"{process}-*.json"):
+            if (pulse.owner.host, pulse.owner.boot, pulse.owner.space) == (here.host, here.boot, here.space):
+                yield pulse
+
+    def pulses(self, names: str = "*.json") -> list[Pulse]:
+        """What all said last who did not leave, whether they are gone or not."""
+        found = (_pulse(path) for path in sorted((self.folder / "pulses").glob(names)))
+        return [pulse for pulse in found if pulse is not None]
 
     def is_gone(self, owner: Owner) -> bool:
-        """Whether it is: at once where this machine knows, after PATIENCE seconds without a pulse elsewhere."""
+        """Whether it is: at once where this machine knows, after PATIENCE seconds without a pulse elsewhere. Whoever
+        wrote what cannot be read may still be writing it, but not for long.
+        """
         gone = owner.is_gone()
         if gone is not None:
             return gone
         try:
-            pulse = (self.folder / "pulses" / f"{owner.name}.json").read_bytes()
+            pulse = self._pulse_path(owner).read_bytes()
         except OSError:
             pulse = b""
         now = time.monotonic()
@@ -155,7 +154,13 @@ class Claims:
         if before != pulse:
             self._seen[owner.name] = pulse, now
             return False
-        return now - since > PATIENCE
+        return now - since > (PATIENCE if owner.host else BEAT)
+
+    def forget(self, process: int) -> None:
+        """What a process of this machine said last, which is gone: its number may be another one's next."""
+        with contextlib.suppress(OSError):
+            for pulse in self._of(process):
+                self._pulse_path(pulse.owner).unlink(missing_ok=True)
 
     def leave(self) -> None:
         """This process has nothing to do here any more."""
@@ -178,34 +183,36 @@ class Claims:
         found = (_CLAIM.fullmatch(path.name) for path in self._places())
         return sorted(int(each["turn"]) for each in found if each and each["name"] == name)
 
+    def _pulse_path(self, owner: Owner) -> Path:
+        return self.folder / "pulses" / f"{owner.name}.json"
+
     def _path(self, name: str, turn: int) -> Path:
         return self.folder / "claims" / f"{name}.{turn}.json"
 
     def _read(self, name: str, turn: int) -> Held | None:
-        """None where it is no more, or is damaged: a claim that cannot be read is nobody's."""
+        """None where it is no more; a claim that cannot be read is nobody's."""
         path = self._path(name, turn)
         try:
-            found = json.loads(path.read_bytes())
-            return Held(**{**found, "owner": Owner(**found["owner"])})
+            return Held(**_unsealed(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError):
-            return Held(name, turn, _NOBODY, 0.0)
+        except (OSError, StoreError):
+            return Held(name, turn, Owner(path.stem, "", "", "", 0, ""), 0.0)
 
-    def _created(self, name: str, turn: int, content: dict[str, Any]) -> bool:
+    def _created(self, name: str, turn: int, content: bytes) -> bool:
         """Whether the claim was written: whole, and by this process first."""
         path = self._path(name, turn)
         draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(content))
+            draft.write_bytes(content)
             try:
                 os.link(draft, path)
             except FileExistsError:
                 return False
             except OSError:  # a file system without links: another may see it before it is whole, and let it be
-                with open(path, "x") as file:
-                    file.write(json.dumps(content))
+                with open(path, "xb") as file:
+                    file.write(content)
             return True
         except FileExistsError:
             return False
@@ -216,7 +223,21 @@ class Claims:
                 draft.unlink(missing_ok=True)
 
 
-_NOBODY = Owner("", "", "", "", 0, "")
+def _pulse(path: Path) -> Pulse | None:
+    try:
+        return Pulse(**_unsealed(path.read_bytes()))
+    except (OSError, StoreError):
+        return None
+
+
+def _sealed(what: Held | Pulse) -> bytes:
+    return written(sealed({"schema": SCHEMA, **asdict(what)}))
+
+
+def _unsealed(content: bytes) -> dict[str, Any]:
+    found = unsealed(content)
+    kept = {name: value for name, value in found.items() if name not in ("schema", "checksum")}
+    return {**kept, "owner": Owner(**kept["owner"])}
 
 
 class _Heart:
@@ -255,5 +276,5 @@ class _Heart:
             self._count += 1
             draft = self._path.with_suffix(".tmp")
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(asdict(replace(self._said, count=self._count))))
+            draft.write_bytes(_sealed(replace(self._said, count=self._count)))
             os.replace(draft, self._path)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if not os.fstat(file.fileno()).st_nlink:  # somebody removed it meanwhile, or the folder
+                file.seek(0)
+                with whole_file(path) as again:
+                    shutil.copyfileobj(file, again)
+                return
         os.replace(temporary, path)
         _sync_folder(path.parent)
         if path.parent not in _swept:

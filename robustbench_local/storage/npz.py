@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 
 MOST_BYTES = 4 * 2**30  # of a row's arrays together, unpacked
 _BLOCK = 2**20
+_READ = 2**26  # bytes of an array at a time
 _FIRST = b"PK\x03\x04"  # which numpy asks for, and zipfile does not
 
 # Kinds as numpy has them, and dimensions; of other names any numbers, an image in the first dimension.
@@ -84,6 +85,21 @@ def load_rows(archive: BinaryIO, name: str, rows: Sequence[int]) -> Array:
                 found[place] = np.frombuffer(stream.read(each), dtype).reshape(shape[1:])
             return found
     except Exception as error:  # as above
+        raise StoreError(f"it is damaged ({error})") from error
+
+
+def blocks(archive: BinaryIO, name: str) -> Iterator[Array]:
+    """One array (N, ...), some rows at a time from first to last. StoreError where it is damaged."""
+    try:
+        with zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as stream:
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            each = dtype.itemsize * math.prod(shape[1:])
+            size = max(1, _READ // each)
+            for start in range(0, shape[0], size):
+                count = min(size, shape[0] - start)
+                yield np.frombuffer(stream.read(count * each), dtype).reshape(count, *shape[1:])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise StoreError(f"it is damaged ({error})") from error
 
 

@@ -26,7 +26,9 @@ class Owner:
     started: str
 
     def is_gone(self) -> bool | None:
-        """Whether it has ended; None where that cannot be seen from here, as of a process on another machine."""
+        """Whether it has ended; None where that cannot be seen from here, as of a process on another machine, or of one
+        that is stopped and may never go on.
+        """
         here = this_process()
         if self.host != here.host or self.space != here.space:
             return None
@@ -40,7 +42,9 @@ class Owner:
             return True
         except PermissionError:
             pass  # it lives, and is another user's
-        return _started(self.process) != self.started
+        if _started(self.process) != self.started:
+            return True
+        return None if is_stopped(self.process) else False
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"

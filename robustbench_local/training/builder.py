@@ -194,11 +194,13 @@ def train(
     progress: Progress,
     transform: Transform | None = None,
 ) -> tuple[nn.Module, TrainingLoop]:
-    """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there."""
+    """The network that a recipe gives, and its trainer; saves every epoch in the cache, and resumes from there.
+
+    What is saved lies in a folder of this recipe's: one of another version of its defense is another.
+    """
     images = open_data(recipe.data, split="train", source=source, device=device, **arguments_of(transform))
-    trainer = TrainingLoop(
-        images, recipe.schedule, seed=recipe.seed, folder=cache_folder() / "training", progress=progress
-    )
+    folder = cache_folder() / "training" / row_key(definition(recipe, source, transform))
+    trainer = TrainingLoop(images, recipe.schedule, seed=recipe.seed, folder=folder, progress=progress)
     net = build_model(recipe.architecture, seed=recipe.seed)
     draws = Draws(recipe.seed, images.ids[:1]).stream("train")
     return recipe.defense.build(net, trainer, draws), trainer

@@ -60,7 +60,7 @@ class TrainingLoop:
         count = len(images) - plan.validation
         steps = count // plan.batch
         best: dict[str, Tensor] | None = None
-        state_file = self._state_file(net, recipe, seed)
+        state_file = self._state_file(net, recipe, draws, seed)
         average = _Average(net, plan.average) if plan.average else None
         kept = average.net if average else net
         self.history, minutes = [], 0.0
@@ -107,6 +107,7 @@ class TrainingLoop:
                         best=best,
                         average=average.net.state_dict() if average else None,
                     ),
+                    epochs=len(self.history),
                 )
         if self._collapsed():
             self.progress.line("stopped: robust accuracy collapsed (catastrophic overfitting); the best epoch is kept")
@@ -153,12 +154,15 @@ class TrainingLoop:
         robust = recipe.validate(net, self.images[watched], self.images.labels[watched], mine)
         return row if robust is None else row | {"robust": robust}
 
-    def _state_file(self, net: nn.Module, recipe: Recipe, seed: int) -> Path | None:
-        """Named by all that defines the run, so that a changed setting never resumes another run's state."""
+    def _state_file(self, net: nn.Module, recipe: Recipe, draws: Draws, seed: int) -> Path | None:
+        """Named by all that defines the run: nobody resumes the state of a run with another setting, nor of another net
+        of the same defense, which may differ in its draws or its teacher alone.
+        """
         if self.folder is None:
             return None
-        parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(seed)]
-        parts += [weights_digest(net)]
+        numbers = draws.with_ids(torch.zeros(1, dtype=torch.int64)).stream("draft").integers(2**31, 2)
+        parts = [repr(recipe), json.dumps(asdict(self.schedule)), self.images.digest, str(seed), str(numbers.tolist())]
+        parts += [weights_digest(each) for each in (net, *vars(recipe).values()) if isinstance(each, nn.Module)]
         return self.folder / f"training-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}.pt"
 
 

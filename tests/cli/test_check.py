@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from robustbench_local.cli.main import main
-from robustbench_local.grids import run as grids
+from robustbench_local.grids import bench
 from robustbench_local.regression import measured
 from tests.helpers.checked import asking, folder
 
@@ -18,7 +18,7 @@ from tests.helpers.checked import asking, folder
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder(tmp_path))
     monkeypatch.setattr(measured, "_audit", lambda *_: ())
-    monkeypatch.setattr(grids, "audit_and_keep", lambda *_: [])
+    monkeypatch.setattr(bench, "audit_and_keep", lambda *_: [])
     return tmp_path
 
 

@@ -168,7 +168,9 @@ def test_a_grids_rows_tell_all_that_its_model_received(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("robustbench_local.grids.run.write_report", lambda *_: None)
-    monkeypatch.setattr("robustbench_local.grids.run.audit_and_keep", lambda *_: [])  # the audit's attacks are its own
+    monkeypatch.setattr(
+        "robustbench_local.grids.bench.audit_and_keep", lambda *_: []
+    )  # the audit's attacks are its own
     grid: dict[str, Any] = {"data": "mnist", "n": 12, "models": ["receivers:Counted"], "defenses": ["none"]}
     grid |= {"threats": ["linf:0.1"], "attacks": ["fgsm", "noise", {"square": {"steps": 20}}], "budget": budget}
     rows: list[Row] = run_grid("quickstart", source="bundled", device="cpu", **grid)

@@ -8,7 +8,7 @@ import pytest
 
 import robustbench_local as rbl
 from robustbench_local.core.errors import ConfigError
-from robustbench_local.grids import run as grids
+from robustbench_local.grids import bench
 from robustbench_local.regression import measured
 from robustbench_local.regression.outcome import Outcome, Verdict
 from robustbench_local.regression.words import line, reasons, story, table
@@ -19,7 +19,7 @@ from tests.helpers.checked import asking, folder
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder(tmp_path))
     monkeypatch.setattr(measured, "_audit", lambda *_: ())
-    monkeypatch.setattr(grids, "audit_and_keep", lambda *_: [])
+    monkeypatch.setattr(bench, "audit_and_keep", lambda *_: [])
     return tmp_path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from robustbench_local.audit.finding import Finding
-from robustbench_local.grids import run as grids
+from robustbench_local.grids import bench
 from robustbench_local.regression import measured
 from tests.helpers.checked import asking, folder
 
@@ -23,7 +23,7 @@ def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> py
     """A repository with a model and one test. What an audit costs is spared: test_refusals.py has the real one."""
     folder(pytester.path)
     monkeypatch.setattr(measured, "_audit", spared)
-    monkeypatch.setattr(grids, "audit_and_keep", spared)
+    monkeypatch.setattr(bench, "audit_and_keep", spared)
     return pytester
 
 

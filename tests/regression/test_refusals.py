@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import robustbench_local as rbl
-from robustbench_local.grids import run as grids
+from robustbench_local.grids import bench
 from robustbench_local.regression import Outcome, measured
 from robustbench_local.regression.outcome import Verdict
 from robustbench_local.regression.words import reasons
@@ -25,7 +25,7 @@ def check(model: str, **settings: object) -> Outcome:
 def unaudited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder(tmp_path))
     monkeypatch.setattr(measured, "_audit", lambda *_: ())
-    monkeypatch.setattr(grids, "audit_and_keep", lambda *_: [])
+    monkeypatch.setattr(bench, "audit_and_keep", lambda *_: [])
     return tmp_path
 
 

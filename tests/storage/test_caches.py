@@ -178,7 +178,7 @@ def test_a_state_of_training_holds_no_pickle_that_runs(tmp_path: Path) -> None:
     weights, file = trained(tmp_path / "training")
     from robustbench_local.storage.drafts import _digest
 
-    content = b"cos\nsystem\n(S'touch ran'\ntR."  # with a digest that is right
+    content = (2).to_bytes(8) + b"cos\nsystem\n(S'touch ran'\ntR."  # with a digest that is right
     file.write_bytes(_digest(file, content) + content)
     with pytest.warns(UserWarning, match="is no state of training"):
         again, _ = trained(tmp_path / "training")
@@ -194,6 +194,16 @@ def test_two_may_train_one_model_at_once(folder: Path) -> None:
     path, first = make("mnist/none", small, report)
     assert second == [(path, first)] and path.exists()
     assert not [file for file in (folder / "cache").rglob("*.safetensors")]
+
+
+def test_a_state_of_another_version_of_a_defense_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though all that was written of it says the same."""
+    first, _ = made()
+    monkeypatch.setattr(Undefended, "version", 7)
+    again, report = made()
+    assert report.count("training") == 1 and report.count("resumed") == 0
+    assert again == first and made()[1].count("training") == 0
+    monkeypatch.undo()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -114,7 +114,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kind]:
             folder.append(path)
     drafts = [home / "training" / f"training-{name}.pt" for name in nets]
     for path, net in zip(drafts, nets.values(), strict=True):
-        write_draft(path, {"net": net.state_dict(), "history": [{"loss": 0.5}]})
+        write_draft(path, {"net": net.state_dict(), "history": [{"loss": 0.5}]}, epochs=1)
 
     def of_cache(place: str) -> Callable[[], dict[str, str]]:
         return lambda: known({path.stem: figures(checkpoints.cached(path)) for path in caches[place]})

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +208,70 @@ def test_a_changed_setting_never_resumes_another_runs_state(tmp_path: Path) -> N
         fit(**{"schedule": TINY} | run, folder=tmp_path, progress=progress)
         assert not any("resumed" in line for line in progress.lines)
         assert len(list(tmp_path.iterdir())) == count
+
+
+@dataclasses.dataclass(frozen=True)
+class Noisy(Recipe):
+    """Plain training on noisy images: what its draws are decides the weights."""
+
+    teacher: nn.Module | None = dataclasses.field(default=None, repr=False)
+
+    def loss(self, net: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+        x = (x + 0.3 * draws.normal(*x.shape[1:])).clamp(0, 1)
+        return F.cross_entropy(net(x), y if self.teacher is None else self.teacher(x).argmax(1))
+
+
+def test_two_nets_of_one_defense_never_share_a_state(tmp_path: Path) -> None:
+    """Of the same first weights, recipe and seed, they differ in their draws alone, or in who taught them."""
+    progress, images = Lines(), digits(200)
+    trainer = TrainingLoop(images, TINY, folder=tmp_path, progress=progress)
+    draws = Draws(0, images.ids[:1]).stream("train")
+    one, other = (trainer.fit(tiny_net(), Noisy(), draws.stream(f"member:{k}")) for k in range(2))
+    assert_equal_weights(one, other, equal=False)
+    first, second = (trainer.fit(tiny_net(), Noisy(teacher), draws.stream("student")) for teacher in (one, other))
+    assert_equal_weights(first, second, equal=False)
+    assert not any("resumed" in line for line in progress.lines) and len(list(tmp_path.iterdir())) == 4
+    again = trainer.fit(tiny_net(), Noisy(other), draws.stream("student"))
+    assert progress.lines[-1] == "resumed after epoch 3 of 3"  # and yet what is the same goes on
+    assert_equal_weights(again, second)
+
+
+class Meanwhile(Lines):
+    """Somebody else trains the same, from first to last, while this is in its first epoch; then it is killed."""
+
+    def __init__(self, other: Callable[[], object]) -> None:
+        super().__init__()
+        self.other: Callable[[], object] | None = other
+
+    def advance(self, what: str, share: float) -> None:
+        if self.other is not None:
+            other, self.other = self.other, None
+            other()
+        if what == "epoch 3/3":
+            raise KeyboardInterrupt
+
+
+def test_of_two_who_train_the_same_the_slower_sets_nobody_back(tmp_path: Path) -> None:
+    whole, _ = fit(Undefended())
+    with pytest.raises(KeyboardInterrupt):
+        fit(Undefended(), folder=tmp_path, progress=Meanwhile(lambda: fit(Undefended(), folder=tmp_path)))
+    progress = Lines()
+    resumed, _ = fit(Undefended(), folder=tmp_path, progress=progress)
+    assert progress.lines == ["resumed after epoch 3 of 3"]  # not 2, which was written last
+    assert_equal_weights(whole, resumed)
+
+
+def test_the_slower_of_two_ends_where_the_other_does(tmp_path: Path) -> None:
+    others: list[nn.Module] = []
+
+    class Slower(Meanwhile):
+        def advance(self, what: str, share: float) -> None:
+            super().advance("", share)
+
+    progress = Slower(lambda: others.append(fit(Undefended(), folder=tmp_path)[0]))
+    mine, _ = fit(Undefended(), folder=tmp_path, progress=progress)
+    assert len(others) == 1 and len(progress.lines) == 3
+    assert_equal_weights(mine, others[0])
 
 
 # watching for collapse

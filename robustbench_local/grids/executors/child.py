@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +26,7 @@ from robustbench_local.grids.executors.work import work
 from robustbench_local.grids.grid import Grid
 
 WRONG, ORPHANED = 2, 3  # exit codes: an error that stops the whole run; nobody is left to work for
+_DEATH_OF_PARENT = 1  # Linux's prctl: which signal that is to a process
 _leave = os._exit
 
 
@@ -44,10 +48,11 @@ class Orders:
 
 
 class Spoken(Progress):
-    """Lines on standard output, for whoever started this process."""
+    """Lines on standard output, for whoever started this process; those that cannot be written are lost."""
 
     def line(self, text: str) -> None:
-        print(text, flush=True)
+        with suppress(OSError):
+            print(text, flush=True)
 
 
 def main() -> None:
@@ -61,6 +66,7 @@ def main() -> None:
         with guarded():
             grid = Grid.of(GridConfig(**orders.config), orders.name, Spoken(), chosen=orders.chosen, start=orders.start)
             mine = None if orders.share is None else share(grid, orders.share)
+            grid.running.claims.says("", "idle")
             work(Bench(grid), in_order(grid), mine)
             grid.running.claims.leave()
     except RobustBenchError as error:
@@ -69,7 +75,7 @@ def main() -> None:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", flush=True)
+    Spoken().line(f"warning: {message}")
 
 
 def _first_line() -> bytes:
@@ -83,7 +89,11 @@ def _first_line() -> bytes:
 
 
 def _end_with_parent() -> None:
-    """Standard input ends when the process that holds its other end does, however that ended."""
+    """Standard input ends when the process that holds its other end does, however that ended. A process that is
+    stopped, or whose code keeps Python's lock, does not see that; Linux ends those as well.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_OF_PARENT, signal.SIGKILL)
     while os.read(0, 1024):
         pass
     _leave(ORPHANED)

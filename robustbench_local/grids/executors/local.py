@@ -17,25 +17,30 @@ from pathlib import Path
 
 from robustbench_local.core.child import command, environment
 from robustbench_local.core.device import devices
-from robustbench_local.core.errors import RobustBenchError
+from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.grids.deaths import MOST, Death
 from robustbench_local.grids.executors.child import WRONG, Orders
 from robustbench_local.grids.executors.limits import Limits
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.status import Watch
 from robustbench_local.storage.claims import Pulse
+from robustbench_local.storage.files import cause
 from robustbench_local.storage.owner import is_stopped
 
 _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
+_FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
+_LONG = 500  # characters of last words
+_ASLEEP = "having been stopped for a minute"
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")  # where the process was at no job
 _CHILD = "robustbench_local.grids.executors.child"
 
 
-def run(grid: Grid, share: str | None = None) -> None:
+def run(grid: Grid) -> None:
     """Every job of the grid that is not done, or a share "i/N" of its cells, by one worker."""
-    workers = 1 if share else grid.config.workers or usual_workers(grid)
-    Supervisor(grid, workers, share).run()
+    share = grid.config.worker
+    Supervisor(grid, 1 if share else grid.config.workers or usual_workers(grid), share).run()
 
 
 def usual_workers(grid: Grid) -> int:
@@ -55,7 +60,8 @@ def cores() -> int:
 class Worker:
     """A process, and what is known of it. heard: how far its words were passed on, in bytes.
 
-    doing, since: what it is at, and since when, by this process's clock. ended: why this process ended it.
+    doing, since: what it is at, and since when, by this process's clock; doing is None before it began. stopped: since
+    when it is (SIGSTOP). ended: why this process ended it.
     """
 
     place: int
@@ -63,19 +69,20 @@ class Worker:
     said: Path
     complained: Path
     heard: int = 0
-    doing: str = ""
+    doing: str | None = None
     since: float = 0.0
     stopped: float | None = None
     ended: Death | None = None
 
     def last_words(self) -> str:
         """The last thing that it complained of; of a crash where in the code it was."""
-        lines = [line.strip() for line in _text(self.complained, -4000).splitlines() if line.strip()]
+        lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
         crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
         if crashes:
-            where = [line for line in lines[crashes[-1] :] if line.startswith("File")]
-            lines = [", ".join([lines[crashes[-1]], *where[:1]])]
-        return lines[-1][-300:] if lines else ""
+            after = lines[crashes[-1] :]
+            own = next((place for place, line in enumerate(after) if line.startswith("Current thread")), 0)
+            lines = [", ".join([after[0], *(line for line in after[own:] if line.startswith("File"))][:_FRAMES])]
+        return lines[-1][:_LONG] if lines else ""
 
 
 class Supervisor:
@@ -88,7 +95,7 @@ class Supervisor:
         self._threads = int(given) if given.isdecimal() and int(given) else max(1, cores() // workers)
         self._devices = self._shared_out(workers)
         self._workers: list[Worker] = []
-        self._early = 0  # workers in a row that died before they began with anything
+        self._early = 0  # workers in a row that died before they began
         self._watch = Watch(grid.store, self.running)
 
     def run(self) -> None:
@@ -118,22 +125,26 @@ class Supervisor:
 
     def _begin(self, place: int) -> None:
         logs = self.running.folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
         stem = f"{self.grid.start}-{os.getpid()}-{place}"
         said, complained = logs / f"{stem}.out", logs / f"{stem}.err"
         orders = Orders.of(self.grid, self.share, self._threads, self._devices[place])
         threads = str(self._threads)
-        with open(said, "wb") as out, open(complained, "wb") as err:
-            process = subprocess.Popen(
-                command(_CHILD),
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                env=environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED="1"),
-                start_new_session=True,  # Ctrl-C is for this process, which ends the others
-            )
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            with open(said, "wb") as out, open(complained, "wb") as err:
+                process = subprocess.Popen(
+                    command(_CHILD),
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=err,
+                    env=environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED="1"),
+                    start_new_session=True,  # Ctrl-C is for this process, which ends the others
+                )
+        except OSError as error:
+            raise StoreError(f"cannot start a worker, with its words in {logs}: {cause(error)}") from error
         worker = Worker(place, process, said, complained, since=time.monotonic())
         self._workers.append(worker)
+        self.running.claims.forget(process.pid)  # of an earlier process of that number
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # dead already: seen soon
             process.stdin.write(json.dumps(orders.__dict__).encode() + b"\n")
@@ -156,17 +167,19 @@ class Supervisor:
             raise RobustBenchError(worker.last_words() or "a worker stopped without a word")
         if code:
             self._died(worker, code)
+        self.running.claims.forget(worker.process.pid)
+        if code:
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(_how(code), worker.last_words())
-        self.grid.progress.line(f"worker {worker.place} was ended by {death.how}: another one takes its place")
-        if worker.doing:
-            if death.how:
-                self.running.deaths.note(worker.doing, death)
-        else:
+        death = worker.ended or Death(how_it_ended(code), worker.last_words())
+        self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
+        if worker.ended is None:
+            self._note(worker, death)
+        if worker.doing is None:
             self._early += 1
-            if self._early >= MOST:
+            # an end by a signal may have come from outside, and be another worker's next
+            if self._early >= MOST * (1 if code > 0 else len(self._devices)):
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
 
     def _limit_time(self, worker: Worker) -> None:
@@ -174,11 +187,13 @@ class Supervisor:
         if is_stopped(worker.process.pid):
             worker.stopped = worker.stopped or now
             if now - worker.stopped > _STOPPED:
-                self._end(worker, Death(""))
-        else:
+                self._end(worker, Death(_ASLEEP))
+            return
+        if worker.stopped is not None:
+            worker.since += now - worker.stopped  # which was not its own time
             worker.stopped = None
-        if limit is not None and self.running.is_limited(worker.doing) and now - worker.since > limit:
-            self._end(worker, Death(f"it took longer than timeout={self.grid.config.timeout}", timed_out=True))
+        if limit is not None and self.running.is_limited(worker.doing or "") and now - worker.since > limit:
+            self._end(worker, Death(f"timeout={self.grid.config.timeout}", timed_out=True))
 
     def _limit_memory(self) -> None:
         processes = {worker.process.pid: worker for worker in self._workers}
@@ -186,8 +201,17 @@ class Supervisor:
             self._end(processes[found[0]], Death(found[1]))
 
     def _end(self, worker: Worker, death: Death) -> None:
-        worker.ended = death
+        """Noted first: whoever takes over its job must know."""
+        if worker.ended is None:
+            worker.ended = death
+            self._note(worker, death)
         worker.process.kill()
+
+    def _note(self, worker: Worker, death: Death) -> None:
+        if worker.doing and death.how != _ASLEEP:
+            self.running.deaths.note(worker.doing, death)
+        if not worker.doing and death.how in _FROM_OUTSIDE:
+            self.running.deaths.note_idle()
 
     def _pulse(self, worker: Worker) -> Pulse | None:
         return self.running.claims.pulse_of(worker.process.pid)
@@ -218,7 +242,7 @@ class Supervisor:
         self._workers = []
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from robustbench_local.core.defense import is_stochastic
-from robustbench_local.core.errors import ConfigError
 from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.executors.settings import share_of
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Job, dearest_first, jobs_of, shared_out
 from robustbench_local.grids.running import Planned
@@ -17,16 +17,8 @@ def in_order(grid: Grid) -> list[Job]:
 
 def share(grid: Grid, text: str) -> set[Job]:
     """The cells that "i/N" means: the share i of N, from 0."""
-    place, workers = parsed(text)
+    place, workers = share_of(text)
     return shared_out(jobs_of(grid.groups), costs(grid), workers)[place]
-
-
-def parsed(text: str) -> tuple[int, int]:
-    """(i, N) of "i/N"; ConfigError for anything else."""
-    place, _, workers = text.partition("/")
-    if not (place.isdecimal() and workers.isdecimal() and int(place) < int(workers)):
-        raise ConfigError(f'worker is "{text}": it must be i/N with i in 0 .. N - 1, such as 0/3, 1/3 and 2/3')
-    return int(place), int(workers)
 
 
 def costs(grid: Grid) -> list[float]:
