@@ -223,7 +223,7 @@ class Bench:
             running.claims.says(name, f"audit of {group}")
             images = group.cells[0].judge(grid.config).sees(grid.images[group.spec.data, None])
             try:
-                for audit in audit_and_keep(rows, grid.store, deployed.model, images):
+                for audit in audit_and_keep(rows, grid.store, deployed.model, images, deployed.known):
                     for each in audit.findings:
                         if each.finding.status is not Status.SOUND:
                             grid.progress.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")

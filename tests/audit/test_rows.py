@@ -16,6 +16,7 @@ from robustbench_local.audit import escalation
 from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Audits, Retry, RowFinding, audits, lowered
+from robustbench_local.audit.retrying import Retrying
 from robustbench_local.audit.stronger import EFFORT, LOOK
 from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.row import Row
@@ -242,6 +243,9 @@ def test_the_word_is_as_strong_as_the_gap(broken: int, asked: int, robust: int, 
     assert finding.status is status
     assert f"{broken} of {asked} images: {100 * broken / total:.1f} points off the worst case" in finding.evidence
     assert (f"on all {robust} it would be about" in finding.evidence) is (asked < robust)
+    limited = escalation._finding(retry, robust, total, "best", (), "tried on the 3 nearest")
+    assert limited.status is status and "images, tried on the 3 nearest: " in limited.evidence
+    assert limited.evidence.endswith(" or more") is (asked < robust)
 
 
 def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
@@ -335,13 +339,12 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
 ) -> None:
     retried: dict[str, float] = {}
 
-    def broken(attack: Any, row: Any, *given: Any) -> tuple[int, ...]:
-        retried[row["definition"]["model"]] = attack.effort
-        return ()
+    def noted(self: Retrying, *given: Any) -> None:
+        retried[self.row.model] = vars(self.attack)["effort"]
 
     (tmp_path / "grid.yaml").write_text(UNLED_GRID.format(more=more))
     monkeypatch.chdir(Path(named.__file__).parent)
-    monkeypatch.setattr(escalation, "_broken", broken)
+    monkeypatch.setattr(Retrying, "_try", noted)
     rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
     (table,) = robust_tables(rows, shares_in(store, audits(store)), audits(store))
     lines = {line.model: line for line in table.lines}
