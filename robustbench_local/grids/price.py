@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_local.audit.retrying import passes
 from robustbench_local.core.access import Access, beyond
@@ -159,29 +158,23 @@ def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
 
 @dataclass(frozen=True)
 class Load:
-    """How large a model is: multiplications and additions in a forward pass of one image, by its shapes alone.
+    """How large a model is, by its parameters: about what a forward pass of one image takes, beside other models.
 
-    Counted, not timed: every process on every machine has the same number.
+    Counted, not timed: every process on every machine has the same number. Nothing is asked of the model, which may be
+    a stranger's, and end whoever asks it.
     """
 
-    flops: float
+    parameters: int
     classes: int
     stochastic: bool
 
     @classmethod
-    def of(cls, model: nn.Module, images: Images) -> Load:
-        """One image is asked about, of a model that is paid for none: its flops count as one."""
-        paid = priced(model)
-        if paid is not None and paid.classes is not None:
-            return cls(1.0, paid.classes, is_stochastic(model))
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), as_deployed(model), kept_random_state(images.ids.device), counter:
-            logits = call(model, images[:1], Draws(0, images.ids[:1]))
-        return cls(float(max(1, counter.get_total_flops())), logits.shape[1], is_stochastic(model))
+    def of(cls, model: nn.Module, classes: int) -> Load:
+        return cls(sum(each.numel() for each in model.parameters()) or 1, classes, is_stochastic(model))
 
 
 def work(cell: Cell, load: Load, n: int) -> float:
-    """What a cell on n images costs, in flops, if none falls early; NaN where its attack does not say.
+    """What a cell on n images costs beside others, if none falls early; NaN where its attack does not say.
 
     A backward pass counts as two forward passes.
     """
@@ -190,7 +183,7 @@ def work(cell: Cell, load: Load, n: int) -> float:
     eot, draws = (cell.eot, cell.draws) if load.stochastic else (1, 1)
     forwards, backwards = cell.attack.cost(load.classes, cell.threat.norm)
     before = cell.attack.prepare_cost(load.classes, cell.threat.norm)
-    return load.flops * (n * (eot * (forwards + 2 * backwards) + JUDGED * draws) + before[0] + 2 * before[1])
+    return load.parameters * (n * (eot * (forwards + 2 * backwards) + JUDGED * draws) + before[0] + 2 * before[1])
 
 
 def known_works(works: Sequence[float]) -> list[float]:

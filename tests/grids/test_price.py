@@ -185,18 +185,18 @@ def test_a_trial_leaves_the_model_as_it_was_and_ends_in_time() -> None:
 def test_work_is_counted_and_not_timed() -> None:
     grid = opened(models=["mnist_small"], defenses=RANDOM, attacks=["fgsm", {"pgd": {"steps": 10}}])
     images, (plain, noisy) = grid.images["mnist", None], grid.groups
-    loads = [Load.of(grid.builder.build(group.spec), images) for group in grid.groups]
-    assert loads[0] == Load.of(grid.builder.build(plain.spec), images)
-    assert loads[0].flops > 1e5 and loads[0].classes == 10
+    loads = [Load.of(grid.builder.build(group.spec), 10) for group in grid.groups]
+    assert loads[0] == Load.of(grid.builder.build(plain.spec), 10)
+    assert loads[0].parameters > 1e3 and loads[0].classes == 10
     single, iterated = (work(cell, loads[0], 50) for cell in plain.cells)
-    assert single == loads[0].flops * 50 * (1 + 2 + 3) and iterated == loads[0].flops * 50 * (10 + 20 + 3)
+    assert single == loads[0].parameters * 50 * (1 + 2 + 3) and iterated == loads[0].parameters * 50 * (10 + 20 + 3)
     assert work(plain.cells[0], loads[0], 100) == 2 * single
     assert work(noisy.cells[0], loads[1], 50) > 10 * single
 
 
 def test_unknown_work_counts_as_the_mean_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = silent(opened(models=["zoo:mnist/none"], attacks=["fgsm"]), Silent(), monkeypatch)
-    assert math.isnan(work(grid.cells[0], Load(1.0, 10, False), 5))
+    assert math.isnan(work(grid.cells[0], Load(1, 10, False), 5))
     assert known_works([1.0, math.nan, 3.0]) == [1.0, 2.0, 3.0] and known_works([math.nan]) == [1.0]
 
 
