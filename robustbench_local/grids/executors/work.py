@@ -67,8 +67,10 @@ def _harmless_first(bench: Bench, left: Sequence[Job]) -> list[Job]:
 
 def _name(bench: Bench, job: Job) -> str | None:
     """Of its claim; None while the model is not built, and for what means nothing."""
+    if job.cell is None:
+        return bench.grid.running.name(job)
     keys = bench.grid.running.keys(job.group.place)
-    return bench.grid.running.name(job) if job.cell is None else keys and keys[job.cell]
+    return None if keys is None else keys[job.cell]
 
 
 def _look(bench: Bench, job: Job, left: Collection[Job], mine: Collection[Job] | None) -> Found:
