@@ -15,6 +15,7 @@ from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.blocks import in_blocks
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
@@ -193,12 +194,15 @@ def _halve(state: State, grad: Tensor, enough: float) -> tuple[State, Tensor]:
 
 def _leap(state: State, grad: Tensor, x: Tensor, threat: ThreatModel, i: int) -> State:
     """A gradient step, and from the second step on a quarter of the move before."""
+
+    def leapt(x_adv: Tensor, before: Tensor, size: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+        moved = _into(x_adv + size * _direction(grad, threat.norm), x, threat)
+        if not i:
+            return moved
+        return _into(x_adv + (1 - MOMENTUM) * (moved - x_adv) + MOMENTUM * (x_adv - before), x, threat)
+
     x_adv = state["x_adv"]
-    moved = _into(x_adv + state["size"] * _direction(grad, threat.norm), x, threat)
-    if i:
-        moved = x_adv + (1 - MOMENTUM) * (moved - x_adv) + MOMENTUM * (x_adv - state["before"])
-        moved = _into(moved, x, threat)
-    return {"x_adv": moved, "before": x_adv}
+    return {"x_adv": in_blocks(leapt, x_adv, state["before"], state["size"], grad, x), "before": x_adv}
 
 
 def _into(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:

@@ -165,7 +165,7 @@ class Best(IterativeAttack):
         loss = partial(losses.margin_to, target=state["target"]) if aimed else loss
         x_adv = state["x_adv"]
         _, grad, logits = oracle.grad(x_adv, y, loss)
-        climbed = ball.project(x_adv + share * ball.eps * ball.steepest(grad, x_adv, x), x)
+        climbed = ball.climb(x_adv, grad, x, share * ball.eps)
         inside = threat.contains(x_adv, x)
         state = _met(state, x_adv, logits, oracle, y, inside)
         began = torch.where(inside & (state["began"] == torch.inf), state["last"], state["began"])

@@ -14,6 +14,7 @@ from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.blocks import in_blocks
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
@@ -76,19 +77,12 @@ class FAB(IterativeAttack):
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
-        x_adv, norm = state["x_adv"], threat.norm
+        x_adv = state["x_adv"]
         if self.targets:
             gap, slope, _ = oracle.grad(x_adv, y, partial(losses.margin_to, target=state["target"]))
         else:
-            gap, slope = nearest_boundary(oracle, x_adv, y, norm)
-        gap_clean = gap + (slope * (x - x_adv)).flatten(1).sum(1)  # of the linearisation at x_adv
-        ahead, back = onto_boundary(
-            torch.cat([x_adv, x]), torch.cat([gap, gap_clean]), torch.cat([slope, slope]), norm
-        ).split(len(x))
-        far, near = (threat.distance(move, torch.zeros_like(x)).clamp_min(1e-8) for move in (ahead, back))
-        alpha = (far / (far + near)).clamp_max(self.alpha_max).view(-1, 1, 1, 1)
-        x_adv = ((1 - alpha) * (x_adv + self.eta * ahead) + alpha * (x + self.eta * back)).clamp_(0, 1)
-
+            gap, slope = nearest_boundary(oracle, x_adv, y, threat.norm)
+        x_adv = in_blocks(partial(self._moved, threat), x_adv, gap, slope, x)
         margin = losses.margin(oracle.logits(x_adv), y)
         success, distance = margin >= 0, threat.distance(x_adv, x)
         nearer = (margin >= oracle.near_tie) & (distance < state["distance"])
@@ -108,6 +102,17 @@ class FAB(IterativeAttack):
 
     def _rounds(self, classes: int) -> int:
         return self.restarts * max(1, min(self.targets, classes - 1))
+
+    def _moved(self, threat: ThreatModel, x_adv: Tensor, gap: Tensor, slope: Tensor, x: Tensor) -> Tensor:
+        """x_adv after a step to the linearised boundary {gap + <slope, move> = 0}, drawn back towards x."""
+        gap_clean = gap + (slope * (x - x_adv)).flatten(1).sum(1)  # of the linearisation at x_adv
+        ahead, back = onto_boundary(
+            torch.cat([x_adv, x]), torch.cat([gap, gap_clean]), torch.cat([slope, slope]), threat.norm
+        ).split(len(x))
+        far, near = (threat.distance(move, torch.zeros_like(x)).clamp_min(1e-8) for move in (ahead, back))
+        alpha = (far / (far + near)).clamp_max(self.alpha_max).view(-1, 1, 1, 1)
+        moved: Tensor = (1 - alpha) * (x_adv + self.eta * ahead) + alpha * (x + self.eta * back)
+        return moved.clamp_(0, 1)
 
 
 def nearest_boundary(oracle: Oracle, x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
@@ -135,7 +140,7 @@ def onto_boundary(points: Tensor, gap: Tensor, slope: Tensor, norm: Norm) -> Ten
     sign = flat.sign() * -gap.sign()[:, None]  # which way each coordinate must go
     most = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)  # in float32 1e-25 squared is 0
     weight, need = flat.abs() / most[:, None], gap.abs() / most
-    room = torch.where(sign > 0, 1 - point, point) * (sign != 0)
+    room = ((sign > 0).to(point) - point).abs() * (sign != 0)
     size = fill(weight, room, need) if norm is Norm.L1 else level(weight, room, need, norm)
     return (sign * size).view_as(points)
 
@@ -161,8 +166,8 @@ def level(weight: Tensor, room: Tensor, need: Tensor, norm: Norm) -> Tensor:
     t = torch.zeros_like(need)
     free = room > 0
     for _ in range(weight.shape[1]):
-        held = torch.where(free, 0, most).sum(1)
-        reached = (need - held) / torch.where(free, slope, 0).sum(1).clamp_min(tiny)
+        held = (most * ~free).sum(1)
+        reached = (need - held) / (slope * free).sum(1).clamp_min(tiny)
         t = torch.maximum(t, reached.clamp_max(1 / tiny))
         size = t[:, None] if even else t[:, None] * weight
         still = free & (size < room)

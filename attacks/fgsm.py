@@ -29,7 +29,7 @@ class FGSM(Attack):
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         loss = losses.named(self.loss, targeted=oracle.targeted)
         _, grad, _ = oracle.grad(x, y, loss)
-        return threat.project(x + threat.eps * threat.steepest(grad, x, x), x)
+        return threat.climb(x, grad, x, threat.eps)
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return 1, 1

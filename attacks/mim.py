@@ -61,7 +61,7 @@ class MIM(IterativeAttack):
         _, grad, _ = oracle.grad(x_adv + size * velocity if self.nesterov else x_adv, y, self.raised(oracle))
         grad = self.smoothed(grad)
         velocity = velocity + grad / grad.abs().flatten(1).mean(1).clamp_min(1e-30).view(-1, 1, 1, 1)
-        x_adv = threat.project(x_adv + size * threat.steepest(velocity, x_adv, x), x)
+        x_adv = threat.climb(x_adv, velocity, x, size)
         return {"x_adv": x_adv, "velocity": velocity}
 
     def raised(self, oracle: Oracle) -> losses.Loss:

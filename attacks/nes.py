@@ -67,8 +67,7 @@ class NES(IterativeAttack):
 
         new = slope(oracle, state["x_adv"], y, loss, gaussians, self.samples // 2, self.sigma)
         grad = self.momentum * state["grad"] + (1 - self.momentum) * new
-        moved = state["x_adv"] + size * threat.steepest(grad, state["x_adv"], x)
-        return {"x_adv": threat.project(moved, x), "grad": grad}
+        return {"x_adv": threat.climb(state["x_adv"], grad, x, size), "grad": grad}
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps * self.samples, 0

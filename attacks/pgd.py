@@ -75,8 +75,7 @@ class PGD(IterativeAttack):
             loss = losses.named(self.loss, targeted=oracle.targeted)
         size = self.reach * threat.eps / self.steps if self.step_size is None else parse_number(self.step_size)
         _, grad, _ = oracle.grad(state["x_adv"], y, loss)
-        moved = state["x_adv"] + size * threat.steepest(grad, state["x_adv"], x, self.sparsity)
-        return state | {"x_adv": threat.project(moved, x)}
+        return state | {"x_adv": threat.climb(state["x_adv"], grad, x, size, self.sparsity)}
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         rounds = self.restarts * (classes - 1 if self.loss == MULTI_TARGETED else 1)

@@ -63,7 +63,7 @@ class Universal(Attack):
         for rows in minibatches(len(x), self.batch, self.epochs, draws):
             x_adv = threat.project(x[rows] + seen - grey, x[rows])
             _, grad, _ = oracle[rows].grad(x_adv, goal[rows], loss)
-            seen = threat.project(seen + size * threat.steepest(grad.mean(0, keepdim=True), seen, grey), grey)
+            seen = threat.climb(seen, grad.mean(0, keepdim=True), grey, size)
         return Fitted(seen - grey, self.target)
 
     def prepare_cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:

@@ -16,17 +16,21 @@ from robustbench_local.core.device import synchronise
 Job = Callable[[], object]
 
 
-def timed(job: Job, device: torch.device) -> tuple[Any, float]:
-    """What the job returns, and the seconds it took: with one CPU thread, those that it had a core for.
+def now(device: torch.device) -> float:
+    """Seconds by the wall's clock; with one CPU thread, those that this process had a core for.
 
     Other work on the machine takes cores away, and leaves that time as it is.
     """
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def timed(job: Job, device: torch.device) -> tuple[Any, float]:
+    """What the job returns, and the seconds it took."""
     with torch.random.fork_rng():  # peers draw from the global generator
-        started = clock()
+        started = now(device)
         result = job()
         synchronise(device)
-        return result, clock() - started
+        return result, now(device) - started
 
 
 def pairs(first: Job, second: Job, device: torch.device) -> Iterator[tuple[tuple[Any, float], tuple[Any, float]]]:

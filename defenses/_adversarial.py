@@ -41,7 +41,7 @@ def ascend(
         x_adv.requires_grad_()
         logits = call(net, x_adv, draws.stream(f"ascent:{step}"))
         (grad,) = torch.autograd.grad(loss(logits, y).sum(), x_adv)
-        x_adv = threat.project(x_adv.detach() + size * threat.steepest(grad, x_adv.detach(), x), x)
+        x_adv = threat.climb(x_adv.detach(), grad, x, size)
     return x_adv.detach()
 
 

@@ -79,5 +79,5 @@ class AdversarialTraining(Adversarial):
             optimizer.step()
             assert x_adv.grad is not None
             slope, x_adv = x_adv.grad, x_adv.detach()
-            x_adv = self.ball.project(x_adv + self.size * self.ball.steepest(slope, x_adv, x), x)
+            x_adv = self.ball.climb(x_adv, slope, x, self.size)
         return loss.detach()

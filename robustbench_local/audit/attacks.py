@@ -30,7 +30,7 @@ class Planted(nn.Module):
     def __init__(self, x: Tensor, y: Tensor, threat: ThreatModel, classes: int, parts: int = 1) -> None:
         super().__init__()
         inwards = torch.where(x < 0.5, 1.0, -1.0)
-        walk = threat.project(x + 2 * threat.eps * threat.steepest(inwards, x, x), x) - x
+        walk = threat.climb(x, inwards, x, 2 * threat.eps) - x
         lines = torch.arange(x.shape[2], device=x.device) * parts // x.shape[2]
         own = lines == torch.arange(parts, device=x.device)[:, None]  # (parts, H)
         cut = inwards[:, None] * own[:, None, :, None]  # (N, parts, C, H, W)

@@ -2,54 +2,59 @@
 
 A stronger attack takes a look at a few of the robust images. Where it breaks many, or a check suspects the attacks,
 it goes on to more of them, and tables take the lower number. It searches by scores as well; where a row says that no
-gradient led its attack, with three times the queries.
+gradient led its attack, with three times the queries. All of it costs at most a share of what the rows did, or a few
+images: where that is not enough for all that are looked at, the nearest to a success are tried.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustbench_local.audit.checklist import audit_rows
 from robustbench_local.audit.evidence import Evidence, ReadArrays
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
+from robustbench_local.audit.retrying import Retrying, passes
 from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, by_share
-from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, LOOK, MANY, STRONGER, WHOLE, in_words
+from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, LOOK, MANY, SHARE, STRONGER, WHOLE, in_words
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import beyond
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.defense import is_stochastic
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
-from robustbench_local.evaluation.evaluate import Tensors
-from robustbench_local.evaluation.judge import Judge
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
 
-def audit_and_keep(rows: Sequence[Row], store: Store, model: nn.Module, images: Source) -> list[Audit]:
+def audit_and_keep(
+    rows: Sequence[Row], store: Store, model: nn.Module, images: Source, known: AnswerCache | None = None
+) -> list[Audit]:
     """Audit the rows of one model, on images that contain all of theirs, and keep what is found beside them.
 
     An audit of the same rows with the same findings is read where it is there already, for the attacks it tried again.
+    known: what the model answered when the rows were made.
     """
-    kept, before = [], store.audits()
+    kept = []
     for group, findings in audit_rows(rows, arrays_of(store)).items():
         own = [row for row in rows if row.ok and row.of_group() == group]
         keys = tuple(sorted(row.key for row in own))
         name = f"{hashlib.sha256(group.encode()).hexdigest()[:24]}.json"
-        old = read(before[name]) if name in before else None
+        record = store.audit(name)
+        old = None if record is None else read(record)
         if old is None or not _still_holds(old, keys, findings, own, store):
-            old = _with_retries(keys, findings, own, store, model, images)
+            old = _with_retries(keys, findings, own, store, model, images, known or AnswerCache())
             keep(store, name, old)
         kept.append(old)
     return kept
@@ -113,35 +118,41 @@ def _robust(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
 
 
 def _with_retries(
-    keys: tuple[str, ...], findings: list[RowFinding], rows: list[Row], store: Store, model: nn.Module, images: Source
+    keys: tuple[str, ...],
+    findings: list[RowFinding],
+    rows: list[Row],
+    store: Store,
+    model: nn.Module,
+    images: Source,
+    known: AnswerCache,
 ) -> Audit:
     retries: list[Retry] = []
     suspects = {each.threat for each in findings if each.attack and each.finding.status > Status.SOUND}
-    for threat, own in _untried(rows).items():
-        robust = _robust(own, store)
+    left = {threat: (own, robust) for threat, own in _untried(rows).items() if (robust := _robust(own, store)).any()}
+    budget = SHARE * sum(map(passes, rows)) / max(1, len(left))
+    for threat, (own, robust) in left.items():
         ids = store.arrays(own[0].key, "ids")["ids"][robust]
-        if not len(ids):
-            continue
+        retrying = partial(Retrying, row=own[0], model=model, images=images, budget=budget, known=known)
         effort, suspect = _effort(own, store), threat in suspects
-        retry, finding = _retried(threat, own, ids, len(robust), model, images, effort=effort, suspect=suspect)
+        retry, finding = _retried(own, ids, len(robust), model, retrying, effort=effort, suspect=suspect)
         retries.append(retry)
         findings = [*findings, RowFinding(finding, threat)]
     return Audit(keys, tuple(findings), tuple(retries))
 
 
 def _retried(
-    threat: str,
     rows: list[Row],
     ids: npt.NDArray[Any],
     total: int,
     model: nn.Module,
-    images: Source,
+    retrying: Callable[[Attack], Retrying],
     *,
     effort: float,
     suspect: bool,
 ) -> tuple[Retry, Finding]:
     """A stronger attack on some of the robust images, of `total` in all; without gradients where none can be had."""
-    look, whole = LOOK[is_stochastic(model)], WHOLE[is_stochastic(model)]
+    threat, random = rows[0].threat, rows[0].stochastic
+    look, whole = LOOK[random], WHOLE[random]
     paid = priced(model) is not None
     faults = ["no stronger attack was tried unasked, since the model is paid for by the question"] if paid else []
     for name, settings in () if paid else ((STRONGER, {"effort": effort}), BLIND, LABELS):
@@ -149,11 +160,12 @@ def _retried(
             attack = find_attack(name, settings)
             if beyond(attack.access, model):
                 continue
-            asked = ids[:look]
-            broken = _broken(attack, rows[0], asked, model, images)
-            if suspect or len(broken) > MANY * len(asked):
-                asked = ids[:whole]
-                broken += _broken(attack, rows[0], asked[look:], model, images)
+            trial, asked = retrying(attack), whole if suspect else look
+            trial(ids[:asked], least=look if suspect else 0)
+            rest = ids[asked:whole]
+            if len(trial.broken) > MANY * asked and len(rest) and trial.affords(len(rest)):
+                trial(rest)
+                asked = whole
         except StoreError:
             raise
         except Exception as error:  # a stranger's model may die of anything
@@ -161,8 +173,8 @@ def _retried(
             continue
         top = max(row.access for row in rows)
         lowers = tuple(row.key for row in rows if row.access is top)
-        retry = Retry(threat, name, len(asked), broken, lowers)
-        return retry, _finding(retry, len(ids), total, in_words(name, settings), faults)
+        retry = Retry(threat, name, len(ids[:asked]), trial.broken, lowers)
+        return retry, _finding(retry, len(ids), total, in_words(name, settings), faults, trial.limits(len(ids[:asked])))
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,
         Status.UNCHECKED,
@@ -172,9 +184,11 @@ def _retried(
     )
 
 
-def _finding(retry: Retry, robust: int, total: int, attack: str, faults: Sequence[str]) -> Finding:
-    """robust: how many of all `total` images were, of which `retry.asked` were tried again by the attack, as it is
-    said; faults: why by no stronger one.
+def _finding(
+    retry: Retry, robust: int, total: int, attack: str, faults: Sequence[str], limits: str | None = None
+) -> Finding:
+    """robust: how many of all `total` images were, of which `retry.asked` were looked at again with the attack, as it
+    is said; faults: why with no stronger one; limits: what it was not allowed.
 
     As `weaker` has it: broken takes most of what was robust, more images than chance (exact McNemar) and two points.
     """
@@ -183,9 +197,9 @@ def _finding(retry: Retry, robust: int, total: int, attack: str, faults: Sequenc
     status, text, figures = by_share(torch.arange(retry.asked) < broken, f"of the robust images, {attack} succeeds")
     if status is Status.BROKEN and (cost <= MATERIAL or Discordance(broken, 0, total).p >= ALPHA):
         status = Status.SUSPICIOUS
-    text = f"{text}: {100 * lower:.1f} points off the worst case"
+    text = f"{text}{f', {limits}' if limits else ''}: {100 * lower:.1f} points off the worst case"
     if retry.asked < robust:
-        text += f"; on all {robust} it would be about {100 * cost:.0f}"
+        text += f"; on all {robust} it would be about {100 * cost:.0f}{' or more' if limits else ''}"
     text = "; ".join([text, *faults])
     return Finding(
         RETRIED,
@@ -195,17 +209,3 @@ def _finding(retry: Retry, robust: int, total: int, attack: str, faults: Sequenc
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )
-
-
-def _broken(attack: Attack, row: Row, ids: npt.NDArray[Any], model: nn.Module, images: Source) -> tuple[int, ...]:
-    """On which of the images of these ids the attack succeeds, judged as that row was."""
-    if not len(ids):
-        return ()
-    definition = row.definition
-    where = torch.isin(images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(images.ids.device)
-    some = Tensors(images[where], images.labels[where], images.ids[where])
-    settings: dict[str, Any] = {key: row.said(key) for key in ("eot", "draws") if key in definition}
-    threat = ThreatModel.parse(definition["threat"], allow_large=True)
-    verdict = Judge(seed=int(definition["seed"]), **settings)(model, some, attack, threat)
-    broken: Tensor = some.ids[verdict.clean & ~verdict.robust]
-    return tuple(int(i) for i in broken.tolist())

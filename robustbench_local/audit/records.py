@@ -5,7 +5,9 @@ Tables take the lower number where a stronger attack found one. Reading them nee
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,10 +91,32 @@ class Audit:
         return sorted(bad, key=lambda finding: -finding.status)
 
 
-def audits(store: Store) -> list[Audit]:
+class Audits(tuple[Audit, ...]):
+    """Audits, found by the rows that they are about: who asks for one model's goes through no others."""
+
+    @functools.cached_property
+    def _places(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, audit in enumerate(self):
+            for key in {*audit.rows, *(key for retry in audit.retries for key in retry.lowers)}:
+                places[key].append(place)
+        return places
+
+    def of(self, keys: Iterable[str]) -> list[Audit]:
+        """Those that saw any of the rows of these keys, or lower its number."""
+        places = {place for key in keys for place in self._places.get(key, ())}
+        return [self[place] for place in sorted(places)]
+
+    def that_saw(self, keys: Iterable[str]) -> list[Audit]:
+        """Those among whose rows are some of these keys."""
+        wanted = {*keys}
+        return [audit for audit in self.of(wanted) if not wanted.isdisjoint(audit.rows)]
+
+
+def audits(store: Store) -> Audits:
     """All that are kept; what cannot be read counts as missing."""
     found = map(read, store.audits().values())
-    return [audit for audit in found if audit is not None]
+    return Audits(audit for audit in found if audit is not None)
 
 
 def keep(store: Store, name: str, audit: Audit) -> None:
@@ -125,11 +149,9 @@ def read(record: Mapping[str, Any]) -> Audit | None:
     return Audit(tuple(record["rows"]), findings, retries)
 
 
-def lowered(
-    robust: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Iterable[Audit]
-) -> npt.NDArray[np.float64]:
+def lowered(robust: npt.NDArray[np.float64], ids: npt.NDArray[Any], key: str, found: Audits) -> npt.NDArray[np.float64]:
     """robust (N,) of the row of that key, 0 where a stronger attack succeeded on the image of that id (N,)."""
-    broken = [np.isin(ids, retry.broken) for audit in found for retry in audit.retries if key in retry.lowers]
+    broken = [np.isin(ids, retry.broken) for audit in found.of([key]) for retry in audit.retries if key in retry.lowers]
     lower: npt.NDArray[np.float64] = np.where(np.logical_or.reduce(broken), 0.0, robust) if broken else robust
     return lower
 

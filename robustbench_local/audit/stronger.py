@@ -1,9 +1,11 @@
-"""The attacks that are tried where others may have been too weak, and how many images they look at first."""
+"""The attacks that are tried where others may have been too weak, on how many images, and at what cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from robustbench_local.core.threat import Norm
 
 STRONGER = "best"  # margin climbs, then random search by scores: what weak or masked gradients miss
 BLIND: tuple[str, Mapping[str, Any]] = "square", {"steps": 1000}  # where that one cannot run, without gradients
@@ -13,6 +15,16 @@ EFFORT = 0.35  # from here on it walks beside its climbs in L1 and L2, without w
 LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
+
+SHARE = 0.15  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
+FEW = 12  # images at once take as long as fewer would
+# queries of an image are allowed at least: two climbs of the stronger attack; in L1 and L2 its walks as well, without
+# which masked gradients stop it
+SHORTEST = {Norm.LINF: 50, Norm.L2: 600, Norm.L1: 600}
+NEAREST: tuple[str, Mapping[str, Any]] = (
+    "pgd",
+    {"steps": 5, "loss": "margin"},
+)  # tells which images are nearest to a success
 
 
 def in_words(name: str, settings: Mapping[str, Any]) -> str:

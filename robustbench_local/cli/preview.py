@@ -13,13 +13,14 @@ from rich.text import Text
 
 from robustbench_local.core.escaping import shown
 
+UNKNOWN = "unknown"  # of an attack that does not say its cost
+
 
 def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
     """The cells of a dry run below their models, and what all of them take."""
     console = Console()
     for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):
         cells = list(group)
-        title = shown(f"{model}: about {sum(row['seconds'] for row in cells):,.0f} s", "terminal")
         table = Table(
             "attack",
             "status",
@@ -28,23 +29,42 @@ def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
             "seconds",
             box=box.SIMPLE,
             title_justify="left",
-            title=Text(title, "table.title"),
+            title=Text(shown(f"{model}: {_total(cells)}", "terminal"), "table.title"),
         )
         for row in cells:
             before = _passes(row["prepared_forwards"], row["prepared_backwards"])
             attack = Text(shown(row["cell"].partition(" | ")[2], "terminal"))
             table.add_row(
-                attack, row["status"], _passes(row["forwards"], row["backwards"]), before, f"{row['seconds']:,.0f}"
+                attack, row["status"], _passes(row["forwards"], row["backwards"]), before, _seconds(row["seconds"])
             )
         console.print(table)
-    console.print("Passes are forward + backward: per image, and in all before the first image is attacked.")
+    console.print(
+        "Passes are forward + backward: per image that does not fall, and in all before the first image is attacked."
+        " Seconds are of one CPU core, whatever else runs, or of an accelerator."
+    )
     waiting = sum(row["status"] == "must train" for row in rows)
     left = sum(row["status"] not in ("done", "left out") for row in rows)
     console.print(
-        f"{left} of {len(rows)} cells to do, about {sum(row['seconds'] for row in rows):.0f} s if no image falls early"
+        f"{left} of {len(rows)} cells to do, {_total(rows)}"
         + (f"; models of {waiting} cells must be trained first, which comes on top" if waiting else "")
     )
 
 
-def _passes(forwards: float, backwards: float) -> str:
+def _total(rows: Sequence[Mapping[str, Any]]) -> str:
+    """ "about 40 s, 5 s of them for audits"."""
+    known = [row["seconds"] for row in rows if row["seconds"] is not None]
+    audit = sum(row["audit"] for row in rows)
+    text = f"about {sum(known) + audit:,.0f} s" + (f", {audit:,.0f} s of them for audits" if audit else "")
+    if missing := len(rows) - len(known):
+        text += f", and {missing} {'cell' if missing == 1 else 'cells'} that nobody can tell of"
+    return text
+
+
+def _seconds(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{seconds:,.0f}"
+
+
+def _passes(forwards: float | None, backwards: float | None) -> str:
+    if forwards is None or backwards is None:
+        return UNKNOWN
     return f"{forwards:,.0f} + {backwards:,.0f}" if forwards or backwards else ""

@@ -53,6 +53,7 @@ class GridConfig:
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
     executor    who does the cells: inline (this process), local (processes of this machine), ray or slurm
     workers     how many of them, by default one for each device or core; worker=0/3 does one of three shares here
+    cluster     what Ray or Slurm is told besides: {num_gpus: 1}, {slurm_partition: gpu}
     timeout     how long a cell may take, as 30m; memory: what a worker may hold, as 4GiB. Both need another process
     shard       cells of more images than this are done in parts of so many
     retry       tries again what was given up: cells that ended their workers, or took too long
@@ -98,6 +99,7 @@ class GridConfig:
     executor: Literal["inline", "local", "ray", "slurm"] | None = None
     workers: Count | None = None
     worker: str | None = None
+    cluster: dict[str, Any] | None = None
     timeout: str | float | None = None
     memory: str | float | None = None
     shard: Count | None = None

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
+
+CACHED = 2**16  # values of one tensor: some such tensors together stay in a core's own cache
+SPLIT = (
+    2**15
+)  # values of a sample from which torch splits the sum of one sample alone, and of no several, among threads
 
 
 def blocks(count: int, each: int, most: int, device: torch.device) -> list[slice]:
@@ -17,3 +26,15 @@ def blocks(count: int, each: int, most: int, device: torch.device) -> list[slice
 def at_once(most: int, each: int, values: int = 2**20) -> int:
     """How many of a sample's own images to make at a time: `most`, or fewer of large ones, which have `each` values."""
     return max(1, min(most, values // max(each, 1)))
+
+
+def in_blocks(make: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """make(*tensors), all (N, ...), a block of samples at a time on a CPU: for what treats each sample by itself.
+
+    The result is the same to the last bit, for a block holds either all samples or several of less than SPLIT values.
+    """
+    count, each = len(tensors[0]), math.prod(tensors[0].shape[1:])
+    rows = blocks(count, each, CACHED if each < SPLIT else max(1, count * each), tensors[0].device)
+    if len(rows) == 1:
+        return make(*tensors)
+    return torch.cat([make(*(tensor[some] for tensor in tensors)) for some in rows])

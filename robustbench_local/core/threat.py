@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -11,6 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from robustbench_local.core.blocks import in_blocks
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ThreatError, did_you_mean
 
@@ -129,17 +131,28 @@ class ThreatModel:
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest point (in L2; L∞: in every coordinate) of ball ∩ box. (N, C, H, W) -> same."""
+        return in_blocks(self._project, x_adv, x)
+
+    def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         match self.norm:
             case Norm.LINF:
-                return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp_(0, 1)
+                return torch.clamp(x_adv, (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1))
             case Norm.L2:
-                return _project_l2(x_adv, x, self.eps)
+                return _shortened(x_adv, x, self.eps, length, _cut_l2)
             case Norm.L1:
-                return _project_l1(x_adv, x, self.eps)
+                return _shortened(x_adv, x, self.eps, lambda flat: flat.abs().sum(1), _cut_l1)
             case Norm.L0:
                 return _project_l0(x_adv, x, int(self.eps))
             case Norm.NONE:
                 return x_adv.clamp(0, 1)
+
+    def climb(self, x_adv: Tensor, grad: Tensor, x: Tensor, size: float, sparsity: float = 0.01) -> Tensor:
+        """A step of this length in the steepest direction, and back into ball ∩ box. (N, C, H, W) -> same."""
+
+        def climbed(x_adv: Tensor, grad: Tensor, x: Tensor) -> Tensor:
+            return self.project(x_adv + size * self.steepest(grad, x_adv, x, sparsity), x)
+
+        return in_blocks(climbed, x_adv, grad, x)
 
     def steepest(self, grad: Tensor, x_adv: Tensor, x: Tensor, sparsity: float = 0.01) -> Tensor:
         """The direction of unit norm that raises the loss fastest, among pixels the box lets move.
@@ -149,8 +162,9 @@ class ThreatModel:
         """
         if self.norm is Norm.LINF:
             return grad.sign()  # the projection holds saturated pixels; they cost nobody else's share
-        free = torch.where(grad > 0, x_adv < 1, x_adv > 0)
-        grad = torch.where(free, grad, 0).nan_to_num()  # an infinite slope is the steepest, what is NaN is unknown
+        rises = grad > 0
+        free = (rises & (x_adv < 1)) | (~rises & (x_adv > 0))
+        grad = (grad * free).nan_to_num()  # an infinite slope is the steepest, what is NaN is unknown
         flat = grad.flatten(1)
         match self.norm:
             case Norm.L1:
@@ -200,72 +214,72 @@ def length(flat: Tensor) -> Tensor:
     return flat.square().sum(1).sqrt()
 
 
-def _moved(boxed: Tensor, outside: Tensor, x_adv: Tensor, x: Tensor, size: Tensor) -> Tensor:
-    """boxed, where the rows `outside` (n,) are x moved towards x_adv by `size` (n, D) instead."""
-    origin = x[outside]
-    size = size.view_as(origin)
-    moved = (origin + size * (x_adv[outside] - origin).sign()).clamp(0, 1)
-    # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
-    moved = torch.where((moved - origin).abs() > size, moved.nextafter(origin), moved)
-    return boxed.contiguous().index_copy(0, outside, moved)
+def _shortened(
+    x_adv: Tensor,
+    x: Tensor,
+    eps: float,
+    size: Callable[[Tensor], Tensor],
+    cut: Callable[[Tensor, Tensor, float], Tensor],
+) -> Tensor:
+    """x_adv in the box; what is then further than eps from x is x itself, moved towards x_adv as far as `cut` says.
 
-
-def _limits(x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """(|d|, c), each (N, D): the wish d = x_adv - x, and how far the box lets each coordinate go that way.
-
-    What is infinite is cut to what can still be added up.
+    size: of changes (N, D), (N,). cut: of how far each coordinate would go and how far the box lets it, both (n, D) and
+    finite, and of eps: how far it goes.
     """
-    wish = (x_adv - x).flatten(1)
-    flat = x.flatten(1)
-    return wish.abs().clamp_max(torch.finfo(x.dtype).max / 4), torch.where(wish > 0, 1 - flat, flat).clamp_min(0)
+    boxed = x_adv.clamp(0, 1)
+    outside = (size((boxed - x).flatten(1)) > eps).nonzero()[:, 0]
+    if not len(outside):
+        return boxed
+    rows = slice(None) if len(outside) == len(x) else outside
+    clean, change = x[rows].flatten(1), (x_adv[rows] - x[rows]).flatten(1)
+    wish = change.abs().clamp_(max=torch.finfo(x.dtype).max / 4)  # what can still be added up
+    length = cut(wish, ((change > 0).to(clean) - clean).abs(), eps)
+    moved = (clean + length * change.sign()).clamp_(0, 1)
+    # thousands of float32 roundings away from x would add up to more than TOLERANCE: round towards x
+    beyond = ((moved - clean).abs() > length).to(moved)
+    moved = moved.lerp(
+        moved.nextafter(clean), beyond
+    )  # all the way or not at all; torch.where takes four times as long
+    boxed[rows] = moved.view(-1, *x.shape[1:])
+    return boxed
 
 
-def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+def _cut_l2(wish: Tensor, limit: Tensor, eps: float) -> Tensor:
     """By the KKT conditions the answer is clip(x + t (x_adv - x)) for one t per sample.
 
     t rises monotonically to its root: solve as if no further coordinate met the box, note which do, repeat.
     """
-    boxed = x_adv.clamp(0, 1)
-    outside = (length((boxed - x).flatten(1)) > eps).nonzero()[:, 0]
-    if not len(outside):
-        return boxed
-    wish, limit = _limits(x_adv[outside], x[outside])
-    tiny = torch.finfo(x.dtype).tiny
+    tiny = torch.finfo(wish.dtype).tiny
     largest = wish.amax(1)
     scale = torch.where(largest > _SQUARABLE, largest, 1)  # only its direction matters, and 1e30 squared is infinite
     wish = wish / scale[:, None]
     t = eps / length(wish)
+    wish_squared, limit_squared = wish.square(), limit.square()
     for _ in range(wish.shape[1]):
         held = t[:, None] * wish >= limit
-        rest = eps**2 - (limit.square() * held).sum(1)
-        raised = (rest.clamp_min(0) / (wish.square() * ~held).sum(1).clamp_min(tiny)).sqrt()
+        rest = eps**2 - (limit_squared * held).sum(1)
+        raised = (rest.clamp_min(0) / (wish_squared * ~held).sum(1).clamp_min(tiny)).sqrt()
         raised = torch.maximum(t, torch.minimum(raised, scale))
         if torch.equal(raised, t):
             break
         t = raised
-    return _moved(boxed, outside, x_adv, x, torch.minimum(t[:, None] * wish, limit))
+    return torch.minimum(t[:, None] * wish, limit)
 
 
-def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+def _cut_l1(wish: Tensor, limit: Tensor, eps: float) -> Tensor:
     """By the KKT conditions |delta| = clip(|d| - shift, 0, c) for one shift >= 0 per sample.
 
     The sum falls piecewise linearly in the shift: bisect onto one piece, then solve that piece.
     """
-    boxed = x_adv.clamp(0, 1)
-    outside = ((boxed - x).abs().flatten(1).sum(1) > eps).nonzero()[:, 0]
-    if not len(outside):
-        return boxed
-    wish, limit = _limits(x_adv[outside], x[outside])
     low, high = torch.zeros_like(wish[:, :1]), wish.amax(1, keepdim=True)
     for _ in range(40):
         middle = (low + high) / 2
-        over = torch.minimum((wish - middle).clamp_min(0), limit).sum(1, keepdim=True) > eps
+        over = torch.minimum((wish - middle).clamp_(min=0), limit).sum(1, keepdim=True) > eps
         low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    size = torch.minimum((wish - high).clamp_min(0), limit)
+    size = torch.minimum((wish - high).clamp_(min=0), limit)
     sloped = (wish > high) & (wish - high < limit)  # the coordinates that still answer to the shift
     spare = (eps - size.sum(1, keepdim=True)) / sloped.sum(1, keepdim=True).clamp_min(1)
-    size = torch.minimum((size + spare * sloped).clamp_min(0), limit)
-    return _moved(boxed, outside, x_adv, x, size)
+    return torch.minimum((size + spare * sloped).clamp_(min=0), limit)
 
 
 def _project_l0(x_adv: Tensor, x: Tensor, eps: int) -> Tensor:

@@ -132,10 +132,10 @@ class Bench:
             if deaths := running.deaths.too_many(running.building(group)):
                 raise ModelError(f"making the model failed: {in_words(deaths)}")
             with contained(PluginError, group.spec.label):
-                if not self._trains and builder.needs_training(group.spec):
-                    raise BusyError(f"{group} is to be trained by another worker")
                 if there := self.shelf.made_elsewhere(group):
                     return self._elsewhere(group, there)
+                if not self._trains and builder.needs_training(group.spec):
+                    raise BusyError(f"{group} is to be trained by another worker")
                 model = builder.build(group.spec)
             digest, origin = weights_digest(model), builder.origin(group.spec)
             meant = {id(cell) for cell in applicable(group.cells, model)}
@@ -223,7 +223,7 @@ class Bench:
             running.claims.says(name, f"audit of {group}")
             images = group.cells[0].judge(grid.config).sees(grid.images[group.spec.data, None])
             try:
-                for audit in audit_and_keep(rows, grid.store, deployed.model, images):
+                for audit in audit_and_keep(rows, grid.store, deployed.model, images, deployed.known):
                     for each in audit.findings:
                         if each.finding.status is not Status.SOUND:
                             grid.progress.line(f"audit, {each.threat}: {each.finding.check}: {each.finding.evidence}")

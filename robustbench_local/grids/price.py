@@ -1,89 +1,146 @@
-"""What a cell would cost: passes by its attack's own estimate, seconds by one small batch."""
+"""What a cell would cost: passes by its attack's own estimate, seconds by a warmed batch and a few of its images."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from scipy.optimize import nnls
+from torch import Tensor, nn
 
-from robustbench_local.core.access import beyond
-from robustbench_local.core.defense import call, is_stochastic
-from robustbench_local.core.device import synchronise
+from robustbench_local.audit.retrying import passes
+from robustbench_local.core.access import Access, beyond
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.defense import call, is_stochastic, undefended
+from robustbench_local.core.device import kept_random_state
 from robustbench_local.core.draws import Draws
+from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.data.images import Images
+from robustbench_local.evaluation.batch_size import first_guess
 from robustbench_local.evaluation.budget import JUDGED
-from robustbench_local.evaluation.preflight import REPEATS, SAMPLE
+from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Tally
 from robustbench_local.grids.cell import Cell, Task
+from robustbench_local.grids.pilot import Passes, Pilot, clock, pilot
 from robustbench_local.models.priced import priced
+from robustbench_local.storage.row import Row
 
-_TRIAL = 32  # images in the batch that is timed
+MOMENT = 0.3  # seconds that a cell is tried out, about
+LEAST, MOST = 4, 32  # images on which it is, between these
+RUNS = 4  # of a batch: the first pays for what is set up once
+
+
+def known_cost(attack: Attack) -> bool:
+    """Whether it says what it costs. One that asks the model, and says nothing, inherits a cost of no passes."""
+    kind = type(attack)
+    says = kind.cost is not Attack.cost or kind.prepare_cost is not Attack.prepare_cost
+    return says or attack.access is Access.NONE
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a model is: seconds per image of a forward and of a backward pass. classes: K of its answers."""
+    """How fast a model is: seconds of the passes of one image, in batches of `size`. classes: K of its answers."""
 
-    forward: float
-    backward: float
+    seconds: Passes
     classes: int
     stochastic: bool
+    size: int
 
     @classmethod
-    def of(cls, model: nn.Module, images: Images) -> Pace:
-        """Measured, unless that would cost money: a model that has a price says its own."""
+    def of(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
+        """Measured, unless that would cost money: a model that has a price says its own.
+
+        count: images in a batch, if not as many as a judge attacks at once.
+        """
         paid = priced(model)
-        if paid is None or paid.classes is None:
-            return cls.measured(model, images)
-        return cls(paid.seconds, 0.0, paid.classes, is_stochastic(model))
+        if paid is not None and paid.classes is not None:
+            return cls(Passes(paid.seconds, 0, 0, 0), paid.classes, is_stochastic(model), len(images))
+        draws = Draws(0, images.ids)
+        with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
+            size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
+            x = images[:size].contiguous(memory_format=torch.channels_last)
+            bare = undefended(model)
+            answer, *own = _measured(model, x, draws[:size])
+            other = [0.0, 0.0] if bare is None else _measured(bare, x, draws[:size])[1:]
+        return cls(Passes(*own, *other), answer.shape[1], is_stochastic(model), size)
 
-    @classmethod
-    def measured(cls, model: nn.Module, images: Images) -> Pace:
-        """By one small batch, the faster of two runs: the first pays for what is set up once."""
-        x = images[:_TRIAL]
-        draws = Draws(0, images.ids[:_TRIAL])
-        best = [math.inf, math.inf]
-        for _ in range(2):
-            leaf = x.clone().requires_grad_()
-            started = _now(x.device)
-            logits = call(model, leaf, draws)
-            middle = _now(x.device)
-            if logits.requires_grad:
-                torch.autograd.grad(logits.sum(), leaf)
-            best = [min(best[0], middle - started), min(best[1], _now(x.device) - middle)]
-        return cls(best[0] / len(x), best[1] / len(x), logits.shape[1], is_stochastic(model))
+    def price(self, passes: Passes) -> float:
+        """Seconds that these take."""
+        return sum(count * each for count, each in zip(passes, self.seconds, strict=True))
 
 
 @dataclass(frozen=True)
 class Price:
-    """Passes per image, passes in all before the first image is attacked, images asked about and seconds in all.
+    """Passes per image that stays robust, passes in all before the first image is attacked, images asked about at most.
 
-    Of a random model every query counts as often as it draws. The judge's own questions are among the queries and the
-    seconds.
+    None where the attack does not say its cost. Of a random model every query counts as often as it draws. The judge's
+    own questions are among the queries.
     """
 
-    forwards: int
-    backwards: int
+    forwards: int | None
+    backwards: int | None
     prepared_forwards: int
     prepared_backwards: int
-    queries: int
-    seconds: float
+    queries: int | None
 
     @classmethod
     def of(cls, cell: Cell, n: int, pace: Pace, budget: int | None = None) -> Price:
-        """Of a cell on n images, if none of them breaks early. budget: forward passes per image, at most."""
+        """Of a cell on n images. budget: forward passes per image, at most."""
         eot, draws = (cell.eot, cell.draws) if pace.stochastic else (1, 1)
+        before = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
+        if not known_cost(cell.attack):
+            most = None if budget is None else n * (budget + JUDGED * draws) + before[0] + REPEATS * min(SAMPLE, n)
+            return cls(budget, None, *before, most)
         forwards, backwards = (eot * count for count in cell.attack.cost(pace.classes, cell.threat.norm))
         if budget is not None:
             forwards = min(forwards, budget)
-        before = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
-        passes = n * (forwards + JUDGED * draws) + before[0], n * backwards + before[1]
-        seconds = passes[0] * pace.forward + passes[1] * pace.backward
-        queries = passes[0] + REPEATS * min(SAMPLE, n)
-        return cls(forwards, backwards, *before, queries, seconds)
+        queries = before[0] + n * (forwards + JUDGED * draws) + REPEATS * min(SAMPLE, n)
+        return cls(forwards, backwards, *before, queries)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is to be expected of a cell: its passes, of all images together, and the seconds; NaN where nobody knows.
+
+    robust: the share of the images that its attack leaves, at most.
+    """
+
+    passes: float
+    seconds: float
+    robust: float = 1.0
+
+    @classmethod
+    def of_row(cls, row: Row) -> Estimate:
+        """Of a cell that is done."""
+        return cls(passes(row), 0.0, row.results["robust_accuracy"])
+
+    @classmethod
+    def of(cls, task: Task, model: nn.Module, pace: Pace, *, trained: bool, before: Row | None = None) -> Estimate:
+        """By what the search spends on a few images within a moment, of a model that need not be trained yet.
+
+        before: a row of this attack on such a model, whose images fell as this one's will. A model that is paid for is
+        asked nothing: none of its images falls early.
+        """
+        cell, n = task.cell, len(task.images)
+        most = _of_one(task, model, pace)
+        each = pace.price(most)
+        count = LEAST if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), LEAST), MOST))
+        tried = () if priced(model) else (1, min(count, n))
+        trials = [pilot(task, model, few, MOMENT, trained=trained) for few in tried]
+        seen = [trial for trial in trials if trial is not None]
+        robust, spent = 1.0, most
+        if before is not None:
+            robust, spent = before.results["robust_accuracy"], _of_row(before, most)
+        elif seen and trained:
+            robust, spent = seen[-1].left / seen[-1].tried, _of_trial(seen[-1], most)
+        judged = JUDGED * n * (cell.draws if pace.stochastic else 1)
+        before_all = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
+        whole = spent.times(n).plus(Passes(before_all[0] + judged, before_all[1], 0, 0))
+        call, own = _beside(seen, pace)
+        calls = math.ceil(n / pace.size) * _calls(seen, most)
+        asked = max(1.0, spent.forwards + spent.bare_forwards)
+        return cls(sum(whole), pace.price(whole) + calls * call + n * asked * own, robust)
 
 
 def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
@@ -92,11 +149,118 @@ def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:
     if paid is None or not able:
         return None
     pace = Pace.of(model, able[0].images)
-    prices = [Price.of(task.cell, len(task.images), pace, task.config.budget) for task in able]
-    text = paid.price_of(sum(price.queries for price in prices))
+    queries = [Price.of(task.cell, len(task.images), pace, task.config.budget).queries for task in able]
+    text = paid.price_of(sum(count for count in queries if count is not None))
+    if None in queries:
+        text += f"; {queries.count(None)} of them have attacks that do not say how often they ask, which comes on top"
     return f"{able[0].cell.model.model.label}: {len(able)} cells ask at most {text}"
 
 
-def _now(device: torch.device) -> float:
-    synchronise(device)
-    return time.perf_counter()
+@dataclass(frozen=True)
+class Load:
+    """How large a model is, by its parameters: about what a forward pass of one image takes, beside other models.
+
+    Counted, not timed: every process on every machine has the same number. Nothing is asked of the model, which may be
+    a stranger's, and end whoever asks it.
+    """
+
+    parameters: int
+    classes: int
+    stochastic: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, classes: int) -> Load:
+        return cls(sum(each.numel() for each in model.parameters()) or 1, classes, is_stochastic(model))
+
+
+def work(cell: Cell, load: Load, n: int) -> float:
+    """What a cell on n images costs beside others, if none falls early; NaN where its attack does not say.
+
+    A backward pass counts as two forward passes.
+    """
+    if not known_cost(cell.attack):
+        return math.nan
+    eot, draws = (cell.eot, cell.draws) if load.stochastic else (1, 1)
+    forwards, backwards = cell.attack.cost(load.classes, cell.threat.norm)
+    before = cell.attack.prepare_cost(load.classes, cell.threat.norm)
+    return load.parameters * (n * (eot * (forwards + 2 * backwards) + JUDGED * draws) + before[0] + 2 * before[1])
+
+
+def known_works(works: Sequence[float]) -> list[float]:
+    """With the mean of the others in place of each that is not known; 1 each where none is."""
+    known = [each for each in works if not math.isnan(each)]
+    mean = sum(known) / len(known) if known else 1.0
+    return [mean if math.isnan(each) else each for each in works]
+
+
+def _measured(model: nn.Module, x: Tensor, draws: Draws) -> tuple[Tensor, float, float]:
+    """What it answers, and seconds per image of a forward and of a backward pass: the fastest of some runs."""
+    best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
+    for run in range(RUNS):
+        if run > 1 and clock(x.device) > ends:
+            break
+        leaf, started = x.clone().requires_grad_(), clock(x.device)
+        with torch.no_grad():
+            answer = call(model, x, draws)
+        asked = clock(x.device)
+        with torch.enable_grad():
+            graded = call(model, leaf, draws)
+            if graded.requires_grad:
+                torch.autograd.grad(graded.sum(), leaf)
+        best = [min(best[0], asked - started), min(best[1], clock(x.device) - asked)]
+    forward, both = (seconds / len(x) for seconds in best)
+    return answer, forward, max(0.0, both - forward)
+
+
+def _of_one(task: Task, model: nn.Module, pace: Pace) -> Passes:
+    """Of an image that falls to nothing; NaN where the attack does not say.
+
+    An attack by gradients is on the undefended part as well, and the naive one there alone.
+    """
+    cell, budget = task.cell, task.config.budget
+    if not known_cost(cell.attack):
+        return Passes(math.nan, math.nan, 0, 0)
+    forwards, backwards = cell.attack.cost(pace.classes, cell.threat.norm)
+    bare = undefended(model) if cell.attack.access is Access.GRADIENTS else None
+    draws = cell.eot if pace.stochastic else 1
+    alone = Passes(forwards * draws, backwards * draws, 0, 0)
+    if bare is None or (cell.adaptive and budget is not None):
+        return alone if budget is None else alone._replace(forwards=min(alone.forwards, budget))
+    draws = cell.eot if is_stochastic(bare) else 1
+    static = Passes(0, 0, forwards * draws, backwards * draws)
+    return alone.plus(static) if cell.adaptive else static
+
+
+def _of_trial(trial: Pilot, most: Passes) -> Passes:
+    """The mean of the images of a trial, those that had not fallen when it was ended at their dearest."""
+    whole = trial.spent if trial.whole else trial.fell.plus(most, trial.alive)
+    return whole.times(1 / trial.tried)
+
+
+def _of_row(row: Row, most: Passes) -> Passes:
+    """The mean of the images of a row, of which it does not say how many were of the undefended part."""
+    forwards, backwards = row.results["forwards_mean"], row.results["backwards_mean"]
+    left = row.results["robust_accuracy"] if most.forwards and not row.stochastic else 1.0
+    bare = min(forwards, left * most.bare_forwards), min(backwards, left * most.bare_backwards)
+    return Passes(forwards - bare[0], backwards - bare[1], *bare)
+
+
+def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
+    """Seconds that a search takes beside its passes: per question to the model, and per image in it."""
+    units = [(trial.calls, max(trial.spent.forwards + trial.spent.bare_forwards, trial.tried)) for trial in trials]
+    left = [max(0.0, trial.seconds - pace.price(trial.spent)) for trial in trials]
+    if not trials:
+        return 0.0, 0.0
+    (call, image), _ = nnls(units, left)
+    return float(call), float(image)
+
+
+def _calls(trials: Sequence[Pilot], most: Passes) -> float:
+    """Questions to the model about one batch: as many as the images take that hold out longest."""
+    if not trials:
+        return 0.0
+    last = trials[-1]
+    if last.whole or math.isnan(most.forwards) or not last.alive:
+        return last.calls
+    longest = sum(last.spent.plus(last.fell, -1)) / last.alive
+    return last.calls * sum(most) / max(1.0, longest)

@@ -30,7 +30,8 @@ from robustbench_local.storage.sealing import SCHEMA, digest, plain, sealed, uns
 
 FOLDER = "running"
 # keys of a grid that say how it is done, not what
-_HOW = ("device", "batch_size", "executor", "workers", "worker", "timeout", "memory", "shard", "retry", "force")
+_WHO = ("device", "batch_size", "results", "executor", "cluster", "workers", "worker")
+_HOW = (*_WHO, "timeout", "memory", "shard", "retry", "force")
 
 
 @dataclass(frozen=True)

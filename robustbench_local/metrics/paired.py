@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from robustbench_local.core.errors import DataError
-from robustbench_local.metrics.rates import CONFIDENCE, Floats, Rate, cluster_bootstrap, wilson
+from robustbench_local.metrics.rates import CONFIDENCE, Floats, Ints, Rate, cluster_bootstrap, wilson
 
 Alternative = Literal["two-sided", "less", "greater"]
+Bits = npt.NDArray[np.bool_]
 
 FLIPS = 19_999  # random sign patterns, where they are too many to count
 _ENOUGH = 10  # images that differ, below which their differences' percentiles say nothing
@@ -70,7 +70,22 @@ def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-s
     from scipy import stats  # here and below: it takes a second to load, which only these tests wait for
 
     disagree = only_first + only_second
-    return float(stats.binomtest(only_first, disagree, 0.5, alternative).pvalue) if disagree else 1.0
+    match alternative:
+        case "greater":
+            return float(stats.binom.sf(only_first - 1, disagree, 0.5))
+        case "less":
+            return float(stats.binom.cdf(only_first, disagree, 0.5))
+        case _:
+            return float(_two_sided(np.array(min(only_first, only_second)), np.array(disagree)))
+
+
+def _two_sided(fewer: Ints, disagree: Ints) -> Floats:
+    """p of so many pairs at once: of the images on which a pair disagrees, `fewer` speak for one of the two."""
+    from scipy import stats
+
+    both = stats.binom.cdf(fewer, disagree, 0.5) + stats.binom.sf(disagree - fewer - 1, disagree, 0.5)
+    found: Floats = np.minimum(1.0, both)
+    return found
 
 
 def power(n: int, alpha: float, drop: float, churn: float = 0.0) -> float:
@@ -173,11 +188,16 @@ def _difference(one: Floats, two: Floats, confidence: float) -> Rate:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """p values adjusted for being several (Holm 1979): below alpha, all of them hold together at alpha."""
+    return [float(p) for p in _holm(np.asarray(ps, dtype=np.float64), np.ones(len(ps), dtype=np.int64))]
+
+
+def _holm(ps: Floats, times: Ints) -> Floats:
+    """As holm(), of p values that occur so many times each."""
     order = np.argsort(ps)
-    adjusted = np.minimum(1.0, np.maximum.accumulate(np.asarray(ps)[order] * np.arange(len(ps), 0, -1)))
+    before = np.cumsum(times[order]) - times[order]
     found = np.empty(len(ps))
-    found[order] = adjusted
-    return [float(p) for p in found]
+    found[order] = np.minimum(1.0, np.maximum.accumulate(ps[order] * (times.sum() - before)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -203,22 +223,44 @@ def ranks(shares: Mapping[str, npt.ArrayLike], confidence: float = CONFIDENCE) -
     best is one more than how many are better beyond doubt, worst as many less than all as are beyond doubt worse;
     beyond doubt is a paired test of every pair, adjusted by Holm (Mogstad, Romano, Shaikh and Wilhelm 2024).
     """
-    values = {name: np.asarray(each, dtype=np.float64) for name, each in shares.items()}
-    pairs = list(combinations(values, 2))
-    ps = holm([sign_flip(values[one] - values[two]) for one, two in pairs])
-    totals = {name: float(each.mean()) for name, each in values.items()}
-    better = {name: 0 for name in values}  # how many are better than this one
-    worse = dict(better)
-    for (one, two), p in zip(pairs, ps, strict=True):
-        if p <= 1 - confidence:
-            first, second = (one, two) if totals[one] > totals[two] else (two, one)
-            worse[first] += 1
-            better[second] += 1
+    if not shares:
+        return {}
+    values = np.array([*shares.values()], dtype=np.float64)  # (models, N)
+    whole = bool(((values == 0) | (values == 1)).all())
+    apart = (_bits_apart if whole else _shares_apart)(values, 1 - confidence)
+    totals = values.mean(1)
+    ahead = len(totals) - np.searchsorted(np.sort(totals), totals + 1e-12, "right")  # how many have more
+    better = [int((row & (totals > own)).sum()) for row, own in zip(apart, totals, strict=True)]
+    worse = [int((row & (totals < own)).sum()) for row, own in zip(apart, totals, strict=True)]
     return {
-        name: Rank(
-            1 + sum(other > totals[name] + 1e-12 for other in totals.values()),
-            1 + better[name],
-            len(values) - worse[name],
-        )
-        for name in values
+        name: Rank(1 + int(place), 1 + first, len(values) - last)
+        for name, place, first, last in zip(shares, ahead, better, worse, strict=True)
     }
+
+
+def _bits_apart(values: Floats, alpha: float) -> Bits:
+    """(models, models) of bits (models, N): which pairs differ, all together at alpha, by McNemar's test and Holm.
+
+    Pairs grow with the square of the models: so one product of matrices counts them all, and the test is asked once for
+    each outcome that occurs.
+    """
+    n = values.shape[1]
+    bits = values.astype(np.float32)  # counts below 2^24 are exact
+    only = (bits.sum(1)[:, None] - bits @ bits.T).astype(np.int32)  # images on which the one is right alone
+    fewer, disagree = np.minimum(only, only.T), only + only.T
+    pairs = fewer.astype(np.int64) * (n + 1) + disagree
+    outcomes, times = np.unique(pairs[np.triu(np.ones_like(pairs, dtype=np.bool_), 1)], return_counts=True)
+    differ = outcomes[_holm(_two_sided(outcomes // (n + 1), outcomes % (n + 1)), times) <= alpha]
+    most = np.full(n + 1, -1, dtype=np.int32)  # of so many that disagree, up to which `fewer` is beyond doubt
+    np.maximum.at(most, differ % (n + 1), (differ // (n + 1)).astype(np.int32))
+    found: Bits = fewer <= most[disagree]
+    return found
+
+
+def _shares_apart(values: Floats, alpha: float) -> Bits:
+    """As _bits_apart, of shares (models, N), by sign flips."""
+    upper = np.triu_indices(len(values), 1)
+    ps = [sign_flip(values[one] - values[two]) for one, two in zip(*upper, strict=True)]
+    found = np.zeros((len(values),) * 2, dtype=np.bool_)
+    found[upper] = np.asarray(holm(ps)) <= alpha
+    return found | found.T

@@ -45,7 +45,7 @@ def condition(
     worst = list(_worst_cases(table, line, shares))
     robust = next((each.figure for each in reversed(worst[: len(table.worst)])), None)
     parts = dict(_parts(line, shares, results, groups))
-    own = [audit for audit in results.audits if {row.key for row in rows if done(row)} & {*audit.rows}]
+    own = results.audits.that_saw(row.key for row in rows if done(row))
     return Condition(
         id=name,
         data=table.data,

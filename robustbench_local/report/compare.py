@@ -198,16 +198,15 @@ def _least(each: Sequence[Shares]) -> Shares:
 
 def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
     """{attack: which of the images that an audit of these rows asked about are robust to it}; the last one of each."""
-    keys = {row.key: row for row in results.rows if done(row)}
     own = {row.key for row in rows}
     found: dict[str, Shares] = {}
-    for audit in results.audits if rows else ():
-        for retry in audit.retries if own & {*audit.rows} else ():
+    for audit in results.audits.that_saw(own):
+        for retry in audit.retries:
             if retry.asked and retry.threat == rows[0].threat:
                 ids = asked(
                     retry,
                     audit,
-                    keys,
+                    results.good,
                     lambda row: results.arrays(row, "robust")["robust"],
                     lambda row: results.arrays(row, "ids")["ids"],
                 )

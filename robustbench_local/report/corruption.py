@@ -141,10 +141,12 @@ def correlations(rows: Sequence[Row], shares_of: SharesOf) -> list[Correlation]:
     from scipy import stats  # here: it takes longer to load than tables to make
 
     found = []
-    for table in corruption_tables(rows):
+    tables = corruption_tables(rows)
+    attacked = robust_tables(rows, shares_of) if tables else []
+    for table in tables:
         natural = {line.identity: 1 - line.mean_error for line in table.lines if line.mean_error is not None}
         robust: dict[str, dict[str, float]] = defaultdict(dict)
-        for other in robust_tables(rows, shares_of):
+        for other in attacked:
             for line in other.lines:
                 row = next(filter(done, line.rows), None)
                 if row is not None and line.worst[-1] is not None and visible(row.definition["data"]) == table.data:

@@ -201,8 +201,8 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
     if line.unaudited:
         yield Ground(False, f"Not audited: {line.unaudited}.")
     keys = {row.key for row in good}
-    for audit in results.audits:
-        for each in audit.findings if keys & {*audit.rows} else ():
+    for audit in results.audits.that_saw(keys):
+        for each in audit.findings:
             found = each.finding
             if each.threat == table.threat and found.status is not Status.UNCHECKED:
                 sound = found.status is Status.SOUND

@@ -74,24 +74,24 @@ def with_draws(labels: Sequence[Label], rows: Sequence[Row]) -> list[Label]:
 
 def _telling(names: Sequence[Any], settings: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Of each: the settings that are unusual or differ among its namesakes."""
-    values: dict[Any, list[str]] = defaultdict(list)
+    values: dict[Any, Counter[str]] = defaultdict(Counter)
     for name, own in zip(names, settings, strict=True):
         for key, value in own.items():
-            values[name, key].append(str(value))
+            values[name, key][str(value)] += 1
     namesakes = Counter(names)
-
-    def differs(name: Any, key: str) -> bool:
-        return len({*values[name, key]}) > 1 or len(values[name, key]) < namesakes[name]  # or some do not have it
+    differing = {
+        place for place, found in values.items() if len(found) > 1 or found.total() < namesakes[place[0]]
+    }  # or some do not have it
+    unlike = {place for place, found in values.items() if len({*map(_short, found)}) == len(found)}  # when cut short
 
     def said(name: Any, key: str, value: Any) -> str:
-        every = {*values[name, key]}
-        return _short(value) if len({*map(_short, every)}) == len(every) else str(value)  # in full, if that tells
+        return _short(value) if (name, key) in unlike else str(value)  # in full, if that tells
 
     return [
         tuple(
             f"{key}={said(name, key, value)}"
             for key, value in own.items()
-            if differs(name, key) or value != _USUAL.get(key, value)
+            if (name, key) in differing or value != _USUAL.get(key, value)
         )
         for name, own in zip(names, settings, strict=True)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _OTHER = "other"  # the family of a defense that names none
+_INLINE, _FIRST = 300, 10  # models that stand on a page as they are; of more, so many of each board at least
 _GLANCE = 12  # boards, beyond which an overview would be as long as what it sums up
 
 
@@ -54,11 +56,27 @@ class Entry:
     searched: str
     detail: Detail
 
+    @property
+    def data(self) -> dict[str, str]:
+        """What the page sorts and searches by: attributes of its row."""
+        figures = {
+            "rank": self.place if self.rank else None,
+            "clean": _value(self.clean),
+            "robust": _value(self.robust),
+        }
+        figures |= {"cautions": self.detail.cautions}
+        figures |= {f"level{place}": _value(rate) for place, rate in enumerate(self.lower, 1)}
+        known = {name: "" if figure is None else str(figure) for name, figure in figures.items()}
+        families, flags = "|".join(self.families), "|".join(flag.name for flag in self.flags)
+        found = {"id": self.id, "name": self.name, **known, "families": families, "flags": flags}
+        return {name: visible(text) for name, text in found.items()} | {"words": self.searched}
+
 
 @dataclass(frozen=True)
 class Board:
     """A table as a section of the page. lower: other worst cases, by name: of attackers who see
-    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one.
+    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one. first: the lines that
+    stand on the page; rest: the others, packed, "" where there are none.
     """
 
     table: Table
@@ -69,6 +87,8 @@ class Board:
     lines: list[Entry]
     attacks: list[dict[str, str]]
     pictures: list[dict[str, Any]]
+    first: list[Entry]
+    rest: str = ""
 
     @property
     def name(self) -> str:
@@ -100,6 +120,8 @@ def page(
 ) -> str:
     """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
     boards = [_board(table, results, pictures) for table in tables]
+    if sum(len(board.lines) for board in boards) > _INLINE:
+        boards = [_packed(board, max(_FIRST, _INLINE // len(boards))) for board in boards]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -179,7 +201,25 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board
         entries,
         list(_attacks(table)),
         [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
+        entries,
     )
+
+
+def _packed(board: Board, most: int) -> Board:
+    """The board with `most` lines on the page and the others beside them: a list of what sorts and finds each, its row
+    and what opens below it, as JSON, deflated (RFC 1950) and in base64. Rows of a table are alike: they shrink to a
+    twentieth.
+    """
+    if len(board.lines) <= most:
+        return board
+    rest = board.lines[most:]
+    html = environment().get_template("rest.html.j2").render(board=board, lines=rest).split("<!--|-->")
+    items = [
+        entry.data | {"row": row, "opened": opened}
+        for entry, row, opened in zip(rest, html[::2], html[1::2], strict=False)  # what follows the last is empty
+    ]
+    packed = zlib.compress(json.dumps(items, ensure_ascii=False).encode(), 9)
+    return replace(board, first=board.lines[:most], rest=base64.b64encode(packed).decode())
 
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
@@ -212,6 +252,10 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
     )
 
 
+def _value(rate: Rate | None) -> float | None:
+    return rate.value if rate else None
+
+
 def _why_missing(rows: Sequence[Row | None]) -> str:
     """ "missing", or where nothing else is missing "left out: the model grants scores"."""
     left_out = [row for row in rows if row is not None and row.left_out]
@@ -223,7 +267,8 @@ def _why_missing(rows: Sequence[Row | None]) -> str:
 def _strongest(label: Label, line: Line, results: Results) -> Label:
     """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
     keys = {row.key for row in line.rows if done(row)}
-    retries = (retry for audit in results.audits for retry in audit.retries if retry.broken and keys & {*retry.lowers})
+    own = (retry for audit in results.audits.of(keys) for retry in audit.retries)
+    retries = (retry for retry in own if retry.broken and keys & {*retry.lowers})
     more = sorted({visible(retry.attack) for retry in retries})
     return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
 

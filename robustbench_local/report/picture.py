@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from robustbench_local.report.drawing import short
 from robustbench_local.report.table import Line, Table
 from robustbench_local.report.text import slug
@@ -11,6 +13,7 @@ from robustbench_local.report.words import defense
 
 FEWEST = 20  # images, below which a curve is all steps
 MOST = 8  # models that one plot can tell apart
+ATTACKS = 24  # that one plot has room for
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,18 @@ class Picture:
     caption: str
     tables: tuple[Table, ...]
     wide: bool = False
+
+
+def in_reach(table: Table) -> tuple[list[int], str]:
+    """Places of the attacks that a plot has room for, the strongest by their mean over models, and a sentence that says
+    so; all, and "", where they are few.
+    """
+    if len(table.attacks) <= ATTACKS:
+        return list(range(len(table.attacks))), ""
+    columns = zip(*(line.robust for line in table.lines), strict=True)
+    means = [np.mean([1.0 if rate is None else rate.value for rate in column]) for column in columns]
+    places = sorted(np.argsort(means, kind="stable")[:ATTACKS].tolist())
+    return places, f" The strongest {ATTACKS} of {len(table.attacks):,} attacks."
 
 
 def model_of(line: Line, table: Table) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from robustbench_local.report.detail import detail
 from robustbench_local.report.drawing import COLOURS, MARKS, dashes, heat, in_percent, panels, reach, style
-from robustbench_local.report.picture import FEWEST, MOST, Picture, model_of, name_of
+from robustbench_local.report.picture import FEWEST, MOST, Picture, in_reach, model_of, name_of
 from robustbench_local.report.plots_search import by_queries, by_steps, convergence, falling
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import LINE, SOFT, svg
@@ -37,19 +37,20 @@ def plots(tables: Sequence[Table], results: Results) -> list[Picture]:
 
 def _heat(table: Table, results: Results) -> Iterator[Picture]:
     lines = table.lines[:_MANY]
-    names = [*map(str, table.attacks), table.worst[-1]]
+    places, said = in_reach(table)
+    names = [*(str(table.attacks[place]) for place in places), table.worst[-1]]
     if len(lines) < 2 or len(names) < 3:
         return
-    rates = [[*line.robust, line.worst[-1]] for line in lines]
+    rates = [[*(robust[place] for place in places), line.worst[-1]] for line in lines for robust in [line.robust]]
     values = np.array([[rate.value if rate else np.nan for rate in row] for row in rates])
     figure, axes = heat(values, [model_of(line, table) for line in lines], names)
     axes.axvline(len(names) - 1.5, color=SOFT, linewidth=1)
     yield Picture(
         name_of("heat", table),
         svg(figure),
-        f"Heat map of robust accuracy, {len(lines)} models by {len(table.attacks)} attacks; the table has the figures.",
+        f"Heat map of robust accuracy, {len(lines)} models by {len(places)} attacks; the table has the figures.",
         "Robust accuracy in %, attack by defense. A row is as robust as its palest cell or less: the last column takes"
-        " the worst per image.",
+        f" the worst per image.{said}",
         (table,),
         wide=True,
     )
@@ -139,8 +140,8 @@ def _by_eps(tables: Sequence[Table], results: Results) -> Iterator[Picture]:
             continue
         last = group[-1][1]
         figure, (axes,) = panels(1, width=5.6, height=4.0)
-        names = {identity_of(line): model_of(line, last) for _, table in group for line in table.lines}
-        names = dict(islice(names.items(), MOST))
+        lines = {identity_of(line): line for _, table in group for line in table.lines}
+        names = {model: model_of(line, last) for model, line in islice(lines.items(), MOST)}
         for place, (model, name) in enumerate(names.items()):
             own = [(eps, line) for eps, table in group for line in table.lines if identity_of(line) == model]
             points = [(0.0, line.clean) for _, line in own[:1] if len(group) > 1]

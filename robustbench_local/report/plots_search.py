@@ -21,7 +21,7 @@ from robustbench_local.report.drawing import (
     wrapped,
 )
 from robustbench_local.report.labels import Label
-from robustbench_local.report.picture import MOST, Picture, model_of, name_of
+from robustbench_local.report.picture import MOST, Picture, in_reach, model_of, name_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.svg import svg
 from robustbench_local.report.table import Line, Table
@@ -63,8 +63,9 @@ def by_steps(table: Table, results: Results) -> Iterator[Picture]:
 def convergence(table: Table, results: Results) -> Iterator[Picture]:
     """Of the attacks whose rows keep a trace: those that climb one objective and remember its best value."""
     found: dict[Label, list[tuple[int, Line, dict[str, Any]]]] = defaultdict(list)
+    within, said = in_reach(table)
     for place, line in enumerate(table.lines[:MOST]):
-        for attack, row in zip(table.attacks, line.rows, strict=True):
+        for attack, row in ((table.attacks[column], line.rows[column]) for column in within):
             trace = row.results.get("trace") if done(row) else None
             if trace and trace["images"] >= _ENOUGH:
                 found[attack].append((place, line, trace))
@@ -88,7 +89,7 @@ def convergence(table: Table, results: Results) -> Iterator[Picture]:
     caption = (
         "Convergence: the best value so far of what an attack climbs (its loss, or the log odds against the true"
         " class), over the steps of its first round; median and quartiles of the robust images. A curve that still"
-        " climbs says that a longer attack might find more; where no image is robust there is none."
+        f" climbs says that a longer attack might find more; where no image is robust there is none.{said}"
     )
     yield Picture(
         name_of("convergence", table),
@@ -116,8 +117,9 @@ def _spending(
     if table.stochastic:
         return
     curves: dict[Label, list[tuple[int, Line, Any]]] = defaultdict(list)
+    within, said = in_reach(table)
     for place, line in enumerate(table.lines[:MOST]):
-        for attack, row in zip(table.attacks, line.rows, strict=True):
+        for attack, row in ((table.attacks[column], line.rows[column]) for column in within):
             if attack.naive or not done(row) or row.definition["count"] != "all" or row.minimises:
                 continue
             if row.access in access:
@@ -143,6 +145,7 @@ def _spending(
         axes.set_xlim(left=0)
         in_percent(axes.yaxis)
     one_legend(figure, every)
+    caption += said
     yield Picture(
         name_of(name, table), svg(figure), f"{caption} One panel per attack.", caption, (table,), wide=len(attacks) > 1
     )

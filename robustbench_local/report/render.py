@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
 WIDTH = 100  # columns where there is no terminal to ask
+_LINES, _ATTACKS = 100, 40  # of a table, that are read in a terminal; the files have all
 CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: a stronger attack may break more images."
     " Worst case: per image, over these attacks."
@@ -73,10 +76,11 @@ _COLUMNS = (
 def show(tables: Iterable[Table], console: Console | None = None) -> None:
     """Print to standard output. Attacks of one name are numbered, and what tells them apart is listed below.
 
-    What is wider than the terminal goes on in another block of columns.
+    What is wider than the terminal goes on in another block of columns. Of a hundred models and forty attacks those
+    after them are counted: table.md has them.
     """
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
-    for table in tables:
+    for table, left_out in map(_readable, tables):
         names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
         attacks, keys = _numbered(table.attacks)
         heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in last(table))]
@@ -92,9 +96,18 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
             for name, line in zip(names, table.lines, strict=True):
                 grid.add_row(name, *map(_two_lines, rates(line, table)[block]))
             console.print(grid)
-        for note in [*keys, *legend(table), *table.notes]:
+        for note in [*left_out, *keys, *legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
+
+
+def _readable(table: Table) -> tuple[Table, list[str]]:
+    """The first lines and attacks of a table, with their notes, and what was left out, in words."""
+    more = len(table.lines) - _LINES, len(table.attacks) - _ATTACKS, len(table.notes) - _LINES
+    said = [f"{count:,} {what}" for count, what in zip(more, ("models", "attacks", "notes"), strict=True) if count > 0]
+    lines = tuple(replace(line, rows=line.rows[:_ATTACKS]) for line in table.lines[:_LINES])
+    shorter = replace(table, lines=lines, attacks=table.attacks[:_ATTACKS], notes=table.notes[:_LINES])
+    return (shorter, [f"Not shown: {', '.join(said)}. table.md and table.csv have all."]) if said else (table, [])
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -178,11 +191,11 @@ def _width(text: str) -> int:
 
 def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:
     """Short headings, "pgd 1", and the key to those that have details, "pgd 1: steps=40, loss=ce"."""
-    names = [label.name for label in attacks]
-    short = [
-        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
+    namesakes, before = Counter(label.name for label in attacks), Counter[str]()
+    short = []
+    for label in attacks:
+        before[label.name] += 1
+        short.append(f"{label.name} {before[label.name]}" if namesakes[label.name] > 1 else label.name)
     return short, [
         f"{name}: {', '.join(label.details)}" for name, label in zip(short, attacks, strict=True) if label.details
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_local.audit.records import Audit
+from robustbench_local.audit.records import Audits
 from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
@@ -78,6 +78,10 @@ class Results:
 
     def tables(self) -> list[Table]:
         """The tables of all rows, as audited; of several grids each one's, those of the most images first."""
+        return list(self._tables)
+
+    @functools.cached_property
+    def _tables(self) -> list[Table]:
         if not self.grids:
             return robust_tables(self.rows, self.robust_shares, self.audits)
         found = [
@@ -88,15 +92,20 @@ class Results:
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
     @functools.cached_property
+    def good(self) -> dict[str, Row]:
+        """The rows that have results, by key."""
+        return {row.key: row for row in self.rows if row.ok}
+
+    @functools.cached_property
     def baseline(self) -> str | None:
         """The defense that corruption errors are also given relative to, as the grids said."""
         return baseline.kept({store.folder for store in self.stores.values()})
 
     @functools.cached_property
-    def audits(self) -> list[Audit]:
+    def audits(self) -> Audits:
         """Every audit kept beside the rows."""
         stores = {store.folder: store for store in self.stores.values()}
-        return [audit for store in stores.values() for audit in kept_audits(store)]
+        return Audits(audit for store in stores.values() for audit in kept_audits(store))
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from robustbench_local.audit.records import Audit, lowered
+from robustbench_local.audit.records import Audits, lowered
 from robustbench_local.metrics.classification import confusion
 from robustbench_local.metrics.groups import Members, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
@@ -40,7 +40,7 @@ class Statistics:
     arrays: Callable[[Row], Mapping[str, Array]]
     groups: Groups | None = None
     folds: int = 5
-    audits: Sequence[Audit] = ()
+    audits: Audits = field(default_factory=Audits)
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Mapping[str, Array]] = {}

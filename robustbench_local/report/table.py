@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.audit.records import Audit, lowered
+from robustbench_local.audit.records import Audits, lowered
 from robustbench_local.core.access import Access
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.paired import Rank, ranks
@@ -91,7 +91,7 @@ class Table:
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
 
-def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Sequence[Audit] | None = None) -> list[Table]:
+def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Audits | None = None) -> list[Table]:
     """The tables of rows; shares_of(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
     audits: all there are, so that what has none says so; None: audits are not spoken of.
@@ -127,12 +127,13 @@ def _place(line: Line) -> tuple[bool, float, str, str]:
     return line.broken, -(worst.value if worst else -1.0), line.model, str(line.defense)
 
 
-def shares_in(store: Store, audits: Sequence[Audit] = ()) -> SharesOf:
+def shares_in(store: Store, audits: Audits | None = None) -> SharesOf:
     """Reads each image's robustness from the arrays beside a row, lowered by what an audit broke."""
+    known = audits or Audits()
 
     def shares_of(row: Row) -> npt.NDArray[np.float64]:
         arrays = store.arrays(row.key, "robust", "bits", "ids")
-        return lowered(robust_shares(arrays), arrays["ids"], row.key, audits)
+        return lowered(robust_shares(arrays), arrays["ids"], row.key, known)
 
     return shares_of
 
@@ -145,7 +146,7 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(results[f"{what}_accuracy"], *results[f"{what}_interval"])
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, audits: Sequence[Audit] | None) -> Table:
+def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, audits: Audits | None) -> Table:
     alike = telling_none_apart(groups)
     columns = {row.of_attack(alike): row for group in groups for row in group}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (columns[attack].access, attack))
@@ -255,13 +256,13 @@ def _rate(shares: npt.NDArray[np.float64] | None) -> Rate | None:
     return None if shares is None else rate_of(shares)
 
 
-def _of_audits(group: Sequence[Row], audits: Sequence[Audit] | None) -> dict[str, Any]:
+def _of_audits(group: Sequence[Row], audits: Audits | None) -> dict[str, Any]:
     """{faults, unaudited} of the audits that saw rows of this group, within its threat."""
     if audits is None:
         return {}
     keys = {row.key for row in group if done(row)}
     threat = group[0].threat
-    own = [audit for audit in audits if keys & {*audit.rows}]
+    own = audits.that_saw(keys)
     left = keys.difference(*(audit.rows for audit in own))
     why = [visible(" ".join(reason.split())) for audit in own for reason in audit.unchecked(threat)]
     if left and own:

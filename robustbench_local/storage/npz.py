@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -65,8 +68,9 @@ def verify(archive: BinaryIO, sums: Mapping[str, str], n: int) -> str | None:
 def load(archive: BinaryIO, names: tuple[str, ...] = ()) -> dict[str, Array]:
     """The arrays, or those of the names that are there. StoreError where they are damaged."""
     try:
-        with np.load(archive, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if not names or name in names}
+        with zipfile.ZipFile(archive) as file:
+            found = {entry.filename.removesuffix(".npy"): entry for entry in file.infolist()}
+            return {name: _array(file, entry) for name, entry in found.items() if not names or name in names}
     except Exception as error:  # as above
         raise StoreError(f"it is damaged ({error})") from error
 
@@ -75,14 +79,12 @@ def load_rows(archive: BinaryIO, name: str, rows: Sequence[int]) -> Array:
     """Of one array (N, ...) these rows (n, ...), read without the others in memory. StoreError where it is damaged."""
     try:
         with zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as stream:
-            np.lib.format.read_magic(stream)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            found = np.empty((len(rows), *shape[1:]), dtype)
-            begun = stream.tell()
-            each = dtype.itemsize * math.prod(shape[1:])
+            head = _head(stream.read(_BLOCK))
+            found = np.empty((len(rows), *head.shape[1:]), head.dtype)
+            each = head.dtype.itemsize * math.prod(head.shape[1:])
             for place in sorted(range(len(rows)), key=lambda place: rows[place]):
-                stream.seek(begun + rows[place] * each)
-                found[place] = np.frombuffer(stream.read(each), dtype).reshape(shape[1:])
+                stream.seek(head.size + rows[place] * each)
+                found[place] = np.frombuffer(stream.read(each), head.dtype).reshape(head.shape[1:])
             return found
     except Exception as error:  # as above
         raise StoreError(f"it is damaged ({error})") from error
@@ -103,17 +105,56 @@ def blocks(archive: BinaryIO, name: str) -> Iterator[Array]:
         raise StoreError(f"it is damaged ({error})") from error
 
 
+@dataclass(frozen=True)
+class _Head:
+    """What stands before the values of an array, in so many bytes."""
+
+    version: tuple[int, int]
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    size: int
+
+
+def _head(begin: bytes) -> _Head:
+    """Of an array that begins so."""
+    return _parsed(begin[: 10 + int.from_bytes(begin[8:10], "little")])
+
+
+@functools.lru_cache(maxsize=256)  # rows of a grid have the same few, and to parse one takes longer than its values
+def _parsed(head: bytes) -> _Head:
+    stream = io.BytesIO(head)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        return _Head(version, (), False, np.dtype(np.uint8), 0)
+    return _Head(version, *np.lib.format.read_array_header_1_0(stream), size=len(head))
+
+
+def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+    with file.open(entry) as stream:
+        block = stream.read(_BLOCK)
+        head = _head(block)
+        values = np.empty(math.prod(head.shape), head.dtype)
+        flat, filled, block = values.view(np.uint8), 0, block[head.size :]
+        while block:
+            flat[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
+            filled += len(block)
+            block = stream.read(_BLOCK)
+    if filled != len(flat):
+        raise EOFError(f"{entry.filename!r:.60} has {filled} bytes of {len(flat)}")
+    return values.reshape(head.shape, order="F" if head.fortran else "C")
+
+
 def _verify(file: zipfile.ZipFile, entry: zipfile.ZipInfo, n: int) -> str | None:
     with file.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            return f"has version {version} of its format, not (1, 0)"
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        header = stream.tell()
+        head = _head(stream.read(_BLOCK))
+        if head.version != (1, 0):
+            return f"has version {head.version} of its format, not (1, 0)"
         while stream.read(_BLOCK):  # to its end, where its checksum is compared
             pass
+    shape, dtype = head.shape, head.dtype
     kind, dimensions = _KNOWN.get(entry.filename.removesuffix(".npy"), ("biuf", len(shape)))
     if dtype.kind not in kind or len(shape) != dimensions or not shape or shape[0] != n:
         return f"has {dtype} of shape {shape}, for {n} images"
-    size = header + dtype.itemsize * math.prod(shape)
+    size = head.size + dtype.itemsize * math.prod(shape)
     return None if size == entry.file_size else f"has {entry.file_size} bytes, not {size}"

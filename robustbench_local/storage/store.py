@@ -31,6 +31,7 @@ from robustbench_local.storage.row import Row, done, names_before, renamed, row_
 from robustbench_local.storage.sealing import SCHEMA, OutdatedError, Record, plain, sealed, unsealed, written
 
 MOST_BYTES = 64 * 2**20  # of one JSON file
+_BUFFER = 2**16  # bytes read at once: most rows' arrays, in which an archive's reader jumps to and fro
 _Read = TypeVar("_Read", bound=Record)
 _Of = TypeVar("_Of")
 
@@ -142,6 +143,10 @@ class Store:
         found = {Path(name).name: self._record(name, _audit_of) for name in sorted(names)}
         return {name: record for name, record in found.items() if record is not None}
 
+    def audit(self, name: str) -> Record | None:
+        """The record of one of them, None where there is none that is whole."""
+        return self._record(f"{AUDITS}/{name}", _audit_of)
+
     def _place(self, name: str) -> Path:
         """Where a file is that an archive calls so."""
         return self.folder / name if "/" in name else self._rows / name
@@ -153,7 +158,7 @@ class Store:
         path = self._place(name)
         try:
             if (seen := stamp(path)) is not None:
-                return path.open("rb"), seen
+                return path.open("rb", _BUFFER), seen
         except FileNotFoundError:
             pass  # packed meanwhile
         except OSError as error:

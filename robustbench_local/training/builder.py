@@ -66,6 +66,14 @@ class ModelBuilder:
             return True
         return not self._fitter(spec).learnt(spec.around, self._net(spec))
 
+    def kept(self, spec: ModelSpec) -> list[Path]:
+        """The files of the cache that hold what was trained or fitted for the model; those that are there."""
+        if self.origin(spec) is None or (spec.recipe is not None and self._kept(spec.recipe) is None):
+            return []
+        trained = [] if spec.recipe is None or zoo_match(spec.recipe) else [self._cached(spec.recipe)]
+        fitted = filter(None, self._fitter(spec).files(spec.around, self._net(spec)))
+        return [file for file in (*trained, *fitted) if file.exists()]
+
     def build(self, spec: ModelSpec) -> nn.Module:
         """The deployed model, in evaluation mode on the device; trained first where it must be."""
         return self._fitter(spec).wrap(spec.around, self._net(spec))

@@ -45,7 +45,7 @@ class Fitter:
 
     def wrap(self, parts: Parts, net: nn.Module) -> nn.Module:
         """The deployed model. A part that is not in the cache yet learns now."""
-        kept = self._files(parts, net)
+        kept = self.files(parts, net)
         for place, (name, defense) in reversed(list(enumerate(parts))):
             file = kept[place]
             if file is None:
@@ -84,9 +84,9 @@ class Fitter:
 
     def learnt(self, parts: Parts, net: nn.Module) -> bool:
         """Whether nothing is left to learn."""
-        return all(file is None or checkpoints.cached(file) is not None for file in self._files(parts, net))
+        return all(file is None or checkpoints.cached(file) is not None for file in self.files(parts, net))
 
-    def _files(self, parts: Parts, net: nn.Module) -> list[Path | None]:
+    def files(self, parts: Parts, net: nn.Module) -> list[Path | None]:
         """Where each part keeps what it learns, named by all that decides it; None for one that learns nothing."""
         if not any(defense.learns for _, defense in parts):
             return [None] * len(parts)

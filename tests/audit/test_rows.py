@@ -15,7 +15,8 @@ from robustbench_local import load_data, run_grid
 from robustbench_local.audit import escalation
 from robustbench_local.audit.checklist import CHECKS, audit_rows
 from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.audit.records import Audit, Retry, RowFinding, audits, lowered
+from robustbench_local.audit.records import Audit, Audits, Retry, RowFinding, audits, lowered
+from robustbench_local.audit.retrying import Retrying
 from robustbench_local.audit.stronger import EFFORT, LOOK
 from robustbench_local.report.table import robust_tables, shares_in
 from robustbench_local.storage.row import Row
@@ -189,7 +190,7 @@ def test_an_audit_of_the_same_rows_is_read_and_not_made_again(
     store = Store(folder)
     before = audits(store)
     monkeypatch.setattr(escalation, "_retried", None)  # a retry would die of it
-    assert escalation.audit_and_keep(rows, store, nn.Identity(), None) == before  # type: ignore[arg-type]
+    assert escalation.audit_and_keep(rows, store, nn.Identity(), None) == [*before]  # type: ignore[arg-type]
     fewer = {group: found[:-1] for group, found in audit_rows(rows, escalation.arrays_of(store)).items()}
     monkeypatch.setattr(escalation, "audit_rows", lambda *given: fewer)  # as if a check had changed since
     with pytest.raises(TypeError, match="not callable"):
@@ -242,6 +243,9 @@ def test_the_word_is_as_strong_as_the_gap(broken: int, asked: int, robust: int, 
     assert finding.status is status
     assert f"{broken} of {asked} images: {100 * broken / total:.1f} points off the worst case" in finding.evidence
     assert (f"on all {robust} it would be about" in finding.evidence) is (asked < robust)
+    limited = escalation._finding(retry, robust, total, "best", (), "tried on the 3 nearest")
+    assert limited.status is status and "images, tried on the 3 nearest: " in limited.evidence
+    assert limited.evidence.endswith(" or more") is (asked < robust)
 
 
 def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
@@ -267,15 +271,15 @@ def test_what_is_damaged_counts_as_missing(tmp_path: Path) -> None:
     (tmp_path / "audits").mkdir()
     (tmp_path / "audits" / "a.json").write_text("{")
     (tmp_path / "audits" / "b.json").write_text(json.dumps({"schema": 99}))
-    assert audits(store) == []
+    assert audits(store) == ()
 
 
 def test_lowering_touches_the_named_rows_and_images_only() -> None:
     finding = Finding("a check", Status.SUSPICIOUS, "evidence")
     audit = Audit(("a", "b"), (RowFinding(finding, "linf:0.1", True),), (Retry("linf:0.1", "best", 3, (7,), ("a",)),))
     robust, ids = np.array([1.0, 0.5, 1.0]), np.array([5, 7, 9])
-    assert lowered(robust, ids, "a", [audit]).tolist() == [1.0, 0.0, 1.0]
-    assert lowered(robust, ids, "b", [audit]).tolist() == [1.0, 0.5, 1.0]
+    assert lowered(robust, ids, "a", Audits([audit])).tolist() == [1.0, 0.0, 1.0]
+    assert lowered(robust, ids, "b", Audits([audit])).tolist() == [1.0, 0.5, 1.0]
     assert audit.faults("linf:0.1") == [finding] and audit.faults("linf:0.2") == []
 
 
@@ -335,13 +339,12 @@ def test_absent_gradients_have_no_rank_unless_scores_carry_it(
 ) -> None:
     retried: dict[str, float] = {}
 
-    def broken(attack: Any, row: Any, *given: Any) -> tuple[int, ...]:
-        retried[row["definition"]["model"]] = attack.effort
-        return ()
+    def noted(self: Retrying, *given: Any) -> None:
+        retried[self.row.model] = vars(self.attack)["effort"]
 
     (tmp_path / "grid.yaml").write_text(UNLED_GRID.format(more=more))
     monkeypatch.chdir(Path(named.__file__).parent)
-    monkeypatch.setattr(escalation, "_broken", broken)
+    monkeypatch.setattr(Retrying, "_try", noted)
     rows, store = run_grid(str(tmp_path / "grid.yaml"), results=str(tmp_path)), Store(tmp_path / "grid")
     (table,) = robust_tables(rows, shares_in(store, audits(store)), audits(store))
     lines = {line.model: line for line in table.lines}

@@ -12,6 +12,7 @@ import pytest
 from robustbench_local.audit import escalation
 from robustbench_local.audit.finding import Status
 from robustbench_local.audit.records import RETRIED, audits
+from robustbench_local.audit.retrying import Retrying
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ModelError
 from robustbench_local.grids.run import run_grid
@@ -76,7 +77,7 @@ def test_an_audit_that_fails_leaves_its_reason_everywhere(here: Path, monkeypatc
         raise ModelError("the budget\nof this endpoint is spent")
 
     with monkeypatch.context() as patch:
-        patch.setattr(escalation, "_broken", dies)
+        patch.setattr(Retrying, "_try", dies)
         store = run(here)
     folder, reason = store.folder, "ModelError: the budget of this endpoint is spent"
     first = {name: (folder / name).read_text() for name in FILES}

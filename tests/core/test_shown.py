@@ -191,7 +191,14 @@ def test_no_line_of_the_command_line_obeys_a_name(
     with Terminal() as progress:
         progress.line(HOSTILE)
         progress.advance(HOSTILE, 0.5)
-    cell = {"forwards": 1, "backwards": 1, "prepared_forwards": 0, "prepared_backwards": 0, "seconds": 1.0}
+    cell = {
+        "forwards": 1,
+        "backwards": 1,
+        "prepared_forwards": 0,
+        "prepared_backwards": 0,
+        "seconds": 1.0,
+        "audit": 0.0,
+    }
     show_preview([cell | {"status": "to do", "cell": f"{HOSTILE} | {HOSTILE}"}])
     Card((Timed(HOSTILE, Status.BROKEN, HOSTILE, source=HOSTILE, advice=HOSTILE),), "linf:0.1", 4, 1, 0, 1).show()
     assert main(["run", "grid=quickstart", f'data="{HOSTILE}"']) == 2

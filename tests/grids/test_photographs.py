@@ -133,7 +133,7 @@ def test_what_a_defense_learns_from_is_numbered_as_the_model_numbers_it(folder: 
         return Fitter("folder:photos", None, torch.device("cpu"), Progress(), None, Transform(crop=(28, 28)), names)
 
     net, parts = nn.Linear(2, 2), [("density_detector", find_defense("density_detector"))]
-    files = {tuple(fitter(*names)._files(parts, net)) for names in ((), ("class1", "class0"), ("cat", "dog"))}
+    files = {tuple(fitter(*names).files(parts, net)) for names in ((), ("class1", "class0"), ("cat", "dog"))}
     assert len(files) == 2  # what the data do not call so numbers nothing
     by_model = open_numbered(("class1", "class0"), "folder:photos", split="train", crop=28)
     plain = open_numbered((), "folder:photos", split="train", crop=28)

@@ -320,5 +320,5 @@ def test_an_edited_forward_has_rows_of_its_own(files: Files, tmp_path: Path) -> 
 def test_what_is_fitted_around_it_is_its_own() -> None:
     parts = [("squeeze_detector", SqueezeDetector())]
     net, here = nn.Linear(1, 1), torch.device("cpu")
-    kept = [Fitter("mnist", "bundled", here, Progress(), own)._files(parts, net) for own in (None, "a", "a", "b")]
+    kept = [Fitter("mnist", "bundled", here, Progress(), own).files(parts, net) for own in (None, "a", "a", "b")]
     assert kept[1] == kept[2] and len({str(files) for files in kept}) == 3

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robustbench_local.report import page as report_page
 from robustbench_local.report.page import page
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
@@ -281,6 +282,57 @@ def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: in
     assert visit.violations() == []
     visit.page.evaluate("document.querySelector('.search').replaceWith(document.createElement('input'))")
     assert "label" in dict(visit.violations())
+    visit.context.close()
+
+
+@pytest.fixture
+def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page of 60 models, of which 20 stand on it and the others are packed; the last is the most robust but one."""
+    monkeypatch.setattr(report_page, "_INLINE", 20)
+    made = [
+        a_row([k >> i & 1 for i in range(6)], ids="0:6", defense=f"d{k:02}", flags=["near_tie:2"] if k == 1 else [])
+        for k in range(60)
+    ]
+    store = Store(tmp_path)
+    bits = {row["key"]: robust.astype(np.float64) for row, robust in made}
+    results = Results([row for row, _ in made], {row["key"]: store for row, _ in made}, bits)
+    file = tmp_path / "index.html"
+    file.write_text(page(results.tables(), results, [], "long"), "utf-8")
+    return file
+
+
+def test_rows_that_are_packed_are_found_sorted_and_opened(browser: Any, long: Path) -> None:
+    visit = Board(browser, long)
+    total = visit.page.locator("#total")
+    total.get_by_text("60 of 60 shown").wait_for()
+    assert visit.page.locator("tr.row").count() == len(visit.names()) == 20
+    worst = "d00"
+    assert worst not in visit.names()
+    visit.page.fill("[data-filter=q]", worst)
+    assert visit.names() == [worst]
+    visit.page.locator("tr.row:visible .name > button").click()
+    assert visit.page.locator("tr.detail:visible").count() == 1
+    visit.page.fill("[data-filter=q]", "")
+    assert visit.names() == [*visit.names()[:20], worst]  # what is open stays in sight
+    visit.page.locator("thead button:visible", has_text="Model").click()
+    assert visit.names()[:3] == ["d00", "d01", "d02"] and len(visit.names()) == 20
+    visit.choose("flag", "near_tie")
+    assert visit.names() == ["d01"]
+    visit.choose("flag", "")
+    visit.page.get_by_role("button", name="Show 20 more").click()
+    assert len(visit.names()) == 40
+    assert visit.trouble == []
+    fragment = visit.page.evaluate("location.hash")
+    visit.context.close()
+    again = Board(browser, long, fragment)  # a link opens what is packed
+    again.page.locator("tr.detail:visible").wait_for()
+    assert again.names()[0] == worst
+    again.context.close()
+
+
+def test_without_scripts_a_long_page_says_where_the_rest_is(browser: Any, long: Path) -> None:
+    visit = Board(browser, long, java_script_enabled=False)
+    assert "first 20 of 60 models; table.csv" in visit.page.locator("p.rest").inner_text()
     visit.context.close()
 
 

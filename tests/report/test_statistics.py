@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robustbench_local.audit.records import Audit, Retry, audits
+from robustbench_local.audit.records import Audit, Audits, Retry, audits
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ConfigError, DataError, StoreError
 from robustbench_local.grids.run import run_grid
@@ -224,7 +224,7 @@ def test_what_an_audit_broke_is_broken_everywhere(grid: Statistics) -> None:
     fell = int(arrays["ids"][robust == 1][0])
     keys = tuple(row["key"] for row in own)
     retry = Retry("linf:0.05", "best", 1, (fell,), keys)
-    audited = Statistics(grid.rows, grid.arrays, audits=[*grid.audits, Audit(keys, (), (retry,))])
+    audited = Statistics(grid.rows, grid.arrays, audits=Audits([*grid.audits, Audit(keys, (), (retry,))]))
     (rank,) = records(audited.ranks(), model="metric_toys:one / none", threat="linf:0.05")
     assert rank["worst case"] == pytest.approx(robust.mean() - 1 / 80)
     name = str(arrays["labels"][arrays["ids"] == fell][0])

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from robustbench_local.audit.finding import Finding, Status
-from robustbench_local.audit.records import Audit, RowFinding
+from robustbench_local.audit.records import Audit, Audits, RowFinding
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report import render
 from robustbench_local.report.results import Results
@@ -50,7 +50,7 @@ def test_what_the_audit_calls_broken_has_no_rank_stands_last_and_makes_no_headli
     keys = {row["definition"]["defense"]: row["key"] for row in rows}
     finding = RowFinding(Finding("a stronger attack", status, "it succeeds"), rows[0]["definition"]["threat"], True)
     shown = {row["key"]: bits.astype(np.float64) for row, bits in made}
-    (table,) = robust_tables(rows, lambda row: shown[row["key"]], [Audit((keys["a"],), (finding,), ())])
+    (table,) = robust_tables(rows, lambda row: shown[row["key"]], Audits([Audit((keys["a"],), (finding,), ())]))
     broken = status is Status.BROKEN
     assert [line.defense.name for line in table.lines] == (["b", "c", "a"] if broken else ["a", "b", "c"])
     ranks = {line.defense.name: str(line.rank) for line in table.lines}
@@ -67,7 +67,7 @@ def test_tables_of_most_images_come_first() -> None:
 def test_there_is_no_headline_where_all_is_broken() -> None:
     row, bits = a_row([1, 1, 0, 1])
     finding = RowFinding(Finding("logits", Status.BROKEN, "probabilities"), row["definition"]["threat"])
-    (table,) = robust_tables([row], lambda _: bits.astype(np.float64), [Audit((row["key"],), (finding,), ())])
+    (table,) = robust_tables([row], lambda _: bits.astype(np.float64), Audits([Audit((row["key"],), (finding,), ())]))
     assert answer(table).startswith("No headline: the audit")
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,9 +43,15 @@ class Orders:
     threads: int
 
     @classmethod
-    def of(cls, grid: Grid, share: str | None, threads: int, device: str) -> Orders:
+    def of(cls, grid: Grid, share: str | None, threads: int, device: str | None) -> Orders:
         config = {**asdict(grid.config), "device": device}
         return cls(config, grid.name, list(grid.chosen), grid.start, share, threads)
+
+    def opened(self, progress: Progress) -> Grid:
+        """The grid, in a process that does nothing else."""
+        faulthandler.enable()  # of a crash it says where in the code it was
+        torch.set_num_threads(self.threads)
+        return Grid.of(GridConfig(**self.config), self.name, progress, chosen=self.chosen, start=self.start)
 
 
 class Spoken(Progress):
@@ -57,14 +64,13 @@ class Spoken(Progress):
 
 def main() -> None:
     """Exit code 0 when nothing is left to do."""
-    orders = Orders(**json.loads(_first_line()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    faulthandler.enable()  # of a crash it says where in the code it was
+    told = lines()
+    orders = Orders(**json.loads(next(told)))
+    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
     warnings.showwarning = _warn
-    torch.set_num_threads(orders.threads)
     try:
         with guarded():
-            grid = Grid.of(GridConfig(**orders.config), orders.name, Spoken(), chosen=orders.chosen, start=orders.start)
+            grid = orders.opened(Spoken())
             mine = None if orders.share is None else share(grid, orders.share)
             grid.running.claims.says("", "idle")
             work(Bench(grid), in_order(grid), mine)
@@ -78,25 +84,24 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     Spoken().line(f"warning: {message}")
 
 
-def _first_line() -> bytes:
-    """Of standard input, which is read past Python's buffer: a thread that waits there holds its lock to the end."""
-    line = b""
-    while not line.endswith(b"\n"):
-        if not (part := os.read(0, 65536)):
-            _leave(ORPHANED)
-        line += part
-    return line
+def lines() -> Iterator[bytes]:
+    """Of standard input, which is read past Python's buffer: a thread that waits there holds its lock to the end.
 
-
-def _end_with_parent() -> None:
-    """Standard input ends when the process that holds its other end does, however that ended. A process that is
-    stopped, or whose code keeps Python's lock, does not see that; Linux ends those as well.
+    Standard input ends when the process that holds its other end does, however that ended: so does this one then. A
+    process that is stopped, or whose code keeps Python's lock, does not see that; Linux ends those as well.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_OF_PARENT, signal.SIGKILL)
-    while os.read(0, 1024):
-        pass
+    unread = b""
+    while part := os.read(0, 65536):
+        *whole, unread = (unread + part).split(b"\n")
+        yield from whole
     _leave(ORPHANED)
+
+
+def _end_with_parent(told: Iterator[bytes]) -> None:
+    for _ in told:
+        pass
 
 
 if __name__ == "__main__":

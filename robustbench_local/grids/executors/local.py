@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -20,6 +19,7 @@ from robustbench_local.core.device import devices
 from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.grids.deaths import MOST, Death
 from robustbench_local.grids.executors.child import WRONG, Orders
+from robustbench_local.grids.executors.endings import how_it_ended, last_words, text
 from robustbench_local.grids.executors.limits import Limits
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.status import Watch
@@ -30,8 +30,6 @@ from robustbench_local.storage.owner import is_stopped
 _POLL = 0.1  # seconds between two looks at the workers
 _LOOK = 2.0  # seconds between two looks at their memory, and at what is done
 _STOPPED = 60.0  # seconds after which a worker that somebody stopped is replaced
-_FRAMES = 4  # of a crash: what it was, and where in the code, the innermost first
-_LONG = 500  # characters of last words
 _ASLEEP = "having been stopped for a minute"
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")  # where the process was at no job
 _CHILD = "robustbench_local.grids.executors.child"
@@ -73,16 +71,6 @@ class Worker:
     since: float = 0.0
     stopped: float | None = None
     ended: Death | None = None
-
-    def last_words(self) -> str:
-        """The last thing that it complained of; of a crash where in the code it was."""
-        lines = [line.strip() for line in _text(self.complained, -20000).splitlines() if line.strip()]
-        crashes = [place for place, line in enumerate(lines) if line.startswith("Fatal Python error")]
-        if crashes:
-            after = lines[crashes[-1] :]
-            own = next((place for place, line in enumerate(after) if line.startswith("Current thread")), 0)
-            lines = [", ".join([after[0], *(line for line in after[own:] if line.startswith("File"))][:_FRAMES])]
-        return lines[-1][:_LONG] if lines else ""
 
 
 class Supervisor:
@@ -164,7 +152,7 @@ class Supervisor:
         self._workers.remove(worker)
         worker.process.stdin.close()  # type: ignore[union-attr]  # it was asked for
         if code == WRONG:
-            raise RobustBenchError(worker.last_words() or "a worker stopped without a word")
+            raise RobustBenchError(last_words(worker.complained) or "a worker stopped without a word")
         if code:
             self._died(worker, code)
         self.running.claims.forget(worker.process.pid)
@@ -172,7 +160,7 @@ class Supervisor:
             self._begin(worker.place)
 
     def _died(self, worker: Worker, code: int) -> None:
-        death = worker.ended or Death(how_it_ended(code), worker.last_words())
+        death = worker.ended or Death(how_it_ended(code), last_words(worker.complained))
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.ended is None:
             self._note(worker, death)
@@ -218,10 +206,10 @@ class Supervisor:
 
     def _pass_on(self, worker: Worker, whole: bool) -> None:
         """The lines that it said since; whole: the last one too, though it does not end."""
-        text = _text(worker.said, worker.heard)
-        end = len(text) if whole else text.rfind("\n") + 1
-        worker.heard += len(text[:end].encode(errors="surrogateescape"))
-        for line in text[:end].splitlines():
+        said = text(worker.said, worker.heard)
+        end = len(said) if whole else said.rfind("\n") + 1
+        worker.heard += len(said[:end].encode(errors="surrogateescape"))
+        for line in said[:end].splitlines():
             self.grid.progress.line(line)
 
     def _show(self) -> None:
@@ -240,23 +228,3 @@ class Supervisor:
                 worker.process.stdin.close()  # type: ignore[union-attr]
             self._pass_on(worker, whole=True)
         self._workers = []
-
-
-def how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
-
-
-def _text(path: Path, start: int) -> str:
-    """What a file holds from there on; from its end where start is negative."""
-    try:
-        with open(path, "rb") as file:
-            if start < 0:
-                start = max(0, file.seek(0, os.SEEK_END) + start)
-            file.seek(start)
-            return file.read().decode(errors="surrogateescape")
-    except OSError:
-        return ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from robustbench_local.core.defense import is_stochastic
-from robustbench_local.grids.cell import Cell
+import math
+
 from robustbench_local.grids.executors.settings import share_of
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Job, dearest_first, jobs_of, shared_out
+from robustbench_local.grids.price import Load, known_works, work
 from robustbench_local.grids.running import Planned
 
 
@@ -22,38 +23,24 @@ def share(grid: Grid, text: str) -> set[Job]:
 
 
 def costs(grid: Grid) -> list[float]:
-    """Of each cell of the grid, beside the others: passes times parameters. Nothing is asked of any model, and every
-    process finds the same.
-    """
+    """Of each cell of the grid, beside the others: every process finds the same."""
     found: list[float] = []
     for group in grid.groups:
+        sizes = [len(grid.images[cell.model.data, cell.n]) for cell in group.cells]
         try:
             model = grid.builder.build_untrained(group.spec)
-        except Exception:  # a stranger's model may die of anything: its cells will say so
-            found += [0.0] * len(group.cells)
-            continue
-        size = sum(weight.numel() for weight in model.parameters()) or 1
-        drawn = is_stochastic(model)
-        found += [size * _passes(grid, cell, drawn) for cell in group.cells]
-    return found
-
-
-def _passes(grid: Grid, cell: Cell, drawn: bool) -> float:
-    """Forward and backward ones, which cost twice as much."""
-    images = grid.images[cell.model.data, cell.n]
-    about = len(images.classes), cell.threat.norm
-    forwards, backwards = cell.attack.cost(*about)
-    before = cell.attack.prepare_cost(*about)
-    times = len(images) * (cell.eot if drawn else 1)
-    judged = len(images) * (cell.draws if drawn else 1)
-    return judged + times * (forwards + 2 * backwards) + before[0] + 2 * before[1]
+            load = Load.of(model, len(grid.images[group.spec.data, None].classes))
+            found += [work(cell, load, n) for cell, n in zip(group.cells, sizes, strict=True)]
+        except Exception:  # a stranger's model or attack may die of anything: its cells will say so
+            found += [math.nan] * len(group.cells)
+    return known_works(found)
 
 
 def plan(grid: Grid) -> list[Planned]:
     """What `status` reads."""
-    work = costs(grid)
+    each = costs(grid)
     return [
-        Planned(str(cell), group.place, work[group.start + place])
+        Planned(str(cell), group.place, each[group.start + place])
         for group in grid.groups
         for place, cell in enumerate(group.cells)
     ]

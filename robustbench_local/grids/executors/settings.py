@@ -26,6 +26,8 @@ def executor_of(config: GridConfig) -> Executor:
                 f"worker={config.worker} is one worker, started by hand or by any scheduler: leave out workers and"
                 " executor"
             )
+    if config.cluster is not None and config.executor not in ("ray", "slurm"):
+        raise ConfigError("cluster says what Ray or Slurm is told: it goes with executor=ray or executor=slurm")
     return config.executor or ("local" if for_others else "inline")
 
 

@@ -91,11 +91,11 @@ def _look(bench: Bench, job: Job, left: Collection[Job], mine: Collection[Job] |
     if others and not running.claims.is_left(key):
         return Found.WAITING
     if parts := bench.missing_parts(job):
-        return _part(bench, job, key, parts)
+        return part(bench, job, key, parts)
     return _claimed(bench, job, key)
 
 
-def _part(bench: Bench, job: Job, key: str, parts: Sequence[slice]) -> Found:
+def part(bench: Bench, job: Job, key: str, parts: Sequence[slice]) -> Found:
     """The first part of a cell that nobody is at."""
     running = bench.grid.running
     for rows in parts:

@@ -12,14 +12,59 @@ const boards = $("section.board[data-threat]").map((section) => ({
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
   glance: overview?.querySelector(`[data-board="${section.querySelector("h2").id.slice(2)}"]`),
+  rest: section.querySelector("script.rest"), // many rows, packed: those that are never looked at are never made
+  note: section.querySelector("p.rest"),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
-const byId = new Map(boards.flatMap((board) => board.rows.map((item) => [item.id, item])));
+const byId = new Map();
+for (const board of boards) {
+  board.sorted = board.rows;
+  board.most = board.rest ? board.rows.length : Infinity; // rows to show of those that fit
+  for (const item of board.rows) byId.set(item.id, Object.assign(item, { board }));
+}
 const phone = matchMedia("(max-width: 44rem)"); // as in style.css
 let sort = { key: "rank", down: false };
 
 function has(list, wanted) {
   return !wanted || list.split("|").includes(wanted);
+}
+
+function parsed(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content;
+}
+
+async function unpack(board) {
+  const bytes = Uint8Array.from(atob(board.rest.textContent), (char) => char.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const { length } = board.rows;
+  for (const { row, ...found } of await new Response(stream).json()) {
+    const item = { ...found, html: row, row: null, detail: null, board };
+    board.rows.push(item);
+    byId.set(item.id, item);
+  }
+  board.step = length;
+}
+
+function make(item) {
+  item.row = parsed(item.html).querySelector("tr");
+}
+
+function lay(board) { // rows in their order, those that were made
+  const parts = document.createDocumentFragment();
+  for (const item of board.sorted) if (item.row) parts.append(item.row, ...(item.detail ? [item.detail] : []));
+  board.body.append(parts);
+}
+
+function more(board, left) { // what does not stand there, and a button for it
+  if (!board.step) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "rest";
+  button.textContent = `Show ${Math.min(board.step, left - board.most)} more`;
+  const text = `The first ${board.most} of ${left} models that fit. Search and filter above look at all of them. `;
+  board.note.replaceChildren(...(left > board.most ? [text, button] : []));
 }
 
 function filter() {
@@ -29,13 +74,21 @@ function filter() {
   for (const board of boards) {
     const here = (!want.data || board.data === want.data) && (!want.threat || board.threat === want.threat);
     let left = 0;
-    for (const item of board.rows) {
+    let made = false;
+    for (const item of board.sorted) {
       const fits = here && has(item.families, want.family) && has(item.flags, want.flag) &&
         words.every((word) => item.words.includes(word));
       left += fits;
-      item.row.hidden = !fits;
+      const shows = fits && (left <= board.most || Boolean(item.detail));
+      if (shows && !item.row) {
+        make(item);
+        made = true;
+      }
+      if (item.row) item.row.hidden = !shows;
       if (item.detail) item.detail.hidden = !fits;
     }
+    if (made) lay(board);
+    more(board, left);
     board.section.hidden = !left;
     if (board.glance) board.glance.hidden = !left;
     shown += left;
@@ -46,6 +99,8 @@ function filter() {
   document.getElementById("nothing").hidden = shown > 0 || natures.some((section) => !section.hidden);
 }
 
+const names = new Intl.Collator();
+
 function order() {
   const number = sort.key !== "name";
   const sign = sort.down ? -1 : 1;
@@ -55,24 +110,26 @@ function order() {
       else head.removeAttribute("aria-sort");
     }
     const value = (item) => (number ? (item[sort.key] ? Number(item[sort.key]) : null) : item.name);
-    const sorted = board.rows.map((item, place) => ({ item, place, value: value(item) })).sort((a, b) => {
+    board.sorted = board.rows.map((item, place) => ({ item, place, value: value(item) })).sort((a, b) => {
       if (a.value === b.value) return a.place - b.place;
       if (a.value === null || b.value === null) return a.value === null ? 1 : -1; // what is missing comes last
-      return sign * (number ? a.value - b.value : a.value.localeCompare(b.value));
-    });
-    const parts = document.createDocumentFragment();
-    for (const { item } of sorted) parts.append(item.row, ...(item.detail ? [item.detail] : []));
-    board.body.append(parts);
+      return sign * (number ? a.value - b.value : names.compare(a.value, b.value));
+    }).map(({ item }) => item);
+    lay(board);
   }
 }
 
 function toggle(item, open = !item.detail) {
   if (open === Boolean(item.detail)) return;
+  if (!item.row) {
+    make(item);
+    lay(item.board);
+  }
   const button = item.row.querySelector(".name > button");
   item.row.classList.toggle("open", open);
   button.setAttribute("aria-expanded", String(open));
   if (open) {
-    const filled = document.getElementById(`t-${item.id}`).content.cloneNode(true);
+    const filled = item.opened ? parsed(item.opened) : document.getElementById(`t-${item.id}`).content.cloneNode(true);
     item.detail = filled.firstElementChild;
     span(item);
     item.row.after(filled);
@@ -138,6 +195,12 @@ document.addEventListener("click", (event) => {
     const key = head.dataset.key;
     sort = { key, down: sort.key === key ? !sort.down : head.dataset.first === "down" };
     order();
+    filter();
+  } else if (event.target.matches("button.rest")) {
+    const board = boards.find(({ section }) => section.contains(event.target));
+    board.most += board.step;
+    filter();
+    return;
   } else if (row && !String(getSelection())) {
     toggle(byId.get(row.dataset.id));
   } else return;
@@ -161,3 +224,5 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", recall);
 phone.addEventListener("change", () => { for (const item of byId.values()) if (item.detail) span(item); });
 recall();
+const packed = boards.filter((board) => board.rest);
+if (packed.length) Promise.all(packed.map(unpack)).then(() => { order(); recall(); });

@@ -19,7 +19,7 @@ import pytest
 from robustbench_local.cli.main import main
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Progress
-from robustbench_local.grids.executors.local import how_it_ended
+from robustbench_local.grids.executors.endings import how_it_ended
 from robustbench_local.grids.run import run_grid
 from robustbench_local.grids.status import watch
 from robustbench_local.storage.claims import Claims

@@ -1,0 +1,126 @@
+"""What a second attempt spends: all it wants where the rows spent enough, otherwise little, on the nearest images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robustbench_local import load_data, load_model
+from robustbench_local.audit.retrying import Expected, Retrying, expected_passes, passes
+from robustbench_local.audit.stronger import EFFORT, FEW, SHARE, SHORTEST
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.storage.row import Row
+
+BEST = find_attack("best", {"effort": EFFORT})
+FULL = sum(BEST.cost(10)) + 3  # passes of an image that does not fall, and of judging it
+IDS = np.arange(20)
+LINF = ThreatModel.parse("linf:0.3")
+
+
+def row(**results: Any) -> Row:
+    about = {"threat": "linf:0.3", "seed": 0, "eot": 20, "draws": 20}
+    found = {"per_class": [{}] * 10, "stochastic": False, "n": 50, "forwards_mean": 10.0, "backwards_mean": 9.0}
+    return Row(key="0", status="ok", definition=about, results=found | results)
+
+
+@dataclass
+class Told(Retrying):
+    """Asks nobody: images below `fall` fall, for `cheap` passes each. asked: (images, queries) of each try."""
+
+    cheap: float = 20.0
+    fall: int = 0
+    asked: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def _nearest(self, ids: Any) -> Any:
+        self.spent += 10 * len(ids)
+        return ids
+
+    def _judged(self, attack: Any, ids: Any, queries: int | None = None) -> Any:
+        self.asked.append((len(ids), queries))
+        robust = torch.as_tensor(ids) >= self.fall
+        dear = FULL if queries is None else min(FULL, 2 * queries)
+        self.spent += float(torch.where(robust, dear, self.cheap).sum()) * max(1.0, FEW / len(ids))
+        return SimpleNamespace(ids=torch.as_tensor(ids), clean=torch.ones(len(ids), dtype=torch.bool), robust=robust)
+
+
+def told(budget: float, **given: Any) -> Told:
+    nobody = Tensors(torch.zeros(0), torch.zeros(0), torch.zeros(0))
+    return Told(BEST, row(), nn.Identity(), nobody, budget, AnswerCache(), **given)
+
+
+def test_where_the_rows_spent_enough_all_are_tried_in_full_at_once() -> None:
+    retrying = told(len(IDS) * FULL)
+    retrying(IDS)
+    assert retrying.asked == [(20, None)] and retrying.limits(20) is None and retrying.spent <= retrying.budget
+
+
+@pytest.mark.parametrize("images", [12, 15, 19])
+def test_otherwise_the_nearest_in_full_and_never_more_than_the_budget(images: int) -> None:
+    retrying = told(images * FULL + 200)
+    retrying(IDS)
+    assert retrying.asked[0] == (images, None) and retrying.spent <= retrying.budget
+    assert retrying.limits(20) == f"tried on the {images} nearest"
+
+
+def test_what_falls_early_leaves_more_for_the_others() -> None:
+    retrying = told(13 * FULL, fall=20)
+    retrying(IDS)
+    assert retrying.tried == 20 and len(retrying.broken) == 20 and retrying.limits(20) is None
+    assert [queries for _, queries in retrying.asked] == [None, None]
+
+
+@pytest.mark.parametrize("budget", [0.0, 500.0, 1500.0])
+def test_a_small_budget_is_shared_by_a_few_with_a_floor(budget: float) -> None:
+    retrying, floor = told(budget, fall=3), SHORTEST[Norm.LINF]
+    retrying(IDS)
+    ((images, queries),) = retrying.asked
+    assert images == FEW and queries is not None and queries >= floor
+    assert retrying.spent <= max(budget, 2 * floor * FEW + 10 * len(IDS))
+    assert retrying.broken == (0, 1, 2)
+    assert retrying.limits(20) == f"tried on the {FEW} nearest and on some with {queries} queries at most"
+
+
+def test_a_suspected_attack_is_looked_at_whatever_that_costs() -> None:
+    retrying = told(0.0)
+    retrying(np.arange(100), least=20)
+    assert retrying.asked == [(20, None)]
+
+
+def test_it_goes_on_only_where_it_could_try_some_in_full() -> None:
+    assert told(FEW * FULL + 80 * 100).affords(80) and not told(FEW * FULL - 1).affords(80)
+
+
+def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:
+    """What PGD breaks within five steps is nearer than what it does not, whatever the order of the ids."""
+    x, y = load_data("mnist", n=60, source="bundled")
+    images = Tensors(x, y, torch.arange(60))
+    retrying = Retrying(BEST, row(), load_model("zoo:mnist/adversarial_training"), images, 0.0, AnswerCache())
+    ids = np.arange(60)[::-1].copy()
+    seen = retrying._judged(find_attack("pgd", {"steps": 5, "loss": "margin"}), ids)
+    fell = set(seen.ids[~seen.robust].tolist())
+    assert 0 < len(fell) < 30 and set(retrying._nearest(ids)[: len(fell)].tolist()) == fell
+    assert retrying.spent > 60 * 2 * 5
+
+
+def test_the_passes_of_a_row_are_all_it_asked() -> None:
+    assert passes(row()) == 50 * (19 + 3)  # which older rows do not say, and every judge asks
+    assert passes(row(judged_forwards=7, prepared_forwards=100, prepared_backwards=20)) == 50 * 19 + 7 + 120
+    assert passes(row(stochastic=True)) == 50 * (19 + 3 * 20)
+
+
+def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
+    def of(passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True) -> float:
+        return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
+
+    assert of(1e9) == 20 * FULL and of(0.0) == of(float("nan")) == 2 * FEW * SHORTEST[Norm.LINF]
+    assert of(5e4) == SHARE * 5e4
+    assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
