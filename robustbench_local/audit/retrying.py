@@ -30,9 +30,13 @@ Ids = npt.NDArray[Any]
 
 
 def passes(row: Row) -> float:
-    """Forward and backward passes of a row: on its images, to learn beforehand, and to judge."""
+    """Forward and backward passes of a row: on its images, to learn beforehand, and to judge.
+
+    Of judging what it costs where nothing is known: how much of it one process asked another cell before is chance, and
+    an audit is the same whoever did the cells.
+    """
     found: Mapping[str, Any] = row.results
-    judged = found.get("judged_forwards", JUDGED * _draws(row, "draws") * found["n"])  # older rows do not say
+    judged = JUDGED * _draws(row, "draws") * found["n"]
     before = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     return float(found["n"] * (found["forwards_mean"] + found["backwards_mean"]) + before + judged)
 
@@ -137,7 +141,8 @@ class Retrying:
         settings: dict[str, Any] = {key: self.row.said(key) for key in ("eot", "draws") if key in about}
         judge = Judge(seed=int(about["seed"]), budget=queries, **settings)
         verdict = judge(self.model, some, attack, self._threat, known=self.known)
-        spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + verdict.judged_forwards
+        judged = JUDGED * _draws(self.row, "draws") * len(ids)  # as `passes` counts it
+        spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + judged
         self.spent += spent * max(1.0, FEW / len(ids))
         return verdict
 

@@ -112,8 +112,8 @@ def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:
 
 
 def test_the_passes_of_a_row_are_all_it_asked() -> None:
-    assert passes(row()) == 50 * (19 + 3)  # which older rows do not say, and every judge asks
-    assert passes(row(judged_forwards=7, prepared_forwards=100, prepared_backwards=20)) == 50 * 19 + 7 + 120
+    assert passes(row()) == 50 * (19 + 3)  # which every judge asks, unless its process asked before
+    assert passes(row(judged_forwards=7, prepared_forwards=100, prepared_backwards=20)) == 50 * (19 + 3) + 120
     assert passes(row(stochastic=True)) == 50 * (19 + 3 * 20)
 
 

@@ -23,6 +23,7 @@ from robustbench_local.cli.main import main
 from robustbench_local.config import plugins
 from robustbench_local.grids.executors import child, local
 from robustbench_local.storage import claims
+from tests.helpers.packages import installed
 
 FIRST = (
     "robustbench_local.attacks.best",
@@ -39,6 +40,7 @@ FIRST = (
 TOYS = """
 import torch
 from torch import nn
+from robustbench_local.core.attack import Attack
 
 def linear(seed=0):
     with torch.random.fork_rng(devices=[]):
@@ -48,8 +50,12 @@ def linear(seed=0):
 def other():
     return linear(1)
 
-def failing():
-    raise RuntimeError("this one never works")
+class Fails(Attack):
+    def __call__(self, oracle, x, y, threat, draws):
+        raise RuntimeError("this one never works")
+
+    def cost(self, classes, norm=None):
+        return 1, 0
 """
 PATIENCE = 3.0  # seconds, instead of minutes, until a process that was stopped counts as gone
 _SUBREAPER = 36  # Linux's prctl: this process adopts the orphans among those that descend from it
@@ -60,6 +66,7 @@ def prepare(folder: Path, spawned: bool = False) -> None:
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     Path("toys.py").write_text(TOYS)
+    installed(folder, "toys", "[robustbench_local.attacks]\nfails = toys:Fails\n")
     ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
     claims.PATIENCE = local._STOPPED = PATIENCE
     claims.BEAT = 0.5
