@@ -17,6 +17,7 @@ from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAREST, SHARE, 
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import joined, success_margin
+from robustbench_local.core.defense import is_stochastic, undefended
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
@@ -30,9 +31,13 @@ Ids = npt.NDArray[Any]
 
 
 def passes(row: Row) -> float:
-    """Forward and backward passes of a row: on its images, to learn beforehand, and to judge."""
+    """Forward and backward passes of a row: on its images, to learn beforehand, and to judge.
+
+    Of judging what it costs where nothing is known: how much of it one process asked another cell before is chance, and
+    an audit is the same whoever did the cells.
+    """
     found: Mapping[str, Any] = row.results
-    judged = found.get("judged_forwards", JUDGED * _draws(row, "draws") * found["n"])  # older rows do not say
+    judged = JUDGED * _draws(row, "draws") * found["n"]
     before = found.get("prepared_forwards", 0) + found.get("prepared_backwards", 0)
     return float(found["n"] * (found["forwards_mean"] + found["backwards_mean"]) + before + judged)
 
@@ -88,8 +93,9 @@ class Retrying:
     broken: tuple[int, ...] = field(default=())
 
     def affords(self, count: int) -> bool:
-        """Whether it could tell which of so many images are nearest, and try some of them in full."""
-        return self._left >= count * self._price(find_attack(*NEAREST)) + FEW * self._price(self.attack)
+        """Whether it could tell which of so many images more are nearest, and try some for what the last ones cost."""
+        each = min(self._price(self.attack), self.spent / max(1, self.tried))
+        return self._left >= count * self._price(find_attack(*NEAREST)) + FEW * each
 
     def __call__(self, ids: Ids, least: int = 0) -> None:
         """Try the images of these ids (M,): `least` of them in full in any case.
@@ -137,7 +143,8 @@ class Retrying:
         settings: dict[str, Any] = {key: self.row.said(key) for key in ("eot", "draws") if key in about}
         judge = Judge(seed=int(about["seed"]), budget=queries, **settings)
         verdict = judge(self.model, some, attack, self._threat, known=self.known)
-        spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + verdict.judged_forwards
+        judged = JUDGED * _draws(self.row, "draws") * len(ids)  # as `passes` counts it
+        spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + judged
         self.spent += spent * max(1.0, FEW / len(ids))
         return verdict
 
@@ -156,9 +163,11 @@ class Retrying:
         return count if count >= FEW else 0
 
     def _price(self, attack: Attack) -> float:
-        """Passes of an image that falls to nothing; those of judging alone where the attack does not say its own."""
-        cost = attack.cost(len(self.row.results["per_class"]), self._threat.norm)
-        return sum(cost) * _draws(self.row, "eot") + JUDGED * _draws(self.row, "draws")
+        """Passes of an image that falls to nothing, neither to the attack on the model nor on its undefended part."""
+        cost = sum(attack.cost(len(self.row.results["per_class"]), self._threat.norm))
+        bare, draws = undefended(self.model), _draws(self.row, "eot")
+        static = 0 if bare is None else draws if is_stochastic(bare) else 1
+        return cost * (draws + static) + JUDGED * _draws(self.row, "draws")
 
 
 def _draws(row: Row, key: str) -> int:

@@ -95,8 +95,14 @@ def test_a_suspected_attack_is_looked_at_whatever_that_costs() -> None:
     assert retrying.asked == [(20, None)]
 
 
-def test_it_goes_on_only_where_it_could_try_some_in_full() -> None:
-    assert told(FEW * FULL + 80 * 100).affords(80) and not told(FEW * FULL - 1).affords(80)
+def test_it_goes_on_only_where_it_could_try_some_more() -> None:
+    short = 5 + 5 + 3  # passes by which it tells how near an image is
+    for cheap in (20.0, FULL):
+        retrying = told(1e9, fall=20, cheap=cheap)
+        retrying(IDS)
+        for more, enough in ((0, True), (-10, False)):
+            retrying.budget = retrying.spent + 80 * short + FEW * cheap + more
+            assert retrying.affords(80) is enough
 
 
 def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:
@@ -112,8 +118,8 @@ def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:
 
 
 def test_the_passes_of_a_row_are_all_it_asked() -> None:
-    assert passes(row()) == 50 * (19 + 3)  # which older rows do not say, and every judge asks
-    assert passes(row(judged_forwards=7, prepared_forwards=100, prepared_backwards=20)) == 50 * 19 + 7 + 120
+    assert passes(row()) == 50 * (19 + 3)  # which every judge asks, unless its process asked before
+    assert passes(row(judged_forwards=7, prepared_forwards=100, prepared_backwards=20)) == 50 * (19 + 3) + 120
     assert passes(row(stochastic=True)) == 50 * (19 + 3 * 20)
 
 

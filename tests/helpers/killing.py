@@ -1,4 +1,4 @@
-"""Kill commands at random instants, and see that the same command then ends as if nothing had happened.
+"""End or stop commands at random instants, and see that the same command then ends as if nothing had happened.
 
     python tests/helpers/killing.py FOLDER KILLS SEED
 
@@ -28,11 +28,14 @@ import numpy as np
 from robustbench_local.cli.main import main
 from robustbench_local.data.cache import cached
 from robustbench_local.data.catalogue import known
+from robustbench_local.regression.lock import NAME
 from robustbench_local.report.render import markdown
 from robustbench_local.report.results import Results
 from robustbench_local.storage import checkpoints
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
 from robustbench_local.storage.store import Store
+from tests.helpers.checked import asking
+from tests.helpers.checked import folder as with_checks
 
 FIRST = (
     "robustbench_local.attacks.best",
@@ -40,6 +43,7 @@ FIRST = (
     "robustbench_local.attacks.pgd",
     "robustbench_local.defenses.none",
     "robustbench_local.cli.auditing",
+    "robustbench_local.regression.session",
     "robustbench_local.grids.run",
     "robustbench_local.training.zoo_builder",
     "robustbench_local.report.corruption_text",
@@ -97,6 +101,10 @@ def rows(folder: str) -> list[list[Any]]:
 def trained() -> object:
     state, notes = checkpoints.load("out/mnist/none.safetensors")
     return notes["figures"], {name: value.tolist() for name, value in state.items()}
+
+
+def checked() -> object:
+    return json.loads(Path(NAME).read_text())
 
 
 def card() -> object:
@@ -165,6 +173,7 @@ COMMANDS = {
         lambda: removed("card.json"),
         card,
     ),
+    "check": Command(["check", "--update"], lambda: removed(NAME), checked),
     "fetch": Command(["data", "fetch", "mnist", "--folder", "raw"], lambda: removed("cache/data/mnist"), fetched),
 }
 
@@ -209,6 +218,8 @@ def kill_them(folder: Path, kills: int, seed: int) -> None:
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     Path("toys.py").write_text(TOYS)
+    with_checks(Path())
+    Path("robustness.yaml").write_text(json.dumps({"checks": [asking(n=20), asking(n=20, name="again")]}))
     for name in ("toy", "whole"):
         Path(f"{name}.yaml").write_text(GRID)
     names = [name for name in COMMANDS if name != "fetch" or raw_mnist()]
@@ -233,14 +244,18 @@ def kill_them(folder: Path, kills: int, seed: int) -> None:
         command.before()
         child = begun(command.words)
         time.sleep(random.uniform(0, lasts[name]))
-        os.kill(child, signal.SIGKILL)
-        counts[f"{name} {'killed' if ended(child) == -signal.SIGKILL else 'was through'}"] += 1
+        how = random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP))
+        os.kill(child, how)
+        if how is signal.SIGSTOP:  # and goes on later, or is killed as it stands
+            time.sleep(random.uniform(0, 0.5))
+            os.kill(child, random.choice((signal.SIGCONT, signal.SIGKILL)))
+        counts[f"{name}, {how.name}: {'was ended' if ended(child) < 0 else 'came through'}"] += 1
         code = ended(begun(command.words))
         said = Path("said.txt").read_text()
         assert "Traceback" not in said and "counts as missing" not in said, f"{name} after kill {turn}:\n{said}"
         outcome = code, command.outcome()
         assert outcome == expected[name], f"{name} after kill {turn}: {outcome}, not {expected[name]}\n{said}"
-    print(f"{kills} kills of {len(names)} commands:", dict(sorted(counts.items())))
+    print(f"{kills} strikes at {len(names)} commands:", dict(sorted(counts.items())))
     print("seconds undisturbed:", {name: round(last, 1) for name, last in lasts.items()})
 
 

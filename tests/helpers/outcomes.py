@@ -25,7 +25,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             results = row.get("results", {})
             found[f"rows/{path.name}"] = {
                 "status": row["status"],
-                "error": row.get("error"),
+                "error": None if row.ok else row.failure,
                 "definition": row.definition,
                 "arrays": row["arrays"],
                 "results": {name: value for name, value in results.items() if name not in _OF_THE_WAY},

@@ -10,53 +10,20 @@ its master becomes this process's child, so that none is overlooked.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robustbench_local.cli.main import main
-from robustbench_local.config import plugins
-from robustbench_local.grids.executors import local
-from robustbench_local.storage import claims
-from tests.helpers.forked import Forked, in_fork
+from tests.helpers.forked import PATIENCE, begun, descendants, ended, left_behind, prepare, reap, states, worked
 from tests.helpers.outcomes import differences, outcome
 
-FIRST = (
-    "robustbench_local.attacks.best",
-    "robustbench_local.attacks.fgsm",
-    "robustbench_local.attacks.pgd",
-    "robustbench_local.defenses.none",
-    "robustbench_local.grids.run",
-    "robustbench_local.grids.executors.inline",
-    "robustbench_local.cli.preview",
-    "robustbench_local.report.corruption_text",
-    "robustbench_local.report.write",
-)
-TOYS = """
-import torch
-from torch import nn
-
-def linear(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-def other():
-    return linear(1)
-"""
 GRID = """
 data: mnist
 source: bundled
@@ -69,9 +36,8 @@ allow_chance: true
 """
 WORKERS = 4
 MASTERS = 0.05  # of the strikes
-PATIENCE = 3.0  # seconds, instead of minutes, until a process that was stopped counts as gone
+GIVEN_UP = "workers died of it"  # said of a job that was hit again and again: a user then asks for another try
 MOST = 300.0  # seconds that a round may take
-_SUBREAPER = 36  # Linux's prctl: this process adopts the orphans among those that descend from it
 
 
 class Storm:
@@ -89,29 +55,30 @@ class Storm:
     def undisturbed(self) -> None:
         """What is to come out."""
         said = Path("undisturbed.said")
-        code = os.waitpid(begun(["run", "grid=whole.yaml", "results=expected"], said), 0)[1]
-        assert code == 0, said.read_text()
+        assert ended(begun(["run", "grid=whole.yaml", "results=expected"], said)) == 0, said.read_text()
         self._expected = outcome(Path("expected/whole"))
 
     def round(self, name: str) -> list[str]:
         """One grid, struck until it ends -> what is wrong."""
         words = ["run", f"grid={name}.yaml", "executor=local", f"workers={WORKERS}"]
         said, began, due = Path(f"{name}.said"), time.monotonic(), self._next()
-        master = begun(words, said)
+        heard, master = 0, begun(words, said)
         while True:
-            reap(master)
+            reap([master])
             time.sleep(0.02)
             self._let_go_on()
             pid, status = os.waitpid(master, os.WNOHANG)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
-                last = said.read_text(errors="replace")
-                if code in (0, 1):
-                    return self._wrong(name, code, last)
-                self.counts["master ended: " + (last.splitlines()[-1] if code > 0 else signal.Signals(-code).name)] += 1
-                master = begun(words, said)
+                whole = said.read_text(errors="replace")
+                last, heard = whole[heard:], len(whole)
+                if code in (0, 1) and GIVEN_UP not in last:
+                    return self._wrong(name, code, whole)
+                how = GIVEN_UP if code in (0, 1) else last.splitlines()[-1] if code > 0 else signal.Signals(-code).name
+                self.counts[f"start ended: {how}"] += 1
+                master = begun([*words, "retry=true"], said)
             if time.monotonic() - began > MOST:
-                return [f"no end after {MOST} s: {states(master)}", said.read_text(errors="replace")[-3000:]]
+                return [f"no end after {MOST} s: {states()}", said.read_text(errors="replace")[-3000:]]
             if worked() > due:
                 self._strike(master)
                 due = self._next()
@@ -150,86 +117,10 @@ class Storm:
         return found + left_behind()
 
 
-def begun(words: Sequence[str], said: Path) -> int:
-    """The process that runs the command; what it says goes to a file."""
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        with open(said, "ab") as out, open(os.devnull, "rb") as nothing:
-            in_fork(lambda: sys.exit(main(words)), nothing.fileno(), out.fileno(), out.fileno())
-    return child
-
-
-def descendants() -> dict[int, int]:
-    """{process: its parent} of all that descend from this one."""
-    parents = {
-        int(pid): int(fields[1]) for pid in os.listdir("/proc") if pid.isdecimal() and (fields := stat(int(pid)))
-    }
-    found: dict[int, int] = {}
-    before = -1
-    while len(found) != before:
-        before = len(found)
-        found |= {pid: parent for pid, parent in parents.items() if parent == os.getpid() or parent in found}
-    return found
-
-
-def stat(pid: int) -> list[str]:
-    """From its state on; [] where it is gone."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return []
-
-
-def worked() -> float:
-    """Seconds of the processors' time that all took that descend from this one, those that ended included."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ticks = sum(int(tick) for pid in descendants() for tick in stat(pid)[11:15])
-    return ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def states(master: int) -> list[str]:
-    return [
-        f"{pid} of {parent}{' (master)' if pid == master else ''}: {fields[0]}"
-        for pid, parent in descendants().items()
-        if (fields := stat(pid))
-    ]
-
-
-def reap(master: int) -> None:
-    """Orphans that this process adopted, and that ended since."""
-    for pid, parent in descendants().items():
-        if parent == os.getpid() and pid != master:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-
-
-def left_behind() -> list[str]:
-    """Processes that did not end with their master."""
-    until = time.monotonic() + 5
-    while left := descendants():
-        reap(0)
-        if time.monotonic() > until:
-            found = states(0)
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            return [f"processes are left: {found}"] if found else []
-        time.sleep(0.01)
-    return []
-
-
 def strike(folder: Path, kills: int, seed: int, pause: float, spawned: bool) -> None:
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    Path("toys.py").write_text(TOYS)
+    prepare(folder, spawned)
     Path("whole.yaml").write_text(GRID)
     random.seed(seed)
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    claims.PATIENCE = local._STOPPED = PATIENCE
-    if not spawned:
-        setattr(subprocess, "Popen", Forked)  # noqa: B010  (mypy refuses to assign to it)
-    for module in FIRST:
-        importlib.import_module(module)
-    plugins.entry_points = functools.cache(plugins.entry_points)  # most of what opening a grid takes
     storm = Storm(pause)
     storm.undisturbed()
     rounds = 0

@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from robustbench_local.storage import claims
 from robustbench_local.storage.claims import Claims
-from robustbench_local.storage.owner import Owner, this_process
+from robustbench_local.storage.owner import Owner, is_stopped, this_process
+from robustbench_local.storage.sealing import SCHEMA, sealed, written
 
 TAKER = """
 import sys, time
@@ -40,14 +43,18 @@ def elsewhere(folder: Path, name: str = "cell") -> Owner:
     said = {"name": name, "turn": 0, "owner": owner.__dict__, "since": time.time(), "about": {}}
     for kind in ("claims", "pulses"):
         (folder / kind).mkdir(exist_ok=True, parents=True)
-    (folder / "claims" / f"{name}.0.json").write_text(json.dumps(said))
+    write(folder / "claims" / f"{name}.0.json", said)
     beat(folder, owner, 0)
     return owner
 
 
 def beat(folder: Path, owner: Owner, count: int) -> None:
     pulse = {"owner": owner.__dict__, "doing": "cell", "what": "", "share": 0.0, "since": 0.0, "count": count}
-    (folder / "pulses" / f"{owner.name}.json").write_text(json.dumps(pulse))
+    write(folder / "pulses" / f"{owner.name}.json", pulse)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.write_bytes(written(sealed({"schema": SCHEMA, **content})))
 
 
 def test_a_claim_is_taken_once_and_again_after_its_release(tmp_path: Path) -> None:
@@ -95,11 +102,20 @@ def test_a_process_that_was_killed_and_not_waited_for_is_gone(tmp_path: Path) ->
     process.wait()
 
 
-def test_a_stopped_process_is_slow_and_not_gone(tmp_path: Path) -> None:
-    process = taker(tmp_path)
+def test_a_stopped_process_is_slow_and_gone_when_it_does_not_go_on_for_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, now, mine = taker(tmp_path), [100.0], Claims(tmp_path)
     os.kill(process.pid, signal.SIGSTOP)
+    while not is_stopped(process.pid):
+        time.sleep(0.01)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     try:
-        assert not Claims(tmp_path).take("cell")
+        assert not mine.take("cell")
+        now[0] += claims.PATIENCE - 1
+        assert not mine.take("cell")
+        now[0] += 2
+        assert mine.take("cell")
     finally:
         process.kill()
         process.wait()
@@ -110,7 +126,7 @@ def test_another_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> 
     assert mine.take("cell")
     path = tmp_path / "claims" / "cell.0.json"
     held = json.loads(path.read_text())
-    path.write_text(json.dumps({**held, "owner": {**held["owner"], "started": "1"}}))
+    write(path, {**held, "owner": {**held["owner"], "started": "1"}})
     assert Claims(tmp_path).take("cell")
 
 
@@ -119,7 +135,7 @@ def test_a_machine_that_was_started_anew_has_lost_its_processes(tmp_path: Path) 
     assert mine.take("cell")
     path = tmp_path / "claims" / "cell.0.json"
     held = json.loads(path.read_text())
-    path.write_text(json.dumps({**held, "owner": {**held["owner"], "boot": "before"}}))
+    write(path, {**held, "owner": {**held["owner"], "boot": "before"}})
     assert Claims(tmp_path).take("cell")
 
 
@@ -149,14 +165,48 @@ def test_clocks_that_jump_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert not mine.take("cell")
 
 
-def test_a_damaged_claim_is_taken_over_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut_short(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+def of_another_process(whole: bytes) -> bytes:
+    """Still JSON, and of a process that there is: only its checksum tells."""
+    return whole.replace(str(os.getpid()).encode(), b"1")
+
+
+@pytest.mark.parametrize("damage", [cut_short, of_another_process, lambda _: b"", lambda _: b"null"])
+def test_a_damaged_claim_is_nobodys_but_perhaps_still_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
     now, mine = [100.0], Claims(tmp_path)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    (tmp_path / "claims").mkdir()
-    (tmp_path / "claims" / "cell.0.json").write_text("{")
+    assert Claims(tmp_path).take("cell")
+    path = tmp_path / "claims" / "cell.0.json"
+    path.write_bytes(damage(path.read_bytes()))
     assert not mine.take("cell")
-    now[0] += claims.PATIENCE + 1
+    now[0] += claims.BEAT + 1
     assert mine.take("cell")
+
+
+def test_a_damaged_pulse_says_nothing(tmp_path: Path) -> None:
+    mine = Claims(tmp_path)
+    mine.says("cell", "pgd")
+    for path in (tmp_path / "pulses").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"pgd", b"fgsm"))
+    assert Claims(tmp_path).pulses() == []
+    mine.leave()
+
+
+def test_what_a_process_said_is_not_taken_for_the_word_of_a_later_one_of_its_number(tmp_path: Path) -> None:
+    process = taker(tmp_path)
+    process.kill()
+    process.wait()
+    mine = Claims(tmp_path)
+    assert mine.pulse_of(process.pid) is not None, "of what it was at its supervisor still learns"
+    elsewhere(tmp_path, "other")
+    mine.forget(process.pid)
+    assert mine.pulse_of(process.pid) is None
+    assert [pulse.owner.host for pulse in mine.pulses()] == ["another machine"]
 
 
 def test_a_pulse_says_what_a_process_does_at_once(tmp_path: Path) -> None:
