@@ -17,6 +17,7 @@ from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAREST, SHARE, 
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.decision import joined, success_margin
+from robustbench_local.core.defense import is_stochastic, undefended
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
@@ -92,8 +93,9 @@ class Retrying:
     broken: tuple[int, ...] = field(default=())
 
     def affords(self, count: int) -> bool:
-        """Whether it could tell which of so many images are nearest, and try some of them in full."""
-        return self._left >= count * self._price(find_attack(*NEAREST)) + FEW * self._price(self.attack)
+        """Whether it could tell which of so many images more are nearest, and try some for what the last ones cost."""
+        each = min(self._price(self.attack), self.spent / max(1, self.tried))
+        return self._left >= count * self._price(find_attack(*NEAREST)) + FEW * each
 
     def __call__(self, ids: Ids, least: int = 0) -> None:
         """Try the images of these ids (M,): `least` of them in full in any case.
@@ -161,9 +163,11 @@ class Retrying:
         return count if count >= FEW else 0
 
     def _price(self, attack: Attack) -> float:
-        """Passes of an image that falls to nothing; those of judging alone where the attack does not say its own."""
-        cost = attack.cost(len(self.row.results["per_class"]), self._threat.norm)
-        return sum(cost) * _draws(self.row, "eot") + JUDGED * _draws(self.row, "draws")
+        """Passes of an image that falls to nothing, neither to the attack on the model nor on its undefended part."""
+        cost = sum(attack.cost(len(self.row.results["per_class"]), self._threat.norm))
+        bare, draws = undefended(self.model), _draws(self.row, "eot")
+        static = 0 if bare is None else draws if is_stochastic(bare) else 1
+        return cost * (draws + static) + JUDGED * _draws(self.row, "draws")
 
 
 def _draws(row: Row, key: str) -> int:

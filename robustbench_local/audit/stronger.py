@@ -16,7 +16,7 @@ LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
 
-SHARE = 0.15  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
+SHARE = 0.1  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
 FEW = 12  # images at once take as long as fewer would
 # queries of an image are allowed at least: two climbs of the stronger attack; in L1 and L2 its walks as well, without
 # which masked gradients stop it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if given and kind != ASSESSMENT:
         raise ConfigError(f"{', '.join(given)}: these are for --format {ASSESSMENT} alone")
     results = Results.read(folders)
+    gc.freeze()  # rows stay to the end: to go through them again and again takes a tenth of a long report
     if kind == ASSESSMENT:
         _assessment(results, into, options)
     else:

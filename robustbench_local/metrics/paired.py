@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def compare(
     )
 
 
+@functools.lru_cache(maxsize=2**16)  # the same few outcomes are asked about again and again
 def mcnemar(only_first: int, only_second: int, alternative: Alternative = "two-sided") -> float:
     """Exact p of McNemar's test (1947): the images on which the two disagree are fair coins. 1 where there is none."""
     from scipy import stats  # here and below: it takes a second to load, which only these tests wait for

@@ -128,7 +128,10 @@ class _Both:
         """Of each model, on the images of the cell that has most of them in common."""
         for name, group in _by(met, lambda pair: pair.of).items():
             found = []
+            first: dict[str, Pair] = {}
             for pair in group:
+                first.setdefault(_images(pair), pair)
+            for pair in first.values():
                 (old, new), change = pair.both, _about([pair], Change(PARTS[2], f"{name}, clean", ""))
                 before, after = _clean_shares(self.before, old), _clean_shares(self.after, new)
                 found.append(self._paired(change, old, new, before, after))
@@ -213,6 +216,11 @@ def _audited(results: Results, rows: Sequence[Row]) -> dict[str, Shares]:
                 if ids is not None:
                     found[retry.attack] = ids, 1.0 - np.isin(ids, retry.broken)
     return found
+
+
+def _images(pair: Pair) -> str:
+    """Which images either side chose: of the same ones, as many are in common."""
+    return str([(row.definition["ids"], row.definition["data_digest"]) for row in pair.both])
 
 
 def _is_aimed(row: Row) -> bool:

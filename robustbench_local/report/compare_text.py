@@ -17,6 +17,7 @@ from robustbench_local.report.compare import PARTS, POWER, Change
 from robustbench_local.report.render import WIDTH
 from robustbench_local.report.text import DASH, percent
 
+_LINES = 200  # of a part, that are read in a terminal
 HEADINGS = {
     "attack": "Attack by attack",
     "worst case": "Worst case per image, over the attacks that both have",
@@ -27,29 +28,36 @@ HEADINGS = {
 
 def show(changes: Sequence[Change], alpha: float = 0.05, console: Console | None = None) -> None:
     """Print what was compared, worst first, then what could not be, by name, and what a comparison of so many images
-    would have noticed.
+    would have noticed. Of hundreds of lines those that are not printed are counted.
     """
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     for part in PARTS:
         compared = [change for change in changes if change.part == part and change.pair]
         if compared:
             console.print(Text(HEADINGS[part], style="bold"))
-            console.print(_grid(compared))
+            compared.sort(key=lambda each: (not each.worse, each.p or 0.0))
+            console.print(_grid(compared[:_LINES]))
+            if more := _counted(compared[_LINES:]):
+                console.print(Text(f"Not shown: {more}. --out FILE has all."))
     for line in (*_missing(changes), *_remarks(changes), *_power(changes, alpha)):
         console.print(Text(line))
-    counts = Counter(change.what for change in changes if change.part == PARTS[0])
-    said = ", ".join(f"{count} {what}" for what, count in counts.items())
+    cells = [change for change in changes if change.part == PARTS[0]]
     console.print(
-        f"{counts.total()} cells: {said}. Accuracy in % on the images that both have, as the attacks of the rows left"
-        " it; p: exact McNemar test (random models: sign flips), adjusted by Holm for all lines."
+        f"{len(cells)} cells: {_counted(cells)}. Accuracy in % on the images that both have, as the attacks of the rows"
+        " left it; p: exact McNemar test (random models: sign flips), adjusted by Holm for all lines."
     )
+
+
+def _counted(changes: Sequence[Change]) -> str:
+    """ "2 worse, 5 same"."""
+    return ", ".join(f"{count} {what}" for what, count in Counter(change.what for change in changes).items())
 
 
 def _grid(compared: Sequence[Change]) -> Grid:
     grid = Grid("", "images", "before", "after", "lost", "gained", "p", "", box=box.SIMPLE_HEAD)
     for column in grid.columns[1:7]:
         column.justify = "right"
-    for change in sorted(compared, key=lambda each: (not each.worse, each.p or 0.0)):
+    for change in compared:
         assert change.pair and change.before is not None and change.after is not None
         style = "red" if change.worse else "green" if change.what == "better" else "dim"
         figures = (str(change.pair.n), percent(change.before), percent(change.after), str(change.pair.only_first))
@@ -67,7 +75,9 @@ def _missing(changes: Sequence[Change]) -> Iterator[str]:
             groups[change.what].append(f"{change.name}{f' ({figures[0]})' if len(figures) == 1 else ''}")
     for what, names in groups.items():
         yield f"{what} ({len(names)}):"
-        yield from (f"  {name}" for name in names)
+        yield from (f"  {name}" for name in names[:_LINES])
+        if len(names) > _LINES:
+            yield f"  and {len(names) - _LINES} more: --out FILE has all"
 
 
 def _remarks(changes: Sequence[Change]) -> Iterator[str]:

@@ -95,8 +95,14 @@ def test_a_suspected_attack_is_looked_at_whatever_that_costs() -> None:
     assert retrying.asked == [(20, None)]
 
 
-def test_it_goes_on_only_where_it_could_try_some_in_full() -> None:
-    assert told(FEW * FULL + 80 * 100).affords(80) and not told(FEW * FULL - 1).affords(80)
+def test_it_goes_on_only_where_it_could_try_some_more() -> None:
+    short = 5 + 5 + 3  # passes by which it tells how near an image is
+    for cheap in (20.0, FULL):
+        retrying = told(1e9, fall=20, cheap=cheap)
+        retrying(IDS)
+        for more, enough in ((0, True), (-10, False)):
+            retrying.budget = retrying.spent + 80 * short + FEW * cheap + more
+            assert retrying.affords(80) is enough
 
 
 def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:

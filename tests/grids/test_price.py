@@ -184,7 +184,7 @@ def test_a_trial_leaves_the_model_as_it_was_and_ends_in_time() -> None:
 
 def test_work_is_counted_and_not_timed() -> None:
     grid = opened(models=["mnist_small"], defenses=RANDOM, attacks=["fgsm", {"pgd": {"steps": 10}}])
-    images, (plain, noisy) = grid.images["mnist", None], grid.groups
+    _images, (plain, noisy) = grid.images["mnist", None], grid.groups
     loads = [Load.of(grid.builder.build(group.spec), 10) for group in grid.groups]
     assert loads[0] == Load.of(grid.builder.build(plain.spec), 10)
     assert loads[0].parameters > 1e3 and loads[0].classes == 10

@@ -30,7 +30,7 @@ def unused(extras: dict[str, list[str]]) -> list[str]:
 def test_extras_install_nothing_that_no_code_uses() -> None:
     extras = PROJECT["optional-dependencies"]
     assert unused(extras) == []
-    assert unused(extras | {"slurm": ["submitit>=1.5"]}) == ["submitit"]
+    assert unused(extras | {"cloud": ["skypilot>=0.14"]}) == ["skypilot"]
 
 
 def test_hooks_run_what_make_check_runs() -> None:

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audit, Audits, Retry, RowFinding
-from robustbench_local.report import render
+from robustbench_local.metrics.paired import compare
+from robustbench_local.report import compare_text, render
+from robustbench_local.report.compare import Change
 from robustbench_local.report.page import page
 from robustbench_local.report.picture import ATTACKS, in_reach
 from robustbench_local.report.results import Results
@@ -103,6 +105,18 @@ def test_a_terminal_shows_what_can_be_read_and_says_what_it_leaves_out(tmp_path:
     assert "5 attacks" in console.export_text()
     render.show([wide(tmp_path, 30, 2)], console)
     assert "Not shown" not in console.export_text()
+
+
+def test_a_comparison_prints_the_worst_and_counts_the_others() -> None:
+    bits = np.arange(40) % 2
+    lost = Change("attack", "the worst of all", "worse", 0.5, 0.0, compare(bits, 0 * bits), 1e-6, (40, 40))
+    same = Change("attack", "another", "same", 0.5, 0.5, compare(bits, bits), 1.0, (40, 40))
+    gone = Change("attack", "gone", "only before", 0.5)
+    console = Console(width=100, record=True)
+    compare_text.show([*[same] * 300, lost, *[gone] * 300], console=console)
+    text = console.export_text()
+    assert "the worst of all" in text and text.count("another") == 199 and "Not shown: 101 same" in text
+    assert text.count("gone") == 200 and "and 100 more" in text
 
 
 def test_plots_take_the_strongest_attacks_where_they_are_many(tmp_path: Path) -> None:

@@ -410,6 +410,19 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
         Store(tmp_path / "results").check_writable()
 
 
+def test_arrays_are_read_in_the_order_of_their_axes(tmp_path: Path) -> None:
+    store, bits = Store(tmp_path), np.arange(6).reshape(3, 2) % 2 > 0
+    row, _ = a_row([1, 0, 1], ids="0:3")
+    made = {"robust": bits[:, 0], "clean": bits[:, 0], "ids": np.arange(3), "labels": np.zeros(3, int)}
+    made |= {"bits": np.asfortranarray(bits), "scores": np.empty((3, 0)), "x_adv": np.ones((3, 1, 2, 2), ">f4")}
+    store.write(row.key, row, made)
+    found = store.arrays(row.key)
+    assert found.keys() == made.keys()
+    for name, values in made.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype and found[name].flags.writeable
+
+
 def test_some_rows_of_an_array_are_read_without_the_others(tmp_path: Path) -> None:
     store = Store(tmp_path)
     x_adv = np.random.default_rng(0).random((3, 2, 4, 5), dtype=np.float32)
