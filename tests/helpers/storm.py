@@ -31,6 +31,7 @@ n: 60
 models: ["toys:linear", "toys:other"]
 attacks: [fgsm, {pgd: {steps: 50}}, {pgd: {steps: 100}}, {pgd: {steps: 150}}, {pgd: {steps: 150, restarts: 2}}]
 threats: ["linf:0.01", "l2:0.1"]
+seeds: [0, 1, 2]
 device: cpu
 allow_chance: true
 """
