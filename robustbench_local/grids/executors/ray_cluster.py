@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from robustbench_local.config.quantities import size
@@ -79,11 +80,7 @@ def connected(grid: Grid, asked: Asked, wanted: Mapping[str, float]) -> Iterator
     there = asked.address or os.environ.get("RAY_ADDRESS")
     if there is not None:
         _knock(there)
-    elif "ray" not in sys.modules:
-        # whoever reaches the ports of a cluster may run anything there, and Ray reads this as it is imported
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _authenticate(own=there is None)
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
@@ -105,6 +102,21 @@ def connected(grid: Grid, asked: Asked, wanted: Mapping[str, float]) -> Iterator
         yield ray, f"at {there}" if there else "of this machine"
     finally:
         ray.shutdown()
+
+
+def _authenticate(own: bool) -> None:
+    """Whoever reaches the ports of a cluster may run anything there, unless it asks for a token.
+
+    own: a cluster of this machine gets one that nobody else knows. With others this user's is sent, which `ray start`
+    found as well.
+    """
+    if "RAY_AUTH_MODE" in os.environ or "ray" in sys.modules:
+        return  # it is decided: Ray reads this as it is imported
+    if own:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    elif {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or (Path.home() / ".ray/auth_token").exists():
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _knock(address: str) -> None:
