@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import socket
@@ -10,10 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from robustbench_local.core.errors import ConfigError, RobustBenchError
+from robustbench_local.grids.executors import ray_cluster
 from robustbench_local.grids.executors.ray_cluster import check_room, room_for
 from robustbench_local.grids.run import run
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
@@ -24,6 +27,7 @@ from tests.helpers.ray_nodes import RAY, blinded
 from tests.helpers.rogues import install_rogues
 
 ROOT = Path(__file__).parents[3]
+ADDRESS = "127.0.0.1:6379"
 SMALL, LARGE = {"CPU": 2.0, "memory": 4.0 * 2**30}, {"CPU": 1.0, "GPU": 1.0}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -85,6 +89,37 @@ def test_a_cluster_that_is_not_there_is_said_at_once(
         monkeypatch.setenv("RAY_ADDRESS", there)
         with pytest.raises(RobustBenchError, match=rf"no Ray cluster answers at {there}.*RAY_ADDRESS"):
             run(opened(tmp_path, "out", executor="ray"))
+
+
+def test_a_cluster_asks_for_a_token_where_there_can_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    (tmp_path / ".ray").mkdir()
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(importlib, "import_module", refused(importlib.import_module))
+    found = []
+    for address, token in ((None, False), (None, False), (ADDRESS, False), (ADDRESS, True), (None, True)):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        monkeypatch.setattr(os, "environ", {**environment, "HOME": str(tmp_path)})
+        monkeypatch.setattr(ray_cluster, "_knock", lambda _: None)
+        if token:
+            (tmp_path / ".ray" / "auth_token").write_text("secret")
+        with pytest.raises(ConfigError, match="needs Ray"):
+            run(opened(tmp_path, "out", executor="ray", cluster={"address": address}))
+        found.append((os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN")))
+    assert [mode for mode, _ in found] == ["token", "token", None, "token", "token"]
+    own = [token for _, token in found]
+    assert own[0] and own[1] and own[0] != own[1] and own[2:4] == [None, None] and own[4] not in (None, "secret")
+
+
+def refused(real: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
+    """Imports all but Ray."""
+
+    def load(name: str) -> ModuleType:
+        if name == "ray":
+            raise ImportError("not here")
+        return real(name)
+
+    return load
 
 
 def test_a_cluster_goes_with_an_executor_that_has_one(tmp_path: Path) -> None:
