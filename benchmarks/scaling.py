@@ -39,8 +39,8 @@ from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.store import Store
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "scaling"
-FITTED = 3  # of the largest sizes, through which a power law is laid
-_FEWEST = 16.0  # MiB more than at the start, below which memory says nothing
+FITTED = 3  # sizes above the smallest, at least, through which a power law is laid
+_FEWEST = 16.0  # MiB between the smallest and the largest size, below which memory says nothing
 _ATTACKS, _IMAGES = 10, 500  # of the made-up rows, each model's
 
 Job = Callable[[int, Path], Callable[[], object]]  # (size, folder) -> what is timed, once all else is there
@@ -152,11 +152,13 @@ def _peak() -> float:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """b of values = a * sizes^b, by least squares of logarithms over the largest sizes; None of fewer than two."""
-    sizes, values = sizes[-FITTED:], values[-FITTED:]
-    if len(sizes) < 2 or min(values) <= 0:
+    """b of value - value_0 = a * (size - size_0)^b, size_0 being the smallest, so that fixed costs do not count; by
+    least squares of logarithms. None of too few sizes, or where a value is no more than the smallest's.
+    """
+    more = np.array(sizes[1:]) - sizes[0], np.array(values[1:]) - values[0]
+    if len(sizes) <= FITTED or more[1].min() <= 0:
         return None
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+    return float(np.polyfit(np.log(more[0]), np.log(more[1]), 1)[0])
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -170,7 +172,7 @@ def table(rows: Sequence[Row]) -> str:
         sizes = [row["size"] for row in own]
         seconds, peaks = [row["seconds"] for row in own], [row["mib"] for row in own]
         more = [row["mib"] - row["mib_before"] for row in own]
-        grows = exponent(sizes, more) if min(more[-FITTED:]) >= _FEWEST else None
+        grows = exponent(sizes, more) if more[-1] - more[0] >= _FEWEST else None
         lines.append(
             [
                 name,
@@ -191,8 +193,8 @@ def table(rows: Sequence[Row]) -> str:
             "# How cost grows",
             "",
             "`python -m benchmarks.scaling`: one process for each size, one thread, seconds that it had a core for,"
-            f" the most memory that it held. Exponents b of size^b are fitted to the {FITTED} largest sizes, of memory"
-            " to what came on top of the start; 1 is linear, – too little to tell. Fixed costs make them smaller.",
+            " the most memory that it held. Exponents b of (size - smallest)^b are fitted to what each size takes"
+            " more than the smallest, so that fixed costs do not hide growth; 1 is linear, – too little to tell.",
             "",
             f"Measured on: {'; '.join(sorted(machines))}, beside other work.",
             "",

@@ -101,15 +101,15 @@ class Retrying:
         """Try the images of these ids (M,): `least` of them in full in any case.
 
         All at once where the budget is enough, were none to fall early. Otherwise those first that a short attack
-        brings nearest, in full as long as it is enough for some; what is left is shared by others, each of which may
-        then be asked about less often.
+        brings nearest, in full as long as it is enough for some; what is left is shared by a few others, or all if most
+        fell, each of which may then be asked about less often.
         """
         if (count := max(least, self._enough)) < len(ids):
             ids = self._nearest(ids)
         while count and len(ids):
             self._try(ids[:count])
             ids, count = ids[count:], self._enough
-        others = ids if self.tried else ids[:FEW]
+        others = ids if 2 * len(self.broken) > self.tried else ids[:FEW]  # where most fell, any may
         queries = int(self._left / 2 / max(FEW, len(others)))  # and as many backward passes, at most
         floor = SHORTEST[self._threat.norm] * _draws(self.row, "eot")
         if len(others) and (queries >= floor or not self.tried):

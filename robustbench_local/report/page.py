@@ -166,6 +166,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_seen,
+        auto_reload=False,  # a page of thousands of rows would ask each time whether a template changed
     )
     made.filters["breakable"] = lambda text: Markup(shown(text, "html").replace("_", "_<wbr>"))
     return made

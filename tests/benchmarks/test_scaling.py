@@ -13,10 +13,11 @@ from robustbench_local.report.compare import compare
 from robustbench_local.report.results import Results
 
 
-def test_an_exponent_is_the_slope_through_the_largest_sizes() -> None:
-    assert exponent([10, 100, 1000], [3, 30, 300]) == pytest.approx(1)
-    assert exponent([1, 10, 100, 1000], [9, 1, 100, 10_000]) == pytest.approx(2)  # fixed costs rule the smallest
-    assert exponent([10], [1]) is None
+def test_an_exponent_is_that_of_what_comes_on_top_of_fixed_costs() -> None:
+    sizes = [10, 20, 40, 80]
+    assert exponent(sizes, [500 + 3 * size for size in sizes]) == pytest.approx(1)
+    assert exponent(sizes, [500 + size**2 for size in sizes]) > 1.5  # type: ignore[operator]
+    assert exponent(sizes, [5, 5, 5, 5]) is None and exponent(sizes[:3], [1, 2, 3]) is None
 
 
 def measured(axis: str, size: int, seconds: float, mib: float) -> dict[str, object]:
@@ -58,4 +59,4 @@ def test_ten_thousand_rows(axis: str, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_every_axis_is_measured_at_sizes_that_grow() -> None:
     for axis in scaling.AXES.values():
-        assert list(axis.sizes) == sorted(axis.sizes) and len(axis.sizes) >= scaling.FITTED
+        assert list(axis.sizes) == sorted(axis.sizes) and len(axis.sizes) > scaling.FITTED

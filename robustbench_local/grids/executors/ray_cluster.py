@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from robustbench_local.grids.executors.local import usual_workers
 from robustbench_local.grids.grid import Grid
 
 _STORE = 200 * 2**20  # bytes of memory for what a cluster of this machine passes on: rows are small
+_PATIENCE = 10.0  # seconds until a cluster has answered
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def _amount(name: str, amount: float) -> str:
 def connected(grid: Grid, asked: Asked, wanted: Mapping[str, float]) -> Iterator[tuple[Any, str]]:
     """Ray, with a cluster, and where that is. What was started here is stopped at the end."""
     there = asked.address or os.environ.get("RAY_ADDRESS")
-    if there is None and "ray" not in sys.modules:
+    if there is not None:
+        _knock(there)
+    elif "ray" not in sys.modules:
         # whoever reaches the ports of a cluster may run anything there, and Ray reads this as it is imported
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -101,6 +105,19 @@ def connected(grid: Grid, asked: Asked, wanted: Mapping[str, float]) -> Iterator
         yield ray, f"at {there}" if there else "of this machine"
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """RobustBenchError where nobody listens: Ray would try for minutes. What is no HOST:PORT is Ray's to say."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        except OSError as error:
+            raise RobustBenchError(
+                f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`, or leave out"
+                " cluster.address and RAY_ADDRESS for one of this machine"
+            ) from error
 
 
 def _own_cluster(grid: Grid, wanted: Mapping[str, float]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.grids.executors.ray_cluster import check_room, room_for
 from robustbench_local.grids.run import run
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
@@ -42,14 +43,13 @@ def test_how_many_cells_a_machine_takes() -> None:
     assert room_for({"CPU": 0.5, "GPU": 0.5}, LARGE) == 2
 
 
-@pytest.mark.parametrize("name", ["ray", "submitit"])
-def test_nothing_loads_a_scheduler_that_was_not_asked_for(name: str) -> None:
-    code = f"""
+def test_nothing_loads_a_scheduler_that_was_not_asked_for() -> None:
+    code = """
 import sys
-sys.modules[{name!r}] = None  # whoever imports it fails
+sys.modules.update(ray=None, submitit=None)  # whoever imports one fails
 import robustbench_local.cli.run
 from robustbench_local import run_grid
-from robustbench_local.grids.executors import choice, inline, local, errands, served
+from robustbench_local.grids.executors import choice, errands, inline, local, ray_cluster, served
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=120)
 
@@ -71,6 +71,19 @@ def test_a_mistake_in_what_ray_is_told_is_explained(cluster: dict[str, object], 
     written(tmp_path)
     with pytest.raises(ConfigError, match=says):
         run(opened(tmp_path, "out", executor="ray", cluster=cluster))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_is_not_there_is_said_at_once(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        there = address.format(taken.getsockname()[1])
+        monkeypatch.setenv("RAY_ADDRESS", there)
+        with pytest.raises(RobustBenchError, match=rf"no Ray cluster answers at {there}.*RAY_ADDRESS"):
+            run(opened(tmp_path, "out", executor="ray"))
 
 
 def test_a_cluster_goes_with_an_executor_that_has_one(tmp_path: Path) -> None:
