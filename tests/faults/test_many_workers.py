@@ -44,12 +44,12 @@ def test_so_may_workers_that_are_started_as_a_user_s_are(tmp_path: Path) -> None
     assert "kills in" in told("storm.py", tmp_path, 30, 5, 5.0, "spawned")
 
 
-FEW = {"two_masters": 2, "damage": 2}
+FEW = {"two_masters": 1, "damage": 2}
 MANY = {
     "full_disk": 1000,
     "read_only": 10,
     "vanishing": 20,
-    "two_masters": 20,
+    "two_masters": 10,
     "clocks": 10,
     "out_of_memory": 20,
     "damage": 20,
