@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_local.storage import files
 from robustbench_local.storage.files import sweep, whole_file
 
 
@@ -33,6 +32,6 @@ def test_a_clock_that_jumped_has_no_file_swept_away_that_is_being_written(
     now = time.time()
     with whole_file(tmp_path / "row.json") as file:
         file.write(b"all of it")
-        monkeypatch.setattr(files.time, "time", lambda: now + days * 86400)
+        monkeypatch.setattr(time, "time", lambda: now + days * 86400)
         sweep(tmp_path)
     assert (tmp_path / "row.json").read_bytes() == b"all of it"

@@ -165,7 +165,7 @@ class Supervisor:
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.ended is None:
             self._note(worker, death)
-        outside = death.how in _FROM_OUTSIDE
+        outside = death.how in (*_FROM_OUTSIDE, _ASLEEP)
         if worker.doing is None or (not worker.doing and not outside):
             self._early += 1
             if self._early >= MOST * (len(self._devices) if outside else 1):
