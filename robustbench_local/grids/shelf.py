@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 
 from robustbench_local.core.errors import StoreError
 from robustbench_local.grids.arrays import SAVED
@@ -84,6 +85,15 @@ class Shelf:
         """Whether the good ones among them are all there still."""
         return all(not row.ok or self._store.done(row.key) for row in rows)
 
+    @cached_property
+    def _trained(self) -> dict[str, list[Row]]:
+        """The good rows of models that were trained or fitted, as there were at first, by origin, the newest first."""
+        found: dict[str, list[Row]] = {}
+        for row in sorted(self._store.rows(), key=lambda row: row.created, reverse=True):
+            if row.ok and "origin" in row:
+                found.setdefault(row["origin"], []).append(row)
+        return found
+
     def made_elsewhere(self, group: Group) -> list[tuple[Cell, Row]]:
         """The rows of a model that is trained or fitted, where the grid's folder holds them all for what the same
         recipe gave on another machine, and not all for what it gave here; otherwise none.
@@ -100,8 +110,8 @@ class Shelf:
             return []
         wanted = [Row(plain({"definition": task.definition})).of_cell(WEIGHTS) for task in tasks]
         made: dict[str | None, dict[str, Row]] = {}
-        for row in sorted(self._store.rows(), key=lambda row: row.created, reverse=True):
-            if row.ok and row.get("origin") == origin and SAVED[grid.config.save] <= row.array_names:
+        for row in self._trained.get(origin, ()):
+            if SAVED[grid.config.save] <= row.array_names:
                 made.setdefault(row.definition["weights_digest"], {}).setdefault(row.of_cell(WEIGHTS), row)
         for there in made.values():
             if wanted and all(cell in there for cell in wanted):

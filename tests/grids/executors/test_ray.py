@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from robustbench_local.core.errors import ConfigError, RobustBenchError
 from robustbench_local.grids.executors.ray_cluster import check_room, room_for
 from robustbench_local.grids.run import run
 from robustbench_local.storage.cache_folder import CACHE_VARIABLE
+from robustbench_local.storage.store import Store
 from tests.helpers.one_grid import GRID, opened, written
 from tests.helpers.outcomes import differences, outcome
 from tests.helpers.ray_nodes import RAY, blinded
 from tests.helpers.rogues import install_rogues
-from tests.helpers.tiny_training import Lines
 
+ROOT = Path(__file__).parents[3]
 SMALL, LARGE = {"CPU": 2.0, "memory": 4.0 * 2**30}, {"CPU": 1.0, "GPU": 1.0}
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -123,40 +124,43 @@ def test_what_is_lost_is_done_again_and_a_plug_in_that_crashes_is_given_up(
     run(opened(tmp_path, "inline"))
     written(tmp_path, text.replace("fgsm, {pgd: {steps: 3}}", f"segfaults, {steps}"))
     with nodes(tmp_path) as (cluster, address):
-        told = Lost(cluster)
-        for name, value in RAY.items():
-            monkeypatch.setenv(name, value)
-        grid = opened(tmp_path, "ray", told, executor="ray", cluster={"address": address})
-        run(grid)
-    assert any("a worker died of the loss of its worker of Ray" in line for line in told.lines)
-    # three times, and once more since the loss of the node was none of a cell's doing
-    assert sum("a worker died of SIGSEGV" in line for line in told.lines) in (3, 4)
-    (crashed,) = (row for row in grid.store.rows() if not row.ok)
+        said = run_until_a_cell_is_done(tmp_path, address, lambda: print(file=cluster.stdin, flush=True))
+    assert "a worker died of the loss of its worker of Ray" in said
+    # three times, and once more where the loss of the node was known to be none of a cell's doing
+    assert said.count("a worker died of SIGSEGV") in (3, 4)
+    (crashed,) = (row for row in Store(tmp_path / "ray" / "one").rows() if not row.ok)
     assert crashed.definition["attack"] == "segfaults" and "SIGSEGV" in crashed.why
     expected, found = (outcome(tmp_path / name / "one") for name in ("inline", "ray"))
     rows = {name: row for name, row in expected.items() if name.startswith("rows/")}
     assert differences(rows, {name: row for name, row in found.items() if name in rows}) == []
 
 
-class Lost(Lines):
-    """Loses a node as soon as a first cell is done."""
-
-    def __init__(self, cluster: subprocess.Popen[str]) -> None:
-        super().__init__()
-        self._cluster: subprocess.Popen[str] | None = cluster
-
-    def line(self, text: str) -> None:
-        super().line(text)
-        if "robust" in text and self._cluster is not None:
-            print(file=self._cluster.stdin, flush=True)
-            self._cluster = None
+def run_until_a_cell_is_done(folder: Path, address: str, then: Callable[[], None]) -> str:
+    """What the command says, in a process of its own, since Ray reads its environment once. then: done once."""
+    path = os.pathsep.join([str(ROOT), str(folder), os.environ.get("PYTHONPATH", "")])
+    command = subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", "grid=one.yaml", "results=ray", "executor=ray"],
+        cwd=folder,
+        env={**os.environ, **RAY, "RAY_ADDRESS": address, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stderr is not None
+    said = ""
+    for line in command.stderr:
+        if "robust" in line and "robust" not in said:
+            then()
+        said += line
+    assert command.wait() == 1, said  # a cell failed
+    return said
 
 
 @contextmanager
 def nodes(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """(the process that holds them, the address of the cluster)."""
     (folder / "ray").mkdir()
-    script = Path(__file__).parents[2] / "helpers" / "ray_nodes.py"
+    script = ROOT / "tests" / "helpers" / "ray_nodes.py"
     cluster = subprocess.Popen(
         [*blinded(folder / "ray"), sys.executable, str(script)],
         stdin=subprocess.PIPE,
