@@ -17,7 +17,7 @@ help:
 	@echo "make test    the quick test suite"
 	@echo "make slow    the slow tests"
 	@echo "make fuzz    20,000 hostile inputs, new ones each time"
-	@echo "make faults  a hundred kills and 300 damaged files: nothing is lost, no number is wrong"
+	@echo "make faults  600 kills, full disks, damaged files: nothing is lost, no number is wrong; an hour"
 	@echo "make check   ruff, mypy --strict, and the documentation with its links"
 	@echo "make docs    the documentation, into site/index.html"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
@@ -39,7 +39,8 @@ fuzz: .venv/.installed-dev
 	ROBUSTBENCH_LOCAL_FUZZ=10 $(PY) -m pytest -s tests/config/test_fuzz.py tests/models/formats/test_fuzz.py
 
 faults: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/storage/test_damage.py tests/storage/test_kills.py -m 'faults or not faults'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -s tests/storage/test_damage.py tests/storage/test_kills.py tests/faults \
+		-m 'faults or not faults'
 
 check: .venv/.installed-dev
 	$(PY) -m ruff check .

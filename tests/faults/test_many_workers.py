@@ -24,12 +24,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="knows of proces
 
 def told(script: str, *words: object) -> str:
     """What a script of tests/helpers says, which ends well."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    command = [sys.executable, str(ROOT / "tests" / "helpers" / script), *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = called(script, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout, end="")
     return done.stdout
+
+
+def called(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / script), *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,12 @@ def test_workers_and_masters_may_be_killed_at_any_instant(tmp_path: Path, kills:
 @pytest.mark.faults
 def test_so_may_workers_that_are_started_as_a_user_s_are(tmp_path: Path) -> None:
     assert "kills in" in told("storm.py", tmp_path, 30, 5, 5.0, "spawned")
+
+
+@pytest.mark.faults
+def test_rows_that_are_written_in_place_are_found_out(tmp_path: Path) -> None:
+    done = called("storm.py", tmp_path, 125, 0, 0.35, "torn")
+    assert done.returncode == 1 and "counts as missing" in done.stderr, done.stdout + done.stderr
 
 
 FEW = {"two_masters": 1, "damage": 2}

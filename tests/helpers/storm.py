@@ -1,15 +1,17 @@
 """Kill the workers and the master of a grid at random instants, and see that it ends as if nothing had happened.
 
-    python tests/helpers/storm.py FOLDER KILLS SEED SECONDS [spawned]
+    python tests/helpers/storm.py FOLDER KILLS SEED SECONDS [spawned | torn]
 
 A round is one grid, struck whenever it took SECONDS of the processors' time, on average, until it ends; rounds go on
 until KILLS are reached. Everything is imported once. The master is a fork, started again whenever it ends early; its
 workers are forks of the master (forked.py) or, where asked for, spawned as a user's are. Linux alone: whoever outlives
-its master becomes this process's child, so that none is overlooked.
+its master becomes this process's child, so that none is overlooked. torn: rows are written as many programs write
+files, which must be found out.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -17,10 +19,12 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from robustbench_local.storage import store
 from tests.helpers.forked import PATIENCE, begun, descendants, ended, left_behind, prepare, reap, states, worked
 from tests.helpers.outcomes import differences, outcome
 
@@ -118,8 +122,22 @@ class Storm:
         return found + left_behind()
 
 
-def strike(folder: Path, kills: int, seed: int, pause: float, spawned: bool) -> None:
-    prepare(folder, spawned)
+@contextmanager
+def torn_file(path: Path) -> Iterator[BinaryIO]:
+    """In place, bit by bit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = io.BytesIO()
+    yield whole
+    with open(path, "wb", buffering=0) as file:
+        for start in range(0, len(whole.getvalue()), 512):
+            file.write(whole.getvalue()[start : start + 512])
+            time.sleep(0.01)
+
+
+def strike(folder: Path, kills: int, seed: int, pause: float, how: str) -> None:
+    prepare(folder, how == "spawned")
+    if how == "torn":
+        setattr(store, "whole_file", torn_file)  # noqa: B010  (mypy refuses to assign to it)
     Path("whole.yaml").write_text(GRID)
     random.seed(seed)
     storm = Storm(pause)
@@ -138,5 +156,5 @@ def strike(folder: Path, kills: int, seed: int, pause: float, spawned: bool) -> 
 
 
 if __name__ == "__main__":
-    place, most, dice, seconds, *how = sys.argv[1:]
-    strike(Path(place), int(most), int(dice), float(seconds), how == ["spawned"])
+    place, most, dice, seconds, way = [*sys.argv[1:], ""][:5]
+    strike(Path(place), int(most), int(dice), float(seconds), way)

@@ -83,7 +83,7 @@ class Supervisor:
         self._threads = int(given) if given.isdecimal() and int(given) else max(1, cores() // workers)
         self._devices = self._shared_out(workers)
         self._workers: list[Worker] = []
-        self._early = 0  # workers in a row that died before they began
+        self._early = 0  # workers that died at no job since one took a job
         self._watch = Watch(grid.store, self.running)
 
     def run(self) -> None:
@@ -145,7 +145,8 @@ class Supervisor:
         doing = pulse.doing if pulse else worker.doing
         if doing != worker.doing:
             worker.doing, worker.since = doing, time.monotonic()
-            self._early = 0
+            if doing:
+                self._early = 0
         if code is None:
             self._limit_time(worker)
             return
@@ -164,10 +165,10 @@ class Supervisor:
         self.grid.progress.line(f"worker {worker.place} died of {death.how}: another one takes its place")
         if worker.ended is None:
             self._note(worker, death)
-        if worker.doing is None:
+        outside = death.how in (*_FROM_OUTSIDE, _ASLEEP)
+        if worker.doing is None or (not worker.doing and not outside):
             self._early += 1
-            # an end by a signal may have come from outside, and be another worker's next
-            if self._early >= MOST * (1 if code > 0 else len(self._devices)):
+            if self._early >= MOST * (len(self._devices) if outside else 1):
                 raise RobustBenchError(f"no worker can begin: {death.how}. {death.last_words}")
 
     def _limit_time(self, worker: Worker) -> None:
