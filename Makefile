@@ -17,7 +17,7 @@ help:
 	@echo "make test    the quick test suite"
 	@echo "make slow    the slow tests"
 	@echo "make fuzz    20,000 hostile inputs, new ones each time"
-	@echo "make faults  600 kills, full disks, damaged files: nothing is lost, no number is wrong; an hour"
+	@echo "make faults  600 kills, full disks, damaged files: nothing is lost, no number is wrong; long"
 	@echo "make check   ruff, mypy --strict, and the documentation with its links"
 	@echo "make docs    the documentation, into site/index.html"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
