@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_local.core.child import command, environment
+from robustbench_local.core.child import command, of_worker
 from robustbench_local.core.device import devices
 from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.grids.deaths import MOST, Death
@@ -116,7 +116,6 @@ class Supervisor:
         stem = f"{self.grid.start}-{os.getpid()}-{place}"
         said, complained = logs / f"{stem}.out", logs / f"{stem}.err"
         orders = Orders.of(self.grid, self.share, self._threads, self._devices[place])
-        threads = str(self._threads)
         try:
             logs.mkdir(parents=True, exist_ok=True)
             with open(said, "wb") as out, open(complained, "wb") as err:
@@ -125,7 +124,7 @@ class Supervisor:
                     stdin=subprocess.PIPE,
                     stdout=out,
                     stderr=err,
-                    env=environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED="1"),
+                    env=of_worker(self._threads),
                     start_new_session=True,  # Ctrl-C is for this process, which ends the others
                 )
         except OSError as error:

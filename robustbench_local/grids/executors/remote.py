@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from robustbench_local.config.schema import GridConfig
-from robustbench_local.core.child import command, environment
+from robustbench_local.core.child import command, of_worker
 from robustbench_local.core.errors import StoreError
 from robustbench_local.grids.deaths import Death
 from robustbench_local.grids.executors.endings import how_it_ended, last_words
@@ -92,7 +92,7 @@ class Told:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
-                env=environment(OMP_NUM_THREADS=str(orders["threads"]), MKL_NUM_THREADS=str(orders["threads"])),
+                env=of_worker(orders["threads"]),
                 cwd=cwd,
             )
         self._unread = b""
