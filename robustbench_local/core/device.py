@@ -49,6 +49,10 @@ def pick_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def is_accelerator(device: torch.device) -> bool:
+    return device.type in ACCELERATORS
+
+
 def hardware(device: torch.device) -> str:
     """The device's name; of a CPU its architecture and how many threads torch uses."""
     if device.type == "cpu":

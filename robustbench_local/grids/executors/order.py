@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from robustbench_local.core.containment import contained
+from robustbench_local.core.errors import PluginError
 from robustbench_local.grids.executors.settings import share_of
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Job, dearest_first, jobs_of, shared_out
@@ -28,9 +30,10 @@ def costs(grid: Grid) -> list[float]:
     for group in grid.groups:
         sizes = [len(grid.images[cell.model.data, cell.n]) for cell in group.cells]
         try:
-            model = grid.builder.build_untrained(group.spec)
-            load = Load.of(model, len(grid.images[group.spec.data, None].classes))
-            found += [work(cell, load, n) for cell, n in zip(group.cells, sizes, strict=True)]
+            with contained(PluginError, str(group)):
+                model = grid.builder.build_untrained(group.spec)
+                load = Load.of(model, len(grid.images[group.spec.data, None].classes))
+                found += [work(cell, load, n) for cell, n in zip(group.cells, sizes, strict=True)]
         except Exception:  # a stranger's model or attack may die of anything: its cells will say so
             found += [math.nan] * len(group.cells)
     return known_works(found)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_local.config.quantities import size
+from robustbench_local.core.device import is_accelerator
 from robustbench_local.core.errors import ConfigError, RobustBenchError, said
 from robustbench_local.grids.executors.local import usual_workers
 from robustbench_local.grids.grid import Grid
@@ -40,7 +41,7 @@ class Asked:
 
     def for_a_cell(self, grid: Grid) -> dict[str, float]:
         """By the names that Ray has for them."""
-        gpus = float(grid.builder.device.type == "cuda") if self.num_gpus is None else self.num_gpus
+        gpus = float(is_accelerator(grid.builder.device)) if self.num_gpus is None else self.num_gpus
         memory = 0 if grid.config.memory is None else size(grid.config.memory, "memory")
         asked = {"CPU": self.num_cpus, "GPU": gpus, "memory": float(memory), **self.resources}
         return {name: amount for name, amount in asked.items() if amount}
