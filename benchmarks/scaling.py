@@ -1,7 +1,7 @@
 """How seconds and memory grow with images, classes, pixels, parameters and cells: measured sizes, fitted exponents.
 
-    python -m benchmarks.scaling --folder /tmp/scaling            # all; two folders of 10,000 rows are made there, once
-    python -m benchmarks.scaling --folder /tmp/scaling --only images classes
+    python -m benchmarks.scaling --folder FOLDER            # all; two folders of 10,000 rows are made there, once
+    python -m benchmarks.scaling --folder FOLDER --only images classes
 
 Each size is a process of its own, since the most memory that a process held never falls again; seconds are those that
 it had a core for, with one thread. What is measured is kept in results/benchmarks/scaling/, and table.md is made of it.

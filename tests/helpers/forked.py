@@ -23,6 +23,7 @@ from robustbench_local.cli.main import main
 from robustbench_local.config import plugins
 from robustbench_local.grids.executors import child, local
 from robustbench_local.storage import claims
+from tests.helpers.killing import TOYS as MODELS
 from tests.helpers.packages import installed
 
 FIRST = (
@@ -37,18 +38,8 @@ FIRST = (
     "robustbench_local.report.write",
     "matplotlib.figure",
 )
-TOYS = """
-import torch
-from torch import nn
+TOYS = f"""{MODELS}
 from robustbench_local.core.attack import Attack
-
-def linear(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-def other():
-    return linear(1)
 
 class Fails(Attack):
     def __call__(self, oracle, x, y, threat, draws):
