@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER
+from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic, undefended
@@ -76,8 +76,8 @@ class Retrying:
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
     as of FEW, for they take as long. known: what the model answered before. tried: the ids that it tried; shortest: the
-    least queries that any of these was allowed, where not all were allowed all; falling: whether most of those that it
-    tried last fell.
+    least queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried
+    last.
     """
 
     attack: Attack
@@ -90,7 +90,7 @@ class Retrying:
     tried: tuple[int, ...] = ()
     shortest: int | None = None
     broken: tuple[int, ...] = ()
-    falling: bool = False
+    fell: float = 0.0
 
     def affords_some(self) -> bool:
         """Whether it could try some more images for what the last ones cost."""
@@ -98,12 +98,12 @@ class Retrying:
         return self._left >= FEW * each
 
     def nearest(self, ids: Ids) -> None:
-        """Try ids (M,), the nearest to a success first, a few at a time with few queries each, until most of these are
-        robust, or half the budget is spent; the first few in any case.
+        """Try ids (M,), the nearest to a success first, a few at a time with few queries each, until hardly any
+        of these fall, or half the budget is spent; the first few in any case.
         """
         dearest = 2 * FEW * self._floor  # passes of so many
         for start in range(0, len(ids), FEW):
-            if start and (not self.falling or self.spent + dearest > NEAR * self.budget):
+            if start and (self.fell < WORTH or self.spent + dearest > NEAR * self.budget):
                 return
             self._try(ids[start : start + FEW], self._floor)
 
@@ -119,9 +119,9 @@ class Retrying:
             self._try(ids[:count])
             ids, count = ids[count:], self._enough
         ids = ids[~np.isin(ids, self.tried)]
-        others = ids if self.falling else ids[:FEW]  # where most fell, any may
+        others = ids if self._falling else ids[:FEW]  # where most fell, any may
         queries = int(self._left / 2 / max(FEW, len(others)))  # and as many backward passes, at most
-        if len(others) and (queries >= self._floor or self.falling or not self.tried):
+        if len(others) and (queries >= self._floor or self._falling or not self.tried):
             self._try(others, max(queries, self._floor))
 
     def limits(self, robust: int) -> list[str]:
@@ -131,11 +131,15 @@ class Retrying:
 
     def _try(self, ids: Ids, queries: int | None = None) -> None:
         verdict = self._judged(self.attack, ids, queries)
-        self.falling = 2 * int((~verdict.robust).sum()) > len(ids)
+        self.fell = float((~verdict.robust).double().mean())
         self.broken += tuple(int(i) for i in verdict.ids[verdict.clean & ~verdict.robust].tolist())
         self.tried += tuple(int(i) for i in ids if i not in self.tried)
         if queries is not None:
             self.shortest = min(queries, self.shortest or queries)
+
+    @property
+    def _falling(self) -> bool:
+        return self.fell > 0.5
 
     @property
     def _floor(self) -> int:

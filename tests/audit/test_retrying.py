@@ -101,8 +101,8 @@ def test_it_goes_on_only_where_it_could_try_some_more() -> None:
             assert retrying.affords_some() is enough
 
 
-@pytest.mark.parametrize(("fall", "blocks"), [(0, 1), (6, 1), (7, 2), (18, 2), (19, 3), (100, 9)])
-def test_the_nearest_are_tried_until_most_are_robust(fall: int, blocks: int) -> None:
+@pytest.mark.parametrize(("fall", "blocks"), [(0, 1), (2, 1), (3, 2), (14, 2), (15, 3), (100, 9)])
+def test_the_nearest_are_tried_until_hardly_any_fall(fall: int, blocks: int) -> None:
     retrying = told(1e9, fall=fall)
     retrying.nearest(np.arange(100))
     assert len(retrying.asked) == blocks and {queries for _, queries in retrying.asked} == {FLOOR}
@@ -117,10 +117,10 @@ def test_of_the_nearest_a_few_are_tried_in_any_case_and_more_for_half_the_budget
 
 
 def test_who_fell_already_is_not_tried_again_and_who_was_asked_little_is() -> None:
-    retrying = told(1e9, fall=5)
+    retrying = told(1e9, fall=2)
     retrying.nearest(np.arange(100))
     retrying(IDS)
-    assert retrying.asked == [(12, FLOOR), (15, None)] and len(retrying.tried) == 20
+    assert retrying.asked == [(12, FLOOR), (18, None)] and len(retrying.tried) == 20
 
 
 def test_the_passes_of_a_row_are_all_it_asked() -> None:
