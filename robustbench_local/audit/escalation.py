@@ -181,7 +181,7 @@ def _retried(
                 continue
             trial = retrying(attack)
             trial.nearest(left.nearest)
-            trial(by_nearness, least=len(look) if suspect else 0)
+            trial(by_nearness, least=len(look) if suspect else 0, whole=True)
             rest = left.nearest[~np.isin(left.nearest, look)][: WHOLE[random] - len(look)]
             if suspect or (_share(trial, look) > MANY and trial.affords_some()):
                 trial(rest)

@@ -107,8 +107,10 @@ class Retrying:
                 return
             self._try(ids[start : start + FEW], self._floor)
 
-    def __call__(self, ids: Ids, least: int = 0) -> None:
+    def __call__(self, ids: Ids, least: int = 0, *, whole: bool = False) -> None:
         """Try ids (M,), `least` of them in full in any case, and the nearest to a success first.
+
+        whole: all of them whatever that costs, if most of the last ones fell.
 
         In full as long as the budget is enough for some, were none to fall early; what is left is shared by a few
         others, or all if most of the last ones fell, each of which may then be asked about less often.
@@ -121,7 +123,7 @@ class Retrying:
         ids = ids[~np.isin(ids, self.tried)]
         others = ids if self._falling else ids[:FEW]  # where most fell, any may
         queries = int(self._left / 2 / max(FEW, len(others)))  # and as many backward passes, at most
-        if len(others) and (queries >= self._floor or self._falling or not self.tried):
+        if len(others) and (queries >= self._floor or not self.tried or (whole and self._falling)):
             self._try(others, max(queries, self._floor))
 
     def limits(self, robust: int) -> list[str]:
