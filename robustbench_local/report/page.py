@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -20,7 +21,6 @@ from robustbench_local.report.detail import Detail, Flag, detail, flags_of
 from robustbench_local.report.labels import Label
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
-from robustbench_local.report.svg import data_uri
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import FLAGS, percent
 from robustbench_local.storage.row import Row, done
@@ -75,8 +75,8 @@ class Entry:
 @dataclass(frozen=True)
 class Board:
     """A table as a section of the page. lower: other worst cases, by name: of attackers who see
-    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one. first: the lines that
-    stand on the page; rest: the others, packed, "" where there are none.
+    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one. most: lines that stand
+    on the page; the others are packed.
     """
 
     table: Table
@@ -86,9 +86,16 @@ class Board:
     lower: list[str]
     lines: list[Entry]
     attacks: list[dict[str, str]]
-    pictures: list[dict[str, Any]]
-    first: list[Entry]
-    rest: str = ""
+    pictures: list[Picture]
+    most: int
+
+    @property
+    def first(self) -> list[Entry]:
+        return self.lines[: self.most]
+
+    @property
+    def rest(self) -> list[Entry]:
+        return self.lines[self.most :]
 
     @property
     def name(self) -> str:
@@ -119,9 +126,10 @@ def page(
     corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
 ) -> str:
     """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
-    boards = [_board(table, results, pictures) for table in tables]
-    if sum(len(board.lines) for board in boards) > _INLINE:
-        boards = [_packed(board, max(_FIRST, _INLINE // len(boards))) for board in boards]
+    many = sum(len(table.lines) for table in tables) > _INLINE
+    most = max(_FIRST, _INLINE // len(tables)) if many else _INLINE
+    boards = [_board(table, results, pictures, most) for table in tables]
+    drawn = [*pictures, *chain.from_iterable(each for _, each in corruptions)]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -134,13 +142,14 @@ def page(
             count=len(entries),
             glance=1 < len(boards) <= _GLANCE,
             script=script,
+            packed=_packed(boards, drawn),
             policy=policy(f"'sha256-{digest}'"),
             glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
             natures=[
                 {
                     "name": _nature(table),
                     "table": table,
-                    "pictures": list(map(_shown, each)),
+                    "pictures": each,
                     "lines": list(map(_weathered, table.lines)),
                 }
                 for table, each in corruptions
@@ -186,7 +195,7 @@ def _asset(name: str) -> str:
     return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board:
+def _board(table: Table, results: Results, pictures: Sequence[Picture], most: int) -> Board:
     defended = len({str(line.defense) for line in table.lines}) > 1
     entries = [_entry(line, place, defended, table, results) for place, line in enumerate(table.lines, 1)]
     shared = entries[0].of if len({entry.of for entry in entries}) == 1 < len(entries) else ""
@@ -201,26 +210,24 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board
         [*lower, *table.union],
         entries,
         list(_attacks(table)),
-        [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
-        entries,
+        [picture for picture in pictures if any(shown is table for shown in picture.tables)],
+        most,
     )
 
 
-def _packed(board: Board, most: int) -> Board:
-    """The board with `most` lines on the page and the others beside them: a list of what sorts and finds each, its row
-    and what opens below it, as JSON, deflated (RFC 1950) and in base64. Rows of a table are alike: they shrink to a
-    twentieth.
+def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
+    """All that is not seen at once, as JSON, deflated (RFC 1950) and in base64: what opens below each model, by its id;
+    plots, by their names; and of each board the lines that do not stand on the page, each with what sorts and finds it,
+    and its row. Alike as they are, they shrink to a tenth.
     """
-    if len(board.lines) <= most:
-        return board
-    rest = board.lines[most:]
-    html = environment().get_template("rest.html.j2").render(board=board, lines=rest).split("<!--|-->")
-    items = [
-        entry.data | {"row": row, "opened": opened}
-        for entry, row, opened in zip(rest, html[::2], html[1::2], strict=False)  # what follows the last is empty
-    ]
-    packed = zlib.compress(json.dumps(items, ensure_ascii=False).encode(), 9)
-    return replace(board, first=board.lines[:most], rest=base64.b64encode(packed).decode())
+    opened, rest = {}, []
+    for board in boards:
+        html = environment().get_template("packed.html.j2").render(board=board).split("<!--|-->")
+        parts = list(zip(board.lines, html[::2], html[1::2], strict=False))  # what follows the last is empty
+        opened |= {entry.id: below for entry, _, below in parts}
+        rest.append([entry.data | {"row": row} for entry, row, _ in parts[board.most :]])
+    content = {"opened": opened, "rest": rest, "pictures": {picture.name: picture.svg for picture in pictures}}
+    return base64.b64encode(zlib.compress(json.dumps(content, ensure_ascii=False).encode(), 9)).decode()
 
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
@@ -299,7 +306,3 @@ def _weathered(line: CorruptionLine) -> dict[str, Any]:
         "mean": line.accuracy(),
         "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
     }
-
-
-def _shown(picture: Picture) -> dict[str, Any]:
-    return {"uri": data_uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}

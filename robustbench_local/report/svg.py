@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
-
-from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,11 +39,6 @@ def svg(figure: Figure) -> str:
     return text.replace(">", f">{rules}", 1)
 
 
-def data_uri(text: str) -> Markup:
-    """SVG as the address of a picture, ready for a double-quoted attribute."""
-    return Markup("data:image/svg+xml," + quote(text, safe=" /:;=(),!*'<>{}@[]?+$~^|`"))
-
-
 def _grouped(tag: str, opened: list[bool]) -> str:
     """The tag, or nothing where it opens or closes a group that says nothing; opened: whether outer ones were kept."""
     tag = _UNUSED.sub("", tag)
@@ -60,7 +52,7 @@ def _lean(tag: str, styles: dict[str, str], ids: dict[str, str]) -> str:
     tag = _NUMBERS.sub(lambda found: _rounded(found[0]), tag).replace("xlink:href", "href")
     tag = _IDS.sub(lambda found: found[1] + ids.setdefault(found[2], f"i{len(ids)}"), tag)
     tag = re.sub(r' style="([^"]*)"', lambda found: f' class="{_named(found[1], styles)}"', tag)
-    return tag.replace('"', "'")  # which a double-quoted attribute takes as it is
+    return tag.replace('"', "'")  # which JSON takes as it is
 
 
 def _named(style: str, styles: dict[str, str]) -> str:

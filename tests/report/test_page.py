@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.store import Store
 from tests.helpers.browser import EVIL, Visit, launched
+from tests.helpers.packed import unpacked
 from tests.helpers.rows import a_row, stored
 
 
@@ -54,7 +56,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Board(Visit):
-    """The leaderboard as somebody sees it."""
+    """The leaderboard as somebody sees it, once its script is ready."""
+
+    def __init__(self, browser: Any, path: Path, fragment: str = "", **context: Any) -> None:
+        super().__init__(browser, path, fragment, **context)
+        if context.get("java_script_enabled", True):
+            self.page.wait_for_selector("html[data-ready]")
 
     def names(self) -> list[str]:
         found: list[str] = self.page.locator("tr.row:visible .name > button").all_inner_texts()
@@ -81,6 +88,16 @@ def test_nothing_leaves_the_file_and_nothing_is_refused(visit: Board, path: Path
     assert visit.page.locator("figure img").count() >= 4
     assert all(visit.page.eval_on_selector_all("figure img", "images => images.map(i => i.naturalWidth > 0)"))
     assert visit.trouble == []
+
+
+def test_a_plot_is_on_the_page_once_and_as_it_was_drawn(visit: Board, path: Path) -> None:
+    packed = unpacked(path)
+    drawn = {file.stem: file.read_text(encoding="utf-8") for file in path.parent.glob("plots/*.svg")}
+    assert packed["pictures"] == drawn
+    shown = visit.page.eval_on_selector_all("img[data-picture]", "images => images.map(i => [i.dataset.picture, i.src])")
+    assert {name: unquote(uri.removeprefix("data:image/svg+xml,")) for name, uri in shown} == drawn
+    assert {*packed["opened"]} == {*visit.page.eval_on_selector_all("tr.row", "rows => rows.map(r => r.dataset.id)")}
+    assert "<svg" not in path.read_text(encoding="utf-8")
 
 
 def test_the_policy_forbids_what_the_page_does_not_do(browser: Any, path: Path, tmp_path: Path) -> None:

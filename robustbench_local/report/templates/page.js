@@ -1,5 +1,5 @@
-"use strict";
 // State lives in the fragment of the address, so that a link shows what its sender saw.
+const packed = await unpacked(document.getElementById("packed").textContent);
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
@@ -12,14 +12,16 @@ const boards = $("section.board[data-threat]").map((section) => ({
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
   glance: overview?.querySelector(`[data-board="${section.querySelector("h2").id.slice(2)}"]`),
-  rest: section.querySelector("script.rest"), // many rows, packed: those that are never looked at are never made
   note: section.querySelector("p.rest"),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map();
-for (const board of boards) {
+for (const [place, board] of boards.entries()) {
+  const rest = packed.rest[place];
+  board.step = rest.length && board.rows.length;
+  board.most = board.step || Infinity; // rows to show of those that fit
+  for (const { row, ...found } of rest) board.rows.push({ ...found, html: row, row: null, detail: null }); // made if shown
   board.sorted = board.rows;
-  board.most = board.rest ? board.rows.length : Infinity; // rows to show of those that fit
   for (const item of board.rows) byId.set(item.id, Object.assign(item, { board }));
 }
 const phone = matchMedia("(max-width: 44rem)"); // as in style.css
@@ -35,16 +37,9 @@ function parsed(html) {
   return template.content;
 }
 
-async function unpack(board) {
-  const bytes = Uint8Array.from(atob(board.rest.textContent), (char) => char.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const { length } = board.rows;
-  for (const { row, ...found } of await new Response(stream).json()) {
-    const item = { ...found, html: row, row: null, detail: null, board };
-    board.rows.push(item);
-    byId.set(item.id, item);
-  }
-  board.step = length;
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
 }
 
 function make(item) {
@@ -129,7 +124,7 @@ function toggle(item, open = !item.detail) {
   item.row.classList.toggle("open", open);
   button.setAttribute("aria-expanded", String(open));
   if (open) {
-    const filled = item.opened ? parsed(item.opened) : document.getElementById(`t-${item.id}`).content.cloneNode(true);
+    const filled = parsed(packed.opened[item.id]);
     item.detail = filled.firstElementChild;
     span(item);
     item.row.after(filled);
@@ -223,6 +218,8 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", recall);
 phone.addEventListener("change", () => { for (const item of byId.values()) if (item.detail) span(item); });
+for (const image of $("img[data-picture]")) {
+  image.src = `data:image/svg+xml,${encodeURIComponent(packed.pictures[image.dataset.picture])}`;
+}
 recall();
-const packed = boards.filter((board) => board.rest);
-if (packed.length) Promise.all(packed.map(unpack)).then(() => { order(); recall(); });
+document.documentElement.dataset.ready = "";
