@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain
@@ -16,13 +17,15 @@ from markupsafe import Markup
 
 from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import words
-from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
+from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
+from robustbench_local.report.headline import RULE, Headline, answer, headline
 from robustbench_local.report.labels import Label
+from robustbench_local.report.nature import nature
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
-from robustbench_local.report.table import Line, Rate, Table
-from robustbench_local.report.text import FLAGS, percent
+from robustbench_local.report.table import DRAWS, Line, Rate, Table
+from robustbench_local.report.text import FLAGS
 from robustbench_local.storage.row import Row, done
 
 if TYPE_CHECKING:
@@ -74,13 +77,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """A table as a section of the page. lower: other worst cases, by name: of attackers who see
-    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one. most: lines that stand
-    on the page; the others are packed.
+    """A table as a section of the page. aside: what sets it apart from another table of the same threat model; why: the
+    reason that it is one of its own. lower: other worst cases, by name: of attackers who see less, of the union over
+    norms. shared: the model, or the defense, of all lines, if it is one. most: lines that stand on the page; the others
+    are packed.
     """
 
     table: Table
-    within: str
+    headline: Headline
     answer: str
     shared: str
     lower: list[str]
@@ -88,6 +92,8 @@ class Board:
     attacks: list[dict[str, str]]
     pictures: list[Picture]
     most: int
+    aside: str = ""
+    why: str = ""
 
     @property
     def first(self) -> list[Entry]:
@@ -98,8 +104,15 @@ class Board:
         return self.lines[self.most :]
 
     @property
+    def threat(self) -> str:
+        """ "MNIST, L2 ball of radius 2": which other tables may have too."""
+        under = f", under {self.table.under}" if self.table.under else ""
+        draws = f", {DRAWS}" if self.table.stochastic else ""
+        return f"{words.data_name(self.table.data)}, {words.within(self.table.threat)}{under}{draws}"
+
+    @property
     def name(self) -> str:
-        return f"{words.data_name(self.table.data)}, {self.within}{', random models' if self.table.stochastic else ''}"
+        return f"{self.threat}{self.aside}"
 
     @property
     def best(self) -> str:
@@ -128,7 +141,8 @@ def page(
     """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
     many = sum(len(table.lines) for table in tables) > _INLINE
     most = max(_FIRST, _INLINE // len(tables)) if many else _INLINE
-    boards = [_board(table, results, pictures, most) for table in tables]
+    boards = _told_apart([_board(table, results, pictures, most) for table in tables])
+    natures = [nature(table, each) for table, each in corruptions]
     drawn = [*pictures, *chain.from_iterable(each for _, each in corruptions)]
     entries = [entry for board in boards for entry in board.lines]
     script = _asset("page.js")
@@ -140,20 +154,14 @@ def page(
             title=visible(title),
             boards=boards,
             count=len(entries),
-            glance=1 < len(boards) <= _GLANCE,
+            answer=answer(tables, [table for table, _ in corruptions]),
+            rule=RULE,
+            glance=1 < len(boards) + len(natures) <= _GLANCE,
             script=script,
             packed=_packed(boards, drawn),
             policy=policy(f"'sha256-{digest}'"),
             glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
-            natures=[
-                {
-                    "name": _nature(table),
-                    "table": table,
-                    "pictures": each,
-                    "lines": list(map(_weathered, table.lines)),
-                }
-                for table, each in corruptions
-            ],
+            natures=natures,
             filters=[
                 ("data", "Data", sorted({board.table.data for board in boards})),
                 ("threat", "Threat", sorted({board.table.threat for board in boards})),
@@ -204,7 +212,7 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture], most: in
     lower = [f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]]
     return Board(
         table,
-        words.within(table.threat),
+        headline(table),
         words.answer(table),
         shared,
         [*lower, *table.union],
@@ -213,6 +221,33 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture], most: in
         [picture for picture in pictures if any(shown is table for shown in picture.tables)],
         most,
     )
+
+
+def _told_apart(boards: Sequence[Board]) -> list[Board]:
+    """Of boards of the same threat model what differs, and of that of fewer images why it is there."""
+    alike: dict[str, list[Board]] = defaultdict(list)
+    for board in boards:
+        alike[board.threat].append(board)
+    return [_beside(board, alike[board.threat]) for board in boards]
+
+
+def _beside(board: Board, namesakes: Sequence[Board]) -> Board:
+    said = [(f"{each.images:,} images", f"targets: {each.targets or 'none'}", each.grid) for each in _tables(namesakes)]
+    (own,) = (said[place] for place, each in enumerate(namesakes) if each is board)
+    differing = [text for text, column in zip(own, zip(*said, strict=True), strict=True) if len({*column}) > 1]
+    most = max(each.images for each in _tables(namesakes) if each.grid == board.table.grid)
+    why = ""
+    if board.table.images < most:
+        names = ", ".join(dict.fromkeys(label.name for label in board.table.attacks))
+        why = (
+            f"A table of its own: {names} ran on these {board.table.images:,} images, not on all {most:,} of the other"
+            " table, and a worst case is over the same images."
+        )
+    return replace(board, aside="".join(f", {text}" for text in differing if text), why=why)
+
+
+def _tables(boards: Iterable[Board]) -> list[Table]:
+    return [board.table for board in boards]
 
 
 def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
@@ -273,12 +308,12 @@ def _why_missing(rows: Sequence[Row | None]) -> str:
 
 
 def _strongest(label: Label, line: Line, results: Results) -> Label:
-    """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
+    """The attack of the lowest row, or where an audit took more off the worst case "best (audit)", by its attack."""
     keys = {row.key for row in line.rows if done(row)}
     own = (retry for audit in results.audits.of(keys) for retry in audit.retries)
     retries = (retry for retry in own if retry.broken and keys & {*retry.lowers})
-    more = sorted({visible(retry.attack) for retry in retries})
-    return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
+    stronger = sorted({visible(retry.attack) for retry in retries})
+    return Label(", ".join(f"{name} (audit)" for name in stronger)) if stronger else label
 
 
 def _attacks(table: Table) -> Iterator[dict[str, str]]:
@@ -286,23 +321,3 @@ def _attacks(table: Table) -> Iterator[dict[str, str]]:
         row = next(row for line in table.lines if (row := line.rows[place]) is not None)
         settings = ", ".join(f"{key}={value}" for key, value in row.definition["attack_settings"].items())
         yield {"label": str(label), "access": visible(row.definition["access"]), "settings": visible(settings)}
-
-
-def _nature(table: CorruptionTable) -> str:
-    """ "CIFAR-10-C", "MNIST, other corruptions"."""
-    data = words.data_name(table.data)
-    name = "other corruptions" if table.benchmark == "other" else table.benchmark
-    under = f", under {table.under}" if table.under else ""
-    return f"{name if name.startswith(data) else f'{data}, {name}'}{under}"
-
-
-def _weathered(line: CorruptionLine) -> dict[str, Any]:
-    """A model's line under corruptions, the worst of them by name."""
-    worst = line.worst
-    return {
-        "model": visible(line.model),
-        "defense": words.defense(line),
-        "clean": None if line.clean is None else Rate(line.clean, line.clean, line.clean),
-        "mean": line.accuracy(),
-        "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
-    }

@@ -18,7 +18,7 @@ from robustbench_local.report import baseline
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import VERSIONS, Row
+from robustbench_local.storage.row import VERSIONS, Row, corrupted_shares
 from robustbench_local.storage.store import Store
 
 
@@ -75,6 +75,13 @@ class Results:
         if key not in self._shares:
             self._shares[key] = shares_in(self.stores[key], self.audits)(row)
         return self._shares[key]
+
+    def corrupted_shares(self, row: Row) -> npt.NDArray[np.float64] | None:
+        """(N,) of a good row of a corruption, whether each corrupted image is classified rightly: 0, 1, or a random
+        model's share of draws; None where its arrays do not say.
+        """
+        arrays = self.arrays(row, "corrupted", "bits")
+        return corrupted_shares(arrays) if arrays else None
 
     def tables(self) -> list[Table]:
         """The tables of all rows, as audited; of several grids each one's, those of the most images first."""

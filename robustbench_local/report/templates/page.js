@@ -4,7 +4,13 @@ const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
 const overview = document.querySelector(".glance"); // of few tables only
-const natures = $("section.nature");
+const natures = $("section.nature").map((section, place) => ({
+  section,
+  body: section.querySelector("tbody"),
+  heads: $("thead th[data-key]", section),
+  glance: overview?.querySelector(`[data-nature="${place + 1}"]`),
+  rows: $("tr.weather", section).map((row) => ({ row, ...row.dataset })),
+}));
 const boards = $("section.board[data-threat]").map((section) => ({
   section,
   data: section.dataset.data,
@@ -89,9 +95,12 @@ function filter() {
     shown += left;
   }
   const narrow = Boolean(words.length || want.threat || want.family || want.flag); // to models under attack
-  for (const section of natures) section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
+  for (const { section, glance } of natures) {
+    section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
+    if (glance) glance.hidden = section.hidden;
+  }
   total.textContent = `${shown} of ${byId.size} shown`;
-  document.getElementById("nothing").hidden = shown > 0 || natures.some((section) => !section.hidden);
+  document.getElementById("nothing").hidden = shown > 0 || natures.some(({ section }) => !section.hidden);
 }
 
 const names = new Intl.Collator();
@@ -99,7 +108,7 @@ const names = new Intl.Collator();
 function order() {
   const number = sort.key !== "name";
   const sign = sort.down ? -1 : 1;
-  for (const board of boards) {
+  for (const board of [...boards, ...natures]) {
     for (const head of board.heads) {
       if (head.dataset.key === sort.key) head.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
@@ -158,7 +167,7 @@ function recall() {
   }
   const key = state.get("sort") ?? "rank";
   const wanted = { key: key.replace(/^-/, ""), down: key.startsWith("-") };
-  const known = boards.some((board) => board.heads.some((head) => head.dataset.key === wanted.key));
+  const known = [...boards, ...natures].some((board) => board.heads.some((head) => head.dataset.key === wanted.key));
   const before = sort;
   sort = known ? wanted : { key: "rank", down: false };
   const open = (state.get("open") ?? "").split(",");
