@@ -21,6 +21,7 @@ from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
 from robustbench_local.report.headline import RULE, Headline, answer, headline
 from robustbench_local.report.labels import Label
+from robustbench_local.report.model_info import ModelInfo, of_line
 from robustbench_local.report.nature import nature
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
@@ -58,6 +59,7 @@ class Entry:
     flags: list[Flag]
     searched: str
     detail: Detail
+    about: ModelInfo | None
 
     @property
     def data(self) -> dict[str, str]:
@@ -255,7 +257,8 @@ def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
     plots, by their names; and of each board the lines that do not stand on the page, each with what sorts and finds it,
     and its row. Alike as they are, they shrink to a tenth.
     """
-    opened, rest = {}, []
+    opened: dict[str, str] = {}
+    rest = []
     for board in boards:
         html = environment().get_template("packed.html.j2").render(board=board).split("<!--|-->")
         parts = list(zip(board.lines, html[::2], html[1::2], strict=False))  # what follows the last is empty
@@ -271,8 +274,10 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
     flags = flags_of(line.rows)
     defense = words.defense(line)
     name, of = (defense, line.model) if defended else (line.model, defense)
+    about = of_line(line, results.model_infos)
     terms = [line.model, defense, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
     terms += [flag.label for flag in flags]
+    terms += [about.title, about.authors, about.venue] if about else []
     terms += [
         f"{key}={value}" for row in line.rows[:1] if row for key, value in row.definition["defense_settings"].items()
     ]
@@ -292,6 +297,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         flags=flags,
         searched=visible(" ".join(terms).lower()),
         detail=detail(line, table, results),
+        about=about,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from robustbench_local.audit.records import Audits
 from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
-from robustbench_local.report import baseline
+from robustbench_local.report import grid_file
+from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
@@ -103,10 +104,19 @@ class Results:
         """The rows that have results, by key."""
         return {row.key: row for row in self.rows if row.ok}
 
-    @functools.cached_property
+    @property
     def baseline(self) -> str | None:
         """The defense that corruption errors are also given relative to, as the grids said."""
-        return baseline.kept({store.folder for store in self.stores.values()})
+        return self._said.baseline
+
+    @property
+    def model_infos(self) -> Mapping[str, ModelInfo]:
+        """Who models are of, as the grids said, by "MODEL" or "MODEL / DEFENSE"."""
+        return self._said.models
+
+    @functools.cached_property
+    def _said(self) -> grid_file.Said:
+        return grid_file.kept(dict.fromkeys(store.folder for store in self.stores.values()))
 
     @functools.cached_property
     def audits(self) -> Audits:

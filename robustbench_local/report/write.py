@@ -35,7 +35,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
             tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, drawn, strict=True))
         ),
         **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
-        **dict(export.model_infos(tables)),
+        **dict(export.model_infos(tables, results.model_infos)),
     }
     files |= corruption_files(results.rows, results.robust_shares, results.baseline)
     for name, text in files.items():
