@@ -147,7 +147,7 @@ def page(
     natures = [nature(table, each) for table, each in corruptions]
     drawn = [*pictures, *chain.from_iterable(each for _, each in corruptions)]
     entries = [entry for board in boards for entry in board.lines]
-    script = _asset("page.js")
+    script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         environment()
@@ -201,7 +201,7 @@ def policy(script: str) -> str:
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script}; base-uri 'none'"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from robustbench_local.report.write import write_report
 from tests.helpers.packed import unpacked
 from tests.helpers.rows import a_row, stored
 
-ABOUT = {
+ABOUT: dict[str, Any] = {
     "title": "Towards <b>Robust</b> Models",
     "authors": "A. Author and B. Author",
     "venue": "Venue 2026",
