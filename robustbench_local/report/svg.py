@@ -6,11 +6,13 @@ import io
 import re
 from typing import TYPE_CHECKING
 
+from robustbench_local.report.shades import NIGHT
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1e2126", "#5a6069", "#dedad2"
-_DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40"}
+_DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40", **NIGHT}
 _FONT = "text{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif}"
 _PREAMBLE = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")  # text between tags is a user's: none of it is touched
