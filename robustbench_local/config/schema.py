@@ -31,6 +31,8 @@ class GridConfig:
     threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
     severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
+    model_info  who models are of: {MODEL or "MODEL / DEFENSE": {title, authors, venue, link, code, extra_data, licence,
+                bibtex}}, which reports show and no row is named by
     attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
@@ -66,6 +68,7 @@ class GridConfig:
     defenses: str | list[Any] = "none"
     severities: Severity | list[Severity] = field(default_factory=list)
     baseline: str | None = None
+    model_info: dict[str, dict[str, Any]] = field(default_factory=dict)
     attack_under: str | None = None
     seeds: Seed | list[Seed] = 0
     n: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
 from robustbench_local.grids.cell import Cell
 from robustbench_local.grids.suites import chosen
+from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.training.builder import ModelBuilder
 
 
@@ -91,7 +92,22 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
             f'baseline "{config.baseline}" is none of the grid\'s defenses{did_you_mean(config.baseline, defenses)}:'
             f" {', '.join(sorted(defenses))}"
         )
+    model_infos(config, cells)
     return cells
+
+
+def model_infos(config: GridConfig, cells: Sequence[Cell]) -> dict[str, ModelInfo]:
+    """Who the models of these cells are of; ConfigError for what is said of none of them."""
+    known = {
+        name for cell in cells for name in (cell.model.model.label, f"{cell.model.model.label} / {cell.model.label}")
+    }
+    for name in config.model_info:
+        if name not in known:
+            raise ConfigError(
+                f'model_info says something of "{name}", which is none of the grid\'s models'
+                f"{did_you_mean(name, known)}: {', '.join(sorted(known))}"
+            )
+    return {name: construct(ModelInfo, about, f'model_info of "{name}"') for name, about in config.model_info.items()}
 
 
 def as_list(value: Any) -> list[Any]:

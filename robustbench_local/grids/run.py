@@ -12,8 +12,9 @@ from robustbench_local.grids.bench import Bench
 from robustbench_local.grids.executors.choice import carry_out
 from robustbench_local.grids.executors.order import plan
 from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.plan import model_infos
 from robustbench_local.grids.preview import preview
-from robustbench_local.report import baseline
+from robustbench_local.report import grid_file
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.row import Row
@@ -47,7 +48,7 @@ def run(grid: Grid) -> list[Row]:
             f" yet: robustbench-local status {grid.store.folder}"
         )
         return there
-    baseline.keep(grid.store.folder, grid.config.baseline)
+    grid_file.keep(grid.store.folder, grid_file.Said(grid.config.baseline, model_infos(grid.config, grid.cells)))
     write_report(Results.of(there, grid.store), grid.store.folder)
     return there
 

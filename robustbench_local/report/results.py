@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from robustbench_local.audit.records import Audits
 from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
-from robustbench_local.report import baseline
+from robustbench_local.report import grid_file
+from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import VERSIONS, Row
+from robustbench_local.storage.row import VERSIONS, Row, corrupted_shares
 from robustbench_local.storage.store import Store
 
 
@@ -76,6 +77,13 @@ class Results:
             self._shares[key] = shares_in(self.stores[key], self.audits)(row)
         return self._shares[key]
 
+    def corrupted_shares(self, row: Row) -> npt.NDArray[np.float64] | None:
+        """(N,) of a good row of a corruption, whether each corrupted image is classified rightly: 0, 1, or a random
+        model's share of draws; None where its arrays do not say.
+        """
+        arrays = self.arrays(row, "corrupted", "bits")
+        return corrupted_shares(arrays) if arrays else None
+
     def tables(self) -> list[Table]:
         """The tables of all rows, as audited; of several grids each one's, those of the most images first."""
         return list(self._tables)
@@ -96,10 +104,19 @@ class Results:
         """The rows that have results, by key."""
         return {row.key: row for row in self.rows if row.ok}
 
-    @functools.cached_property
+    @property
     def baseline(self) -> str | None:
         """The defense that corruption errors are also given relative to, as the grids said."""
-        return baseline.kept({store.folder for store in self.stores.values()})
+        return self._said.baseline
+
+    @property
+    def model_infos(self) -> Mapping[str, ModelInfo]:
+        """Who models are of, as the grids said, by "MODEL" or "MODEL / DEFENSE"."""
+        return self._said.models
+
+    @functools.cached_property
+    def _said(self) -> grid_file.Said:
+        return grid_file.kept(dict.fromkeys(store.folder for store in self.stores.values()))
 
     @functools.cached_property
     def audits(self) -> Audits:

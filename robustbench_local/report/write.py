@@ -23,7 +23,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
 
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
-    tables, corruptions = results.tables(), corruption_tables(results.rows)
+    tables, corruptions = results.tables(), corruption_tables(results.rows, results.baseline, results.corrupted_shares)
     drawn = [corruption_plots(table) for table in corruptions]
     pictures = plots(tables, results)
     files = {
@@ -35,7 +35,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
             tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, drawn, strict=True))
         ),
         **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
-        **dict(export.model_infos(tables)),
+        **dict(export.model_infos(tables, results.model_infos)),
     }
     files |= corruption_files(results.rows, results.robust_shares, results.baseline)
     for name, text in files.items():
