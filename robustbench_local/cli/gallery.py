@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from robustbench_local.core.device import pick_device
     from robustbench_local.gallery.gallery import write_gallery
     from robustbench_local.report.results import Results
+    from robustbench_local.report.write import write_report
     from robustbench_local.training.builder import ModelBuilder
 
     builder = ModelBuilder(pick_device(options.device), options.source)
@@ -40,5 +41,7 @@ def run(options: argparse.Namespace) -> int:
         allow_pickle=options.allow_pickle,
         trust=options.trust,
     )
+    if (options.folder / "index.html").is_file():
+        write_report(results, options.folder)  # which links it from now on
     say(page)
     return OK

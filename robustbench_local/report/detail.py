@@ -10,6 +10,7 @@ import numpy as np
 from robustbench_local.audit.finding import Status
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
+from robustbench_local.report.panel_view import PanelView, panel_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Line, Rate, Table, rate, worst_case
 from robustbench_local.report.text import explain, flag_name, percent
@@ -88,6 +89,7 @@ class Detail:
     grounds: tuple[Ground, ...]
     settings: tuple[tuple[str, str], ...]
     measures: tuple[tuple[str, str], ...]
+    panel: PanelView | None = None
 
     @property
     def cautions(self) -> int:
@@ -104,6 +106,7 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
         grounds=tuple(sorted(_grounds(line, table, results), key=lambda ground: ground.good)),
         settings=tuple(_settings(line)),
         measures=tuple(_measures(line)),
+        panel=panel_of(line, results),
     )
 
 

@@ -117,8 +117,11 @@ def page(
     pictures: Sequence[Picture],
     title: str,
     corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
+    gallery: bool = False,
 ) -> str:
-    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
+    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own. gallery:
+    whether gallery.html is beside it.
+    """
     boards = [_board(table, results, pictures) for table in tables]
     if sum(len(board.lines) for board in boards) > _INLINE:
         boards = [_packed(board, max(_FIRST, _INLINE // len(boards))) for board in boards]
@@ -132,6 +135,7 @@ def page(
             title=visible(title),
             boards=boards,
             count=len(entries),
+            gallery=gallery,
             glance=1 < len(boards) <= _GLANCE,
             script=script,
             policy=policy(f"'sha256-{digest}'"),
@@ -213,7 +217,7 @@ def _packed(board: Board, most: int) -> Board:
     """
     if len(board.lines) <= most:
         return board
-    rest = board.lines[most:]
+    rest = [replace(each, detail=replace(each.detail, panel=None)) for each in board.lines[most:]]  # they do not shrink
     html = environment().get_template("rest.html.j2").render(board=board, lines=rest).split("<!--|-->")
     items = [
         entry.data | {"row": row, "opened": opened}
