@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-HALVINGS = 10  # the answer is known to a thousandth of the way
+HALVINGS = 8  # the answer is known to a 256th of the way
 
 
 def least_change(ask: Callable[[Tensor], Tensor], x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor, Tensor]:

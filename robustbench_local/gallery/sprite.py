@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 LARGEST = 96  # pixels of a tile's side; larger images are averaged down
-QUALITY = 60  # of WebP: noise as attacks make it takes more bytes than all else
+QUALITY = 55  # of WebP: noise as attacks make it takes more bytes than all else
 _PAPER = 0.5  # around images that are not square
 
 
@@ -25,7 +25,7 @@ def sprite(columns: Sequence[Tensor]) -> tuple[bytes, int]:
     sheet = tiles.permute(0, 3, 1, 4, 2).reshape(len(tiles) * side, len(columns) * side, 3)
     file = io.BytesIO()
     pixels = (sheet.clamp(0, 1) * 255).round().byte().numpy()
-    Image.fromarray(pixels).save(file, "WEBP", quality=QUALITY, method=6)
+    Image.fromarray(pixels).save(file, "WEBP", quality=QUALITY, method=4)
     return file.getvalue(), side
 
 
