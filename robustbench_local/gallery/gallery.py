@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import AccessError, ModelError, RobustBenchError, StoreError
+from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
@@ -21,7 +21,7 @@ from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
 from robustbench_local.gallery.answers import probabilities
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
-from robustbench_local.gallery.saliency import saliency
+from robustbench_local.gallery.saliency import before_and_after
 from robustbench_local.gallery.views import Sample, View, change, heat, picture
 from robustbench_local.models.classifier import describe
 from robustbench_local.report.page import environment, policy
@@ -111,7 +111,8 @@ def _room(
     x_adv = _saved(results, row, rows).to(x)
     nearest, found = _nearest(row, model, x, y, rows, threat, draws, results)
     before, after, least = (probabilities(model, z, draws) for z in (x, x_adv, nearest))
-    maps, note = _saliency(model, (x, before), (x_adv, after), draws)
+    maps, note = before_and_after(model, (x, before.argmax(1)), (x_adv, after.argmax(1)), draws)
+    heats = [] if maps is None else list(map(heat, maps))
     samples = []
     for k, (place, fate) in enumerate(places):
         views = [
@@ -119,10 +120,10 @@ def _room(
             View("attacked", picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
             change(x[k], x_adv[k]),
         ]
-        if maps:
+        if heats:
             views += [
-                View("saliency, clean", picture(maps[0][k]), ("for its answer",)),
-                View("saliency, attacked", picture(maps[1][k]), ("for its answer",)),
+                View("saliency, clean", picture(heats[0][k]), ("for its answer",)),
+                View("saliency, attacked", picture(heats[1][k]), ("for its answer",)),
             ]
         if found[k]:
             said = (*_said(least[k], images), _length(threat, nearest[k], x[k]))
@@ -166,17 +167,6 @@ def _nearest(
 def _saved(results: Results, row: Row, rows: Tensor) -> Tensor:
     """The adversarial images (n, C, H, W) of a good row at these places (n,)."""
     return torch.from_numpy(results.array_rows(row, "x_adv", rows.tolist()))
-
-
-def _saliency(
-    model: nn.Module, clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], draws: Draws
-) -> tuple[tuple[Tensor, Tensor] | None, str]:
-    """((n, 3, H, W) before and after: how much each pixel moves the model's answer there, and a note."""
-    try:
-        before, after = (heat(saliency(model, x, answers.argmax(1), draws=draws)) for x, answers in (clean, attacked))
-    except (AccessError, ModelError) as error:
-        return None, f"No saliency: {visible(error)}."
-    return (before, after), ""
 
 
 def _said(answer: Tensor, images: Images | CorruptedImages) -> tuple[str, ...]:

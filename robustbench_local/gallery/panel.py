@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core.draws import Draws
-from robustbench_local.core.errors import AccessError, ModelError
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.gallery.answers import probabilities
-from robustbench_local.gallery.saliency import saliency
+from robustbench_local.gallery.saliency import before_and_after
 from robustbench_local.gallery.segment import least_change
 from robustbench_local.gallery.sprite import sprite
 from robustbench_local.gallery.twins import Twins
@@ -58,7 +57,8 @@ def draw_panel(row: Row, twins: Twins, model: nn.Module, classes: Sequence[str],
             nearest, found = x_adv, torch.zeros(len(x), dtype=torch.bool)
             answers = torch.from_numpy(twins.after)
             notes.append("No smaller change was looked for: the model is paid for by the question.")
-        maps, fault = _saliency(model, twins, x, x_adv, draws)
+        before, after = (torch.from_numpy(each).to(x.device) for each in (twins.before, twins.after))
+        maps, fault = before_and_after(model, (x, before), (x_adv, after), draws)
     notes += [fault] if fault else []
     correlations = [None] * len(x) if maps is None else list(map(_finite, spearman(*(_host(each) for each in maps))))
     change, factors = amplified(x, x_adv)
@@ -132,20 +132,6 @@ def _best(reached: Iterable[Reached]) -> dict[int, Reached]:
         if each.id not in best or each.distance < best[each.id].distance:
             best[each.id] = each
     return best
-
-
-def _saliency(
-    model: nn.Module, twins: Twins, x: Tensor, x_adv: Tensor, draws: Draws
-) -> tuple[tuple[Tensor, Tensor] | None, str]:
-    """((k, H, W) before and after, of the answer that was given there, and why there are none)."""
-    try:
-        before, after = (
-            saliency(model, images, torch.from_numpy(answers).to(images.device), draws=draws)
-            for images, answers in ((x, twins.before), (x_adv, twins.after))
-        )
-    except (AccessError, ModelError) as error:
-        return None, f"No saliency: {visible(error)}."
-    return (before, after), ""
 
 
 def _home(model: nn.Module) -> torch.device:

@@ -9,6 +9,7 @@ from robustbench_local.core.access import Access, beyond
 from robustbench_local.core.defense import call, draws_for, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ModelError
+from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
 
 DRAWS = 8  # over which a random model's gradient is averaged
@@ -23,7 +24,7 @@ def saliency(model: nn.Module, x: Tensor, y: Tensor | None = None, *, draws: Dra
     AccessError where the model grants no gradients, ModelError where none passes through it.
     """
     if reason := beyond(Access.GRADIENTS, model):
-        raise AccessError(f"saliency {reason}")
+        raise AccessError(f"it {reason}")
     random = is_stochastic(model)
     draws = draws_for(x, draws) if random else draws
     total = torch.zeros_like(x)
@@ -38,6 +39,17 @@ def saliency(model: nn.Module, x: Tensor, y: Tensor | None = None, *, draws: Dra
                 raise ModelError(f"no gradient passes through the model ({str(error).splitlines()[0]})") from error
             total += grad.nan_to_num()
     return total.abs().amax(1)
+
+
+def before_and_after(
+    model: nn.Module, clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], draws: Draws
+) -> tuple[tuple[Tensor, Tensor] | None, str]:
+    """((N, H, W) of images and of their adversarial twins, each about its own answers, ""); or None, and why."""
+    try:
+        before, after = (saliency(model, x, y, draws=draws) for x, y in (clean, attacked))
+    except (AccessError, ModelError) as error:
+        return None, f"No saliency map: {visible(error)}."
+    return (before, after), ""
 
 
 def _log_odds(logits: Tensor, y: Tensor) -> Tensor:
