@@ -11,6 +11,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import AccessError, ModelError
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.evaluation.preflight import check_images
 
 DRAWS = 8  # over which a random model's gradient is averaged
 
@@ -21,8 +22,10 @@ def saliency(model: nn.Module, x: Tensor, y: Tensor | None = None, *, draws: Dra
     It is the absolute gradient of log p_y, the largest over channels, in no unit: only where it is large within one
     image means something. y (N,): the classes that are asked about, by default the model's answers. Through a step
     that a defense replaces in its backward pass go that surrogate's gradients.
-    AccessError where the model grants no gradients, ModelError where none passes through it.
+    AccessError where the model grants no gradients, ModelError where none passes through it, DataError where x are no
+    images.
     """
+    check_images(x, torch.zeros(x.shape[:1], dtype=torch.int64) if y is None else y)
     if reason := beyond(Access.GRADIENTS, model):
         raise AccessError(f"it {reason}")
     random = is_stochastic(model)

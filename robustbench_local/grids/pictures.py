@@ -29,6 +29,7 @@ from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.store import Store
 
+TWINS = "twins"
 _ARRAYS = ("ids", "clean", "robust", "distance", "success")
 
 
@@ -37,7 +38,7 @@ class Pictures:
 
     def __init__(self, store: Store, progress: Progress) -> None:
         self._store, self._progress = store, progress
-        self._folder = store.folder / FOLDER / "twins"
+        self._folder = store.folder / FOLDER / TWINS
 
     def remember(self, task: Task, outcome: Outcome, model: nn.Module, known: AnswerCache, *, in_parts: bool) -> None:
         """Put the twins of a new row by; of one that was done in parts they are made once more, a few of its many

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 
 import robustbench_local as rbl
+from robustbench_local.attacks.pgd import PGD
+from robustbench_local.core.threat import ThreatModel
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
 from robustbench_local.gallery.twins import FirstImages, chosen, twins
 from robustbench_local.grids.arrays import arrays_of
 
@@ -55,21 +59,10 @@ def test_the_first_images_are_kept_as_far_as_they_fit() -> None:
 def test_twins_are_what_the_judge_saw() -> None:
     x, y = rbl.load_data("mnist", n=12, source="bundled")
     model = rbl.load_model("zoo:mnist/none")
-    verdict = rbl.evaluate(model, x, y, "pgd", "linf:0.2", steps=5)
-
-    class Given:
-        labels, ids = verdict.labels, verdict.ids
-
-        def __len__(self) -> int:
-            return len(x)
-
-        def __getitem__(self, rows: Any) -> torch.Tensor:
-            return x[rows]
-
-    first = FirstImages()
-    first(slice(0, 12), verdict.x_adv)
+    images, first = Tensors(x, y, torch.arange(12)), FirstImages()
+    verdict = Judge()(model, images, PGD(steps=5), ThreatModel.parse("linf:0.2"), keep=first)
     some = chosen(arrays_of(verdict, None), False, 3, len(first))
-    found = twins(some, some.places, verdict, Given(), first)
+    found = twins(some, some.places, verdict, images, first)
     assert found is not None and len(some.places) == 3
     for attacked, answers, sure in (
         (found.x, found.before, found.before_confidence),
@@ -78,4 +71,4 @@ def test_twins_are_what_the_judge_saw() -> None:
         confidence, answer = model(torch.from_numpy(attacked)).softmax(1).max(1)
         assert answer.tolist() == answers.tolist() and np.allclose(confidence.detach(), sure, atol=1e-5)
     assert found.labels.tolist() == found.before.tolist() and not (found.after == found.labels).any()
-    assert twins(replace(some, places=()), (), verdict, Given(), first) is None
+    assert twins(replace(some, places=()), (), verdict, images, first) is None

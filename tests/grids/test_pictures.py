@@ -33,10 +33,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(home: Path, **overrides: Any) -> list[Row]:
-    settings: dict[str, Any] = dict(
-        n=20, source="bundled", models=["mnist_small"], defenses=["none"], threats=["linf:0.1"]
-    )
-    settings |= {"attacks": ["fgsm", {"pgd": {"steps": 4}}], "results": str(home), "device": "cpu"}
+    settings: dict[str, Any] = {"n": 20, "source": "bundled", "models": ["mnist_small"], "defenses": ["none"]}
+    settings |= {"attacks": ["fgsm", {"pgd": {"steps": 4}}], "threats": ["linf:0.1"], "device": "cpu"}
+    settings |= {"results": str(home)}
     return rbl.run_grid("mnist_pgd", **settings | overrides)
 
 
