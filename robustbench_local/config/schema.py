@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from robustbench_local.config.ranges import Aim, Count, Counting, LocationText, Precision, Range, Seed
 
-Pictures = Annotated[int, Range(0, 30)]
 Severity = Annotated[int, Range(1, 5)]
 
 
@@ -96,7 +95,7 @@ class GridConfig:
     allow_chance: bool = False
     results: LocationText = "results"
     save: Literal["scores", "x_adv"] | None = None
-    pictures: Pictures = 9
+    pictures: Annotated[int, Range(0, 30)] = 9
     dry_run: bool = False
     force: bool = False
     executor: Literal["inline", "local", "ray", "slurm"] | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.core.defense import Rejection, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -41,9 +42,9 @@ class Reached:
 
 
 def draw_panel(row: Row, twins: Twins, model: nn.Module, classes: Sequence[str], reached: Iterable[Reached]) -> Panel:
-    """The panel of a good row. classes: names; what is beyond them is a rejection. reached: by attacks within the
-    row's threat. Asked of the model are a few dozen answers an image, and two gradients where it grants them; of one
-    that is paid for by the question nothing.
+    """The panel of a good row. classes: names; beyond them is the rejection, of one that rejects. reached: by attacks
+    within the row's threat. Asked of the model are a few dozen answers an image, and two gradients where it grants
+    them; of one that is paid for by the question nothing.
     """
     x, x_adv = (torch.from_numpy(each).to(_home(model)) for each in (twins.x, twins.x_adv))
     threat = ThreatModel.parse(row.threat, allow_large=True)
@@ -68,7 +69,9 @@ def draw_panel(row: Row, twins: Twins, model: nn.Module, classes: Sequence[str],
     sheet, side = sprite(list(columns.values()))
 
     def named(answer: int) -> str:
-        return visible(classes[answer]) if answer < len(classes) else "rejected"
+        if answer < len(classes):
+            return visible(classes[answer])
+        return f"class {answer}" if rejection(model) is Rejection.NONE else "rejected"
 
     best = _best(reached)
     own, distances = threat.distance(x_adv, x).tolist(), threat.distance(nearest, x).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,13 +61,14 @@ def execute(
         )
         kept_images = {} if kept is None else {"x_adv": kept.array, "fingerprint": fingerprints(judge.sees(images))}
         made = measured(task, verdict, kept_images, environment(images.device))
-        if first is None:
-            return made
-        some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, len(first))
-        return replace(made, twins=twins(some, some.places, verdict, judge.sees(images), first))
     except Exception as error:  # an attack may die of anything; the other cells go on
         release_memory(images.device)
         return failure(task, error, time.monotonic() - started)
+    if first is not None:
+        with suppress(Exception):  # a picture is not worth a row
+            some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, len(first))
+            return replace(made, twins=twins(some, some.places, verdict, judge.sees(images), first))
+    return made
 
 
 def pictured(task: Task) -> bool:

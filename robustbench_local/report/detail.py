@@ -18,6 +18,7 @@ from robustbench_local.report.words import verdict
 from robustbench_local.storage.row import Row, done
 
 _FEWEST = 10  # images a class, to speak of classes
+_PICTURED = 100  # models of a table that have pictures on the page: they take more of it than all else
 _SHOWN = {  # the measures that have a place of their own on the page
     "n",
     "stochastic",
@@ -106,7 +107,7 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
         grounds=tuple(sorted(_grounds(line, table, results), key=lambda ground: ground.good)),
         settings=tuple(_settings(line)),
         measures=tuple(_measures(line)),
-        panel=panel_of(line, results),
+        panel=panel_of(line, results) if any(each is line for each in table.lines[:_PICTURED]) else None,
     )
 
 

@@ -217,7 +217,7 @@ def _packed(board: Board, most: int) -> Board:
     """
     if len(board.lines) <= most:
         return board
-    rest = [replace(each, detail=replace(each.detail, panel=None)) for each in board.lines[most:]]  # they do not shrink
+    rest = board.lines[most:]
     html = environment().get_template("rest.html.j2").render(board=board, lines=rest).split("<!--|-->")
     items = [
         entry.data | {"row": row, "opened": opened}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from robustbench_local.gallery.sprite import sprite
-from robustbench_local.report import page
+from robustbench_local.report import detail
 from robustbench_local.report.panel import COLUMNS, Panel, keep_panel, panel_name, read_panel
 from robustbench_local.report.panel_view import sentence, view
 from robustbench_local.report.results import Results
@@ -208,8 +208,7 @@ def test_the_pictures_can_be_read_by_ear(browser: Any, shown: Path) -> None:
 
 
 def test_of_many_models_the_first_alone_have_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "_INLINE", 1)
-    monkeypatch.setattr(page, "_FIRST", 1)
+    monkeypatch.setattr(detail, "_PICTURED", 1)
     store = stored(tmp_path, *(a_row([1, 0, 1, 0], defense=name) for name in ("none", "jpeg", "trades")))
     for row in store.rows():
         keep_panel(store, row, a_panel(row))
