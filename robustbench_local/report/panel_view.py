@@ -81,10 +81,13 @@ def _rule(panel: Panel) -> str:
             " stayed robust, as it left them."
         )
     order = "nearest first" if panel.minimises else "those of fewest forward passes first, then the nearest"
-    return (
-        f"Of the {panel.fell:,} images that {panel.attack} broke, among {panel.looked:,}: the first to fall, the"
-        f" median, the last, and others at even steps between them ({order})."
+    count = len(panel.samples)
+    which = (
+        "the first to fall, the median, the last" if count > 2 else "the first to fall, the last" if count > 1 else ""
     )
+    which += ", and others at even steps between them" if count > _FIRST else ""
+    broke = f"{panel.fell:,} of {panel.looked:,} images"
+    return f"{panel.attack} broke {broke}{which and f': shown are {which} ({order})'}."
 
 
 def _pictured(panel: Panel, place: int) -> Pictured:
