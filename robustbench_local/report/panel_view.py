@@ -82,12 +82,11 @@ def _rule(panel: Panel) -> str:
         )
     order = "nearest first" if panel.minimises else "those of fewest forward passes first, then the nearest"
     count = len(panel.samples)
-    which = (
-        "the first to fall, the median, the last" if count > 2 else "the first to fall, the last" if count > 1 else ""
-    )
-    which += ", and others at even steps between them" if count > _FIRST else ""
-    broke = f"{panel.fell:,} of {panel.looked:,} images"
-    return f"{panel.attack} broke {broke}{which and f': shown are {which} ({order})'}."
+    broke = f"{panel.attack} broke {panel.fell:,} of {panel.looked:,} images"
+    if count < _FIRST:
+        return f"{broke} ({order})."
+    others = ", and others at even steps between them" if count > _FIRST else ""
+    return f"{broke}. Shown are the first to fall, the median, the last{others} ({order})."
 
 
 def _pictured(panel: Panel, place: int) -> Pictured:
@@ -95,16 +94,17 @@ def _pictured(panel: Panel, place: int) -> Pictured:
     tiles = (
         Tile(title, column, place, tuple(_said(title, sample, norm))) for column, title in enumerate(panel.columns)
     )
-    return Pictured(sentence(sample, norm), _fate(sample["rank"], panel.fell), tuple(tiles))
+    return Pictured(sentence(sample, norm), _fate(panel, place), tuple(tiles))
 
 
-def _fate(rank: int, fell: int) -> str:
+def _fate(panel: Panel, place: int) -> str:
+    rank, fell, last = panel.samples[place]["rank"], panel.fell, len(panel.samples) - 1
     if not rank:
         return "stayed robust"
     if fell == 1:
         return "the only one to fall"
     named = {1: "first to fall", fell: "last to fall"}
-    return named.get(rank, f"{rank:,} of {fell:,}" + ", the median" * (rank == (fell + 1) // 2))
+    return named.get(rank, f"{rank:,} of {fell:,}" + ", the median" * (2 * place == last))
 
 
 def sentence(sample: dict[str, Any], norm: str) -> str:

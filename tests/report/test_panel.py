@@ -99,6 +99,9 @@ def test_first_median_and_last_are_seen_at_once_and_the_rule_is_said() -> None:
     assert [tile.row for each in seen.first for tile in each.tiles[:1]] == [0, 4, 8] and len(seen.more) == 6
     assert "the first to fall, the median, the last" in seen.rule and "fewest forward passes" in seen.rule
     assert "nearest first" in view(a_panel(row, minimises=True)).rule
+    even = view(replace(a_panel(row, fell=28), samples=[a_sample(rank=rank) for rank in (1, 15, 28)]))
+    assert [each.fate for each in even.first] == ["first to fall", "15 of 28, the median", "last to fall"]
+    assert "others" in seen.rule and "others" not in even.rule
     one = view(a_panel(row, 1, fell=1))
     assert [each.fate for each in one.first] == ["the only one to fall"] and not one.more
     assert "broke none" in view(a_panel(row, fell=0)).rule
