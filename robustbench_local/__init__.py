@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from robustbench_local.data.load import load_data
     from robustbench_local.evaluation.evaluate import evaluate
     from robustbench_local.evaluation.judge import Judge
+    from robustbench_local.gallery.randomisation import parameter_randomisation
+    from robustbench_local.gallery.saliency import saliency
     from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
@@ -52,8 +54,10 @@ __all__ = [
     "load_model",
     "make_variant",
     "normalised",
+    "parameter_randomisation",
     "regression",
     "run_grid",
+    "saliency",
     "wrap",
 ]
 
@@ -72,6 +76,8 @@ _PLACES = {
     "data.load": ("load_data",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.judge": ("Judge",),
+    "gallery.randomisation": ("parameter_randomisation",),
+    "gallery.saliency": ("saliency",),
     "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),

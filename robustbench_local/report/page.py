@@ -139,8 +139,11 @@ def page(
     pictures: Sequence[Picture],
     title: str,
     corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
+    gallery: bool = False,
 ) -> str:
-    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
+    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own. gallery:
+    whether gallery.html is beside it.
+    """
     many = sum(len(table.lines) for table in tables) > _INLINE
     most = max(_FIRST, _INLINE // len(tables)) if many else _INLINE
     boards = _told_apart([_board(table, results, pictures, most) for table in tables])
@@ -158,6 +161,7 @@ def page(
             count=len(entries),
             answer=answer(tables, [table for table, _ in corruptions]),
             rule=RULE,
+            gallery=gallery,
             glance=1 < len(boards) + len(natures) <= _GLANCE,
             script=script,
             packed=_packed(boards, drawn),
