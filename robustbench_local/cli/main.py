@@ -10,7 +10,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from robustbench_local.cli import audit, check, compare, data, gallery, metrics, pack, report, run, status, train
+from robustbench_local.cli import (
+    audit,
+    check,
+    compare,
+    completion,
+    data,
+    gallery,
+    metrics,
+    pack,
+    report,
+    run,
+    status,
+    train,
+)
 from robustbench_local.cli import list as list_names
 from robustbench_local.cli.output import CUT_SHORT, EXITS, INTERRUPTED, WRONG
 from robustbench_local.cli.parsing import Parser
@@ -19,7 +32,7 @@ from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
-COMMANDS = (run, status, check, metrics, report, compare, pack, gallery, list_names, data, train, audit)
+COMMANDS = (run, status, check, metrics, report, compare, pack, gallery, list_names, data, train, audit, completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,23 +102,24 @@ def _do(options: argparse.Namespace) -> int:
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     """Flags may stand before, between and after a command's words (argparse takes words from one place only)."""
-    parser = _parser()
-    options, left = parser.parse_known_args(arguments)
+    line = parser()
+    options, left = line.parse_known_args(arguments)
     if left and (not hasattr(options, "overrides") or any(word.startswith("-") for word in left)):
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        line.error(f"unrecognized arguments: {' '.join(left)}")
     if left:
         options.overrides += left
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """Of all commands."""
+    line = Parser(
         prog="robustbench-local",
         description=__doc__,
         epilog="exit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXITS.items()),
     )
-    parser.set_defaults(quiet=False, verbose=False, debug=False)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    line.set_defaults(quiet=False, verbose=False, debug=False, parser=line)
+    commands = line.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         command.add(commands)
-    return parser
+    return line
