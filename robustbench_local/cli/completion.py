@@ -8,12 +8,13 @@ from robustbench_local.cli.output import OK
 from robustbench_local.cli.parsing import Commands
 
 SCRIPTS = {
-    # bash replaces only what comes after the last = or : of a word
-    "bash": """
+    # bash replaces only what comes after the last = or : of a word, and within quotes all of it
+    "bash": r"""
 _robustbench_local() {
     local line=${COMP_LINE:0:COMP_POINT} word before each
     word=${line##*[[:space:]]}
     before=${word%"${word##*[=:]}"}
+    [[ $word == [\'\"]* ]] && before=${word:0:1}
     COMPREPLY=()
     while IFS= read -r each; do
         COMPREPLY+=("${each#"$before"}")
@@ -33,8 +34,8 @@ _robustbench_local() {
     fi
     open=(${(M)found:#*=})
     found=(${found:#*=})
-    (( $#open )) && compadd -U -Q -S '' -- $open
-    (( $#found )) && compadd -U -Q -- $found
+    (( $#open )) && compadd -Q -S '' -- $open
+    (( $#found )) && compadd -Q -- $found
 }
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 compdef _robustbench_local robustbench-local

@@ -114,7 +114,7 @@ def typed(shell: pexpect.spawn, text: str, becomes: str) -> None:
 LINES = [
     (f"{COMMAND} run grid=quicks", "grid=quickstart"),
     (f"{COMMAND} run models=zoo:mnist/trad", "models=zoo:mnist/trades"),
-    (f"{COMMAND} run attacks=[fgsm,apg", "attacks=[fgsm,apgd"),
+    (f"{COMMAND} run 'attacks=[fgsm,apg", "attacks=[fgsm,apgd"),  # zsh and fish want quotes around brackets
     (f"{COMMAND} stat", f"{COMMAND} status"),
     (f"{COMMAND} metrics not", "notes.txt"),
 ]
@@ -134,6 +134,6 @@ def test_the_tab_key(shell: str, flags: list[str], home: Path) -> None:
 
 def test_fish_completes(home: Path) -> None:
     for text, becomes in LINES:
-        asked = f"source {home}/complete.fish; complete -C '{text}'"
+        asked = f'source {home}/complete.fish; complete -C "{text}"'
         done = subprocess.run([needs("fish"), "-c", asked], cwd=home, capture_output=True, text=True, check=True)
-        assert becomes.split(" ")[-1] in done.stdout.split(), (text, done)
+        assert becomes.split(" ")[-1] in done.stdout.replace("'", "").split(), (text, done)
