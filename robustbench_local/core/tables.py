@@ -14,9 +14,10 @@ from rich.text import Text
 
 from robustbench_local.core.streams import width
 
-_LEAST = 12  # characters that a column of texts has at least
+_LEAST, _ENOUGH = 12, 24  # characters that a column of texts has at least, and that its longest word may ask for
 _SETS_APART = 2  # characters between two columns, one of which is the divider of the box
-_PIECE = re.compile(r"[^\s/_:,;.()|=-]*[\s/_:,;.()|=-]*")  # a name breaks after these, where it must
+_PIECE = re.compile(r"[^\s/:,;|=(]*[\s/:,;|=(]*")  # a name breaks after these,
+_PART = re.compile(r"[^_.-]*[_.-]*")  # and after these where it must
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Column:
     @property
     def narrowest(self) -> int:
         """Of texts, that may be folded."""
-        return self.widest if self.figures else min(self.widest, _LEAST)
+        pieces = (len(piece.rstrip()) for cell in (self.head, *self.cells) for piece in _PIECE.findall(str(cell)))
+        return self.widest if self.figures else min(self.widest, max(_LEAST, min(max(pieces), _ENOUGH)))
 
 
 def console() -> Console:
@@ -90,11 +92,16 @@ def _in(cell: str | Text, size: int) -> Text:
     return Text("\n".join(_lines(str(cell), size)), style)
 
 
+def _pieces(line: str, size: int) -> Iterator[str]:
+    for piece in _PIECE.findall(line):
+        yield from [piece] if len(piece.rstrip()) <= size else _PART.findall(piece)
+
+
 def _lines(text: str, size: int) -> Iterator[str]:
     """Folded after blanks and the signs within names; a word that is still too long ends in an ellipsis."""
     for line in text.split("\n"):
         here = ""
-        for piece in _PIECE.findall(line):
+        for piece in _pieces(line, size):
             if len((here + piece).rstrip()) > size and here:
                 yield here.rstrip()
                 here = ""
