@@ -95,7 +95,7 @@ def on_a_terminal(home: Path, columns: int, no_color: bool) -> str:
     typed.expect(pexpect.EOF)
     typed.close()
     assert typed.exitstatus == 0, typed.before
-    return str(typed.before)
+    return str(typed.before).replace(str(where), "/home")
 
 
 @cache
@@ -104,7 +104,7 @@ def through_a_pipe(home: Path, columns: int | None) -> tuple[str, str]:
     known = environment(home, **({} if columns is None else {"COLUMNS": str(columns)}))
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=where, env=known, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    return done.stdout.replace(str(where), "/home"), done.stderr.replace(str(where), "/home")
 
 
 def lines(text: str) -> list[str]:
