@@ -14,8 +14,9 @@ from rich.text import Text
 
 from robustbench_local.core.streams import width
 
-_LEAST, _ENOUGH = 12, 24  # characters that a column of texts has at least, and that its longest word may ask for
+_ENOUGH = 24  # characters that the longest word of a column of texts may ask for
 _SETS_APART = 2  # characters between two columns, one of which is the divider of the box
+_WORD = re.compile(r"\S*\s*")
 _PIECE = re.compile(r"[^\s/:,;|=(]*[\s/:,;|=(]*")  # a name breaks after these,
 _PART = re.compile(r"[^_.-]*[_.-]*")  # and after these where it must
 
@@ -23,13 +24,15 @@ _PART = re.compile(r"[^_.-]*[_.-]*")  # and after these where it must
 @dataclass(frozen=True)
 class Column:
     """cells may have several lines; a style of rich's may stand beside each. last: whether it is among the first to be
-    left out, the higher the sooner; 0 stays, come what may. Figures are set to the right and never broken.
+    left out, the higher the sooner; 0 stays, come what may. Figures are set to the right and never broken. least: the
+    characters that texts have at least, where they need as many.
     """
 
     head: str
     cells: Sequence[str | Text]
     figures: bool = False
     last: int = 0
+    least: int = 12
 
     @property
     def widest(self) -> int:
@@ -39,7 +42,7 @@ class Column:
     def narrowest(self) -> int:
         """Of texts, that may be folded."""
         pieces = (len(piece.rstrip()) for cell in (self.head, *self.cells) for piece in _PIECE.findall(str(cell)))
-        return self.widest if self.figures else min(self.widest, max(_LEAST, min(max(pieces), _ENOUGH)))
+        return self.widest if self.figures else min(self.widest, max(self.least, min(max(pieces), _ENOUGH)))
 
 
 def console() -> Console:
@@ -93,12 +96,17 @@ def _in(cell: str | Text, size: int) -> Text:
 
 
 def _pieces(line: str, size: int) -> Iterator[str]:
-    for piece in _PIECE.findall(line):
-        yield from [piece] if len(piece.rstrip()) <= size else _PART.findall(piece)
+    """Words with the blanks after them; of those that are too long the parts."""
+    for word in _WORD.findall(line):
+        if len(word.rstrip()) <= size:
+            yield word
+        else:
+            for piece in _PIECE.findall(word):
+                yield from [piece] if len(piece.rstrip()) <= size else _PART.findall(piece)
 
 
 def _lines(text: str, size: int) -> Iterator[str]:
-    """Folded after blanks and the signs within names; a word that is still too long ends in an ellipsis."""
+    """Folded after blanks, and names that are too long after the signs within; what is still so ends in an ellipsis."""
     for line in text.split("\n"):
         here = ""
         for piece in _pieces(line, size):

@@ -59,7 +59,7 @@ def _columns(compared: Sequence[Change]) -> list[Column]:
     pairs = [change.pair for change in compared if change.pair]
     styles = ["red" if change.worse else "green" if change.what == "better" else "dim" for change in compared]
     return [
-        Column("", [change.name for change in compared]),
+        Column("", [change.name for change in compared], least=30),
         Column("images", [str(pair.n) for pair in pairs], figures=True, last=4),
         Column("before", [percent(change.before or 0.0) for change in compared], figures=True, last=1),
         Column("after", [percent(change.after or 0.0) for change in compared], figures=True, last=1),

@@ -18,7 +18,7 @@ from robustbench_local.core.tables import Column
 from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import DASH
 
-_NAMES = 2  # columns that say what a line is about, and stay
+_STAY = ("data", "threat", "model", "attack", "robust", "worst case", "difference")  # columns, where they are there
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def show(sheets: Iterable[Sheet], console: Console | None = None) -> None:
             for column in zip(*rows, strict=True)
         ]
         columns = [
-            Column(shown(head.replace("_", " "), "terminal"), cells, figures, max(0, place + 1 - _NAMES))
+            Column(shown(head.replace("_", " "), "terminal"), cells, figures, 0 if head in _STAY else place + 1)
             for place, (head, cells, figures) in enumerate(
                 zip(heads, texts or [[] for _ in heads], numeric, strict=True)
             )
