@@ -22,6 +22,8 @@ from robustbench_local.core.threat import Norm, ThreatModel
 class DecisionAttack(IterativeAttack):
     """candidates: mosaics of noise tried, until one is adversarial, to start from. images: start instead from the
     nearest that is, of so many images of the attacker's own, whose labels are asked once; targeted attacks need some.
+
+    steps: steps along the boundary, at least 1.
     """
 
     access: ClassVar[Access] = Access.LABELS

@@ -32,6 +32,10 @@ class PenaltyAttack(Attack):
     usual, c counts in a unit that makes up for it. abort_early ends a sample's search once
     its lowest objective came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is
     a margin in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
+
+    steps: how many each search takes, at least 1. searches: how often c is chosen anew, at least 1. constant: the first
+    c, above 0. step_size: of the optimiser, above 0. confidence: the margin that counts as success, in logits, at least
+    0. abort_early: whether a search that no longer gets on is ended.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

@@ -26,6 +26,9 @@ class RandomSearch(IterativeAttack):
 
     steps: proposals. loss is raised without targets, targeted_loss with them.
     Cost: restarts * (steps + 1) forwards, no backwards.
+
+    restarts: how many searches begin anew, at least 1. loss: what is raised without targets, ce, margin,
+    probability_margin or dlr. targeted_loss: what is lowered with them, of the same.
     """
 
     access: ClassVar[Access] = Access.SCORES

@@ -48,6 +48,9 @@ class APGD(IterativeAttack):
     (loss=margin). Where the model has fewer classes: there are at most K - 1 targets, and dlr, which needs 3 classes,
     or 4 when targeted, gives way to the margin.
 
+    steps: how many each round takes, at least 1. restarts: how many rounds begin anew, at least 1. rho: the share of a
+    window's steps that must raise the loss, in (0, 1). larger_eps: in L1, whether to begin in larger balls.
+
     Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, R * (steps + 1) - 1 forwards, R more with targets
     and 2 R more with larger_eps; R * steps backwards.
     """

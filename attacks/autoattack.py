@@ -23,6 +23,8 @@ class AutoAttack(Suite):
     untargeted APGD on dlr and FAB. rand, for random models: APGD on cross-entropy and on dlr, each query the mean of
     the judge's eot draws, which are 20 unless it is told otherwise.
 
+    variant: which of these ensembles attacks.
+
     Cost: the sum over the members, which depends on the norm.
     """
 

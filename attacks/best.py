@@ -52,6 +52,10 @@ class Best(IterativeAttack):
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
     passes beside AutoAttack's; where that was not done for a kind of model, run autoattack as well.
 
+    climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
+    search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, above 0;
+    inf gives no image up.
+
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs 6 climb + 1 and 6 climb; there are only
     such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402 and 200. Of

@@ -27,6 +27,10 @@ class Boundary(DecisionAttack):
     and the step around grows where that succeeds and shrinks where not, to settle at half; the step towards settles
     where a quarter of the proposals succeed. 25,000 steps are the authors'.
     Cost: at most candidates + 10 + 1.1 steps + 1 forwards, no backwards.
+
+    steps: proposals, at least 1. spherical: length of the first steps around, as a share of the distance, in (0, 1).
+    source: that of the first steps towards the image, in (0, 1). adaptation: the factor by which steps grow and shrink,
+    above 1.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})

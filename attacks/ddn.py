@@ -29,6 +29,9 @@ class DDN(IterativeAttack):
     `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Logits beyond usual size are
     brought there first: their softmax would be saturated. Per image that stays robust: `steps` forwards and
     backwards.
+
+    steps: how many, at least 1. gamma: the norm's change per step, in (0, 1). start: the first norm, above 0, where
+    white is 1.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

@@ -29,6 +29,9 @@ class DeepFool(Attack):
     the gradients see. The nearest class is walked to; the walks are summed and their sum is stretched by
     1 + overshoot. A sample stops where its label changes. Of more than 16 classes those of the largest logits are
     looked at in a step (the authors' code: 10 in all). Per image that stays robust: 2 forwards and K backwards a step.
+
+    steps: at most so many walks to a boundary, at least 1. overshoot: the share by which the walks are stretched, at
+    least 0.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

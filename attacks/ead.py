@@ -24,6 +24,8 @@ class EAD(PenaltyAttack):
     beta, and what comes out is extrapolated by i / (i + 3) of its last change. rule: of all successes the one smallest
     in the elastic net ("en") or in L1 ("l1") is kept. Per image that stays robust, steps * searches times: 2 forwards
     and 1 backward.
+
+    beta: the weight of the L1 term, at least 0.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})

@@ -33,6 +33,10 @@ class FAB(IterativeAttack):
     targets: 0, or how many of the classes with the highest clean logits get `restarts` rounds each, in which the only
     hyperplane is that class's (at most K - 1). That needs one backward pass a step instead of K.
 
+    steps: how many each round takes, at least 1. restarts: how many rounds, at least 1. alpha_max: the largest weight
+    of the clean image, in [0, 1]. eta: how far beyond the boundary a step goes, at least 1. beta: the share of the way
+    from the clean image to which a success goes back, in (0, 1).
+
     Cost: with R = restarts * max(1, min(targets, K - 1)) rounds, untargeted 2 R * steps forwards and R * K * steps
     backwards, with targets R * (2 steps + 1) and R * steps. Of more than 16 classes untargeted steps look at those of
     the largest logits, for R * steps forwards more.

@@ -17,7 +17,10 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 @dataclass(frozen=True)
 class FGSM(Attack):
-    """x + eps * sign(grad) (Goodfellow et al. 2015); in L2 and L1 the steepest step of length eps."""
+    """x + eps * sign(grad) (Goodfellow et al. 2015); in L2 and L1 the steepest step of length eps.
+
+    loss: what is raised, ce, margin, probability_margin or dlr.
+    """
 
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})

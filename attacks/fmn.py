@@ -33,6 +33,9 @@ class FMN(IterativeAttack):
     A step along the gradient of the margin, of L2 length step_size, is projected onto that ball. gamma and step_size
     are annealed to 0.001 and to a hundredth. L0 counts pixel positions here. Per image that stays robust: `steps`
     forwards and backwards.
+
+    steps: how many, at least 1. step_size: the L2 length of the first step, above 0, where white is 1. gamma: the
+    radius's change per step, in [0.001, 1).
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

@@ -32,6 +32,9 @@ class HopSkipJump(DecisionAttack):
     at gamma d^(-3/2) of the distance, in L∞ gamma d^(-2). 64 steps of 100 are the authors'.
     Cost, at most: candidates + 24 + sum over t of (min(evaluations sqrt(t), max_evaluations) + 20 + 24) + 1 forwards,
     no backwards, where 24 is the search of an image of 3,072 numbers in L∞.
+
+    steps: how many jumps, at least 1. evaluations: directions of the first estimate, from 1 to max_evaluations.
+    max_evaluations: the most that any estimate takes. gamma: how exact the search of the boundary is, above 0.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2})

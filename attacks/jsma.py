@@ -29,6 +29,9 @@ class JSMA(Attack):
     features that help the target's logit most (or hurt the true one) move, whatever the others do, as in ART. Per image
     that stays robust, and D features, gamma * D / 2 times: a forward and K backwards, one of them for `slope`; of more
     than 16 classes two of both.
+
+    theta: how far a feature moves, in [-1, 1] and not 0. gamma: the share of features that may change, in (0, 1].
+    saliency: pairs, or slope as above.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

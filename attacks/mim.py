@@ -27,6 +27,9 @@ class MIM(IterativeAttack):
     The mean, not the sum of the paper's equation, is what its authors ran; it matters only to nesterov: the gradient is
     then taken where the momentum leads to, x + step_size momentum g (NI-FGSM, Lin et al. 2020, equation 6; L∞ only).
     step_size: by default eps / steps. Costs `steps` forwards and backwards.
+
+    steps: how many, at least 1. momentum: the weight of earlier gradients, at least 0. nesterov: whether the gradient
+    is taken ahead. loss: what is climbed, ce, margin, probability_margin or dlr.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS

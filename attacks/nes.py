@@ -27,6 +27,9 @@ class NES(IterativeAttack):
     momentum 0.9 are the authors'. step_size: length of a step in the norm, by default eps / 10. The loss is the margin,
     since in float32 the cross-entropy of a sure network does not change within sigma.
     Cost: steps * samples forwards, no backwards.
+
+    steps: how many, at least 1. sigma: how far from the image gradients are estimated, above 0, where white is 1.
+    momentum: the weight of earlier gradients, in [0, 1). loss: what is climbed, ce, margin, probability_margin or dlr.
     """
 
     access: ClassVar[Access] = Access.SCORES

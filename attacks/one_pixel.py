@@ -89,6 +89,10 @@ class OnePixel(IterativeAttack):
     normal around mid-grey), or "best1bin", SciPy's best/1 with f drawn from 0.5 to 1, 400 members and 75 generations,
     started as a Latin hypercube. population, generations, f, crossover, strategy and start change a preset.
     pixels: how many, by default the eps of threat l0:k. Cost: population * (generations + 1) forwards, no backwards.
+
+    population: how many members, at least 4. generations: how many, at least 1. f: the weight of differences, in (0,
+    2], or the two between which it is drawn. crossover: the probability that a coordinate comes from the mutant, in [0,
+    1]. strategy: whose mutants, rand1 or best1. start: normal or latin_hypercube, how the first members are drawn.
     """
 
     access: ClassVar[Access] = Access.SCORES

@@ -29,6 +29,9 @@ class Patch(Attack):
     step, and one for every judged image (the paper also turns and scales). target: the class to which all images are
     to go, None: away from their own. With l0:k the square may have k pixels.
 
+    images: of the attacker's own to learn from, at least 1. epochs: how often each is seen, at least 1. batch: images
+    per step, at least 1. step_size: of a step of the patch, above 0, where white is 1.
+
     Costs images * epochs forwards and backwards before, and nothing per judged image.
     """
 

@@ -28,6 +28,9 @@ class PGD(IterativeAttack):
     multi_targeted, which spends one restart on the margin towards every other class (Gowal et al. 2019). sparsity: the
     share of coordinates an L1 step moves (Tramèr and Boneh 2019).
 
+    steps: how many each restart takes, at least 1. restarts: how many rounds begin anew, at least 1. random_start:
+    whether a round begins anywhere in the ball instead of at the clean image.
+
     Cost: with R = restarts rounds, K - 1 times as many where multi_targeted, R * (steps + 1) - 1 forwards and R * steps
     backwards; fewer for an image that settles where further steps change nothing.
     """

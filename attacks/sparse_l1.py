@@ -15,6 +15,8 @@ class SparseL1(PGD):
 
     sparsity is the share of coordinates a step moves: their 99th percentile is 0.01. On MNIST they take eps 10, 100
     steps and 40 restarts. Per image that stays robust: restarts * (steps + 1) - 1 forwards, restarts * steps backwards.
+
+    steps: how many each restart takes, at least 1.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})

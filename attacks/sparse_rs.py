@@ -29,6 +29,9 @@ class SparseRS(RandomSearch):
 
     steps: proposals, 10,000 as in the paper. alpha_init 0.3 without targets, targeted_alpha_init 0.1 with them; loss
     and targeted_loss likewise. Cost: restarts * (steps + 1) forwards, no backwards.
+
+    alpha_init: the share of changed pixels that the first proposals exchange, in (0, 1]. targeted_alpha_init: the same
+    with targets, in (0, 1].
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L0})

@@ -30,6 +30,10 @@ class Spatial(Attack):
     search: "grid" tries rotations x translations x translations poses, evenly spaced, edges included; "random" the
     worst of `tries` drawn evenly. What comes in from outside is black. Per image that stays robust: one forward per
     pose.
+
+    rotation: the largest angle, in degrees, in [0, 180]. translation: the largest shift, in pixels, at least 0.
+    rotations: angles of the grid, at least 1. translations: shifts of the grid in either direction, at least 1. tries:
+    poses that are drawn, at least 1.
     """
 
     access: ClassVar[Access] = Access.LABELS

@@ -28,6 +28,9 @@ class SPSA(IterativeAttack):
     samples: images per gradient, in pairs at +-delta along a random sign per coordinate. The published strength is 100
     steps of 8,192 samples, delta 0.01, learning_rate 0.01, on the margin.
     Cost: steps * samples forwards, no backwards.
+
+    steps: how many, at least 1. delta: how far from the image gradients are estimated, above 0, where white is 1.
+    learning_rate: of Adam, above 0, where white is 1. loss: what is climbed, ce, margin, probability_margin or dlr.
     """
 
     access: ClassVar[Access] = Access.SCORES

@@ -38,6 +38,8 @@ class Square(RandomSearch):
     lookahead: so many proposals are asked about at once, which is cheaper for few images. The search is the same to
     the last proposal: those after one that is kept are made anew, and were asked about in vain.
     Cost: restarts * (steps + 1) forwards, no backwards; and up to lookahead - 1 forwards more per proposal kept.
+
+    stretch: whether the schedule of p is stretched to `steps`.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})

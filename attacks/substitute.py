@@ -41,6 +41,12 @@ class Substitute(Attack):
     substitute: an architecture of the house, or `mlp`, two hidden layers of 200. white_box: the attack that runs on it,
     a name or {name: {setting: value}}. The defaults are those CleverHans published for MNIST: 4,800 labels in all.
 
+    seeds: images that it begins with, at least 1. rounds: of learning and asking, at least 1. epochs: of learning in
+    each round, at least 1. lr: Adam's learning rate, above 0. batch: points per step of learning, at least 1.
+    step_size: how far a child is from its point, above 0, where white is 1. flip: after how many rounds the step's sign
+    flips, at least 1. sigma: the round from which on few points have a child, null for never. kappa: how many then have
+    one, at least 1.
+
     Costs seeds * 2^(rounds - 1) labels before, unless sigma or queries end it sooner, then 2 per image, for the notes:
     agreement (of the substitute's label of the clean image with the target's) and transfer (of the images that succeed
     on the substitute: success on the target).

@@ -34,6 +34,8 @@ class Transfer(MIM):
     side of the Gaussian kernel that smooths the gradient, odd, three deviations to either end (TI-FGSM, Dong et al.
     2019; published: 15 for images of 299; 1: none). nesterov: NI-FGSM (Lin et al. 2020).
 
+    shrink: the least share of its side that a shrunk image has, in (0, 1].
+
     Costs the target nothing; note fools_surrogates: whether the image succeeds on the surrogates.
     """
 

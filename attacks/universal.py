@@ -29,6 +29,9 @@ class Universal(Attack):
     where clip keeps a few images from taking all of the gradient. step_size: by default eps / 10. target: the class to
     which all images are to go, None: away from their own.
 
+    images: of the attacker's own to learn from, at least 1. epochs: how often each is seen, at least 1. batch: images
+    per step, at least 1. clip: the loss beyond which an image pulls no more, above 0.
+
     Costs images * epochs forwards and backwards before, and nothing per judged image.
     """
 

@@ -54,6 +54,8 @@ class Adversarial(Defense, Recipe):
     gamma: the size of adversarial weight perturbation (AWP, Wu et al. 2020, arXiv:2004.05884), as a share of each
     layer's norm; 0: none, theirs 0.005 to 0.01. It costs one more pass.
     validate attacks held-out training images with PGD, so that the trainer keeps the most robust epoch.
+
+    steps: of crafting, at least 1.
     """
 
     trains: ClassVar[bool] = True

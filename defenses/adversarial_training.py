@@ -22,11 +22,13 @@ class AdversarialTraining(Adversarial):
     """PGD training (Madry et al. 2018, equation 2.1), FGSM from a random start (Wong et al. 2020, algorithm 3), or
     free training (Shafahi et al. 2019, algorithm 1).
 
-    step_size: in pixels, by default 2.5 eps / steps for pgd, 1.25 eps for fgsm_rs and eps for free.
-    pgd_from: the share of training from which fgsm_rs hands over to PGD, as single steps grow weak late in training.
-    free: every batch is replayed `steps` times, and each pass moves the weights and the perturbation alike, so that
-    training costs as much as plain training of steps times the epochs. A batch's perturbation starts at random, where
-    the paper starts at the last batch's. With a weight perturbation gamma (AWP) only pgd and fgsm_rs go.
+    step_size: in pixels, by default 2.5 eps / steps for pgd, 1.25 eps for fgsm_rs and eps for free. pgd_from: the share
+    of training from which fgsm_rs hands over to PGD, as single steps grow weak late in training. Of free training every
+    batch is replayed `steps` times, and each pass moves the weights and the perturbation alike, so that training costs
+    as much as plain training of steps times the epochs. A batch's perturbation starts at random, where the paper starts
+    at the last batch's. With a weight perturbation gamma (AWP) only pgd and fgsm_rs go.
+
+    method: how training images are crafted. steps: of crafting, at least 1, or how often a batch is replayed.
     """
 
     summary: ClassVar[str] = "training on PGD, random-start FGSM or free examples, with AWP where gamma is not 0"

@@ -17,6 +17,9 @@ class Bilateral(Wrapper):
     """window: the side of the square of neighbours. sigma_space in pixels, sigma_colour in pixel values.
 
     Colours are compared over all channels together; edges are mirrored without repeating the edge itself.
+
+    sigma_space: how fast weights fall with distance, in [0.1, 100] pixels. sigma_colour: how fast they fall with
+    difference, in [0.001, 100], where white is 1.
     """
 
     differentiable: ClassVar[bool] = True

@@ -52,7 +52,9 @@ class BinaryDetector(Detecting):
     the network that it watches; its answer is the reject logit (as in Metzen et al. 2017, who read a hidden layer).
 
     threat, steps: of that PGD, in steps of 2.5 eps / steps. images: how many training images, at most, are used;
-    epochs: how often; width: channels of the first convolution.
+    epochs: how often they are seen; width: channels of the first convolution.
+
+    threat: of the PGD that it learns from, in linf, l2 or l1.
     """
 
     summary: ClassVar[str] = "rejects what a second network, trained on PGD's images, takes for adversarial"

@@ -19,6 +19,8 @@ class BitDepth(Wrapper):
     """Every value rounded to one of 2^bits levels from 0 to 1. The paper: 1 bit on MNIST, 4 or 5 on CIFAR-10.
 
     Gradients see smooth rounding: a step in L2 goes where values can change level, in L∞ it is the identity's.
+
+    bits: per channel, from 1 to 8.
     """
 
     summary: ClassVar[str] = "pixels rounded to a few grey levels"

@@ -158,6 +158,8 @@ class DensityDetector(Detecting):
 
     images: how many training images, at most, the density is fitted to. ridge: added to the Gaussians' covariance's
     diagonal, as a share of its mean, because some features never vary.
+
+    density: what is fitted to the features.
     """
 
     summary: ClassVar[str] = "rejects what is rare in the features of the last layer (Mahalanobis, or kernel density)"

@@ -21,6 +21,8 @@ class Distillation(Defense):
     """Papernot et al. 2016: teacher and student, of one architecture, are trained with logits / temperature; the
     student is deployed without. Its logits are then about `temperature` times as large as usual, the softmax
     saturates in float32, and cross-entropy shows an attacker no gradient; margins of logits do.
+
+    temperature: what logits are divided by in training, above 0.
     """
 
     trains: ClassVar[bool] = True

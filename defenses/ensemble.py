@@ -37,6 +37,8 @@ class Together(Defended):
 class Ensemble(Defense, Recipe):
     """Networks trained plainly from several seeds; the mean of their probabilities decides (Lakshminarayanan et al.
     2017, without their adversarial examples). He et al. 2017 (arXiv:1706.04701) show how little it defends.
+
+    members: how many networks, at least 2.
     """
 
     trains: ClassVar[bool] = True

@@ -16,7 +16,10 @@ from robustbench_local.ops.separable import mirrored, separable
 
 @dataclass(frozen=True)
 class GaussianBlur(Wrapper):
-    """sigma in pixels; the bell ends at four sigma, and edges are mirrored without repeating the edge itself."""
+    """sigma in pixels; the bell ends at four sigma, and edges are mirrored without repeating the edge itself.
+
+    sigma: of the bell, in [0.05, 10] pixels.
+    """
 
     differentiable: ClassVar[bool] = True
     summary: ClassVar[str] = "Gaussian blur"

@@ -19,6 +19,8 @@ from robustbench_local.core.training import Recipe, Trainer
 class GradientRegularisation(Defense, Recipe):
     """Ross and Doshi-Velez 2018, equation 5: cross-entropy plus strength times the squared L2 norm of its gradient in
     the pixels, per image. Needs a second derivative: about three times the cost of plain training.
+
+    strength: the weight of the gradient's norm, at least 0.
     """
 
     trains: ClassVar[bool] = True

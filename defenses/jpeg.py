@@ -18,6 +18,8 @@ class JPEG(Wrapper):
 
     codec: pillow takes the real one for every answer, image by image; torch is the same but for rare roundings, and
     fast. surrogate: gradients see JPEG with coefficients rounded smoothly (soft), or the identity, which is weaker.
+
+    quality: from 1 to 100, as libjpeg counts. subsampling: how coarsely colour is kept.
     """
 
     summary: ClassVar[str] = "JPEG compression"

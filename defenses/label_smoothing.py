@@ -19,6 +19,8 @@ class LabelSmoothing(Defense, Recipe):
     """Cross-entropy against (1 - smoothing) one-hot + smoothing / K (Szegedy et al. 2016, section 7).
 
     A known case of masked gradients rather than of robustness: it is here to be broken.
+
+    smoothing: the share of a label that is spread over all classes, in [0, 1).
     """
 
     trains: ClassVar[bool] = True

@@ -19,6 +19,8 @@ from robustbench_local.defenses._adversarial import Adversarial
 class Mart(Adversarial):
     """Wang et al. 2020 (ICLR), equation 11: boosted cross-entropy at x_adv, plus beta times the divergence from the
     answer at x, weighted by one minus the true class's probability at x. Theirs: beta 5, 10 steps of 0.007.
+
+    beta: the weight of the divergence, at least 0.
     """
 
     summary: ClassVar[str] = "MART: boosted cross-entropy, and divergence weighted by misclassification"

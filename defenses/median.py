@@ -28,6 +28,8 @@ class Median(Wrapper):
     Of an even number it is the upper of the two in the middle, and the square reaches further up and left than down
     and right, as in SciPy, which the paper used with size 2 on MNIST and CIFAR-10. The gradient goes to the value that
     was picked (in equal shares where several are equal).
+
+    size: the side of the square, from 2 to 7 pixels.
     """
 
     differentiable: ClassVar[bool] = True

@@ -26,6 +26,9 @@ class MultiJPEG(Wrapper):
     """mode local: each block of 8 x 8 pixels comes from the image at a quality drawn anew (SHIELD's SLQ; random).
 
     mode vote: the network sees the image at every quality, and the class that most of them name is the answer.
+
+    qualities: those that are mixed, one or more from 1 to 100. mode: whether qualities are mixed block by block or
+    vote. subsampling: how coarsely colour is kept.
     """
 
     stochastic: ClassVar[bool] = True

@@ -36,6 +36,9 @@ class NoiseFusion(Defense, Recipe):
 
     amplitude: the standard deviation of gaussian and speckle, the half-width of uniform, the scale of laplace, the
     share of values that salt_pepper replaces. Without noise in training the network is the undefended one.
+
+    kind: what noise it is. run_time: whether the deployed model adds noise. training: whether training images have
+    noise; one of both is true.
     """
 
     summary: ClassVar[str] = "noise on training images, on the input at run time, or both"

@@ -94,6 +94,9 @@ class NoiseLayers(Defense, Recipe):
     learnt: parametric noise injection (PNI, He et al. 2019, on activations): first and inner are where each layer's
     amplitude starts (theirs 0.25), in standard deviations of its input. threat: train on clean and PGD examples in
     equal parts, as PNI does, since on clean images alone a learnt amplitude falls to 0.
+
+    first: the size of noise before the first convolution, at least 0. inner: that before all others, at least 0.
+    passes: whose mean is deployed, at least 1. steps: of PGD in training, at least 1.
     """
 
     trains: ClassVar[bool] = True

@@ -23,6 +23,9 @@ class NonLocalMeans(Wrapper):
     mirrored without repeating the edge itself. space: of images with three channels, "rgb", or "lab": lightness and
     colour apart, in L*a*b* in bytes, where the same strength smooths more. Feature squeezing takes window 11, patch 3,
     strength 4/255 and, with OpenCV's filter for coloured images, Lab. Gradients pass its last clipping as they are.
+
+    window: the side of the square that is searched, odd, up to 41 pixels. patch: the side of the squares that are
+    compared, odd, up to 11. strength: how far apart pixels may be and still be mixed, in [0.001, 10], where white is 1.
     """
 
     differentiable: ClassVar[bool] = True

@@ -73,6 +73,9 @@ class RandomizedSmoothing(Defense, Recipe):
     `samples` noisy copies, which abstains unless it is significant at alpha. More samples need no other training.
 
     Each query costs `samples` passes. `certify` gives the radii.
+
+    sigma: the noise's standard deviation, above 0, where white is 1. samples: noisy copies that vote. alpha: the chance
+    of a wrong vote, in (0, 1).
     """
 
     trains: ClassVar[bool] = True

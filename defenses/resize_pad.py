@@ -20,6 +20,9 @@ class ResizePad(Wrapper):
 
     What the network sees is `largest` times the image's size: 1 fits any network; the paper goes from 299 pixels to
     299 .. 330 on 331, smallest=1, largest=331/299, which needs a network that takes any size. Bilinear.
+
+    smallest: the least share of its size that an image has, in [0.1, 4] and not above largest. largest: the greatest,
+    in [0.1, 4].
     """
 
     differentiable: ClassVar[bool] = True

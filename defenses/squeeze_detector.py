@@ -57,8 +57,10 @@ class SqueezeDetector(Detecting):
     """Xu et al. 2018, joint detection. By default as theirs: grey images at 1 bit and through a median of `median`,
     colour images at 5 bits, through the median and through non-local means in Lab (window 13, patch 3, strength 2/255).
 
-    bits: another depth. median: 0 for none. window: of non-local means, 0 for none. An attacker who knows of the
-    squeezers optimises against them (He et al. 2017, arXiv:1706.04701).
+    bits: another depth, from 1 to 8. median: its size in pixels, 0 for none. window: of non-local means, 0 for none. An
+    attacker who knows of the squeezers optimises against them (He et al. 2017, arXiv:1706.04701).
+
+    patch: the side of the squares that non-local means compares, odd. strength: of non-local means, where white is 1.
     """
 
     summary: ClassVar[str] = (

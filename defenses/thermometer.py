@@ -25,6 +25,8 @@ class Thermometer(Wrapper, Recipe):
 
     Gradients see the ramps clamp(levels v - k, 0, 1), as in the attack that broke it (Athalye et al. 2018). threat:
     with one, training is on PGD examples in that ball, crafted through the ramps; None: on clean images.
+
+    levels: per channel, from 2 to 256. steps: of PGD in training, from 1 to 1000.
     """
 
     trains: ClassVar[bool] = True

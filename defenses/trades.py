@@ -21,6 +21,8 @@ class Trades(Adversarial):
     """Zhang et al. 2019, equation 5: cross-entropy at x plus beta times the worst KL divergence from the answer at x.
 
     Theirs: CIFAR-10 beta 6, 10 steps of 0.007 within 0.031; MNIST beta 1, 40 steps of 0.01 within 0.3.
+
+    beta: the weight of robustness, at least 0.
     """
 
     summary: ClassVar[str] = "TRADES: clean cross-entropy plus beta times the worst divergence in the ball"

@@ -18,6 +18,8 @@ class Wavelet(Wrapper):
     """Soft thresholding of the details of an orthonormal Haar transform; Donoho: threshold = sigma sqrt(2 log pixels).
 
     Images whose sides 2^levels does not divide are repeated at their lower and right edges meanwhile.
+
+    threshold: what details are shrunk by, in [0, 10], where white is 1. levels: halvings of the image, from 1 to 8.
     """
 
     differentiable: ClassVar[bool] = True

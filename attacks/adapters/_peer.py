@@ -50,6 +50,8 @@ class Peer(Attack):
     classes are the judge's and given to whoever has such a parameter. Packages draw from
     global generators: these are seeded by the (first) sample and set back. Of an attack that takes many images at once
     the draws depend on the batch.
+
+    name: of the attack in that package. settings: what its constructor is given.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS  # fewer, where the named attack asks for scores only

@@ -90,7 +90,10 @@ class SensorNoise(Corruption):
 
 @dataclass(frozen=True)
 class PlainNoise(Corruption):
-    """Noise of any kind (see robustbench_local.ops.noise). amplitude: at severity 5; severity s takes s / 5 of it."""
+    """Noise of any kind (see robustbench_local.ops.noise). amplitude: at severity 5; severity s takes s / 5 of it.
+
+    kind: what noise it is.
+    """
 
     summary: ClassVar[str] = "noise of any kind and amplitude: gaussian, uniform, laplace, salt_pepper, speckle"
     levels: ClassVar[tuple[Any, ...]] = tuple(severity / len(SEVERITIES) for severity in SEVERITIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from robustbench_local.audit.finding import Finding, Status, Timed
+from robustbench_local.core import tables
 from robustbench_local.core.escaping import shown
 from robustbench_local.metrics.rates import wilson
 
@@ -75,7 +75,7 @@ class Card:
 
         verbose: the time that each check took as well, the longest first.
         """
-        console = console or Console(width=None if sys.stdout.isatty() else 100)
+        console = console or tables.console()
         console.print(Text.assemble((self.status.name, COLOURS[self.status]), f": {WORDS[self.status]}"))
         own = "no number" if self.evaluated is None else f"{100 * self.evaluated:.1f} % robust"
         text = (

@@ -16,6 +16,7 @@ from robustbench_local.audit.checklist import audit_model
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Status
 from robustbench_local.cli.audit_config import AuditConfig
+from robustbench_local.cli.output import BROKEN, OK, SUSPICIOUS
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.settings import construct
@@ -34,12 +35,12 @@ from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.files import whole_file
 from robustbench_local.training.calibration import calibration_images
 
-EXIT = {Status.SOUND: 0, Status.UNCHECKED: 0, Status.SUSPICIOUS: 3, Status.BROKEN: 4}
+EXIT = {Status.SOUND: OK, Status.UNCHECKED: OK, Status.SUSPICIOUS: SUSPICIOUS, Status.BROKEN: BROKEN}
 SURROGATES = 2
 
 
-def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
-    """(the card of that model, the exit code: 0 sound, 3 suspicious, 4 broken)."""
+def card_of(spec: str, overrides: list[str]) -> tuple[Card, dict[str, Any], int]:
+    """(the card of that model, what it is about, the exit code)."""
     config = construct(AuditConfig, reading.parse(overrides), "audit")
     device = pick_device(config.device)
     model = load_model(
@@ -85,11 +86,11 @@ def card_of(spec: str, overrides: list[str]) -> tuple[Card, int]:
         classes=len(images.classes),
         train=_training_images(config, device, said.names),
     )
+    about = _about(spec, model, images, config, attack, surrogates)
     if config.out is not None:
         with whole_file(Path(config.out)) as file:
-            about = _about(spec, model, images, config, attack, surrogates)
             file.write(json.dumps(card.as_dict() | about, indent=1, default=str).encode() + b"\n")
-    return card, EXIT[card.status]
+    return card, about, EXIT[card.status]
 
 
 def _about(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from robustbench_local.cli.output import FAILED, LOST, OK
-from robustbench_local.cli.parsing import Commands
+from robustbench_local.cli.parsing import Commands, add_json
 from robustbench_local.core.errors import ConfigError
 
 
@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--map", action="append", default=[], metavar="OLD=NEW", help="a model or defense that was renamed; repeatable"
     )
+    add_json(parser, "what was found as JSON, instead of tables")
     parser.add_argument("--out", type=Path, help="a JSON file for what was found")
     parser.set_defaults(do=run)
 
@@ -38,7 +39,10 @@ def run(options: argparse.Namespace) -> int:
     if len(names) < len(options.map):
         raise ConfigError(f"--map names something twice: {', '.join(options.map)}")
     changes = compare(Results.read([options.before]), Results.read([options.after]), options.alpha, names)
-    show(changes, options.alpha)
+    if options.json:
+        print(json_text(changes), end="")
+    else:
+        show(changes, options.alpha)
     if options.out is not None:
         with whole_file(options.out) as file:
             file.write(json_text(changes).encode())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from robustbench_local.config import reading
-from robustbench_local.config.plugins import ATTACKS, DEFENSES, Group, listing
+from robustbench_local.config.plugins import ATTACKS, DEFENSES, Group, Setting, listing, settings_of
+from robustbench_local.core.errors import PluginError
 from robustbench_local.data.load import describe
 from robustbench_local.models.architectures import ARCHITECTURES
 from robustbench_local.models.format import Format
@@ -99,7 +100,19 @@ def _plugins(group: Group) -> list[Item]:
 
 def _plain(value: Any) -> str:
     """As YAML would write it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_plain, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings(what: str, name: str) -> list[Setting]:
+    """Of an attack or a defense, defaults as YAML would write them; of anything else there are none."""
+    group = {"attacks": ATTACKS, "defenses": DEFENSES}.get(what)
+    try:
+        found = [] if group is None else settings_of(group, name)
+    except PluginError:  # its line says so
+        return []
+    return [replace(setting, default=_plain(setting.default)) for setting in found]
 
 
 LISTS: dict[str, Callable[[], list[Item]]] = {

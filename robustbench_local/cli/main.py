@@ -7,35 +7,60 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from robustbench_local import __version__
-from robustbench_local.cli import audit, check, compare, data, gallery, metrics, pack, report, run, site, status, train
+from robustbench_local.cli import (
+    audit,
+    check,
+    compare,
+    completion,
+    data,
+    gallery,
+    metrics,
+    pack,
+    report,
+    run,
+    site,
+    status,
+    train,
+)
 from robustbench_local.cli import list as list_names
-from robustbench_local.cli.output import CUT_SHORT, INTERRUPTED, WRONG
+from robustbench_local.cli.output import CUT_SHORT, EXITS, INTERRUPTED, WRONG
+from robustbench_local.cli.parsing import Parser
 from robustbench_local.core import streams
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
-DEBUG = "--debug"  # anywhere on the line
-COMMANDS = (run, status, check, metrics, report, compare, site, pack, gallery, list_names, data, train, audit)
+COMMANDS = (
+    run,
+    status,
+    check,
+    metrics,
+    report,
+    compare,
+    site,
+    pack,
+    gallery,
+    list_names,
+    data,
+    train,
+    audit,
+    completion,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 1 where a cell failed; 2 where a mistake, or the disk, stopped it; 3 or 4 where an audit found a
-    model suspicious or broken; 5 where compare lost a cell.
-
-    130 after Ctrl-C; 141 where whoever read the output left.
-    """
+    """Its exit code, one of output.EXITS."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = DEBUG in arguments
-    arguments = [each for each in arguments if each != DEBUG]
     streams.replace_missing()
     formatted = warnings.formatwarning
     warnings.formatwarning = _in_a_line
     try:
-        code = _do(_parsed(arguments), debug)
+        options = _parsed(arguments)
+        with _as_quiet_as(options):
+            code = _do(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -58,8 +83,21 @@ def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"warning: {shown(message, 'terminal')}\n"
 
 
-def _do(options: argparse.Namespace, debug: bool) -> int:
-    """debug: of an error the whole traceback, with the file and line of whatever code of the user's it came from."""
+@contextmanager
+def _as_quiet_as(options: argparse.Namespace) -> Iterator[None]:
+    """-q: nothing but errors on standard error, and results on standard output."""
+    before = streams.QUIET.set(options.quiet)
+    try:
+        with warnings.catch_warnings():
+            if options.quiet:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        streams.QUIET.reset(before)
+
+
+def _do(options: argparse.Namespace) -> int:
+    """--debug: of an error the whole traceback, with the file and line of whatever code of the user's it came from."""
     try:
         from robustbench_local.core.containment import guarded
 
@@ -67,7 +105,7 @@ def _do(options: argparse.Namespace, debug: bool) -> int:
             code: int = options.do(options)
         return code
     except RobustBenchError as error:
-        if debug:
+        if options.debug:
             streams.say("".join(traceback.format_exception(error)))
         streams.say(f"error: {shown(error, 'terminal')}")
     except SystemExit as error:
@@ -80,20 +118,24 @@ def _do(options: argparse.Namespace, debug: bool) -> int:
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     """Flags may stand before, between and after a command's words (argparse takes words from one place only)."""
-    parser = _parser()
-    options, left = parser.parse_known_args(arguments)
+    line = parser()
+    options, left = line.parse_known_args(arguments)
     if left and (not hasattr(options, "overrides") or any(word.startswith("-") for word in left)):
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        line.error(f"unrecognized arguments: {' '.join(left)}")
     if left:
         options.overrides += left
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="robustbench-local", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"robustbench_local {__version__}")
-    parser.add_argument(DEBUG, action="store_true", help="of an error show where it came from, your own code's too")
-    commands = parser.add_subparsers(required=True, metavar="command")
+def parser() -> argparse.ArgumentParser:
+    """Of all commands."""
+    line = Parser(
+        prog="robustbench-local",
+        description=__doc__,
+        epilog="exit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXITS.items()),
+    )
+    line.set_defaults(quiet=False, verbose=False, debug=False, parser=line)
+    commands = line.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         command.add(commands)
-    return parser
+    return line

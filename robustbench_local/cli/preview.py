@@ -6,38 +6,22 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from robustbench_local.core import tables
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.tables import Column
 
 UNKNOWN = "unknown"  # of an attack that does not say its cost
 
 
 def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
     """The cells of a dry run below their models, and what all of them take."""
-    console = Console()
+    console = tables.console()
     for model, group in groupby(rows, key=lambda row: str(row["cell"]).partition(" | ")[0]):
         cells = list(group)
-        table = Table(
-            "attack",
-            "status",
-            "per image",
-            "before",
-            "seconds",
-            box=box.SIMPLE,
-            title_justify="left",
-            title=Text(shown(f"{model}: {_total(cells)}", "terminal"), "table.title"),
-        )
-        for row in cells:
-            before = _passes(row["prepared_forwards"], row["prepared_backwards"])
-            attack = Text(shown(row["cell"].partition(" | ")[2], "terminal"))
-            table.add_row(
-                attack, row["status"], _passes(row["forwards"], row["backwards"]), before, _seconds(row["seconds"])
-            )
-        console.print(table)
+        console.print(Text(shown(f"{model}: {_total(cells)}", "terminal"), "italic"))
+        console.print(tables.table(_columns(cells), console.width)[0])
     console.print(
         "Passes are forward + backward: per image that does not fall, and in all before the first image is attacked."
         " Seconds are of one CPU core, whatever else runs, or of an accelerator."
@@ -48,6 +32,17 @@ def show_preview(rows: Sequence[Mapping[str, Any]]) -> None:
         f"{left} of {len(rows)} cells to do, {_total(rows)}"
         + (f"; models of {waiting} cells must be trained first, which comes on top" if waiting else "")
     )
+
+
+def _columns(cells: Sequence[Mapping[str, Any]]) -> list[Column]:
+    before = [_passes(row["prepared_forwards"], row["prepared_backwards"]) for row in cells]
+    return [
+        Column("attack", [shown(row["cell"].partition(" | ")[2], "terminal") for row in cells]),
+        Column("status", [row["status"] for row in cells], figures=True),
+        Column("per image", [_passes(row["forwards"], row["backwards"]) for row in cells], figures=True, last=2),
+        Column("before", before, figures=True, last=3),
+        Column("seconds", [_seconds(row["seconds"]) for row in cells], figures=True, last=1),
+    ]
 
 
 def _total(rows: Sequence[Mapping[str, Any]]) -> str:

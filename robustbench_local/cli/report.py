@@ -26,8 +26,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
+        metavar="WHAT",
         default=LEADERBOARD,
-        help="assessment: assessment.html and .json instead, for whoever must sign that a model is robust enough",
+        help="leaderboard, or assessment: assessment.html and .json for who must sign that a model is robust enough",
     )
     parser.add_argument("--declared", type=float, metavar="0.45", help="assessment: a level to hold against intervals")
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="assessment: results to compare with")

@@ -17,7 +17,6 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
         help="run a grid: run grid=cifar10_pgd n=100",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it resumes.",
         epilog="keys, all of which may stand in the file and on the command line:\n\n"
         f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"

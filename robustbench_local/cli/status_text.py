@@ -12,12 +12,14 @@ from robustbench_local.grids.status import AtWork, Status
 _FEW = 10  # cells that are named, of those left
 
 
-def show(status: Status, folder: Path, as_json: bool) -> None:
-    print(json.dumps(_plain(status, folder)) if as_json else _text(status, folder), flush=True)
+def show(status: Status, folder: Path, *, as_json: bool, every: bool = False) -> None:
+    """every: all of the cells that are left by name."""
+    print(json.dumps(_plain(status, folder)) if as_json else _text(status, folder, every), flush=True)
 
 
-def _text(status: Status, folder: Path) -> str:
-    lines = [f"{folder}: {status.done} of {status.cells} cells done" + _rest(status)]
+def _text(status: Status, folder: Path, every: bool) -> str:
+    few = len(status.left) if every else _FEW
+    lines = [wrapped(f"{folder}: {status.done} of {status.cells} cells done" + _rest(status))]
     if status.left and not any(not each.gone for each in status.at_work):
         lines.append("nobody is at work: the same command goes on")
     if status.at_work:
@@ -28,8 +30,8 @@ def _text(status: Status, folder: Path) -> str:
         lines += [wrapped(f"{label}: {why}", "  ") for label, why in status.failed]
     if status.left:
         lines.append("left:")
-        lines += [wrapped(label, "  ") for label in status.left[:_FEW]]
-        lines += [f"  and {len(status.left) - _FEW} more"] if len(status.left) > _FEW else []
+        lines += [wrapped(label, "  ") for label in status.left[:few]]
+        lines += [f"  and {len(status.left) - few} more: -v names them"] if len(status.left) > few else []
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from robustbench_local.config.settings import construct, defaults
+from robustbench_local.config.sentences import sentence
+from robustbench_local.config.settings import construct, defaults, hints_of, spell
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import contained
 from robustbench_local.core.defense import Defense
@@ -31,6 +32,16 @@ class Group:
 
 ATTACKS = Group("attack", "robustbench_local.attacks", Attack)
 DEFENSES = Group("defense", "robustbench_local.defenses", Defense)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What `list attacks NAME` shows of a setting. must_be: its type, and its range where the annotation has one."""
+
+    name: str
+    default: Any
+    must_be: str
+    about: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,17 @@ def listing(group: Group) -> list[Listed]:
             )
         )
     return rows
+
+
+def settings_of(group: Group, name: str) -> list[Setting]:
+    """The settings of a plug-in, in their order; PluginError where there is none of that name."""
+    kind = _load(group, name, group.base)
+    hints = hints_of(kind)
+    return [
+        Setting(setting, value, spell(hints.get(setting, Any)), sentence(kind, setting))
+        for setting, value in defaults(kind).items()
+        if setting not in _HANDED_ON
+    ]
 
 
 def every(group: Group, base: type[T]) -> dict[str, type[T]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from robustbench_local.config.ranges import Aim, Count, Counting, LocationText, Precision, Range, Seed
 
+Log = Literal["mlflow", "wandb", "tensorboard"]
 Severity = Annotated[int, Range(1, 5)]
 
 
@@ -60,6 +61,7 @@ class GridConfig:
     timeout     how long a cell may take, as 30m; memory: what a worker may hold, as 4GiB. Both need another process
     shard       cells of more images than this are done in parts of so many
     retry       tries again what was given up: cells that ended their workers, or took too long
+    log         mlflow, wandb or tensorboard, or a list: each finished row is sent there once, too
     """
 
     data: str | list[str]
@@ -109,6 +111,7 @@ class GridConfig:
     memory: str | float | None = None
     shard: Count | None = None
     retry: bool = False
+    log: Log | list[Log] | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ class IterativeAttack(Attack):
     Restarts whose steps draw nothing and that know nothing of each other (`parallel_restarts`) run at once after the
     first, which breaks most of what can be broken: large batches are cheaper per image. A sample broken in one retires
     from all.
+
+    steps: how many a round takes, at least 1.
     """
 
     memoryless: ClassVar[bool] = False

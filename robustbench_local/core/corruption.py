@@ -30,6 +30,8 @@ class Corruption(Attack):
     since its script casts to uint8; others are rounded to the nearest. scratch: values it needs beside an image's.
     Every image is corrupted, those that the model errs on as well, so that a row can also say how many of the corrupted
     images are classified rightly, as the published sets count it.
+
+    severity: how strong it is, a whole number from 1 (mild) to 5.
     """
 
     access: ClassVar[Access] = Access.NONE

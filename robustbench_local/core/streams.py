@@ -1,10 +1,16 @@
-"""Standard output and error, which may be closed, or full."""
+"""Standard output and error, which may be closed, or full, and are as wide as they are."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
+from contextvars import ContextVar
 from typing import TextIO
+
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # nothing but errors on standard error
+_NARROWEST = 30
 
 
 def replace_missing() -> None:
@@ -19,9 +25,31 @@ def replace_missing() -> None:
             setattr(sys, name, os.fdopen(nowhere, "w"))
 
 
+def width() -> int:
+    """Columns of standard output: COLUMNS where that is set, the terminal's own, 80 where it is none."""
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
+
+
+def folded(text: str, indent: str = "", further: str = "    ", columns: int | None = None) -> str:
+    """A paragraph of so many columns, by default as wide as standard output; `further` in from its second line on.
+
+    It is folded at blanks alone, so that names and paths can be copied: a longer one stands out.
+    """
+    return textwrap.fill(
+        text,
+        columns or width(),
+        initial_indent=indent,
+        subsequent_indent=indent + further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def say(text: str) -> None:
-    """A line on standard error, if anybody can hear it."""
+    """A line on standard error, if anybody can hear it; folded on a terminal, and whole where it is kept."""
     try:
+        if sys.stderr.isatty():
+            text = "\n".join(folded(line, line[: len(line) - len(line.lstrip())]) for line in text.split("\n"))
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         abandon(sys.stderr)

@@ -20,6 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from robustbench_local.core import streams
 from robustbench_local.core.escaping import shown
 
 T = TypeVar("T")
@@ -27,13 +28,18 @@ _QUICK = 200  # so many things are done before anybody wonders
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if not streams.QUIET.get():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _shows() -> bool:
+    return sys.stderr.isatty() and not streams.QUIET.get()
 
 
 @contextlib.contextmanager
 def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None]:
     """A bar on the terminal until the block ends; one line where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    if not _shows():
         say(f"{label} ...")
         yield
         return
@@ -72,7 +78,7 @@ def counting_bar(label: str, count: int) -> Iterator[Callable[[Iterable[T]], Ite
     """
     if count >= _QUICK:
         say(f"{shown(label, 'terminal')} ...")
-    if count < _QUICK or not sys.stderr.isatty():
+    if count < _QUICK or not _shows():
         yield lambda things: things
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Location
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.progress import Progress
+from robustbench_local.grids.arrivals import Arrivals
 from robustbench_local.grids.bench import Bench
 from robustbench_local.grids.executors.choice import carry_out
 from robustbench_local.grids.executors.order import plan
@@ -40,8 +42,10 @@ def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: A
 
 def run(grid: Grid) -> list[Row]:
     """Every cell's row, and the report on them beside them; of one worker's share no report, unless it is the last."""
-    rows = _all(grid)
-    there = [row for row in rows if row is not None]
+    with Arrivals(grid) as arrivals:
+        rows = _all(replace(grid, progress=arrivals))
+        there = [row for row in rows if row is not None]
+        arrivals.take(there)
     if len(there) < len(rows):
         grid.progress.line(
             f"worker {grid.config.worker} has done its share; {len(rows) - len(there)} cells are others' and not done"

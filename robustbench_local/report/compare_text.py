@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core import tables
+from robustbench_local.core.tables import Column
 from robustbench_local.metrics.paired import noticeable
 from robustbench_local.report.compare import PARTS, POWER, Change
-from robustbench_local.report.render import WIDTH
 from robustbench_local.report.text import DASH, percent
 
 _LINES = 200  # of a part, that are read in a terminal
@@ -30,13 +28,16 @@ def show(changes: Sequence[Change], alpha: float = 0.05, console: Console | None
     """Print what was compared, worst first, then what could not be, by name, and what a comparison of so many images
     would have noticed. Of hundreds of lines those that are not printed are counted.
     """
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or tables.console()
     for part in PARTS:
         compared = [change for change in changes if change.part == part and change.pair]
         if compared:
             console.print(Text(HEADINGS[part], style="bold"))
             compared.sort(key=lambda each: (not each.worse, each.p or 0.0))
-            console.print(_grid(compared[:_LINES]))
+            grid, left_out = tables.table(_columns(compared[:_LINES]), console.width)
+            console.print(grid)
+            if left_out:
+                console.print(Text(f"No room for: {', '.join(left_out)}. --out FILE has all."))
             if more := _counted(compared[_LINES:]):
                 console.print(Text(f"Not shown: {more}. --out FILE has all."))
     for line in (*_missing(changes), *_remarks(changes), *_power(changes, alpha)):
@@ -53,17 +54,20 @@ def _counted(changes: Sequence[Change]) -> str:
     return ", ".join(f"{count} {what}" for what, count in Counter(change.what for change in changes).items())
 
 
-def _grid(compared: Sequence[Change]) -> Grid:
-    grid = Grid("", "images", "before", "after", "lost", "gained", "p", "", box=box.SIMPLE_HEAD)
-    for column in grid.columns[1:7]:
-        column.justify = "right"
-    for change in compared:
-        assert change.pair and change.before is not None and change.after is not None
-        style = "red" if change.worse else "green" if change.what == "better" else "dim"
-        figures = (str(change.pair.n), percent(change.before), percent(change.after), str(change.pair.only_first))
-        p = DASH if change.p is None else f"{change.p:.3g}"
-        grid.add_row(Text(change.name), *figures, str(change.pair.only_second), p, Text(change.what, style))
-    return grid
+def _columns(compared: Sequence[Change]) -> list[Column]:
+    """The name, the verdict, and figures, of which those before and after are the last to go."""
+    pairs = [change.pair for change in compared if change.pair]
+    styles = ["red" if change.worse else "green" if change.what == "better" else "dim" for change in compared]
+    return [
+        Column("", [change.name for change in compared], least=30),
+        Column("images", [str(pair.n) for pair in pairs], figures=True, last=4),
+        Column("before", [percent(change.before or 0.0) for change in compared], figures=True, last=1),
+        Column("after", [percent(change.after or 0.0) for change in compared], figures=True, last=1),
+        Column("lost", [str(pair.only_first) for pair in pairs], figures=True, last=3),
+        Column("gained", [str(pair.only_second) for pair in pairs], figures=True, last=3),
+        Column("p", [DASH if change.p is None else f"{change.p:.3g}" for change in compared], figures=True, last=2),
+        Column("", [Text(change.what, style) for change, style in zip(compared, styles, strict=True)], figures=True),
+    ]
 
 
 def _missing(changes: Sequence[Change]) -> Iterator[str]:

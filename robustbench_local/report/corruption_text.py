@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core import tables
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.tables import Column
 from robustbench_local.report.corruption import (
     Correlation,
     CorruptionLine,
@@ -21,7 +19,7 @@ from robustbench_local.report.corruption import (
     corruption_tables,
 )
 from robustbench_local.report.markdown import markdown_table
-from robustbench_local.report.render import WIDTH, plain_texts
+from robustbench_local.report.render import plain_texts
 from robustbench_local.report.table import SharesOf
 from robustbench_local.report.text import DASH
 from robustbench_local.storage.row import Row, done
@@ -57,16 +55,13 @@ _COLUMNS = (
 
 def show_corruptions(rows: Sequence[Row], shares_of: SharesOf, baseline: str | None = None) -> None:
     """Print to standard output: a table for each published set, then how they go with robust accuracy."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = tables.console()
     for table in corruption_tables(rows, baseline):
         console.print(Text(table.title, style="bold"))
-        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for place, head in enumerate(_heads(table)):
-            grid.add_column(Text(head), justify="right" if place > 1 else "left", overflow="fold")
-        for line in table.lines:
-            grid.add_row(*map(Text, _summary(table, line)))
+        grid, left_out = tables.table(_columns(table), console.width)
         console.print(grid)
-        for note in [*_legend(table), *table.notes]:
+        room = [f"No room for: {', '.join(left_out)}; corruption.md has all."] if left_out else []
+        for note in [*room, *_legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
     for found in correlations(rows, shares_of):
@@ -111,6 +106,21 @@ def csv_text(tables: Iterable[CorruptionTable]) -> str:
                     about |= {"low": low, "high": high, "key": row.key}
                 writer.writerow(plain_texts(about))
     return text.getvalue()
+
+
+def _columns(table: CorruptionTable) -> list[Column]:
+    """For a terminal: where there is little room, the curve over severities goes first, then the worst corruption."""
+    heads = _heads(table)
+    cells = zip(*(_summary(table, line) for line in table.lines), strict=True)
+    return [
+        Column(
+            head.replace(" ", "\n") if place > 1 else head,
+            [each.replace(" (", "\n(") for each in column],
+            figures=place > 1,
+            last=0 if place < 2 or place == 3 else 3 if head.startswith("at ") else 1,
+        )
+        for place, (head, column) in enumerate(zip(heads, cells, strict=True))
+    ]
 
 
 def _heads(table: CorruptionTable) -> list[str]:

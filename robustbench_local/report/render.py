@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core import tables as terminal
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.tables import Column
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.labels import Label
 from robustbench_local.report.markdown import markdown_table
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from robustbench_local.report.table import Line, Table
     from robustbench_local.storage.row import Row
 
-COLUMN = 11  # characters of a column, "84.2-90.0" and what sets it apart
-WIDTH = 100  # columns where there is no terminal to ask
 _LINES, _ATTACKS = 100, 40  # of a table, that are read in a terminal; the files have all
 CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: a stronger attack may break more images."
@@ -79,26 +76,34 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
     What is wider than the terminal goes on in another block of columns. Of a hundred models and forty attacks those
     after them are counted: table.md has them.
     """
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or terminal.console()
     for table, left_out in map(_readable, tables):
-        names = [Text.assemble(line.model, "\n", (str(line.defense), "dim")) for line in table.lines]
         attacks, keys = _numbered(table.attacks)
-        heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in last(table))]
-        label_width = min(max(_width(str(name)) for name in names), console.width // 2)
-        at_once = max(1, (console.width - label_width - 3) // max(COLUMN, 2 + max(map(_width, heads))))
         console.print(Text(table.title, style="bold"))
-        for start in range(0, len(heads), at_once):
-            block = slice(start, start + at_once)
-            grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-            grid.add_column("model\ndefense", overflow="fold", min_width=label_width)
-            for head in heads[block]:
-                grid.add_column(Text(head), justify="right", no_wrap=True)
-            for name, line in zip(names, table.lines, strict=True):
-                grid.add_row(name, *map(_two_lines, rates(line, table)[block]))
-            console.print(grid)
+        for block in _blocks(table, attacks, console.width):
+            console.print(terminal.table(block, console.width)[0], Text())
         for note in [*left_out, *keys, *legend(table), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
+
+
+def brief(table: Table, room: int) -> str:
+    """The figures alone, as plain text of so many characters, for a grid that is still running."""
+    blocks = _blocks(table, _numbered(table.attacks)[0], room)
+    return "\n".join([table.title, *(terminal.lines_of(terminal.table(block, room)[0], room) for block in blocks)])
+
+
+def _blocks(table: Table, attacks: Sequence[str], room: int) -> Iterator[list[Column]]:
+    """The columns in as many blocks as they need, each of which begins with the names."""
+    heads = ["clean", *attacks, *(name.replace(", ", "\n").replace(" ", "\n") for name in last(table))]
+    cells = zip(*(map(_two_lines, rates(line, table)) for line in table.lines), strict=True)
+    names = Column("model\ndefense", [f"{line.model}\n{line.defense}" for line in table.lines])
+    figures = [Column(head, each, figures=True, last=1) for head, each in zip(heads, cells, strict=True)]
+    names_room = min(names.widest, room // 2)
+    while figures:
+        fits = terminal.fitting(figures, room - names_room - 2)[0] or figures[:1]
+        yield [names, *(replace(each, last=0) for each in fits)]
+        figures = figures[len(fits) :]
 
 
 def _readable(table: Table) -> tuple[Table, list[str]]:
@@ -183,10 +188,6 @@ def rates(line: Line, table: Table) -> list[Rate | Rank | None]:
 
 def _is_ranked(table: Table) -> bool:
     return sum(line.rank is not None for line in table.lines) > 1
-
-
-def _width(text: str) -> int:
-    return max(map(len, text.splitlines()))
 
 
 def _numbered(attacks: Sequence[Label]) -> tuple[list[str], list[str]]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
+from robustbench_local.core import tables
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.tables import Column
 from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import DASH
 
-WIDTH = 120  # columns where there is no terminal to ask
+_STAY = ("data", "threat", "model", "attack", "robust", "worst case", "difference")  # columns, where they are there
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,25 @@ def json_text(sheets: Iterable[Sheet]) -> str:
 
 
 def show(sheets: Iterable[Sheet], console: Console | None = None) -> None:
-    """Print to standard output; an interval is below its figure, long names are folded."""
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    """Print to standard output; an interval is below its figure. Columns that there is no room for are named."""
+    console = console or tables.console()
     for sheet in sheets:
         heads, numeric, rows = _condensed(sheet.frame)
-        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for name, each in zip(heads, numeric, strict=True):
-            head = Text(shown(name.replace("_", " "), "terminal"))
-            grid.add_column(head, justify="right" if each else "left", overflow="fold")
-        for row in rows:
-            texts = (shown(text, "terminal").replace(" (", "\n(").replace(" / ", "\n") for text in row)
-            grid.add_row(*map(Text, texts))
+        texts = [
+            [shown(text, "terminal").replace(" (", "\n(").replace(" / ", "\n") for text in column]
+            for column in zip(*rows, strict=True)
+        ]
+        columns = [
+            Column(shown(head.replace("_", " "), "terminal"), cells, figures, 0 if head in _STAY else place + 1)
+            for place, (head, cells, figures) in enumerate(
+                zip(heads, texts or [[] for _ in heads], numeric, strict=True)
+            )
+        ]
+        grid, left_out = tables.table(columns, console.width)
         console.print(Text(shown(sheet.title, "terminal"), style="bold"))
         console.print(grid)
-        console.print(Text(sheet.note + "\n", style="dim"))
+        note = [sheet.note, *([f"No room for: {', '.join(left_out)}; metrics.md has all."] if left_out else [])]
+        console.print(Text("\n".join(note) + "\n", style="dim"))
 
 
 def _condensed(frame: pd.DataFrame) -> tuple[list[str], list[bool], list[list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ MAIN = "from robustbench_local.cli.main import main; main({})"
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded(MAIN.format(arguments))
+
+
+def test_help_takes_less_than_0_3_seconds_of_the_processor() -> None:
+    """User and system time, which others at work do not add to; the least of three."""
+    took = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert not loaded(MAIN.format(["--help"]))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took) < 0.3
 
 
 def test_the_package_loads_what_is_asked_for() -> None:

@@ -236,11 +236,14 @@ def test_the_command_prints_and_writes_the_same_twice(folder: Path, capsys: pyte
     assert main(["metrics", str(folder), "--confusion"]) == 0
     shown = capsys.readouterr().out
     assert "Worst case and rank" in shown and "no class" in shown
-    assert max(map(len, shown.splitlines())) <= max(sheets.WIDTH, len(str(folder)) + 60)
+    assert max(map(len, shown.splitlines())) <= max(80, len(str(folder)) + 60)
     files = [folder / "metrics.md", folder / "metrics.json"]
     first = [file.read_bytes() for file in files]
     assert main(["metrics", str(folder), "--confusion"]) == 0
     assert [file.read_bytes() for file in files] == first
+    capsys.readouterr()
+    assert main(["metrics", str(folder), "--confusion", "--json"]) == 0
+    assert capsys.readouterr().out == first[1].decode()
     found: list[Mapping[str, Any]] = json.loads(first[1])
     cells = found[0]["rows"]
     assert len(cells) == sum(map(done, Store(folder).rows()))
