@@ -75,7 +75,7 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
                         each.random_models,
                     )
                     for each in attacks
-                    for threat in each.threats or _within(each.name, each.attack, common)
+                    for threat in each.threats or within(each.name, each.attack, common)
                     for seed in seeds
                     for count in counts
                     for adaptive in knowing
@@ -155,7 +155,7 @@ def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
     return count
 
 
-def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
+def within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
     """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
 
     A corruption is bound by no norm and takes none of them.
