@@ -16,14 +16,16 @@ from robustbench_local.core.escaping import shown
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
-        help="run a grid: run grid=cifar10_pgd n=100",
+        help="run a grid: run cifar10_pgd n=100, or run data=mnist models=net.onnx",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it resumes.",
+        description="Run a grid: a packaged one (list grids) or a YAML file of your own; or, without one, the attacks"
+        " of a suite on the data and models that you name. Run again, it resumes.",
         epilog="keys, all of which may stand in the file and on the command line:\n\n"
-        f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"
+        f"{inspect.getdoc(GridConfig)}\n\nwithout a grid also: suite=quick, standard or full"
+        "\n\nexample: robustbench-local run cifar10_pgd n=100"
         " 'attacks=[fgsm,{pgd:{steps:10}}]' threats=[linf:4/255]",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="grid, key=value")
     parser.set_defaults(do=run)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,16 @@ def tensors_of(x: Any, y: Any = None, n: int | None = None) -> tuple[Tensor, Ten
         if y is None:
             raise DataError("y is missing: the labels int64 (N,) of the images x")
         return _images(x)[:n], _labels(y)[:n]
-    if y is not None or isinstance(x, str) or not isinstance(x, Iterable):
-        also = " with y" if y is not None else ""
-        raise DataError(f"x is {shown(x)}{also}: {_FORMS}")
+    try:
+        pairs = None if y is not None or isinstance(x, str) else iter(x)  # a Dataset counts from 0 to its IndexError
+    except TypeError:
+        pairs = None
+    if pairs is None:
+        raise DataError(f"x is {shown(x)}{' with y' if y is not None else ''}: {_FORMS}")
     images: list[Tensor] = []
     labels: list[Tensor] = []
     count = 0
-    for item in x:
+    for item in pairs:
         one, own = _pair(item)
         images.append(one)
         labels.append(own)

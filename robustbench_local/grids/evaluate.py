@@ -19,7 +19,7 @@ from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.errors import AccessError, ConfigError
 from robustbench_local.core.progress import Part, Progress, Terminal
-from robustbench_local.core.threat import ThreatModel
+from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import count_of, open_numbered
 from robustbench_local.data.own import crop_for
@@ -205,7 +205,7 @@ class _Planned:
 
 def _several(value: Any) -> list[Any]:
     """A list, of one or of several; a pair ("linf", 8/255) is one threat."""
-    pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and not isinstance(value[1], str)
+    pair = isinstance(value, tuple) and len(value) == 2 and value[0] in list(Norm) and ":" not in str(value[1])
     if isinstance(value, str | Attack | Mapping | ThreatModel) or pair:
         return [value]
     if not isinstance(value, Iterable):
