@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from typing import TYPE_CHECKING
 
 from robustbench_local.cli.output import FAILED, OK, say
 from robustbench_local.cli.overrides import name_and_overrides
@@ -11,6 +12,9 @@ from robustbench_local.cli.parsing import Commands
 from robustbench_local.config.schema import GridConfig
 from robustbench_local.core import streams
 from robustbench_local.core.escaping import shown
+
+if TYPE_CHECKING:
+    from robustbench_local.storage.row import Row
 
 
 def add(commands: Commands) -> None:
@@ -50,6 +54,11 @@ def run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
+    return failures(rows)
+
+
+def failures(rows: list[Row]) -> int:
+    """Name the cells that failed on standard error; the exit code."""
     failed = [row for row in rows if not row.ok and not row.left_out]
     if failed:
         again = "the same command tries them again"

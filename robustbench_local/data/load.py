@@ -165,7 +165,7 @@ def describe() -> list[dict[str, str]]:
 def _arrays(data_set: DataSet, source: str | Path | None, split: str, wanted: int) -> Arrays:
     """wanted: how many images from the first on must be among them."""
     if source is None:
-        bundled = 0 < wanted <= BUNDLED_COUNTS[split] and named_folder() is None and not is_kept(data_set, split)
+        bundled = wanted <= BUNDLED_COUNTS[split] and named_folder() is None and not is_kept(data_set, split)
         return read_bundled(data_set.name) if bundled else open_cached(data_set, split)
     if source == "bundled":
         return read_bundled(data_set.name)

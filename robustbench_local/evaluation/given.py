@@ -25,7 +25,8 @@ def tensors_of(x: Any, y: Any = None, n: int | None = None) -> tuple[Tensor, Ten
     if isinstance(x, Tensor | np.ndarray):
         if y is None:
             raise DataError("y is missing: the labels int64 (N,) of the images x")
-        return _images(x)[:n], _labels(y)[:n]
+        every, classes = _images(x), _labels(y)
+        return (every, classes) if n is None or not every.ndim or not classes.ndim else (every[:n], classes[:n])
     try:
         pairs = None if y is not None or isinstance(x, str) else iter(x)  # a Dataset counts from 0 to its IndexError
     except TypeError:
@@ -61,20 +62,26 @@ def _pair(item: Any) -> tuple[Tensor, Tensor]:
     if images.ndim == 3:
         images, y = images[None], [y]
     labels = _labels(y)
-    if len(images) != len(labels):
-        raise DataError(f"a batch of x has {len(images)} images and {len(labels)} labels")
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"a batch of x has images of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}: they"
+            " must be (n, C, H, W) and (n,)"
+        )
     return images, labels
 
 
 def _images(x: Tensor | Any) -> Tensor:
     if isinstance(x, Tensor):
         return x
-    return torch.from_numpy(np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else None))
+    try:
+        return torch.from_numpy(np.ascontiguousarray(x, np.float32 if x.dtype.kind == "f" else None))
+    except TypeError:
+        raise DataError(f"x is {shown(x)}: images are floats (N, C, H, W) in [0, 1]") from None
 
 
 def _labels(y: Any) -> Tensor:
     try:
         labels = torch.as_tensor(y)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise DataError(f"y is {shown(y)}: labels are whole numbers (N,)") from None
     return labels.long() if labels.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8) else labels

@@ -34,15 +34,14 @@ def default_values(said: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ConfigError("which model? Say models=my_models.py:net too, or name one of `robustbench-local list grids`")
     if not data:
         raise ConfigError(
-            "which images? Say data=cifar10, data=mnist or data=folder:PATH too, or name one of"
-            " `robustbench-local list grids`"
+            "which images? Say data=cifar10, data=mnist or data=folder:PATH too (evaluate: --data cifar10)"
         )
     chosen = str(values.pop("suite", SUITE))
     usual: dict[str, Any] = {
         "attacks": [f"suite:{chosen}"],
         "threats": {name: [_USUAL.get(name, _OTHERS)] for name in data},
     }
-    if not {"n", "ids", "source"} & values.keys():
+    if not {"n", "ids"} & values.keys():
         split = str(values.get("split", "test"))
         usual["n"] = min(suite(chosen).images, *(count_of(name, split) for name in data))
     return _name(models[0]), usual | values
