@@ -129,9 +129,8 @@ def evaluate(
         settings: the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws,
             allow_chance: a model at chance on clean images is refused with the likely reason, unless this is true).
 
-    Raises:
-        DataError, ModelError, ThreatError, AccessError, ConfigError or PluginError, each naming the value and the
-        likely cause.
+    Raises DataError, ModelError, ThreatError, AccessError, ConfigError or PluginError, each naming the value and the
+    likely cause.
     """
     judging = {name: settings.pop(name) for name in tuple(settings) if name in JUDGE_SETTINGS}
     net = load_model(model, device="auto") if isinstance(model, str) else model
