@@ -16,6 +16,7 @@ from robustbench_local.cli import (
     compare,
     completion,
     data,
+    evaluate,
     gallery,
     metrics,
     pack,
@@ -34,6 +35,7 @@ from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
 COMMANDS = (
+    evaluate,
     run,
     status,
     check,
