@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_local import regression
+    from robustbench_local import regression, testing
     from robustbench_local.audit.checklist import audit_model
     from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
@@ -54,6 +54,7 @@ __all__ = [
     "normalised",
     "regression",
     "run_grid",
+    "testing",
     "wrap",
 ]
 
@@ -78,7 +79,7 @@ _PLACES = {
     "models.variants": ("make_variant",),
     "models.wrap": ("wrap",),
 }
-_ROOMS = ("regression",)  # whose names are asked for through it
+_ROOMS = ("regression", "testing")  # whose names are asked for through it
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 
