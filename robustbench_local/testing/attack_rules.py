@@ -226,7 +226,7 @@ def planted_weakness(subject: Subject) -> Iterator[str]:
 
 
 RULES: tuple[Rule[Subject], ...] = (
-    Rule("declared", declared, "What `list attacks` shows and what picks attacks by access is read from the class"),
+    Rule("declared", declared, "the class says too little: `list attacks` and the choice of attacks by access read it"),
     Rule(
         "runs",
         runs,

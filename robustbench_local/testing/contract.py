@@ -32,12 +32,13 @@ def hold(name: str, rules: Sequence[Rule[S]], subject: S) -> None:
     for rule in rules:
         seen = _seen(rule, subject)
         left -= 1
-        found += [f"{rule.name}: {text}. {rule.cause}" for text in seen]
+        if seen:
+            found.append(f"\n- {rule.name}: {'; '.join(seen)}\n  Likely cause: {rule.cause}")
         if seen and rule.first:
             break
     if found:
         rest = f"\n({left} more rules are looked at once this is mended)" if left else ""
-        raise ContractError(f"{name} breaks its contract:" + "".join(f"\n- {text}" for text in found) + rest)
+        raise ContractError(f"{name} breaks its contract:" + "".join(found) + rest)
 
 
 def _seen(rule: Rule[S], subject: S) -> list[str]:
