@@ -167,7 +167,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "run":
         kept = [word for word in words if word.partition("=")[0] not in ("n", "dry_run", "source")]
         own = any(":" in word for word in kept if word.startswith("data="))
-        return [*kept, "n=4", "dry_run=true", *([] if own else ["source=bundled"])]
+        weights = ["weights=random"] if "torchvision:" in " ".join(kept) else []  # nothing is fetched
+        return [*kept, "n=4", "dry_run=true", *weights, *([] if own else ["source=bundled"])]
     if words[0] == "audit":
         own = any(word.startswith("data=arrays") for word in words)
         return [*(word for word in words if not word.startswith("n=")), "n=8", *([] if own else ["source=bundled"])]
