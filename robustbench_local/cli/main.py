@@ -10,7 +10,20 @@ import warnings
 from collections.abc import Sequence
 
 from robustbench_local import __version__
-from robustbench_local.cli import audit, check, compare, data, gallery, metrics, pack, report, run, status, train
+from robustbench_local.cli import (
+    audit,
+    check,
+    compare,
+    data,
+    evaluate,
+    gallery,
+    metrics,
+    pack,
+    report,
+    run,
+    status,
+    train,
+)
 from robustbench_local.cli import list as list_names
 from robustbench_local.cli.output import CUT_SHORT, INTERRUPTED, WRONG
 from robustbench_local.core import streams
@@ -19,7 +32,7 @@ from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
 DEBUG = "--debug"  # anywhere on the line
-COMMANDS = (run, status, check, metrics, report, compare, pack, gallery, list_names, data, train, audit)
+COMMANDS = (evaluate, run, status, check, metrics, report, compare, pack, gallery, list_names, data, train, audit)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

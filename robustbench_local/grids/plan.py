@@ -22,9 +22,22 @@ from robustbench_local.training.builder import ModelBuilder
 
 
 def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
-    """The grid of that name, or in the YAML file of that path; an override replaces what it says."""
+    """The grid of that name, or in the YAML file of that path; an override replaces what it says.
+
+    Where `data` is narrowed, what the file says for each data set is narrowed as well.
+    """
     path = reading.find("grid", name)
     values = reading.read(path, overrides)
+    if "data" in overrides:
+        left = [str(data) for data in as_list(values["data"])]
+        for key in {"models", "threats"} - overrides.keys():
+            if isinstance(values.get(key), Mapping):
+                values[key] = {data: said for data, said in values[key].items() if data in left}
+    return config_of(values, f'grid "{path.stem}"')
+
+
+def config_of(values: dict[str, Any], what: str) -> GridConfig:
+    """The configuration that these keys of a grid mean; `what` names it in errors. ConfigError on any mistake."""
     if isinstance(values.get("ids"), int):
         raise ConfigError(f'ids is {values["ids"]}: YAML reads 10:50 as a number of base 60, so write it ids: "10:50"')
     if isinstance(values.get("weights"), str) and not isinstance(values.get("models"), Mapping):
@@ -33,7 +46,7 @@ def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
             values["models"][0]["weights"] = values["weights"]
         else:
             raise ConfigError(f"weights is for one model, and the grid has {len(values['models'])}")
-    return construct(GridConfig, values, f'grid "{path.stem}"')
+    return construct(GridConfig, values, what)
 
 
 def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
@@ -75,7 +88,7 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
                         each.random_models,
                     )
                     for each in attacks
-                    for threat in each.threats or _within(each.name, each.attack, common)
+                    for threat in each.threats or within(each.name, each.attack, common)
                     for seed in seeds
                     for count in counts
                     for adaptive in knowing
@@ -155,7 +168,7 @@ def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
     return count
 
 
-def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
+def within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
     """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
 
     A corruption is bound by no norm and takes none of them.

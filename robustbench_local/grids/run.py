@@ -23,9 +23,10 @@ _TURNS = 3  # how often rows are made again that were removed meanwhile
 
 @guarded()
 @checked()
-def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
+def run_grid(grid: Location | None = None, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
+    Without a grid data and models must be given, and `suite` names the attacks on them: quick, standard or full.
     overrides replace what the file says (n=500, attacks=["fgsm"]); config.schema.GridConfig lists the keys. A row has
     status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
     "to do" or "must train". Rows and tables are written to results/<name of the grid>/. With worker="0/3" the rows are
@@ -33,7 +34,7 @@ def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: A
     Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
     rows cannot be written.
     """
-    opened = Grid.open(str(grid), overrides, progress or Progress())
+    opened = Grid.open(None if grid is None else str(grid), overrides, progress or Progress())
     return preview(opened) if opened.config.dry_run else run(opened)
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,23 @@ from robustbench_local.audit.records import Audits
 from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
+from robustbench_local.core.frames import data_frame
 from robustbench_local.report import baseline
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.row import VERSIONS, Row
 from robustbench_local.storage.store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_COLUMNS = (
+    *("data", "split", "images", "model", "defense", "attack", "threat", "access", "adaptive", "seed", "status"),
+    *("clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "robust_8bit"),
+    *("corruption", "corruption_low", "corruption_high"),
+    *("forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key"),
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,13 @@ class Results:
         ]
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
+    def to_frame(self) -> DataFrame:
+        """A row per cell, as a pandas DataFrame: accuracies in [0, 1] with their 95 % intervals, nothing where it
+        failed, and then why in `error`. No audit has lowered these figures: `tables` has those that are lowered.
+        """
+        records = [_record(row) for row in self.rows if row.is_cell]
+        return data_frame({name: [record.get(name) for record in records] for name in _COLUMNS})
+
     @functools.cached_property
     def good(self) -> dict[str, Row]:
         """The rows that have results, by key."""
@@ -106,6 +125,28 @@ class Results:
         """Every audit kept beside the rows."""
         stores = {store.folder: store for store in self.stores.values()}
         return Audits(audit for store in stores.values() for audit in kept_audits(store))
+
+
+def load_results(*folders: str | Path) -> Results:
+    """What grids wrote into these folders, results/NAME or one that holds several: see `Results`.
+
+    `to_frame` gives a row per cell, `tables` what the page shows. StoreError where there is nothing to read.
+    """
+    return Results.read(folders)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    about = {key: row.said(key) for key in ("data", "split", "model", "defense", "attack", "threat", "access", "seed")}
+    about |= {"images": row.images, "adaptive": row.adaptive, "status": row["status"], "key": row.key}
+    if not row.ok:
+        return about | {"error": row.why}
+    found = cast(dict[str, Any], row.results)
+    rates: dict[str, float | None] = {}
+    for name in ("clean", "robust", "corruption"):
+        low, high = found.get(f"{name}_interval") or (None, None)
+        rates |= {name: found.get(f"{name}_accuracy"), f"{name}_low": low, f"{name}_high": high}
+    kept = {name: found[name] for name in ("forwards_mean", "backwards_mean", "distance_median", "seconds")}
+    return about | rates | kept | {"robust_8bit": found["robust_accuracy_8bit"], "flags": ", ".join(found["flags"])}
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
