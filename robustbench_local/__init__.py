@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_local import attacks, regression
+    from robustbench_local import attacks, regression, testing
     from robustbench_local.audit.checklist import audit_model
     from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
@@ -66,6 +66,7 @@ __all__ = [
     "regression",
     "run_grid",
     "saliency",
+    "testing",
     "wrap",
 ]
 
@@ -94,7 +95,7 @@ _PLACES = {
     "models.wrap": ("wrap",),
     "report.results": ("Results", "load_results"),
 }
-_ROOMS = ("attacks", "regression")  # whose names are asked for through it
+_ROOMS = ("attacks", "regression", "testing")  # whose names are asked for through it
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 
