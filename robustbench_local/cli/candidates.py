@@ -16,7 +16,12 @@ from robustbench_local.cli.audit_config import AuditConfig
 from robustbench_local.config import reading
 from robustbench_local.config.schema import GridConfig, MakeConfig
 
-_KEYS: dict[str, tuple[Any, ...]] = {"run": (GridConfig,), "audit": (AuditConfig,), "train": (MakeConfig,)}
+_KEYS: dict[str, tuple[Any, ...]] = {
+    "run": (GridConfig,),
+    "evaluate": (GridConfig,),
+    "audit": (AuditConfig,),
+    "train": (MakeConfig,),
+}
 _FILES = {"run": "grid", "train": "zoo"}  # the key that names a file, which stands beside those of the file
 _DATA = ("mnist", "cifar10")
 _NORMS = ("linf:", "l2:", "l1:", "l0:", "none")

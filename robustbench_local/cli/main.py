@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
     """A warning as a user reads it, without the line of ours that gave it."""
-    return f"warning: {shown(message, 'terminal')}\n"
+    return streams.heard(f"warning: {shown(message, 'terminal')}") + "\n"
 
 
 @contextmanager

@@ -23,8 +23,9 @@ class GridConfig:
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `by_access` stands for what the access of each model allows (square,
-                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:ci`,
-                `suite:release` and `suite:noise` for what regression checks run on it. `threat` or `threats` among the
+                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:quick`,
+                `suite:standard` and `suite:full` for what `evaluate` runs on it, `suite:ci`, `suite:release` and
+                `suite:noise` for what regression checks do. `threat` or `threats` among the
                 settings replaces the grid's, and with `n` the attack gets only so many of the grid's images, in a table
                 of their own
                 `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both;

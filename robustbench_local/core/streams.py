@@ -45,12 +45,17 @@ def folded(text: str, indent: str = "", further: str = "    ", columns: int | No
     )
 
 
+def heard(text: str) -> str:
+    """As it stands on standard error: folded on a terminal, and whole where it is kept."""
+    if not sys.stderr.isatty():
+        return text
+    return "\n".join(folded(line.strip(), line[: len(line) - len(line.lstrip())]) for line in text.split("\n"))
+
+
 def say(text: str) -> None:
-    """A line on standard error, if anybody can hear it; folded on a terminal, and whole where it is kept."""
+    """A line on standard error, if anybody can hear it."""
     try:
-        if sys.stderr.isatty():
-            text = "\n".join(folded(line, line[: len(line) - len(line.lstrip())]) for line in text.split("\n"))
-        print(text, file=sys.stderr, flush=True)
+        print(heard(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         abandon(sys.stderr)
 

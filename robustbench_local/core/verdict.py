@@ -138,7 +138,8 @@ class Verdict:
         """HTML that shows that image before and after the attack; x and x_adv must have been kept."""
         assert self.x is not None
         was, now = int(self.labels[place]), int(self.scores[place].argmax())
-        return notebook.pair(self.x[place], self.x_adv[place], f"image {place}: class {was}, {self.attack}: {now}")
+        caption = f"image {place}: class {was} becomes {now}{f' ({self.attack})' if self.attack else ''}"
+        return notebook.pair(self.x[place], self.x_adv[place], caption)
 
     def to_frame(self) -> DataFrame:
         """A row per image, as a pandas DataFrame; `predicted` is the class that the attacked image is given."""

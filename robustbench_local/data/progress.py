@@ -29,7 +29,7 @@ _QUICK = 200  # so many things are done before anybody wonders
 
 def say(line: str) -> None:
     if not streams.QUIET.get():
-        print(line, file=sys.stderr, flush=True)
+        streams.say(line)
 
 
 def _shows() -> bool:
@@ -46,10 +46,11 @@ def download_bar(label: str, folder: Path, expected_bytes: int) -> Iterator[None
     # The stream as it is now: the block may redirect sys.stderr to silence another library's bar.
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         DownloadColumn(),
         TransferSpeedColumn(),
         console=Console(file=sys.stderr),
+        expand=True,
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from robustbench_local.audit.card import Card
@@ -68,11 +69,12 @@ def test_effort_scales_all_that_is_counted_but_the_set_up() -> None:
     assert Effort().scaled(0.001).steps == 1
 
 
-def test_the_file_of_a_card_says_what_it_is_about(tmp_path: Path) -> None:
+def test_the_file_of_a_card_says_what_it_is_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "card.json"
     words = ["data=mnist", "threat=linf:0.3", "n=12", "effort=0.1", "source=bundled", "surrogates=[]", f"out={path}"]
-    assert main(["audit", "zoo:mnist/adversarial_training", *words]) in (0, 3)
+    assert main(["audit", "zoo:mnist/adversarial_training", *words, "--json"]) in (0, 3)
     card = json.loads(path.read_text())
+    assert json.loads(capsys.readouterr().out) == card
     assert {*card} == KEYS | ABOUT | {"environment", "findings"}
     assert all({*finding} == OF_FINDING for finding in card["findings"])
     assert card["findings"][-1]["check"] == "the number to believe" and len(card["ids"]) == card["images"] == 12

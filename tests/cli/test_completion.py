@@ -104,11 +104,12 @@ def needs(shell: str) -> str:
     return found
 
 
-def typed(shell: pexpect.spawn, text: str, becomes: str) -> None:
-    """The Tab key after the text makes it that."""
+def typed(shell: pexpect.spawn, text: str, becomes: str) -> bool:
+    """Whether the Tab key after the text makes it that."""
     shell.send(f"{text}\t")
-    shell.expect_exact(becomes, timeout=20)
+    found = shell.expect_exact([becomes, pexpect.TIMEOUT], timeout=20)
     shell.send("\x15")  # takes the line back
+    return bool(found == 0)
 
 
 LINES = [
@@ -127,7 +128,7 @@ def test_the_tab_key(shell: str, flags: list[str], home: Path) -> None:
         started.sendline(f"PS1='> '; source {home}/complete.{shell}; echo rea''dy")
         started.expect_exact("ready", timeout=20)
         for text, becomes in LINES:
-            typed(started, text, becomes)
+            assert typed(started, text, becomes), started.before
     finally:
         started.close(force=True)
 

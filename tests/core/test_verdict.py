@@ -69,7 +69,7 @@ def test_a_notebook_shows_a_table_and_what_fell() -> None:
     broken = [1, 2]  # right, and then not
     wanted = [(each[place, 0] * 255).round().numpy() for place in broken for each in (X, 1 - X)]
     assert len(shown) == 4 and all(np.array_equal(a, b) for a, b in zip(shown, wanted, strict=True))
-    assert "image 1: class 1, pgd: 0" in html
+    assert "image 1: class 1 becomes 0 (pgd)" in html
 
 
 def test_a_notebook_shows_a_table_alone_where_no_image_was_kept() -> None:

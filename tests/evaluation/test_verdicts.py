@@ -66,7 +66,11 @@ def test_a_terminal_shows_one_line_and_a_notebook_the_worst_case() -> None:
 def test_a_notebook_shows_each_image_that_fell_once() -> None:
     x = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     html = three(x=x)._repr_html_()
-    assert html.count("<figure") == 3 and "image 1: class 1, fgsm" in html and "image 2: class 1, pgd" in html
+    assert (
+        html.count("<figure") == 3
+        and "image 1: class 1 becomes 0 (fgsm)" in html
+        and "image 2: class 1 becomes 0 (pgd)" in html
+    )
 
 
 def test_a_frame_has_a_row_per_verdict() -> None:
