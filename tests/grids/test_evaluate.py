@@ -145,6 +145,8 @@ def test_a_suite_stands_for_what_the_model_allows() -> None:
     ("settings", "words"),
     [
         ({"attacks": ["pgd"], "steps": 3}, "settings of one attack"),
+        ({"attack": "fgsm", "attacks": ["pgd"]}, "attack and attacks are both given"),
+        ({"threat": "linf:0.1", "threats": ["linf:0.2"]}, "threat and threats are both given"),
         ({"attacks": []}, "must not be empty"),
         ({"attacks": ["pgd"], "threats": []}, "must not be empty|no threat"),
         ({"attacks": ["pdg"]}, 'did you mean "pgd"'),
