@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--data", help="cifar10, mnist, folder:PATH, arrays:PATH, parquet:PATH or hf:PATH")
     parser.add_argument("--threat", action="append", help="linf:8/255, l2:0.5, l1:12; repeatable; the usual one")
-    parser.add_argument("--suite", choices=SUITES, default="standard", help="which attacks, on how many images")
+    parser.add_argument("--suite", choices=SUITES, help="which attacks, on how many images (standard)")
     parser.add_argument("--n", type=int, help="images; by default 100 (quick), 500 (standard) or 1000 (full)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of rows and page; by default results/NAME")
     parser.set_defaults(do=run)
@@ -83,10 +83,9 @@ def answer(results: Results) -> str:
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """The keys of a grid that the flags and overrides say."""
     word, values = name_and_overrides(options.overrides, "grid")
-    if word is not None:
-        raise ConfigError(f'"{word}": evaluate takes one model, and then key=value. For a grid: robustbench-local run')
-    flags = {"data": options.data, "threats": options.threat, "n": options.n}
-    return {**values, **{key: value for key, value in flags.items() if value is not None}} | {
-        "models": [options.model],
-        "suite": options.suite,
-    }
+    if word is not None or "models" in values:
+        second = word or values["models"]
+        raise ConfigError(f"{second}: evaluate takes one model, and then key=value. For several: robustbench-local run")
+    flags = {"models": [options.model], "data": options.data, "threats": options.threat}
+    flags |= {"suite": options.suite, "n": options.n}
+    return values | {key: value for key, value in flags.items() if value is not None}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_local.core import notebook, tensor_file
-from robustbench_local.core.errors import StoreError
+from robustbench_local.core.errors import ConfigError, StoreError
 from robustbench_local.core.frames import data_frame
 from robustbench_local.core.verdict import EXAMPLES, Verdict, percent
 from robustbench_local.core.verdict import KIND as ONE
@@ -69,6 +69,8 @@ class Verdicts(Sequence[Verdict]):
     @property
     def robust_accuracy(self) -> float:
         """The share of the images, in [0, 1], that no attack broke within any of the threats."""
+        if not self.threats:
+            raise ConfigError("corruptions attack nobody, and nothing else is here: each has its corruption_accuracy")
         return float(np.minimum.reduce([self.robust(threat) for threat in self.threats]).mean())
 
     def robust(self, threat: str) -> Floats:
@@ -84,7 +86,7 @@ class Verdicts(Sequence[Verdict]):
         return rate(self.robust(threat))
 
     def __repr__(self) -> str:
-        after = f"{len(self)} verdicts on {len(self.verdicts[0].labels):,} images"
+        after = f"{len(self)} verdict{'s' * (len(self) != 1)} on {len(self.verdicts[0].labels):,} images"
         found = [f"robust at most {_with_interval(self.worst(threat))} within {threat}" for threat in self.threats]
         return f"Verdicts({after}: {', '.join([f'clean {percent(self.clean_accuracy)}', *found])})"
 
@@ -154,14 +156,15 @@ def load_verdict(path: str | Path) -> Verdict | Verdicts:
     kind = about.pop("kind", None)
     if kind == ONE:
         return Verdict.of_parts(tensors, about)
-    if kind != _SEVERAL:
+    plains = about.get("verdicts")
+    if kind != _SEVERAL or not isinstance(plains, list) or not plains:
         raise StoreError(f"{path} holds no verdict: Verdict.save writes one")
     found: list[Verdict] = []
-    for place, plain in enumerate(about["verdicts"]):
+    for place, plain in enumerate(plains):
         prefix = f"{place}/"
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         verdict = Verdict.of_parts(own, plain)
-        found.append(replace(verdict, x=found[0].x) if place and about["shared"] else verdict)
+        found.append(replace(verdict, x=found[0].x) if place and about.get("shared") else verdict)
     return Verdicts(tuple(found))
 
 

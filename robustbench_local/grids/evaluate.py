@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 from torch import Tensor, nn
 
 from robustbench_local.config.arguments import OneAttack, Threat, checked
-from robustbench_local.config.plugins import find_attack, name_of, named
 from robustbench_local.config.ranges import Count, Seed
-from robustbench_local.config.settings import check_fields, shown
-from robustbench_local.core.access import beyond, granted
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
-from robustbench_local.core.errors import AccessError, ConfigError
+from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Part, Progress, Terminal
-from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.load import count_of, open_numbered
 from robustbench_local.data.own import crop_for
@@ -36,13 +30,13 @@ from robustbench_local.evaluation.evaluate import (
 from robustbench_local.evaluation.given import tensors_of
 from robustbench_local.evaluation.preflight import check_images
 from robustbench_local.evaluation.verdicts import Verdicts
-from robustbench_local.grids.cell import changed_settings
-from robustbench_local.grids.plan import as_list, within
-from robustbench_local.grids.suites import chosen, suite
+from robustbench_local.grids.attack_list import Planned, one_attack, planned, several
+from robustbench_local.grids.suites import suite as suite_of
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.load import load_model
 
 Entry: TypeAlias = str | Attack | Mapping[str, Any]  # "pgd", "suite:quick", PGD(steps=10) or {"pgd": {"steps": 10}}
+USUAL = "linf:8/255"
 MOST = 1000  # images of a data set that is named, where nobody says how many
 
 
@@ -99,7 +93,7 @@ def evaluate(
     x: Any,
     y: Any = None,
     attack: OneAttack = "pgd",
-    threat: Threat = "linf:8/255",
+    threat: Threat = USUAL,
     seed: Seed = 0,
     *,
     attacks: Any = None,
@@ -132,11 +126,13 @@ def evaluate(
     Raises DataError, ModelError, ThreatError, AccessError, ConfigError or PluginError, each naming the value and the
     likely cause.
     """
+    _check_one_of("attack", attack != "pgd", attacks)
+    _check_one_of("threat", threat != USUAL, threats)
     judging = {name: settings.pop(name) for name in tuple(settings) if name in JUDGE_SETTINGS}
     net = load_model(model, device="auto") if isinstance(model, str) else model
-    within_all = [ThreatModel.parse(each) for each in (_several(threats) if threats is not None else [threat])]
+    within_all = [ThreatModel.parse(each) for each in (several(threats) if threats is not None else [threat])]
     if attacks is None and threats is None:
-        pairs = [_Planned(*_one(attack, settings), within_all[0])]
+        pairs = [Planned(*one_attack(attack, settings), within_all[0])]
     else:
         if settings:
             raise ConfigError(
@@ -144,7 +140,7 @@ def evaluate(
                 ' attacks=[{"pgd": {"steps": 10}}, ...], or attacks.PGD(steps=10)'
             )
         data = x if isinstance(x, str) else ""
-        pairs = _planned(_several(attack if attacks is None else attacks), within_all, net, data)
+        pairs = planned(several(attack if attacks is None else attacks), within_all, net, data)
     judge = judge_of(seed, judging)
     images = _images(net, x, y, n)
     own = None if attacker is None else not_judged(*attacker, images)
@@ -183,85 +179,17 @@ def benchmark(
 
     No audit of the evaluation follows: `robustbench-local evaluate` makes one, with rows and a page.
     """
-    size = _size(suite, data) if n is None else n
+    size = min(suite_of(suite).images, count_of(data)) if n is None else n
     found: Verdicts = evaluate(
         model, data, attacks=f"suite:{suite}", threats=[threat], n=size, progress=progress, **settings
     )
     return found
 
 
-def _size(name: str, data: str) -> int:
-    """How many images of that data set a suite is run on."""
-    return min(suite(name).images, count_of(data))
-
-
-@dataclass(frozen=True)
-class _Planned:
-    name: str
-    attack: Attack
-    threat: ThreatModel
-
-
-def _several(value: Any) -> list[Any]:
-    """A list, of one or of several; a pair ("linf", 8/255) is one threat."""
-    pair = isinstance(value, tuple) and len(value) == 2 and value[0] in list(Norm) and ":" not in str(value[1])
-    if isinstance(value, str | Attack | Mapping | ThreatModel) or pair:
-        return [value]
-    if not isinstance(value, Iterable):
-        raise ConfigError(f"{shown(value)}: give a list of attacks or threats, or one of them")
-    return list(value)
-
-
-def _one(entry: Any, settings: Mapping[str, Any] = {}) -> tuple[str, Attack]:
-    """(name, attack) of an entry."""
-    if isinstance(entry, Attack):
-        if settings:
-            raise ConfigError(f"{', '.join(settings)}: settings of an attack that is built already; give them to it")
-        check_fields(entry)
-        return name_of(entry), entry
-    if isinstance(entry, type) and issubclass(entry, Attack):
-        raise ConfigError(f"{entry.__name__} is a class: write {entry.__name__}(), with its settings within")
-    name, own = named(entry, "attack")
-    return name, find_attack(name, {**own, **settings}, JUDGE_SETTINGS)
-
-
-def _planned(entries: Sequence[Any], threats: Sequence[ThreatModel], model: nn.Module, data: str) -> list[_Planned]:
-    """Every attack within the threats that it knows, suites written out; what the model does not grant is left out.
-
-    Of namesakes the name says which settings are not the usual ones. AccessError where nothing is left.
-    """
-    norms = {threat.norm for threat in threats}
-    found: list[_Planned] = []
-    refused: list[str] = []
-    for entry in entries:
-        for each in [entry] if isinstance(entry, Attack | type) else chosen([entry], granted(model), data, norms):
-            name, attack, own = _with_threats(each)
-            if reason := beyond(attack.access, model):
-                refused.append(f"{name} {reason}")
-                continue
-            found += [_Planned(name, attack, threat) for threat in own or within(name, attack, list(threats))]
-    if refused and not found:
-        raise AccessError(f"{'; '.join(refused)}: choose an attack that needs less")
-    for text in refused:
-        warnings.warn(f"left out: {text}", stacklevel=4)
-    if not found:
-        raise ConfigError("no attack and no threat to evaluate within: attacks and threats must not be empty")
-    often = Counter(name for name, _ in {(pair.name, repr(pair.attack)) for pair in found})
-    return [replace(pair, name=_told_apart(pair)) if often[pair.name] > 1 else pair for pair in found]
-
-
-def _with_threats(entry: Any) -> tuple[str, Attack, list[ThreatModel]]:
-    """(name, attack, the threats that a suite's entry names itself)."""
-    if isinstance(entry, Attack | type):
-        return *_one(entry), []
-    name, settings = named(entry, "attack")
-    own = as_list(settings.pop("threat", None)) + as_list(settings.pop("threats", None))
-    return *_one({name: settings}), [ThreatModel.parse(each) for each in own]
-
-
-def _told_apart(pair: _Planned) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in changed_settings(pair.attack).items())
-    return f"{pair.name}({settings})" if settings else pair.name
+def _check_one_of(name: str, given: bool, several: Any) -> None:
+    """ConfigError where both one and several of them are given."""
+    if given and several is not None:
+        raise ConfigError(f"{name} and {name}s are both given: {name}s holds them all")
 
 
 def _images(model: nn.Module, x: Any, y: Any, n: int | None) -> Tensors:

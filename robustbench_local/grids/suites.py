@@ -72,7 +72,7 @@ SUITES = {
     ),
     "noise": Suite("common corruptions of severity 3, without an adversary", corruptions=COMMON),
     "quick": Suite(
-        "a first look at a model, in a minute or two: its number is far above what stronger attacks leave",
+        "a first look, in seconds of one core for 100 small images and a small network: stronger attacks leave less",
         {
             Access.GRADIENTS: ("fgsm", {"pgd": {"steps": 10}}),
             Access.SCORES: ({"square": {"steps": 300}},),
@@ -90,7 +90,7 @@ SUITES = {
         images=500,
     ),
     "full": Suite(
-        "a number to publish: every attack at full effort, and common corruptions; hours without a GPU",
+        "a number to publish: every attack at full effort, and common corruptions",
         {
             Access.GRADIENTS: ("fgsm", "pgd", "apgd", "autoattack", "best", "square"),
             Access.SCORES: ("square", "sparse_rs"),

@@ -117,7 +117,8 @@ def test_a_dry_run_fetches_and_writes_nothing(capsys: pytest.CaptureFixture[str]
     ("asked", "words"),
     [
         ("evaluate my_models.py:net", "data=cifar10"),
-        ("evaluate my_models.py:net fgsm --data mnist", '"fgsm": evaluate takes one model'),
+        ("evaluate my_models.py:net fgsm --data mnist", "fgsm: evaluate takes one model"),
+        ("evaluate my_models.py:net --data mnist models=net.onnx", "net.onnx: evaluate takes one model"),
         ("evaluate my_models.py:nte --data mnist", "my_models.py"),
         ("evaluate my_models.py:net --data mnits", 'did you mean "mnist"'),
         ("evaluate my_models.py:net --data mnist --threat linf:8", "8/255"),

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from robustbench_local.core import tensor_file
 from robustbench_local.core.errors import ConfigError, StoreError
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.verdicts import Verdicts, load_verdict
@@ -129,6 +130,13 @@ def test_what_is_no_verdict_is_an_error(tmp_path: Path, content: bytes | None) -
     if content is not None:
         (tmp_path / "v.npz").write_bytes(content)
     with pytest.raises(StoreError, match=r"v\.npz"):
+        load_verdict(tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize("about", [{}, {"kind": "verdict"}, {"kind": "verdicts"}, {"kind": "verdicts", "verdicts": []}])
+def test_a_file_that_lacks_what_a_verdict_has_is_an_error(tmp_path: Path, about: dict[str, object]) -> None:
+    tensor_file.write(tmp_path / "v.npz", {"labels": torch.zeros(3)}, about)
+    with pytest.raises(StoreError, match="no verdict"):
         load_verdict(tmp_path / "v.npz")
 
 

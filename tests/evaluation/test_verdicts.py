@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robustbench_local.core.errors import ConfigError
 from robustbench_local.evaluation.verdicts import Verdicts
 from robustbench_local.metrics.rates import wilson
 from tests.helpers.verdicts import a_verdict
@@ -45,6 +46,10 @@ def test_a_corruption_is_in_no_worst_case() -> None:
     found = Verdicts((*three(), fog))
     assert found.threats == ("linf:0.1", "l2:1") and found.worst("linf:0.1").value == 0.25
     assert found.to_frame()["corrupted"].tolist()[3] == 0.25
+    alone = Verdicts((fog,))
+    assert repr(alone) == "Verdicts(1 verdict on 4 images: clean 75.0 %)" and "all of them" not in alone._repr_html_()
+    with pytest.raises(ConfigError, match="corruption_accuracy"):
+        _ = alone.robust_accuracy
 
 
 def test_they_are_found_by_place_and_by_name() -> None:

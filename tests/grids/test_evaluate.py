@@ -145,6 +145,8 @@ def test_a_suite_stands_for_what_the_model_allows() -> None:
     ("settings", "words"),
     [
         ({"attacks": ["pgd"], "steps": 3}, "settings of one attack"),
+        ({"attack": "fgsm", "attacks": ["pgd"]}, "attack and attacks are both given"),
+        ({"threat": "linf:0.1", "threats": ["linf:0.2"]}, "threat and threats are both given"),
         ({"attacks": []}, "must not be empty"),
         ({"attacks": ["pgd"], "threats": []}, "must not be empty|no threat"),
         ({"attacks": ["pdg"]}, 'did you mean "pgd"'),
@@ -211,3 +213,21 @@ class Mine(rbl.attacks.FGSM):
 def test_an_attack_is_named_as_it_is_registered() -> None:
     assert rbl.evaluate(NET, X, Y, rbl.attacks.GaussianNoise(), "none").attack == "gaussian_noise"
     assert rbl.evaluate(NET, X, Y, Mine(), "linf:0.03").attack == "mine"
+
+
+def test_photographs_are_cropped_to_the_size_that_a_model_declares(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for place, size in enumerate([(12, 9), (8, 8), (20, 16)]):
+        (tmp_path / "photos" / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "ab"[place % 2] / f"{place}.png")
+    spec = f"folder:{tmp_path / 'photos'}"
+    (tmp_path / "sized.py").write_text(
+        "from tests.helpers.small_networks import network\n\ndef net():\n    return network()\n", encoding="utf-8"
+    )
+    sized = rbl.load_model(f"{tmp_path / 'sized.py'}:net", about={"shape": [3, 8, 8]})
+    verdict = rbl.evaluate(sized, spec, allow_chance=True, **HOW)
+    assert verdict.x is not None and verdict.x.shape == (3, 3, 8, 8)
+    assert torch.equal(verdict.x.cpu(), rbl.load_data(spec, crop=8)[0])
+    with pytest.raises(DataError, match="crop"):
+        rbl.evaluate(NET, spec, allow_chance=True, **HOW)
