@@ -20,7 +20,8 @@ from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row
 from robustbench_local.storage.sinks.sinks import Sinks
 
-_EVERY = 1.0  # seconds between two looks
+_EVERY = 1.0  # seconds between two looks, or more:
+_COSTS = 0.05  # the share of the time that looking takes at most
 
 
 class Arrivals(Progress):
@@ -32,7 +33,7 @@ class Arrivals(Progress):
         self._sinks = Sinks(as_list(grid.config.log), grid.store.folder, grid.progress.line)
         self._rows: dict[int, dict[str, Row]] = {group.place: {} for group in grid.groups}
         self._left = list(grid.groups)
-        self._looked = time.monotonic()
+        self._next = time.monotonic() + _EVERY
         self._began = datetime.now(UTC).isoformat(timespec="seconds")
 
     def __enter__(self) -> Arrivals:
@@ -51,9 +52,11 @@ class Arrivals(Progress):
 
     def line(self, text: str) -> None:
         self._shown.line(text)
-        if time.monotonic() - self._looked > _EVERY:
-            self._looked = time.monotonic()
+        now = time.monotonic()
+        if now > self._next:
             self._look(shows=len(self._left) > 1)
+            took = time.monotonic() - now
+            self._next = now + took + max(_EVERY, took / _COSTS)
 
     def block(self, text: str) -> None:
         self._shown.block(text)

@@ -45,6 +45,7 @@ class Kept(Sink):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     written(tmp_path)
     monkeypatch.setattr(arrivals, "_EVERY", -1.0)
+    monkeypatch.setattr(arrivals, "_COSTS", float("inf"))
     monkeypatch.setattr(all_sinks, "_loaded", lambda name, folder: Kept(folder))
     monkeypatch.setattr(Kept, "taken", [])
     return tmp_path
