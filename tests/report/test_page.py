@@ -299,6 +299,27 @@ def test_dark_mode_is_dark(browser: Any, path: Path) -> None:
     assert light("light", "color") < 0.2 < 0.8 < light("light", "backgroundColor")
 
 
+def test_paper_is_white_whatever_the_screen_is(browser: Any, path: Path) -> None:
+    visit = Board(browser, path, color_scheme="dark")
+    visit.page.emulate_media(media="print")
+    body = "getComputedStyle(document.body)"
+    assert visit.page.evaluate(f"{body}.backgroundColor") == "rgb(255, 255, 255)"
+    assert visit.page.evaluate(f"{body}.color") == "rgb(0, 0, 0)"
+    assert visit.page.locator(".bar-top").is_hidden()
+    visit.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_in_tables_of_corruptions(browser: Any, weather: Path, scheme: str) -> None:
+    visit = Board(browser, weather, color_scheme=scheme, bypass_csp=True)
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+    assert visit.violations() == []
+    visit.page.evaluate("document.querySelector('section.nature [data-key=name] button').textContent = ''")
+    assert "button-name" in dict(visit.violations())
+    visit.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
