@@ -241,13 +241,15 @@ def _beside(board: Board, namesakes: Sequence[Board]) -> Board:
     said = [(f"{each.images:,} images", f"targets: {each.targets or 'none'}", each.grid) for each in _tables(namesakes)]
     (own,) = (said[place] for place, each in enumerate(namesakes) if each is board)
     differing = [text for text, column in zip(own, zip(*said, strict=True), strict=True) if len({*column}) > 1]
-    most = max(each.images for each in _tables(namesakes) if each.grid == board.table.grid)
+    larger = [each for each in _tables(namesakes) if each.grid == board.table.grid and each.images > board.table.images]
     why = ""
-    if board.table.images < most:
-        names = ", ".join(dict.fromkeys(label.name for label in board.table.attacks))
+    if larger:
+        elsewhere = {label.name for table in larger for label in table.attacks}
+        names = dict.fromkeys(label.name for label in board.table.attacks if label.name not in elsewhere)
+        who = f"{', '.join(names)} ran on these only" if names else "its attacks ran on both"
         why = (
-            f"A table of its own: {names} ran on these {board.table.images:,} images, not on all {most:,} of the other"
-            " table, and a worst case is over the same images."
+            f"A table of its own, of {board.table.images:,} images where another has"
+            f" {max(table.images for table in larger):,}: {who}, and a worst case is over the same images."
         )
     return replace(board, aside="".join(f", {text}" for text in differing if text), why=why)
 
