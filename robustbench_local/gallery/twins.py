@@ -30,7 +30,9 @@ class FirstImages:
             self._parts.append(x_adv[:fits].to("cpu", copy=True))
             self._left -= self._parts[-1].nbytes
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many it has."""
         return sum(map(len, self._parts))
 
     def __getitem__(self, rows: Tensor) -> Tensor:

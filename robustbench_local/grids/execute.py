@@ -66,7 +66,7 @@ def execute(
         return failure(task, error, time.monotonic() - started)
     if first is not None:
         with suppress(Exception):  # a picture is not worth a row
-            some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, len(first))
+            some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, first.count)
             return replace(made, twins=twins(some, some.places, verdict, judge.sees(images), first))
     return made
 

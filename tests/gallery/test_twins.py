@@ -52,8 +52,8 @@ def test_the_first_images_are_kept_as_far_as_they_fit() -> None:
     first = FirstImages(most_bytes=4 * 5)
     for start in (0, 3, 6, 9):
         first(slice(start, start + 3), images[start : start + 3])
-    assert len(first) == 5 and first[torch.tensor([4, 0])].flatten().tolist() == [4.0, 0.0]
-    assert len(FirstImages(most_bytes=3)) == 0
+    assert first.count == 5 and first[torch.tensor([4, 0])].flatten().tolist() == [4.0, 0.0]
+    assert FirstImages(most_bytes=3).count == 0
 
 
 def test_twins_are_what_the_judge_saw() -> None:
@@ -61,7 +61,7 @@ def test_twins_are_what_the_judge_saw() -> None:
     model = rbl.load_model("zoo:mnist/none")
     images, first = Tensors(x, y, torch.arange(12)), FirstImages()
     verdict = Judge()(model, images, PGD(steps=5), ThreatModel.parse("linf:0.2"), keep=first)
-    some = chosen(arrays_of(verdict, None), False, 3, len(first))
+    some = chosen(arrays_of(verdict, None), False, 3, first.count)
     found = twins(some, some.places, verdict, images, first)
     assert found is not None and len(some.places) == 3
     for attacked, answers, sure in (

@@ -127,6 +127,7 @@ def test_what_was_kept_is_read_again(kept: tuple[Store, Row]) -> None:
     [
         ("webp", "not base64!", "no base64"),
         ("webp", base64.b64encode(b"GIF89a" + bytes(20)).decode(), "no WebP"),
+        ("webp", base64.b64encode(b"RIFF\x24\0\0\0WAVEfmt ").decode(), "no WebP"),
         ("webp", ");background:url(https://127.0.0.1/", "no base64"),
         ("samples", [{"id": "17"}], "samples"),
         ("columns", ["image", "something else"], "columns"),
