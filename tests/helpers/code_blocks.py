@@ -208,8 +208,9 @@ def run_yaml(text: str, folder: Path) -> None:
         file.write_text(text, encoding="utf-8")
         found = checks_file.read(file)
         assert [check_of({**found.common, **each}) for each in found.checks]
-    elif "models" in said:
-        grid = {"data": "cifar10", "attacks": ["fgsm"], "threats": ["linf:8/255"]} | said
+    elif said.keys() & {"models", "model_info"}:
+        usual = {"data": "cifar10", "models": "zoo:cifar10/none", "attacks": ["fgsm"], "threats": ["linf:8/255"]}
+        grid = usual | said
         file.write_text(yaml.safe_dump(grid), encoding="utf-8")
         assert main(small(["run", f"grid={file}"])) == 0
     else:

@@ -103,3 +103,28 @@ def test_a_page_that_is_wrong_ends_the_build(tmp_path: Path, text: str, complain
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode == 1
     assert complaint in done.stderr
+
+
+TERMS = ("APGD", "AutoAttack", "BPDA", "EOT", "zoo")
+OTHER = re.compile(r"```.*?```|`[^`\n]*`|^#[^\n]*|^\|[^\n]*", re.DOTALL | re.MULTILINE)  # code, titles and tables
+
+
+def unexplained(text: str) -> list[str]:
+    """The terms whose first use in prose is no link to the glossary."""
+    prose = OTHER.sub("", text)
+    found = []
+    for term in TERMS:
+        linked = re.search(rf"\[[^\]]*\b{term}\b[^\]]*\]\([^)]*glossary", prose)
+        plain = re.search(rf"\b{term}\b", re.sub(r"\[[^\]]*\]\([^)]*\)", lambda each: " " * len(each[0]), prose))
+        if plain and not (linked and linked.start() < plain.start()):
+            found.append(term)
+    return found
+
+
+def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
+    left_out = {"glossary.md", "changelog.md"}
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if path.name not in left_out and path.parent.name != "api"]
+    assert {path.name: unexplained(path.read_text(encoding="utf-8")) for path in pages} == {
+        path.name: [] for path in pages
+    }
+    assert unexplained("# EOT\n\nEOT helps. [EOT](glossary.md#x), `BPDA`, [the zoo](glossary.md), zoo") == ["EOT"]  # the twin
