@@ -95,6 +95,8 @@ class ThreatModel:
         if name not in list(Norm):
             known = ", ".join(Norm)
             near = did_you_mean(name, list(Norm))
+            if name[:1].isdigit():
+                near = f" (did you mean linf:{_brief(name)}?)"
             raise ThreatError(f'unknown norm "{_brief(name)}" in "{_brief(text)}"{near}: one of {known}')
         if name == Norm.NONE:
             return cls(Norm.NONE, parse_number(eps or 0))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -107,11 +109,20 @@ def known(name: str) -> DataSet:
     """The data set of that name; DataError where there is none."""
     if name not in DATASETS:
         raise DataError(
-            f'unknown data set "{name[:100]}"{did_you_mean(name, DATASETS)}: '
+            f'unknown data set "{name[:100]}"{_kind_of_place(name) or did_you_mean(name, DATASETS)}: '
             f"give {', '.join(DATASETS)}, folder:PATH (images by class), arrays:PATH (.npz, .npy), parquet:PATH"
             " or hf:PATH"
         )
     return DATASETS[name]
+
+
+def _kind_of_place(name: str) -> str:
+    """' (did you mean folder:NAME?)' where something lies at that path, or ''."""
+    kinds = {".npz": "arrays", ".npy": "arrays", ".parquet": "parquet"}
+    with suppress(OSError, ValueError):  # a name too long, a NUL
+        if Path(name).is_dir() or Path(name).suffix in kinds:
+            return f" (did you mean {kinds.get(Path(name).suffix, 'folder')}:{name[:100]}?)"
+    return ""
 
 
 def check_split(split: str) -> None:

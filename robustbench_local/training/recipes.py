@@ -117,5 +117,5 @@ def zoo_match(recipe: TrainingRecipe) -> str | None:
 def unknown_architecture(name: str) -> str:
     return (
         f'unknown model "{name}"{did_you_mean(name, ARCHITECTURES)}: one of {", ".join(ARCHITECTURES)},'
-        " zoo:NAME or module:function"
+        " zoo:NAME, my_models.py:NAME, torchvision:NAME, timm:NAME or a file (`robustbench-local list models` has all)"
     )

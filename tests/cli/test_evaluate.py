@@ -34,6 +34,7 @@ ANSWER = re.compile(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder with a model in it, an empty cache, and no network."""
     (tmp_path / "my_models.py").write_text(MODELS)
+    (tmp_path / "cache").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(cache.SOURCE_VARIABLE, raising=False)
@@ -124,6 +125,10 @@ def test_a_dry_run_fetches_and_writes_nothing(capsys: pytest.CaptureFixture[str]
         ("evaluate my_models.py:net --data mnist --threat linf:8", "8/255"),
         ("evaluate my_models.py:net --data mnist --n 0", "n=0"),
         ("evaluate my_models.py:net --data mnist atacks=fgsm", 'did you mean "attacks"'),
+        ("evaluate resnet50 --data mnist", "torchvision:NAME"),
+        ("evaluate my_models.py:net --data cache", "did you mean folder:cache?"),
+        ("evaluate my_models.py:net --data mine.npz", "did you mean arrays:mine.npz?"),
+        ("evaluate my_models.py:net --data mnist --threat 8/255", "did you mean linf:8/255?"),
         ("run", "robustbench-local run quickstart"),
         ("run data=mnist", "which model? Say models="),
         ("run models=my_models.py:net", "which images? Say data="),
