@@ -22,7 +22,7 @@ help:
 	@echo "make docs    the documentation, into site/index.html"
 	@echo "make install .venv with what a run needs; make dev adds what the tests need"
 	@echo "make browser Chromium, axe-core and SARIF's schema, which tests of pages need; make test tries it once"
-	@echo "make picture results/leaderboard.png, the README's, from a page of results/"
+	@echo "make picture docs/assets/adversarial.png, and results/leaderboard.png from a page of results/"
 	@echo "make results the committed grids and their pages; resumes, hours"
 	@echo "make clean   remove .venv and caches; results stay"
 
@@ -61,6 +61,7 @@ browser:
 	@sh .ci/browser
 
 picture: .venv/.installed-dev
+	$(PY) .ci/adversarial.py
 	$(PY) -W ignore::UserWarning .ci/picture.py
 
 results: .venv/.installed

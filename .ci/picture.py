@@ -1,4 +1,4 @@
-"""The leaderboard's picture in the README: a page of results/ as headless Chromium shows it. See make picture."""
+"""The leaderboard's picture in docs/: a page of results/ as headless Chromium shows it. See make picture."""
 
 from __future__ import annotations
 

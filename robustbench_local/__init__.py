@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustbench_local import regression
+    from robustbench_local import attacks, regression, testing
     from robustbench_local.audit.checklist import audit_model
     from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from robustbench_local.core.training import Recipe, Trainer
     from robustbench_local.core.verdict import Verdict
     from robustbench_local.data.load import load_data
-    from robustbench_local.evaluation.evaluate import evaluate
     from robustbench_local.evaluation.judge import Judge
+    from robustbench_local.evaluation.verdicts import Verdicts, load_verdict
+    from robustbench_local.gallery.randomisation import parameter_randomisation
+    from robustbench_local.gallery.saliency import saliency
+    from robustbench_local.grids.evaluate import benchmark, evaluate
     from robustbench_local.grids.run import run_grid
     from robustbench_local.models.architectures import normalised
     from robustbench_local.models.load import load_model
     from robustbench_local.models.variants import make_variant
     from robustbench_local.models.wrap import wrap
+    from robustbench_local.report.results import Results, load_results
 
 __version__ = "0.2.0"
 __all__ = [
@@ -42,18 +46,27 @@ __all__ = [
     "Oracle",
     "Preprocess",
     "Recipe",
+    "Results",
     "RobustBenchError",
     "ThreatModel",
     "Trainer",
     "Verdict",
+    "Verdicts",
+    "attacks",
     "audit_model",
+    "benchmark",
     "evaluate",
     "load_data",
     "load_model",
+    "load_results",
+    "load_verdict",
     "make_variant",
     "normalised",
+    "parameter_randomisation",
     "regression",
     "run_grid",
+    "saliency",
+    "testing",
     "wrap",
 ]
 
@@ -70,15 +83,19 @@ _PLACES = {
     "core.training": ("Recipe", "Trainer"),
     "core.verdict": ("Verdict",),
     "data.load": ("load_data",),
-    "evaluation.evaluate": ("evaluate",),
     "evaluation.judge": ("Judge",),
+    "gallery.randomisation": ("parameter_randomisation",),
+    "gallery.saliency": ("saliency",),
+    "evaluation.verdicts": ("Verdicts", "load_verdict"),
+    "grids.evaluate": ("benchmark", "evaluate"),
     "grids.run": ("run_grid",),
     "models.architectures": ("normalised",),
     "models.load": ("load_model",),
     "models.variants": ("make_variant",),
     "models.wrap": ("wrap",),
+    "report.results": ("Results", "load_results"),
 }
-_ROOMS = ("regression",)  # whose names are asked for through it
+_ROOMS = ("attacks", "regression", "testing")  # whose names are asked for through it
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 

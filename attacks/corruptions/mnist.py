@@ -30,6 +30,8 @@ _FADE = 2.3  # pixels from a line's middle to where its logarithm falls to 1 - i
 
 @dataclass(frozen=True)
 class MnistShotNoise(ShotNoise):
+    """Light in grains, as CIFAR-10-C has it, with MNIST-C's constants."""
+
     benchmark: ClassVar[str] = MNIST_C
     paper: ClassVar[str] = MU_GILMER
     levels: ClassVar[tuple[Any, ...]] = (60, 25, 12, 5, 3)
@@ -39,6 +41,8 @@ class MnistShotNoise(ShotNoise):
 
 @dataclass(frozen=True)
 class MnistImpulseNoise(ImpulseNoise):
+    """Values replaced by 0 or 1, with MNIST-C's shares."""
+
     benchmark: ClassVar[str] = MNIST_C
     paper: ClassVar[str] = MU_GILMER
     levels: ClassVar[tuple[Any, ...]] = (0.03, 0.06, 0.09, 0.17, 0.27)
@@ -48,6 +52,8 @@ class MnistImpulseNoise(ImpulseNoise):
 
 @dataclass(frozen=True)
 class MnistMotionBlur(MotionBlur):
+    """Moved while the picture was taken, with MNIST-C's radii and sigmas."""
+
     benchmark: ClassVar[str] = MNIST_C
     paper: ClassVar[str] = MU_GILMER
     levels: ClassVar[tuple[Any, ...]] = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
@@ -57,6 +63,8 @@ class MnistMotionBlur(MotionBlur):
 
 @dataclass(frozen=True)
 class MnistBrightness(Brightness):
+    """The value of HSV, plus MNIST-C's constants."""
+
     benchmark: ClassVar[str] = MNIST_C
     paper: ClassVar[str] = MU_GILMER
     levels: ClassVar[tuple[Any, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5)

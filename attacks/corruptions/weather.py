@@ -174,7 +174,7 @@ def _tint(x: Tensor, colour: tuple[float, float, float]) -> Tensor:
 
 def _relief(x: Tensor) -> Tensor:
     """(N, 1, H, W) in 0 .. 255: light on drops x, like it, from how far each pixel is from a drop's edge."""
-    far = _mean_of_nine(chamfer(canny_8_bit(x, low=50, high=150), _FAR)).floor()
+    far = _mean_of_nine(chamfer(canny_8_bit(x, low=50, high=150), _FAR).to(x)).floor()
     slope = x.new_tensor([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
     lit = F.conv2d(framed(_equalised(far), 1, 1, "mirror"), slope[None, None])
     return _mean_of_nine(lit.clamp(0, 255)).round()

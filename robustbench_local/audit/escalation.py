@@ -1,16 +1,16 @@
 """Running stronger attacks where a grid's own may have been too weak, and keeping what audits found beside the rows.
 
-A stronger attack takes a look at a few of the robust images. Where it breaks many, or a check suspects the attacks,
-it goes on to more of them, and tables take the lower number. It searches by scores as well; where a row says that no
-gradient led its attack, with three times the queries. All of it costs at most a share of what the rows did, or a few
-images: where that is not enough for all that are looked at, the nearest to a success are tried.
+A stronger attack tries the robust images that the rows came nearest to breaking, and takes a look at a few others, the
+first, which say what share it would break. Where that is large, or a check suspects the attacks, it goes on to more of
+them, and tables take the lower number. It searches by scores as well; where a row says that no gradient led its attack,
+with three times the queries. All of it costs at most a share of what the rows did, or a few images.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -117,6 +117,14 @@ def _robust(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
     return everywhere
 
 
+def _nearest_first(rows: Sequence[Row], store: Store) -> npt.NDArray[np.intp]:
+    """(N,), the places of the images: first of those that the rows' attacks came nearest to breaking."""
+    found = [arrays["margin"] for row in rows if "margin" in (arrays := store.arrays(row.key, "margin"))]
+    if not found:  # rows of before 0.3: no image is known to be near
+        return np.arange(rows[0].results["n"])
+    return np.argsort(-np.nan_to_num(np.maximum.reduce(found), nan=-np.inf).astype(np.float32), kind="stable")
+
+
 def _with_retries(
     keys: tuple[str, ...],
     findings: list[RowFinding],
@@ -131,28 +139,39 @@ def _with_retries(
     left = {threat: (own, robust) for threat, own in _untried(rows).items() if (robust := _robust(own, store)).any()}
     budget = SHARE * sum(map(passes, rows)) / max(1, len(left))
     for threat, (own, robust) in left.items():
-        ids = store.arrays(own[0].key, "ids")["ids"][robust]
+        ids = store.arrays(own[0].key, "ids")["ids"]
+        nearest = _nearest_first(own, store)
+        images_left = _Left(ids[robust], ids[nearest][robust[nearest]], len(robust))
         retrying = partial(Retrying, row=own[0], model=model, images=images, budget=budget, known=known)
         effort, suspect = _effort(own, store), threat in suspects
-        retry, finding = _retried(own, ids, len(robust), model, retrying, effort=effort, suspect=suspect)
+        retry, finding = _retried(own, images_left, model, retrying, effort=effort, suspect=suspect)
         retries.append(retry)
         findings = [*findings, RowFinding(finding, threat)]
     return Audit(keys, tuple(findings), tuple(retries))
 
 
+@dataclass(frozen=True)
+class _Left:
+    """Ids of the robust images, of `total` in all: in their order, and by how near the rows came to breaking them."""
+
+    ids: npt.NDArray[Any]
+    nearest: npt.NDArray[Any]
+    total: int
+
+
 def _retried(
     rows: list[Row],
-    ids: npt.NDArray[Any],
-    total: int,
+    left: _Left,
     model: nn.Module,
     retrying: Callable[[Attack], Retrying],
     *,
     effort: float,
     suspect: bool,
 ) -> tuple[Retry, Finding]:
-    """A stronger attack on some of the robust images, of `total` in all; without gradients where none can be had."""
+    """A stronger attack on some of the robust images; without gradients where none can be had."""
     threat, random = rows[0].threat, rows[0].stochastic
-    look, whole = LOOK[random], WHOLE[random]
+    look = left.ids[: LOOK[random]]
+    by_nearness = left.nearest[np.isin(left.nearest, look)]
     paid = priced(model) is not None
     faults = ["no stronger attack was tried unasked, since the model is paid for by the question"] if paid else []
     for name, settings in () if paid else ((STRONGER, {"effort": effort}), BLIND, LABELS):
@@ -160,12 +179,12 @@ def _retried(
             attack = find_attack(name, settings)
             if beyond(attack.access, model):
                 continue
-            trial, asked = retrying(attack), whole if suspect else look
-            trial(ids[:asked], least=look if suspect else 0)
-            rest = ids[asked:whole]
-            if len(trial.broken) > MANY * asked and len(rest) and trial.affords(len(rest)):
+            trial = retrying(attack)
+            trial.nearest(left.nearest)
+            trial(by_nearness, least=len(look) if suspect else 0, whole=True)
+            rest = left.nearest[~np.isin(left.nearest, look)][: WHOLE[random] - len(look)]
+            if suspect or (_share(trial, look) > MANY and trial.affords_some()):
                 trial(rest)
-                asked = whole
         except StoreError:
             raise
         except Exception as error:  # a stranger's model may die of anything
@@ -173,8 +192,9 @@ def _retried(
             continue
         top = max(row.access for row in rows)
         lowers = tuple(row.key for row in rows if row.access is top)
-        retry = Retry(threat, name, len(ids[:asked]), trial.broken, lowers)
-        return retry, _finding(retry, len(ids), total, in_words(name, settings), faults, trial.limits(len(ids[:asked])))
+        also = tuple(each for each in trial.tried if each not in look)
+        retry = Retry(threat, name, len(look), trial.broken, lowers, also)
+        return retry, _finding(retry, look, left, in_words(name, settings), faults, trial.limits(len(left.ids)))
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,
         Status.UNCHECKED,
@@ -184,28 +204,39 @@ def _retried(
     )
 
 
-def _finding(
-    retry: Retry, robust: int, total: int, attack: str, faults: Sequence[str], limits: str | None = None
-) -> Finding:
-    """robust: how many of all `total` images were, of which `retry.asked` were looked at again with the attack, as it
-    is said; faults: why with no stronger one; limits: what it was not allowed.
+def _share(trial: Retrying, look: npt.NDArray[Any]) -> float:
+    """Of the images looked at, how many it broke."""
+    return float(np.isin(look, trial.broken).mean())
 
-    As `weaker` has it: broken takes most of what was robust, more images than chance (exact McNemar) and two points.
+
+def _finding(
+    retry: Retry, look: npt.NDArray[Any], left: _Left, attack: str, faults: Sequence[str], limits: Sequence[str]
+) -> Finding:
+    """look: ids of the images that stand for all; attack: as it is said; faults: why with no stronger one; limits: what
+    it was not allowed on the images looked at.
+
+    By the share of the images looked at, or of all robust ones, whichever says more: of all of them those count as
+    robust that were never tried. As `weaker` has it: broken takes most of what was robust, more images than chance
+    (exact McNemar) and two points.
     """
-    broken = len(retry.broken)
-    lower, cost = broken / total, broken / retry.asked * robust / total
-    status, text, figures = by_share(torch.arange(retry.asked) < broken, f"of the robust images, {attack} succeeds")
-    if status is Status.BROKEN and (cost <= MATERIAL or Discordance(broken, 0, total).p >= ALPHA):
+    broken, robust = len(retry.broken), len(left.ids)
+    seen = np.isin(look, retry.broken)
+    share = max(float(seen.mean()), broken / robust)
+    lower, cost = broken / left.total, share * robust / left.total
+    status = max(by_share(torch.as_tensor(seen), "")[0], by_share(torch.arange(robust) < broken, "")[0])
+    if status is Status.BROKEN and (cost <= MATERIAL or Discordance(broken, 0, left.total).p >= ALPHA):
         status = Status.SUSPICIOUS
-    text = f"{text}{f', {limits}' if limits else ''}: {100 * lower:.1f} points off the worst case"
-    if retry.asked < robust:
-        text += f"; on all {robust} it would be about {100 * cost:.0f}{' or more' if limits else ''}"
-    text = "; ".join([text, *faults])
+    how = "".join(f", {limit}" for limit in limits)
+    text = (
+        f"{attack} succeeds on {broken} of the {robust} robust images{how}: {100 * lower:.1f} points off the worst case"
+    )
+    if retry.tried < robust:
+        text += f"; on all it would be about {100 * cost:.0f}{' or more' if limits else ''}"
     return Finding(
         RETRIED,
         status,
-        text,
-        {**figures, "lower": lower, "cost": cost},
+        "; ".join([text, *faults]),
+        {"share": share, "lower": lower, "cost": cost},
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.core.escaping import shown
 from robustbench_local.storage.row import Row
-from robustbench_local.storage.shape import all_of, count, flag, maybe, number, one_of, only, text, whole, wrong
+from robustbench_local.storage.shape import all_of, count, either, flag, maybe, number, one_of, only, text, whole, wrong
 from robustbench_local.storage.store import Store
 
 RETRIED = "a stronger attack"  # the check that is said of
@@ -31,10 +31,11 @@ _FINDING = {
     "source": text,
     "advice": text,
 }
+_RETRY = {"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]}
 _SHAPE = {
     "rows": [text],
     "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
-    "retries": [only({"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]})],
+    "retries": [either(only(_RETRY), only({**_RETRY, "also": [whole]}))],
 }
 
 
@@ -51,10 +52,12 @@ class RowFinding:
 
 @dataclass(frozen=True)
 class Retry:
-    """A stronger attack on `asked` images that were robust within `threat`; broken: ids of those it succeeded on.
+    """A stronger attack on the first `asked` images that were robust within `threat`; broken: ids of those it succeeded
+    on.
 
-    lowers: keys of the rows whose number is lowered by them. asked is 0 where no attack could run: its finding is then
-    UNCHECKED, and says why. Files say "fell" for broken.
+    lowers: keys of the rows whose number is lowered by them. also: ids of the images that it tried besides, since they
+    were the nearest to a success. asked is 0 where no attack could run: its finding is then UNCHECKED, and says why.
+    Files say "fell" for broken.
     """
 
     threat: str
@@ -62,6 +65,12 @@ class Retry:
     asked: int
     broken: tuple[int, ...]
     lowers: tuple[str, ...]
+    also: tuple[int, ...] = ()
+
+    @property
+    def tried(self) -> int:
+        """How many images it looked at."""
+        return self.asked + len(self.also)
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,14 @@ def read(record: Mapping[str, Any]) -> Audit | None:
         for each in record["findings"]
     )
     retries = tuple(
-        Retry(each["threat"], each["attack"], each["asked"], tuple(each["fell"]), tuple(each["lowers"]))
+        Retry(
+            each["threat"],
+            each["attack"],
+            each["asked"],
+            tuple(each["fell"]),
+            tuple(each["lowers"]),
+            tuple(each.get("also", ())),  # no audit had it before 0.3
+        )
         for each in record["retries"]
     )
     return Audit(tuple(record["rows"]), findings, retries)
@@ -163,7 +179,8 @@ def asked(
     robust: Callable[[Row], npt.NDArray[Any]],
     ids: Callable[[Row], npt.NDArray[Any]],
 ) -> npt.NDArray[Any] | None:
-    """Ids of the images that a retry of an audit asked about: the first that are robust in all rows of its threat.
+    """Ids of the images that a retry of an audit asked about: the first that are robust in all rows of its threat, and
+    those it tried besides.
 
     rows by key. None where some of the audit's are not there, and nobody can tell.
     """
@@ -171,5 +188,6 @@ def asked(
         return None
     own = [rows[key] for key in audit.rows if rows[key].threat == retry.threat]
     everywhere = np.logical_and.reduce([robust(row) for row in own])
-    found: npt.NDArray[Any] = ids(own[0])[everywhere][: retry.asked]
+    first = ids(own[0])[everywhere][: retry.asked]
+    found: npt.NDArray[Any] = np.concatenate([first, np.asarray(retry.also, dtype=first.dtype)])
     return found

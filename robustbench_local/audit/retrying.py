@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAREST, SHARE, SHORTEST, STRONGER
+from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.decision import joined, success_margin
 from robustbench_local.core.defense import is_stochastic, undefended
 from robustbench_local.core.source import Source
 from robustbench_local.core.threat import ThreatModel
@@ -77,8 +75,9 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for they take as long. known: what the model answered before. tried: how many images it tried; shortest:
-    the least queries that any of these was allowed, where not all were allowed all.
+    as of FEW, for they take as long. known: what the model answered before. tried: the ids that it tried; shortest: the
+    least queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried
+    last.
     """
 
     attack: Attack
@@ -88,53 +87,66 @@ class Retrying:
     budget: float
     known: AnswerCache
     spent: float = 0.0
-    tried: int = 0
+    tried: tuple[int, ...] = ()
     shortest: int | None = None
-    broken: tuple[int, ...] = field(default=())
+    broken: tuple[int, ...] = ()
+    fell: float = 0.0
 
-    def affords(self, count: int) -> bool:
-        """Whether it could tell which of so many images more are nearest, and try some for what the last ones cost."""
-        each = min(self._price(self.attack), self.spent / max(1, self.tried))
-        return self._left >= count * self._price(find_attack(*NEAREST)) + FEW * each
+    def affords_some(self) -> bool:
+        """Whether it could try some more images for what the last ones cost."""
+        each = min(self._price, self.spent / max(1, len(self.tried)))
+        return self._left >= FEW * each
 
-    def __call__(self, ids: Ids, least: int = 0) -> None:
-        """Try the images of these ids (M,): `least` of them in full in any case.
-
-        All at once where the budget is enough, were none to fall early. Otherwise those first that a short attack
-        brings nearest, in full as long as it is enough for some; what is left is shared by a few others, or all if most
-        fell, each of which may then be asked about less often.
+    def nearest(self, ids: Ids) -> None:
+        """Try ids (M,), the nearest to a success first, a few at a time with few queries each, until hardly any
+        of these fall, or half the budget is spent; the first few in any case.
         """
-        if (count := max(least, self._enough)) < len(ids):
-            ids = self._nearest(ids)
+        dearest = 2 * FEW * self._floor  # passes of so many
+        for start in range(0, len(ids), FEW):
+            if start and (self.fell < WORTH or self.spent + dearest > NEAR * self.budget):
+                return
+            self._try(ids[start : start + FEW], self._floor)
+
+    def __call__(self, ids: Ids, least: int = 0, *, whole: bool = False) -> None:
+        """Try ids (M,), `least` of them in full in any case, and the nearest to a success first.
+
+        whole: all of them whatever that costs, if most of the last ones fell.
+
+        In full as long as the budget is enough for some, were none to fall early; what is left is shared by a few
+        others, or all if most of the last ones fell, each of which may then be asked about less often.
+        """
+        ids = ids[~np.isin(ids, self.broken)]
+        count = max(least, self._enough)
         while count and len(ids):
             self._try(ids[:count])
             ids, count = ids[count:], self._enough
-        others = ids if 2 * len(self.broken) > self.tried else ids[:FEW]  # where most fell, any may
+        ids = ids[~np.isin(ids, self.tried)]
+        others = ids if self._falling else ids[:FEW]  # where most fell, any may
         queries = int(self._left / 2 / max(FEW, len(others)))  # and as many backward passes, at most
-        floor = SHORTEST[self._threat.norm] * _draws(self.row, "eot")
-        if len(others) and (queries >= floor or not self.tried):
-            self.shortest = max(queries, floor)
-            self._try(others, self.shortest)
+        if len(others) and (queries >= self._floor or not self.tried or (whole and self._falling)):
+            self._try(others, max(queries, self._floor))
 
-    def limits(self, asked: int) -> str | None:
-        """What it was not allowed for want of budget on so many images that were looked at, in words."""
-        parts = [f"tried on the {self.tried} nearest"] if self.tried < asked else []
-        parts += [f"on some with {self.shortest} queries at most"] if self.shortest else []
-        return " and ".join(parts) or None
+    def limits(self, robust: int) -> list[str]:
+        """What it was not allowed, of so many robust images, in words."""
+        few = [f"tried on {len(self.tried)}, the nearest first"] if len(self.tried) < robust else []
+        return few + ([f"on some with {self.shortest} queries at most"] if self.shortest else [])
 
     def _try(self, ids: Ids, queries: int | None = None) -> None:
         verdict = self._judged(self.attack, ids, queries)
+        self.fell = float((~verdict.robust).double().mean())
         self.broken += tuple(int(i) for i in verdict.ids[verdict.clean & ~verdict.robust].tolist())
-        self.tried += len(ids)
+        self.tried += tuple(int(i) for i in ids if i not in self.tried)
+        if queries is not None:
+            self.shortest = min(queries, self.shortest or queries)
 
-    def _nearest(self, ids: Ids) -> Ids:
-        """By how much of its margin a short attack leaves each, the least first; as they are where it cannot run."""
-        with suppress(Exception):  # a stranger's model may die of anything
-            seen = self._judged(find_attack(*NEAREST), ids)
-            scores = joined(seen.scores, seen.labels) if seen.detects else seen.scores
-            nearest = success_margin(scores, seen.labels).argsort(descending=True, stable=True)
-            return np.asarray(seen.ids[nearest].cpu())
-        return ids
+    @property
+    def _falling(self) -> bool:
+        return self.fell > 0.5
+
+    @property
+    def _floor(self) -> int:
+        """Queries that an image is allowed at least."""
+        return SHORTEST[self._threat.norm] * _draws(self.row, "eot")
 
     def _judged(self, attack: Attack, ids: Ids, queries: int | None = None) -> Verdict:
         about = self.row.definition
@@ -159,12 +171,13 @@ class Retrying:
     @property
     def _enough(self) -> int:
         """For how many images the rest of the budget is enough, were none to fall early; 0 if for few."""
-        count = int(self._left / self._price(self.attack))
+        count = int(self._left / self._price)
         return count if count >= FEW else 0
 
-    def _price(self, attack: Attack) -> float:
+    @property
+    def _price(self) -> float:
         """Passes of an image that falls to nothing, neither to the attack on the model nor on its undefended part."""
-        cost = sum(attack.cost(len(self.row.results["per_class"]), self._threat.norm))
+        cost = sum(self.attack.cost(len(self.row.results["per_class"]), self._threat.norm))
         bare, draws = undefended(self.model), _draws(self.row, "eot")
         static = 0 if bare is None else draws if is_stochastic(bare) else 1
         return cost * (draws + static) + JUDGED * _draws(self.row, "draws")

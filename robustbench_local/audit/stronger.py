@@ -16,15 +16,13 @@ LOOK = {False: 20, True: 10}
 WHOLE = {False: 100, True: 20}
 MANY = 0.1  # of those looked at: good attacks leave some that a better one breaks
 
-SHARE = 0.1  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
+SHARE = 0.08  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
 FEW = 12  # images at once take as long as fewer would
+NEAR = 0.5  # of the budget for the images, of all, that were nearest to a success
+WORTH = 0.25  # of a few of these have to fall for the next to be tried
 # queries of an image are allowed at least: two climbs of the stronger attack; in L1 and L2 all, and a walk after them,
 # without which masked gradients stop it
 SHORTEST = {Norm.LINF: 50, Norm.L2: 350, Norm.L1: 350}
-NEAREST: tuple[str, Mapping[str, Any]] = (
-    "pgd",
-    {"steps": 5, "loss": "margin"},
-)  # tells which images are nearest to a success
 
 
 def in_words(name: str, settings: Mapping[str, Any]) -> str:

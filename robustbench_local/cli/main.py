@@ -16,11 +16,13 @@ from robustbench_local.cli import (
     compare,
     completion,
     data,
+    evaluate,
     gallery,
     metrics,
     pack,
     report,
     run,
+    site,
     status,
     train,
 )
@@ -32,7 +34,23 @@ from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.escaping import shown
 
 # a command's file loads little; its run() loads what takes longer than a keypress, where Ctrl-C is expected
-COMMANDS = (run, status, check, metrics, report, compare, pack, gallery, list_names, data, train, audit, completion)
+COMMANDS = (
+    evaluate,
+    run,
+    status,
+    check,
+    metrics,
+    report,
+    compare,
+    site,
+    pack,
+    gallery,
+    list_names,
+    data,
+    train,
+    audit,
+    completion,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from typing import TYPE_CHECKING
 
 from robustbench_local.cli.output import FAILED, OK, say
 from robustbench_local.cli.overrides import name_and_overrides
@@ -12,17 +13,22 @@ from robustbench_local.config.schema import GridConfig
 from robustbench_local.core import streams
 from robustbench_local.core.escaping import shown
 
+if TYPE_CHECKING:
+    from robustbench_local.storage.row import Row
+
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
-        help="run a grid: run grid=cifar10_pgd n=100",
-        description="Run a grid: a packaged one (list grids) or a YAML file of your own. Run again, it resumes.",
+        help="run a grid: run cifar10_pgd n=100, or run data=mnist models=net.onnx",
+        description="Run a grid: a packaged one (list grids) or a YAML file of your own; or, without one, the attacks"
+        " of a suite on the data and models that you name. Run again, it resumes.",
         epilog="keys, all of which may stand in the file and on the command line:\n\n"
-        f"{inspect.getdoc(GridConfig)}\n\nexample: robustbench-local run grid=cifar10_pgd n=100"
+        f"{inspect.getdoc(GridConfig)}\n\nwithout a grid also: suite=quick, standard or full"
+        "\n\nexample: robustbench-local run cifar10_pgd n=100"
         " 'attacks=[fgsm,{pgd:{steps:10}}]' threats=[linf:4/255]",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="grid, key=value")
     parser.set_defaults(do=run)
 
 
@@ -47,6 +53,11 @@ def run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
+    return failures(rows)
+
+
+def failures(rows: list[Row]) -> int:
+    """Name the cells that failed on standard error; the exit code."""
     failed = [row for row in rows if not row.ok and not row.left_out]
     if failed:
         again = "the same command tries them again"

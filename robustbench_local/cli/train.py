@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from robustbench_local.cli.output import OK, say
-from robustbench_local.cli.overrides import name_and_overrides
+from robustbench_local.cli.overrides import check_named, name_and_overrides
 from robustbench_local.cli.parsing import Commands
 
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
 
     name, overrides = name_and_overrides(options.overrides, "zoo")
     with Terminal() as progress:
-        path, figures = make(name, overrides, progress)
+        path, figures = make(check_named(name, "zoo"), overrides, progress)
     say(path)
     for key, value in figures.items():
         say(f"  {key}: {value}")

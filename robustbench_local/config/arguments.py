@@ -57,7 +57,10 @@ class Here:
 Device = Annotated[str | torch.device, Here()]
 Goals = Annotated[Any, Classes()]
 OneAttack = Annotated[str | Attack, Says("one attack, by its name or as an Attack object; a grid takes several")]
-Threat = Annotated[str | ThreatModel, Says('text such as "linf:8/255", "l2:0.5" or "none", or a ThreatModel')]
+Threat = Annotated[
+    str | tuple[str, str | float] | ThreatModel,
+    Says('text such as "linf:8/255", "l2:0.5" or "none", a pair such as ("linf", 8/255), or a ThreatModel'),
+]
 
 
 def _of_tensors(hint: Any) -> bool:

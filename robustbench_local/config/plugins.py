@@ -85,6 +85,14 @@ def find_defense(name: str, settings: Mapping[str, Any] = _NONE) -> Defense:
         return construct(kind, settings, f'defense "{name}"')
 
 
+def name_of(attack: Attack) -> str:
+    """The name under which its class is registered; of a class that is not, its own name in small letters."""
+    kind = type(attack)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    registered = (name for name, point in _declared(ATTACKS).items() if point.value == place)
+    return next(registered, kind.__name__.lower())
+
+
 def named(entry: Any, what: str) -> tuple[str, dict[str, Any]]:
     """An entry of a list of plug-ins, `pgd` or `{pgd: {steps: 40}}`, as name and settings."""
     if isinstance(entry, str):

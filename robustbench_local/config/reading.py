@@ -20,7 +20,7 @@ def names(kind: str) -> list[str]:
 
 def find(kind: str, name: str) -> Path:
     """The file of a packaged name, or of the user's own where name is a path to a .yaml; ConfigError where neither."""
-    if name.endswith(".yaml"):
+    if name.endswith((".yaml", ".yml")):
         try:
             path = Path(name).expanduser().absolute()
             found = path.is_file()

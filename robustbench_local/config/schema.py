@@ -23,8 +23,9 @@ class GridConfig:
     defenses    names, or {name: {setting: value}}. A bare name means the zoo's settings for that data set. A list
                 within the list is one model: [jpeg, adversarial_training] is JPEG before the trained network
     attacks     names, or {name: {setting: value}}; `by_access` stands for what the access of each model allows (square,
-                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:ci`,
-                `suite:release` and `suite:noise` for what regression checks run on it. `threat` or `threats` among the
+                one_pixel, hopskipjump, corruptions and so on of one that shows no gradients), `suite:quick`,
+                `suite:standard` and `suite:full` for what `evaluate` runs on it, `suite:ci`, `suite:release` and
+                `suite:noise` for what regression checks do. `threat` or `threats` among the
                 settings replaces the grid's, and with `n` the attack gets only so many of the grid's images, in a table
                 of their own
                 `eot` and `draws` among the settings of a defense replace the grid's, among an attack's those of both;
@@ -32,6 +33,8 @@ class GridConfig:
     threats     linf:8/255, l2:0.5, l1:12, l0:1, none; a list, or a mapping {data: [threats]}. Corruptions need none
     severities  of every corruption that does not say its own: 3, or [1, 2, 3, 4, 5]
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
+    model_info  who models are of: {MODEL or "MODEL / DEFENSE": {title, authors, venue, link, code, extra_data, licence,
+                bibtex}}, which reports show and no row is named by
     attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
@@ -51,6 +54,7 @@ class GridConfig:
     allow_chance attacks models that are at chance on clean images too; by default their cells fail, with the reason
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
+    pictures    of how many images of each model the page shows its adversarial twin, at most: 9, 3, or 0 for none
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
     executor    who does the cells: inline (this process), local (processes of this machine), ray or slurm
     workers     how many of them, by default one for each device or core; worker=0/3 does one of three shares here
@@ -68,6 +72,7 @@ class GridConfig:
     defenses: str | list[Any] = "none"
     severities: Severity | list[Severity] = field(default_factory=list)
     baseline: str | None = None
+    model_info: dict[str, dict[str, Any]] = field(default_factory=dict)
     attack_under: str | None = None
     seeds: Seed | list[Seed] = 0
     n: int | None = None
@@ -96,6 +101,7 @@ class GridConfig:
     allow_chance: bool = False
     results: LocationText = "results"
     save: Literal["scores", "x_adv"] | None = None
+    pictures: Annotated[int, Range(0, 30)] = 9
     dry_run: bool = False
     force: bool = False
     executor: Literal["inline", "local", "ray", "slurm"] | None = None

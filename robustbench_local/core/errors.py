@@ -34,6 +34,10 @@ class PluginError(RobustBenchError):
     """An attack or a defense that cannot be found or imported."""
 
 
+class ContractError(RobustBenchError):
+    """A plug-in that breaks rules which check_attack or check_defense hold it to."""
+
+
 class StoreError(RobustBenchError):
     """Rows that cannot be written or read back."""
 

@@ -82,10 +82,13 @@ class ThreatModel:
             raise ThreatError(f'norm "none" has no ball: eps must be 0, not {self.eps}')
 
     @classmethod
-    def parse(cls, text: str | ThreatModel, allow_large: bool = False) -> ThreatModel:
-        """'linf:8/255', 'l2:0.5', 'l1:12', 'l0:1' or 'none'."""
+    def parse(cls, text: str | tuple[str, str | float] | ThreatModel, allow_large: bool = False) -> ThreatModel:
+        """'linf:8/255', 'l2:0.5', 'l1:12', 'l0:1' or 'none'; a pair ('linf', 8/255) means the same."""
         if isinstance(text, ThreatModel):
             return text
+        if isinstance(text, tuple) and len(text) == 2 and isinstance(text[0], str):
+            name, size = text
+            return cls(cls.parse(f"{name}:0").norm, parse_number(size), allow_large)
         if not isinstance(text, str):
             raise ThreatError(f'threat is {_brief(text)!r}: write a norm and its radius, "linf:8/255"')
         name, _, eps = text.strip().lower().partition(":")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustbench_local.core.downloads import downloads_allowed
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.catalogue import Arrays, DataSet, known
 from robustbench_local.data.progress import download_bar, say
@@ -46,15 +47,25 @@ def cached(data_set: DataSet) -> Arrays | None:
     return arrays if len(arrays) == len(data_set.digests) else None
 
 
+def is_kept(data_set: DataSet, split: str) -> bool:
+    """Whether any file of a split is in the cache, sound or not."""
+    return any((data_folder(data_set) / f"{key}.npy").exists() for key in _of_split(data_set, split))
+
+
 def open_cached(data_set: DataSet, split: str) -> Arrays:
     """The memory-mapped arrays of a split, which are what they should be: fetched first where they are not there."""
-    keys = [key for key in data_set.digests if key.startswith(f"{split}_")]
+    keys = _of_split(data_set, split)
     if not _sound(data_set, keys):
         fetch([data_set.name])
     arrays = _map(data_set, keys)
     if len(arrays) < len(keys):
         raise DataError(f"{data_set.name} was written to {data_folder(data_set)} and cannot be read back")
     return arrays
+
+
+def _of_split(data_set: DataSet, split: str) -> list[str]:
+    """The keys of its arrays."""
+    return [key for key in data_set.digests if key.startswith(f"{split}_")]
 
 
 def data_folder(data_set: DataSet) -> Path:
@@ -117,7 +128,12 @@ def _set_aside(file: Path, inode: int) -> None:
 def _first_real(data_set: DataSet, folder: Path | None, progress: bool) -> Arrays:
     """The arrays of the first source whose digests are right."""
     failures = []
-    for source in ([] if folder is None else ["folder"]) + list(DOWNLOADS):
+    if folder is None and not downloads_allowed():
+        raise DataError(
+            f"{data_set.name} is not in the cache, and a dry run downloads nothing: robustbench-local data fetch"
+            f" {data_set.name}, or n=1000 for the first images, which come with the package"
+        )
+    for source in ([] if folder is None else ["folder"]) + list(DOWNLOADS) * downloads_allowed():
         try:
             if source == "folder" and folder is not None:
                 return data_set.verify(from_folder(data_set, folder))

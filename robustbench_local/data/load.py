@@ -12,12 +12,12 @@ from robustbench_local.config.arguments import Device, checked
 from robustbench_local.config.ranges import Location, Seed
 from robustbench_local.core.errors import DataError
 from robustbench_local.data.bundled import BUNDLED_COUNTS, read_bundled
-from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, open_cached
+from robustbench_local.data.cache import SOURCE_VARIABLE, cached, data_folder, is_kept, named_folder, open_cached
 from robustbench_local.data.catalogue import DATASETS, Arrays, DataSet, Pixels, check_split, known
 from robustbench_local.data.images import Images, load_images
 from robustbench_local.data.numbering import renumbered
 from robustbench_local.data.own import holds_pictures, is_own, kinds_of_pictures, read_own
-from robustbench_local.data.selection import Ids, select
+from robustbench_local.data.selection import Ids, reach, select
 from robustbench_local.data.sources import from_folder
 from robustbench_local.data.transform import Transform, arguments_of
 
@@ -45,9 +45,9 @@ def open_data(
         name: "mnist", "cifar10", "folder:PATH" (PATH/class/*.png or .jpg), "arrays:PATH" (.npz or .npy),
             "parquet:PATH" or "hf:PATH" (what Hugging Face's save_to_disk wrote).
         split: "test" or "train".
-        source: None: the cache, filled first where it is empty (see `fetch`). "bundled": the first images of each
-            split, which come with the package. A path: that folder, in torchvision's layouts, read where it is and not
-            cached.
+        source: None: the cache; where it is empty the images that come with the package, if all that are chosen are
+            among them, otherwise it is filled first (see `fetch`). "bundled": the first images of each split, which
+            come with the package. A path: that folder, in torchvision's layouts, read where it is and not cached.
         n: of mnist and cifar10 the first n images; of folders and arrays, which are often sorted by class, as "spread".
         ids: "1000:10000", a slice, or the ids themselves; with n: n of these, of a list the first n.
         sample: "stratified": n images drawn with equal classes, by `seed`; "spread": the same, but a class that has
@@ -78,7 +78,7 @@ def open_data(
         pixels, labels, names = read_own(name, split, transform)
     else:
         data_set = known(name)
-        arrays = _arrays(data_set, source, split)
+        arrays = _arrays(data_set, source, split, reach(data_set.counts[split], n, ids, sample))
         pixels, labels, names = arrays[f"{split}_images"], arrays[f"{split}_labels"], data_set.classes
     if classes is not None:
         labels, names = renumbered(name, labels, names, classes)
@@ -121,6 +121,12 @@ def load_data(
     return data[:], data.labels
 
 
+def count_of(name: str, split: str = "test") -> int:
+    """How many images a split of that data set holds; nothing is downloaded. DataError as of `open_data`."""
+    check_split(split)
+    return len(read_own(name, split, None)[1]) if is_own(name) else known(name).counts[split]
+
+
 def open_numbered(names: Sequence[str], data: str, **choice: Any) -> Images:
     """As `open_data`; numbered as a model's classes, whose names these are, where the data call any class so."""
     images = open_data(data, **choice)
@@ -156,9 +162,11 @@ def describe() -> list[dict[str, str]]:
     ]
 
 
-def _arrays(data_set: DataSet, source: str | Path | None, split: str) -> Arrays:
+def _arrays(data_set: DataSet, source: str | Path | None, split: str, wanted: int) -> Arrays:
+    """wanted: how many images from the first on must be among them."""
     if source is None:
-        return open_cached(data_set, split)
+        bundled = wanted <= BUNDLED_COUNTS[split] and named_folder() is None and not is_kept(data_set, split)
+        return read_bundled(data_set.name) if bundled else open_cached(data_set, split)
     if source == "bundled":
         return read_bundled(data_set.name)
     try:

@@ -42,6 +42,16 @@ def select(
     return chosen
 
 
+def reach(total: int, n: int | None, ids: Ids | None, sample: str | None) -> int:
+    """How many images from the first on hold all that `select` may choose of a split of `total`. DataError as there."""
+    population = slice(0, total) if ids is None else _population(ids, total)
+    first = None if sample is not None else n
+    if isinstance(population, slice):
+        start, stop = int(population.start), int(population.stop)
+        return stop if first is None else min(stop, start + first)
+    return max(population[:first], default=total - 1) + 1
+
+
 def _population(ids: Ids, total: int) -> slice | list[int]:
     if isinstance(ids, str):
         ids = _parse(ids)

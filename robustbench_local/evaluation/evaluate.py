@@ -1,23 +1,27 @@
-"""The call a script or a test makes: one model, one attack, one verdict."""
+"""One model, one attack, one verdict, of tensors; robustbench_local.evaluate takes more kinds of everything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_local.config.arguments import OneAttack, Threat, checked
-from robustbench_local.config.plugins import find_attack
+from robustbench_local.config.plugins import find_attack, name_of
 from robustbench_local.config.ranges import Seed
 from robustbench_local.config.settings import check_fields
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.containment import guarded
+from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.errors import ConfigError, DataError, ModelError
+from robustbench_local.core.progress import Progress
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.data.fingerprint import fingerprint
+from robustbench_local.evaluation.answer_cache import AnswerCache
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.evaluation.kept import dropped
 from robustbench_local.evaluation.preflight import check_images
@@ -72,10 +76,34 @@ def evaluate(
         attack = find_attack(attack, settings, JUDGE_SETTINGS)
     device = home(model, x)
     images = named_by_content(x.detach().to(device), y.to(device))
-    own = None if attacker is None else _not_judged(*attacker, images)
-    judging.setdefault("allow_chance", False)
+    own = None if attacker is None else not_judged(*attacker, images)
+    judge = judge_of(seed, judging)
+    return judged(judge, model, images, attack, ThreatModel.parse(threat), attacker=own, keep_images=keep_images)
+
+
+def judge_of(seed: int, settings: Mapping[str, Any]) -> Judge:
+    """As scripts ask: a model at chance is refused unless they say otherwise."""
+    return Judge(seed=seed, **{"allow_chance": False, **settings})
+
+
+def judged(
+    judge: Judge,
+    model: nn.Module,
+    images: Tensors,
+    attack: Attack,
+    threat: ThreatModel,
+    progress: Progress | None = None,
+    *,
+    attacker: Tensors | None = None,
+    known: AnswerCache | None = None,
+    keep_images: bool = True,
+    name: str | None = None,
+) -> Verdict:
+    """The verdict, and what it is of. name: the attack's, by default as it is registered. The rest: see Judge."""
     keep = None if keep_images else dropped
-    return Judge(seed=seed, **judging)(model, images, attack, ThreatModel.parse(threat), attacker=own, keep=keep)
+    found = judge(model, images, attack, threat, progress, attacker=attacker, known=known, keep=keep)
+    bound = "none" if isinstance(attack, Corruption) else str(threat)
+    return replace(found, attack=name or name_of(attack), threat=bound, x=images.x if keep_images else None)
 
 
 def home(model: nn.Module, x: Tensor) -> torch.device:
@@ -91,7 +119,7 @@ def named_by_content(x: Tensor, y: Tensor) -> Tensors:
     return Tensors(x, y, fingerprint(x))
 
 
-def _not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
+def not_judged(x: Tensor, y: Tensor, images: Tensors) -> Tensors:
     """The attacker's images, with ids of their own. DataError where any is among the judged."""
     check_images(x, y)
     x = x.detach().to(images.x)

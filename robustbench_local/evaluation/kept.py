@@ -28,5 +28,16 @@ class Collected:
         return like[:0] if self._all is None else self._all
 
 
+def together(*keeps: Keep | None) -> Keep:
+    """To each of them that there is."""
+
+    def keep(rows: slice, x_adv: Tensor) -> None:
+        for each in keeps:
+            if each is not None:
+                each(rows, x_adv)
+
+    return keep
+
+
 def dropped(rows: slice, x_adv: Tensor) -> None:
     """Nowhere: the verdict has none."""

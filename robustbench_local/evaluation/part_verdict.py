@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,7 @@ def joined(parts: Sequence[PartVerdict]) -> Verdict:
     flags += [f"{fault}:{total}" for fault, total in found.faults.items() if total]
     if below(found.tensors["clean"], parts[0].declared):
         flags.append("below_declared")
+    tensors: dict[str, Any] = dict(found.tensors)
     return Verdict(
         labels=_cat([part.labels for part in parts]),
         ids=_cat([part.ids for part in parts]),
@@ -77,7 +79,7 @@ def joined(parts: Sequence[PartVerdict]) -> Verdict:
         checked_forwards=sum(part.checked_forwards for part in parts),
         judged_forwards=sum(part.judged_forwards for part in parts),
         detects=parts[0].detects,
-        **found.tensors,
+        **tensors,
     )
 
 

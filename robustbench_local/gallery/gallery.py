@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.core.defense import call, is_stochastic
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import RobustBenchError, StoreError
 from robustbench_local.core.escaping import visible
@@ -21,21 +19,22 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
+from robustbench_local.gallery.answers import probabilities
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
-from robustbench_local.gallery.views import Sample, View, change, encoded, picture
+from robustbench_local.gallery.saliency import before_and_after
+from robustbench_local.gallery.views import Sample, View, change, heat, picture
 from robustbench_local.models.classifier import describe
-from robustbench_local.report.drawing import teal
 from robustbench_local.report.page import environment, policy
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import robust_tables
 from robustbench_local.report.text import percent
 from robustbench_local.report.words import named, norm_name, within
+from robustbench_local.report.write import GALLERY
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.row import Row, done
 from robustbench_local.training.builder import ModelBuilder
 
 EACH = 3  # images of each fate
-DRAWS = 20  # over which a random model's answer is averaged
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def write_gallery(
         .get_template("gallery.html.j2")
         .render(title=visible(folder.resolve().name), rooms=rooms, policy=policy("'none'"))
     )
-    path = folder / "gallery.html"
+    path = folder / GALLERY
     with whole_file(path) as file:
         file.write(text.encode())
     return path
@@ -111,8 +110,9 @@ def _room(
     x, y, draws = images[rows], images.labels[rows], Draws(0, images.ids[rows])
     x_adv = _saved(results, row, rows).to(x)
     nearest, found = _nearest(row, model, x, y, rows, threat, draws, results)
-    before, after, least = (_answers(model, z, draws) for z in (x, x_adv, nearest))
-    maps, note = _saliency(model, (x, before), (x_adv, after), draws)
+    before, after, least = (probabilities(model, z, draws) for z in (x, x_adv, nearest))
+    maps, note = before_and_after(model, (x, before.argmax(1)), (x_adv, after.argmax(1)), draws)
+    heats = [] if maps is None else list(map(heat, maps))
     samples = []
     for k, (place, fate) in enumerate(places):
         views = [
@@ -120,10 +120,10 @@ def _room(
             View("attacked", picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
             change(x[k], x_adv[k]),
         ]
-        if maps:
+        if heats:
             views += [
-                View("saliency, clean", _heat(maps[0][k]), ("for its answer",)),
-                View("saliency, attacked", _heat(maps[1][k]), ("for its answer",)),
+                View("saliency, clean", picture(heats[0][k]), ("for its answer",)),
+                View("saliency, attacked", picture(heats[1][k]), ("for its answer",)),
             ]
         if found[k]:
             said = (*_said(least[k], images), _length(threat, nearest[k], x[k]))
@@ -159,7 +159,7 @@ def _nearest(
         if _kept(other) and other.of_group() == row.of_group():
             tried = _saved(results, other, rows).to(x)
             length = threat.distance(tried, x)
-            nearer = (_answers(model, tried, draws).argmax(1) != y) & (length < distance)
+            nearer = (probabilities(model, tried, draws).argmax(1) != y) & (length < distance)
             best[nearer], distance[nearer] = tried[nearer], length[nearer]
     return best, distance.isfinite()
 
@@ -167,37 +167,6 @@ def _nearest(
 def _saved(results: Results, row: Row, rows: Tensor) -> Tensor:
     """The adversarial images (n, C, H, W) of a good row at these places (n,)."""
     return torch.from_numpy(results.array_rows(row, "x_adv", rows.tolist()))
-
-
-def _answers(model: nn.Module, x: Tensor, draws: Draws) -> Tensor:
-    """(n, K) probabilities; of a random model, their mean over draws."""
-    rounds = DRAWS if is_stochastic(model) else 1
-    with torch.no_grad():
-        each = [call(model, x, draws.stream(f"gallery:{k}")).softmax(1) for k in range(rounds)]
-    return torch.stack(each).mean(0)
-
-
-def _saliency(
-    model: nn.Module, clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], draws: Draws
-) -> tuple[tuple[Tensor, Tensor] | None, str]:
-    """((n, H, W) in [0, 1] before and after: how much each pixel moves the model's answer there, and a note."""
-    if importlib.util.find_spec("captum") is None:
-        return None, "No saliency: it needs captum (pip install 'robustbench_local[explain]')."
-    from captum.attr import Saliency
-
-    def forward(x: Tensor) -> Tensor:
-        return call(model, x, draws.stream("saliency"))
-
-    maps = []
-    for x, answers in (clean, attacked):
-        try:
-            grad = Saliency(forward).attribute(x.clone().requires_grad_(), target=answers.argmax(1) % answers.shape[1])
-        except (RuntimeError, AssertionError) as error:  # a model through which no gradient passes
-            return None, f"No saliency: the model gives no gradient ({visible(str(error).splitlines()[0])})."
-        size = grad.detach().abs().amax(1)
-        bright = size.flatten(1).quantile(0.99, 1).clamp(min=torch.finfo(size.dtype).tiny)
-        maps.append((size / bright[:, None, None]).clamp(0, 1))
-    return (maps[0], maps[1]), ""
 
 
 def _said(answer: Tensor, images: Images | CorruptedImages) -> tuple[str, ...]:
@@ -209,8 +178,3 @@ def _said(answer: Tensor, images: Images | CorruptedImages) -> tuple[str, ...]:
 
 def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:
     return f"{norm_name(threat.norm)} distance {float(threat.distance(x_adv[None], x[None])[0]):.4g}"
-
-
-def _heat(values: Tensor) -> str:
-    """One map (H, W) in [0, 1]."""
-    return encoded((teal()(values.cpu().numpy())[..., :3] * 255).astype(np.uint8))

@@ -22,6 +22,7 @@ from robustbench_local.grids.deaths import Death, in_words
 from robustbench_local.grids.execute import execute, failure, given_up, left_out
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Group, Job
+from robustbench_local.grids.pictures import Pictures
 from robustbench_local.grids.price import bill
 from robustbench_local.grids.shards import Part, Shards, execute_part, parts_of
 from robustbench_local.grids.shelf import Shelf
@@ -57,6 +58,7 @@ class Bench:
     def __init__(self, grid: Grid, trains: bool = True) -> None:
         self.grid, self.shelf, self._running, self._trains = grid, Shelf(grid), grid.running, trains
         self.shards = Shards(grid.store.folder)
+        self.pictures = Pictures(grid.store, grid.progress)
         self._ready: OrderedDict[int, Deployed] = OrderedDict()
 
     def keys(self, group: Group) -> list[str | None] | None:
@@ -178,6 +180,7 @@ class Bench:
             watched = self._watched(job, task.key, str(cell))
             outcome = execute(task, deployed.model, known=deployed.known, progress=watched)
         row = self.shelf.keep(outcome, cell)
+        self.pictures.remember(task, outcome, deployed.model, deployed.known, in_parts=bool(parts))
         running.deaths.came_through(task.key)
         if parts:
             self.shards.remove(*parts)
@@ -232,5 +235,6 @@ class Bench:
                     raise  # otherwise they are made again, and audited then
             except Exception as error:  # a stranger's model may die of anything
                 grid.progress.line(f"the audit FAILED, {type(error).__name__}: {said(error)}")
+            self.pictures.draw(rows, deployed.model, grid.images[group.spec.data, None].classes)
             running.deaths.came_through(name)
         running.audited(group.place)

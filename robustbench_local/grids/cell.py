@@ -43,7 +43,7 @@ class Cell:
 
     def __str__(self) -> str:
         model = self.model
-        settings = ", ".join(f"{key}={value}" for key, value in _changed(self.attack).items())
+        settings = ", ".join(f"{key}={value}" for key, value in changed_settings(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
         rest += f" n {self.n}" if self.n else ""
@@ -159,7 +159,7 @@ def _compact(ids: torch.Tensor) -> str | list[int]:
     return [int(i) for i in ids.tolist()]
 
 
-def _changed(attack: Attack) -> dict[str, Any]:
+def changed_settings(attack: Attack) -> dict[str, Any]:
     """The settings that are not the attack's defaults."""
     usual = defaults(type(attack))
     return {name: value for name, value in asdict(attack).items() if value != usual[name]}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
+from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.device import release_memory
 from robustbench_local.core.errors import said
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
-from robustbench_local.evaluation.kept import dropped
+from robustbench_local.evaluation.kept import together
+from robustbench_local.gallery.twins import FirstImages, Twins, chosen, twins
 from robustbench_local.grids.arrays import arrays_of
 from robustbench_local.grids.cell import Task
 from robustbench_local.grids.environment import environment
@@ -27,10 +30,11 @@ from robustbench_local.storage.row import CRASHED, LEFT_OUT, TIMED_OUT, Row
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row that is not stored yet, and its per-sample arrays; an error has none."""
+    """A row that is not stored yet, its per-sample arrays, and the images that a page may show; an error has none."""
 
     row: Row
     arrays: Mapping[str, Array] = field(default_factory=dict)
+    twins: Twins | None = None
 
 
 def execute(
@@ -42,6 +46,7 @@ def execute(
     """
     judge, images = task.judge, task.images
     kept = KeptImages(len(images)) if task.config.save == "x_adv" else None
+    first = FirstImages() if pictured(task) else None
     started = time.monotonic()
     try:
         verdict = judge(
@@ -52,13 +57,23 @@ def execute(
             progress,
             attacker=task.attacker,
             known=known,
-            keep=kept or dropped,
+            keep=together(kept, first),
         )
         kept_images = {} if kept is None else {"x_adv": kept.array, "fingerprint": fingerprints(judge.sees(images))}
-        return measured(task, verdict, kept_images, environment(images.device))
+        made = measured(task, verdict, kept_images, environment(images.device))
     except Exception as error:  # an attack may die of anything; the other cells go on
         release_memory(images.device)
         return failure(task, error, time.monotonic() - started)
+    if first is not None:
+        with suppress(Exception):  # a picture is not worth a row
+            some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, first.count)
+            return replace(made, twins=twins(some, some.places, verdict, judge.sees(images), first))
+    return made
+
+
+def pictured(task: Task) -> bool:
+    """Whether a page may show images of the task: of attacks on what is deployed, which aim at it."""
+    return bool(task.config.pictures) and task.cell.adaptive and not isinstance(task.cell.attack, Corruption)
 
 
 def measured(task: Task, verdict: Verdict, kept: Mapping[str, Array], where: Mapping[str, Any]) -> Outcome:

@@ -11,16 +11,18 @@ from typing import Any
 
 from robustbench_local.config.schema import GridConfig
 from robustbench_local.core.device import pick_device
+from robustbench_local.core.downloads import downloads
 from robustbench_local.core.progress import Progress
 from robustbench_local.data.images import Images
 from robustbench_local.data.transform import Transform
 from robustbench_local.evaluation.budget import budget_within
 from robustbench_local.grids.cell import Cell, Task
+from robustbench_local.grids.default_grid import default_values
 from robustbench_local.grids.executors.settings import executor_of
 from robustbench_local.grids.images import judged, learnt_from, numbering, sized
 from robustbench_local.grids.jobs import Group, grouped
 from robustbench_local.grids.kept_images import check_room
-from robustbench_local.grids.plan import as_list, read_config, resolve
+from robustbench_local.grids.plan import as_list, config_of, read_config, resolve
 from robustbench_local.grids.running import Running, run_of
 from robustbench_local.storage.store import Store
 from robustbench_local.training.builder import ModelBuilder
@@ -49,9 +51,15 @@ class Grid:
     start: str
 
     @classmethod
-    def open(cls, name: str, overrides: dict[str, Any], progress: Progress) -> Grid:
-        """The grid of that name or path. ConfigError and its like on any mistake in it; nothing runs."""
-        return cls.of(read_config(name, overrides), Path(name).stem, progress)
+    def open(cls, name: str | None, overrides: dict[str, Any], progress: Progress) -> Grid:
+        """The grid of that name or path; without one, a suite's attacks on the data and models that overrides name.
+
+        ConfigError and its like on any mistake in it; nothing runs.
+        """
+        if name is not None:
+            return cls.of(read_config(name, overrides), Path(name).stem, progress)
+        name, values = default_values(overrides)
+        return cls.of(config_of(values, "the run"), name, progress)
 
     @classmethod
     def of(
@@ -63,7 +71,14 @@ class Grid:
         chosen: Collection[int] | None = None,
         start: str | None = None,
     ) -> Grid:
-        """The grid that a configuration says, under that name, as `open` gives it."""
+        """The grid that a configuration says, under that name, as `open` gives it; of a dry run nothing is fetched."""
+        with downloads(not config.dry_run):
+            return cls._of(config, name, progress, chosen, start)
+
+    @classmethod
+    def _of(
+        cls, config: GridConfig, name: str, progress: Progress, chosen: Collection[int] | None, start: str | None
+    ) -> Grid:
         executor_of(config)
         device = pick_device(config.device)
         store = Store(Path(config.results).expanduser() / name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +18,27 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
 from robustbench_local.grids.cell import Cell
 from robustbench_local.grids.suites import chosen
+from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.training.builder import ModelBuilder
 
 
 def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
-    """The grid of that name, or in the YAML file of that path; an override replaces what it says."""
+    """The grid of that name, or in the YAML file of that path; an override replaces what it says.
+
+    Where `data` is narrowed, what the file says for each data set is narrowed as well.
+    """
     path = reading.find("grid", name)
     values = reading.read(path, overrides)
+    if "data" in overrides:
+        left = [str(data) for data in as_list(values["data"])]
+        for key in {"models", "threats"} - overrides.keys():
+            if isinstance(values.get(key), Mapping):
+                values[key] = {data: said for data, said in values[key].items() if data in left}
+    return config_of(values, f'grid "{path.stem}"')
+
+
+def config_of(values: dict[str, Any], what: str) -> GridConfig:
+    """The configuration that these keys of a grid mean; `what` names it in errors. ConfigError on any mistake."""
     if isinstance(values.get("ids"), int):
         raise ConfigError(f'ids is {values["ids"]}: YAML reads 10:50 as a number of base 60, so write it ids: "10:50"')
     if isinstance(values.get("weights"), str) and not isinstance(values.get("models"), Mapping):
@@ -33,7 +47,7 @@ def read_config(name: str, overrides: Mapping[str, Any]) -> GridConfig:
             values["models"][0]["weights"] = values["weights"]
         else:
             raise ConfigError(f"weights is for one model, and the grid has {len(values['models'])}")
-    return construct(GridConfig, values, f'grid "{path.stem}"')
+    return construct(GridConfig, values, what)
 
 
 def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
@@ -75,7 +89,7 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
                         each.random_models,
                     )
                     for each in attacks
-                    for threat in each.threats or _within(each.name, each.attack, common)
+                    for threat in each.threats or within(each.name, each.attack, common)
                     for seed in seeds
                     for count in counts
                     for adaptive in knowing
@@ -91,7 +105,22 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
             f'baseline "{config.baseline}" is none of the grid\'s defenses{did_you_mean(config.baseline, defenses)}:'
             f" {', '.join(sorted(defenses))}"
         )
+    model_infos(config, cells)
     return cells
+
+
+def model_infos(config: GridConfig, cells: Sequence[Cell]) -> dict[str, ModelInfo]:
+    """Who the models of these cells are of; ConfigError for what is said of none of them."""
+    known = {
+        name for cell in cells for name in (cell.model.model.label, f"{cell.model.model.label} / {cell.model.label}")
+    }
+    for name in config.model_info:
+        if name not in known:
+            raise ConfigError(
+                f'model_info says something of "{name}", which is none of the grid\'s models'
+                f"{did_you_mean(name, known)}: {', '.join(sorted(known))}"
+            )
+    return {name: construct(ModelInfo, about, f'model_info of "{name}"') for name, about in config.model_info.items()}
 
 
 def as_list(value: Any) -> list[Any]:
@@ -155,7 +184,7 @@ def _count(settings: dict[str, Any], of: str, name: str) -> int | None:
     return count
 
 
-def _within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
+def within(name: str, attack: Attack, threats: list[ThreatModel]) -> list[ThreatModel]:
     """Of the grid's threats those that the attack has a norm for; a missing one is a dash in the table.
 
     A corruption is bound by no norm and takes none of them.

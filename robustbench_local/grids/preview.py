@@ -13,6 +13,7 @@ from torch import nn
 from robustbench_local.audit.retrying import Expected, expected_passes
 from robustbench_local.audit.stronger import FEW
 from robustbench_local.core.access import beyond
+from robustbench_local.core.downloads import downloads
 from robustbench_local.grids.cell import Task, applicable
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.price import Estimate, Pace, Price, bill
@@ -33,6 +34,11 @@ def preview(grid: Grid) -> list[Row]:
     """Each cell's status, its price (see Price), and the seconds that are to be expected, of the CPU where it runs on
     one: `seconds` of the cell, None where nobody knows, and `audit` of the audit that follows a model's last cell.
     """
+    with downloads(False):
+        return _preview(grid)
+
+
+def _preview(grid: Grid) -> list[Row]:
     rows: list[Row] = []
     shelf, builder, before = Shelf(grid), grid.builder, _Before(grid)
     for group in grid.groups:

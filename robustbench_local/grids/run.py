@@ -14,8 +14,9 @@ from robustbench_local.grids.bench import Bench
 from robustbench_local.grids.executors.choice import carry_out
 from robustbench_local.grids.executors.order import plan
 from robustbench_local.grids.grid import Grid
+from robustbench_local.grids.plan import model_infos
 from robustbench_local.grids.preview import preview
-from robustbench_local.report import baseline
+from robustbench_local.report import grid_file
 from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.row import Row
@@ -25,9 +26,10 @@ _TURNS = 3  # how often rows are made again that were removed meanwhile
 
 @guarded()
 @checked()
-def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
+def run_grid(grid: Location | None = None, *, progress: Progress | None = None, **overrides: Any) -> list[Row]:
     """Run a packaged grid, or the one in a YAML file, and return its rows, in the order of the cells.
 
+    Without a grid data and models must be given, and `suite` names the attacks on them: quick, standard or full.
     overrides replace what the file says (n=500, attacks=["fgsm"]); config.schema.GridConfig lists the keys. A row has
     status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
     "to do" or "must train". Rows and tables are written to results/<name of the grid>/. With worker="0/3" the rows are
@@ -35,7 +37,7 @@ def run_grid(grid: Location, *, progress: Progress | None = None, **overrides: A
     Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
     rows cannot be written.
     """
-    opened = Grid.open(str(grid), overrides, progress or Progress())
+    opened = Grid.open(None if grid is None else str(grid), overrides, progress or Progress())
     return preview(opened) if opened.config.dry_run else run(opened)
 
 
@@ -51,7 +53,7 @@ def run(grid: Grid) -> list[Row]:
             f" yet: robustbench-local status {grid.store.folder}"
         )
         return there
-    baseline.keep(grid.store.folder, grid.config.baseline)
+    grid_file.keep(grid.store.folder, grid_file.Said(grid.config.baseline, model_infos(grid.config, grid.cells)))
     write_report(Results.of(there, grid.store), grid.store.folder)
     return there
 

@@ -31,7 +31,7 @@ from robustbench_local.storage.sealing import SCHEMA, digest, plain, sealed, uns
 FOLDER = "running"
 # keys of a grid that say how it is done, not what
 _WHO = ("device", "batch_size", "results", "executor", "cluster", "workers", "worker", "log")
-_HOW = (*_WHO, "timeout", "memory", "shard", "retry", "force")
+_HOW = (*_WHO, "timeout", "memory", "shard", "retry", "force", "model_info")
 
 
 @dataclass(frozen=True)

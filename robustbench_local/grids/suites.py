@@ -33,11 +33,13 @@ _ASKING = {  # the access that each needs
 class Suite:
     """summary: what it is for. attacks: by the access they need; a model gets those of the highest access that it
     grants and that know the norm, and those that need more are left out by name. corruptions: whatever it grants.
+    images: how many are judged where nobody says.
     """
 
     summary: str
     attacks: Mapping[Access, tuple[Any, ...]] = field(default_factory=dict)
     corruptions: tuple[str, ...] = ()
+    images: int = 1000
 
     def of(self, access: Access, norms: Collection[Norm]) -> list[Any]:
         """The entries of a grid's list of attacks."""
@@ -69,6 +71,33 @@ SUITES = {
         COMMON,
     ),
     "noise": Suite("common corruptions of severity 3, without an adversary", corruptions=COMMON),
+    "quick": Suite(
+        "a first look, in seconds of one core for 100 small images and a small network: stronger attacks leave less",
+        {
+            Access.GRADIENTS: ("fgsm", {"pgd": {"steps": 10}}),
+            Access.SCORES: ({"square": {"steps": 300}},),
+            Access.LABELS: ({"hopskipjump": {"steps": 5}},),
+        },
+        images=100,
+    ),
+    "standard": Suite(
+        "a number to work with: PGD, the strongest attack of this package, and one that needs no gradients",
+        {
+            Access.GRADIENTS: ("fgsm", "pgd", {"best": {"effort": 0.35}}, {"square": {"steps": 1000}}),
+            Access.SCORES: ({"square": {"steps": 2000}}, {"sparse_rs": {"steps": 2000}}),
+            Access.LABELS: ({"hopskipjump": {"steps": 20}},),
+        },
+        images=500,
+    ),
+    "full": Suite(
+        "a number to publish: every attack at full effort, and common corruptions",
+        {
+            Access.GRADIENTS: ("fgsm", "pgd", "apgd", "autoattack", "best", "square"),
+            Access.SCORES: ("square", "sparse_rs"),
+            Access.LABELS: ("hopskipjump", "boundary"),
+        },
+        COMMON,
+    ),
 }
 
 

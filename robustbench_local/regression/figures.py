@@ -16,7 +16,7 @@ from robustbench_local.data.images import Images
 from robustbench_local.regression.known_images import KnownImages
 from robustbench_local.regression.shares import Shares
 from robustbench_local.report.results import Results
-from robustbench_local.storage.row import Row, clean_shares, robust_shares
+from robustbench_local.storage.row import Row, clean_shares, corrupted_shares, robust_shares
 
 Ints = npt.NDArray[np.int64]
 
@@ -115,9 +115,7 @@ def broken_images(results: Results, rows: Sequence[Row], images: Images) -> Know
 
 def _corrupted(results: Results, row: Row) -> Shares:
     """As CIFAR-10-C counts: right when corrupted, whatever the clean image is."""
-    arrays = results.arrays(row, "corrupted", "bits")
-    found: Shares = arrays["bits"].mean(1) if "bits" in arrays else arrays["corrupted"].astype(np.float64)
-    return found
+    return corrupted_shares(results.arrays(row, "corrupted", "bits"))
 
 
 def _margins(results: Results, row: Row) -> Shares:

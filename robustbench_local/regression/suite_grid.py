@@ -76,10 +76,10 @@ def _config(check: Check, folder: str) -> GridConfig:
     if check.suite.endswith(SUITE_FILE):
         usual = defaults(Check)
         said = {key: value for key, value in values.items() if value != usual.get(key, ...) and value != []}
-        return replace(read_config(check.suite, said), results=folder)
+        return replace(read_config(check.suite, said), results=folder, pictures=0)
     if check.suite not in SUITES:
         suite(check.suite)
     if suite(check.suite).attacks and check.threat is None:
         raise ConfigError(f'suite "{check.suite}" attacks within a ball: say which, as threat="linf:2/255"')
-    values |= {"attacks": [f"suite:{check.suite}"], "results": folder}
+    values |= {"attacks": [f"suite:{check.suite}"], "results": folder, "pictures": 0}
     return construct(GridConfig, values, f'check "{check.key}"')

@@ -78,7 +78,7 @@ def condition(
             )
         ),
         retries=tuple(
-            Retry(visible(retry.attack), retry.asked, len(retry.broken))
+            Retry(visible(retry.attack), retry.tried, len(retry.broken))
             for audit in own
             for retry in audit.retries
             if retry.threat == table.threat and retry.asked

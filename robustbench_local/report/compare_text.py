@@ -45,7 +45,7 @@ def show(changes: Sequence[Change], alpha: float = 0.05, console: Console | None
     cells = [change for change in changes if change.part == PARTS[0]]
     console.print(
         f"{len(cells)} cells: {_counted(cells)}. Accuracy in % on the images that both have, as the attacks of the rows"
-        " left it; p: exact McNemar test (random models: sign flips), adjusted by Holm for all lines."
+        " left it; p: exact McNemar test (models that draw random numbers: sign flips), adjusted by Holm for all lines."
     )
 
 

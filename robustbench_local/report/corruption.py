@@ -8,27 +8,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from robustbench_local.core.escaping import visible
+from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.report.table import Rate, SharesOf, met_before, robust_tables
 from robustbench_local.storage.row import Row, done, telling_none_apart
 
 Condition = tuple[str, int, int]  # corruption, severity, seed
+RightOf = Callable[[Row], npt.NDArray[np.float64] | None]
 
 
 @dataclass(frozen=True)
 class CorruptionLine:
-    """One defended model. cells: its row for each (corruption, severity, seed) of the table, None where missing."""
+    """One defended model. cells: its row for each (corruption, severity, seed) of the table, None where missing.
+
+    rank: by the mean accuracy, among the table's lines that have one; None too where no arrays were read.
+    """
 
     model: str
     defense: Label
     images: int
     cells: dict[Condition, Row | None]
     identity: str
+    rank: Rank | None = None
 
     @property
     def clean(self) -> float | None:
@@ -125,11 +134,16 @@ class Correlation:
     pearson: float
 
 
-def corruption_tables(rows: Iterable[Row], baseline: str | None = None) -> list[CorruptionTable]:
-    """A table for each published set and selection of images; lines by mean corruption error, the smallest first."""
+def corruption_tables(
+    rows: Iterable[Row], baseline: str | None = None, right: RightOf | None = None
+) -> list[CorruptionTable]:
+    """A table for each published set and selection of images; lines by mean corruption error, the smallest first.
+
+    right(row) -> (N,): whether each corrupted image is classified correctly, or None: ranks are made of it.
+    """
     natural = [row for row in rows if row.corrupts]
     groups = _by(lambda row: (row.definition["corruption"], row.of_images()), natural)
-    return [_table(group, baseline) for _, group in sorted(groups.items())]
+    return [_table(group, baseline, right) for _, group in sorted(groups.items())]
 
 
 def correlations(rows: Sequence[Row], shares_of: SharesOf) -> list[Correlation]:
@@ -163,7 +177,7 @@ def correlations(rows: Sequence[Row], shares_of: SharesOf) -> list[Correlation]:
     return found
 
 
-def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
+def _table(rows: list[Row], baseline: str | None, right: RightOf | None) -> CorruptionTable:
     groups = _by(Row.of_model, rows)
     names = _names(rows, telling_none_apart(groups.values()))
     cells = sorted({_cell(row, names) for row in rows})
@@ -175,6 +189,8 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
         images = next((row.results["n"] for row in rows if done(row)), 0)
         each = {cell: found.get(cell) for cell in cells}
         lines.append(CorruptionLine(visible(about["model"]), label, images, each, model))
+    if right is not None:
+        lines = _ranked(lines, right)
     lines.sort(key=lambda line: (line.mean_error is None, line.mean_error or 0.0, line.model, str(line.defense)))
     about = rows[0].definition
     return CorruptionTable(
@@ -187,6 +203,18 @@ def _table(rows: list[Row], baseline: str | None) -> CorruptionTable:
         baseline,
         tuple(_notes(lines)),
     )
+
+
+def _ranked(lines: Sequence[CorruptionLine], right: RightOf) -> list[CorruptionLine]:
+    """With ranks: paired tests of each image's share of corruptions under which it is classified correctly."""
+    means = {}
+    for line in lines:
+        shares = [right(row) for row in line.cells.values() if done(row)]
+        good = [each for each in shares if each is not None]
+        if line.mean_error is not None and len(good) == len(line.cells):
+            means[line.identity] = np.mean(good, axis=0)
+    found = ranks(means)
+    return [replace(line, rank=found.get(line.identity)) for line in lines]
 
 
 def _names(rows: list[Row], alike: Sequence[str]) -> Callable[[Row], str]:

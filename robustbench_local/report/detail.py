@@ -10,6 +10,7 @@ import numpy as np
 from robustbench_local.audit.finding import Status
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.rates import wilson
+from robustbench_local.report.panel_view import PanelView, panel_of
 from robustbench_local.report.results import Results
 from robustbench_local.report.table import Line, Rate, Table, rate, worst_case
 from robustbench_local.report.text import explain, flag_name, percent
@@ -17,6 +18,7 @@ from robustbench_local.report.words import verdict
 from robustbench_local.storage.row import Row, done
 
 _FEWEST = 10  # images a class, to speak of classes
+_PICTURED = 100  # models of a table that have pictures on the page: they take more of it than all else
 _SHOWN = {  # the measures that have a place of their own on the page
     "n",
     "stochastic",
@@ -88,6 +90,7 @@ class Detail:
     grounds: tuple[Ground, ...]
     settings: tuple[tuple[str, str], ...]
     measures: tuple[tuple[str, str], ...]
+    panel: PanelView | None = None
 
     @property
     def cautions(self) -> int:
@@ -104,6 +107,7 @@ def detail(line: Line, table: Table, results: Results) -> Detail:
         grounds=tuple(sorted(_grounds(line, table, results), key=lambda ground: ground.good)),
         settings=tuple(_settings(line)),
         measures=tuple(_measures(line)),
+        panel=panel_of(line, results) if any(each is line for each in table.lines[:_PICTURED]) else None,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_local.metrics.rates import Rate
+from robustbench_local.report.shades import ink, shade
 from robustbench_local.report.svg import INK, LINE, SOFT
 from robustbench_local.report.text import DASH, percent
 
@@ -93,11 +94,17 @@ def label_below(axes: list[Axes], text: str, across: int = 3) -> None:
 
 def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> tuple[Figure, Axes]:
     """A map of shares (rows, columns) in percent, each cell with its figure; NaN is a dash."""
+    from matplotlib.patches import Rectangle
+
     figure, (axes,) = panels(1, width=9.3, height=1.0 + 0.34 * len(rows))
-    axes.imshow(values, cmap=teal(), vmin=0, vmax=1, aspect="auto")
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     for (i, j), value in np.ndenumerate(values):
         missing = np.isnan(value)
-        colour = SOFT if missing else "#ffffff" if value > 0.88 else "#101316"  # whichever stands out more
+        if not missing:
+            axes.add_patch(
+                Rectangle((j - 0.485, i - 0.47), 0.97, 0.94, facecolor=shade(value), linewidth=0, clip_on=False)
+            )
+        colour = SOFT if missing else ink(value)
         said = DASH if missing else percent(value)
         axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=9 if len(columns) < 12 else 7.5)
     across = 100 // len(columns)  # letters that fit side by side

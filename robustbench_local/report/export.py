@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from robustbench_local.core.escaping import visible
 from robustbench_local.report.labels import Label
+from robustbench_local.report.model_info import ModelInfo, of_line
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import slug
 from robustbench_local.storage.row import done
@@ -21,10 +23,13 @@ def json_text(tables: Iterable[Table]) -> str:
     return json.dumps({"tables": record}, indent=1, ensure_ascii=False) + "\n"
 
 
-def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
+def model_infos(
+    tables: Iterable[Table], infos: Mapping[str, ModelInfo] = MappingProxyType({})
+) -> Iterator[tuple[str, str]]:
     """(path, JSON) per model within an Linf or L2 ball, as RobustBench's model_info/DATA/NORM/NAME.json.
 
-    What rows do not know (link, authors, venue, additional data) is left empty, to be filled in. autoattack_acc is
+    What rows do not know (title, authors, venue, links, additional data) is of `infos`, and empty where nobody said it
+    (`model_info` of the grid). autoattack_acc is
     only there where AutoAttack ran at its standard strength; "reported" is the worst case over all attacks here. Of
     several tables of a model and ball the first counts, which has most images; a random model's namesake is "_random".
     """
@@ -35,14 +40,15 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
             continue
         for line in table.lines:
             name = slug(f"{line.model}_{line.defense}")
+            about = of_line(line, infos) or ModelInfo()
             info = {
-                "link": "",
-                "name": f"{line.model}, {line.defense}",
-                "authors": "",
-                "additional_data": None,
+                "link": visible(about.link),
+                "name": visible(about.title) or f"{line.model}, {line.defense}",
+                "authors": visible(about.authors),
+                "additional_data": about.extra_data,
                 "number_forward_passes": None,
                 "dataset": table.data,
-                "venue": "",
+                "venue": visible(about.venue),
                 "architecture": line.model,
                 "eps": eps,
                 "clean_acc": _percent(line.clean),
@@ -50,7 +56,7 @@ def model_infos(tables: Iterable[Table]) -> Iterator[tuple[str, str]]:
                 "autoattack_acc": _percent(_autoattack(line)),
                 "unreliable": _unreliable(line),
                 "footnote": f"{table.images} images of the {table.split} split, by robustbench_local",
-            }
+            } | {key: visible(value) for key, value in (("code", about.code), ("licence", about.licence)) if value}
             path = f"model_info/{slug(table.data)}/{_FOLDERS[norm]}/{name}_{slug(eps)}"
             if made.get(path, table.stochastic) is not table.stochastic:
                 path += "_random"

@@ -6,23 +6,27 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import words
-from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
+from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
+from robustbench_local.report.headline import RULE, Headline, answer, headline
 from robustbench_local.report.labels import Label
+from robustbench_local.report.model_info import ModelInfo, of_line
+from robustbench_local.report.nature import nature
 from robustbench_local.report.picture import Picture
 from robustbench_local.report.results import Results
-from robustbench_local.report.svg import data_uri
-from robustbench_local.report.table import Line, Rate, Table
-from robustbench_local.report.text import FLAGS, percent
+from robustbench_local.report.table import DRAWS, Line, Rate, Table
+from robustbench_local.report.text import FLAGS
 from robustbench_local.storage.row import Row, done
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ class Entry:
     flags: list[Flag]
     searched: str
     detail: Detail
+    about: ModelInfo | None
 
     @property
     def data(self) -> dict[str, str]:
@@ -74,25 +79,42 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """A table as a section of the page. lower: other worst cases, by name: of attackers who see
-    less, of the union over norms. shared: the model, or the defense, of all lines, if it is one. first: the lines that
-    stand on the page; rest: the others, packed, "" where there are none.
+    """A table as a section of the page. aside: what sets it apart from another table of the same threat model; why: the
+    reason that it is one of its own. lower: other worst cases, by name: of attackers who see less, of the union over
+    norms. shared: the model, or the defense, of all lines, if it is one. most: lines that stand on the page; the others
+    are packed.
     """
 
     table: Table
-    within: str
+    headline: Headline
     answer: str
     shared: str
     lower: list[str]
     lines: list[Entry]
     attacks: list[dict[str, str]]
-    pictures: list[dict[str, Any]]
-    first: list[Entry]
-    rest: str = ""
+    pictures: list[Picture]
+    most: int
+    aside: str = ""
+    why: str = ""
+
+    @property
+    def first(self) -> list[Entry]:
+        return self.lines[: self.most]
+
+    @property
+    def rest(self) -> list[Entry]:
+        return self.lines[self.most :]
+
+    @property
+    def threat(self) -> str:
+        """ "MNIST, L2 ball of radius 2": which other tables may have too."""
+        under = f", under {self.table.under}" if self.table.under else ""
+        draws = f", {DRAWS}" if self.table.stochastic else ""
+        return f"{words.data_name(self.table.data)}, {words.within(self.table.threat)}{under}{draws}"
 
     @property
     def name(self) -> str:
-        return f"{words.data_name(self.table.data)}, {self.within}{', random models' if self.table.stochastic else ''}"
+        return f"{self.threat}{self.aside}"
 
     @property
     def best(self) -> str:
@@ -117,13 +139,18 @@ def page(
     pictures: Sequence[Picture],
     title: str,
     corruptions: Sequence[tuple[CorruptionTable, Sequence[Picture]]] = (),
+    gallery: bool = False,
 ) -> str:
-    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own."""
-    boards = [_board(table, results, pictures) for table in tables]
-    if sum(len(board.lines) for board in boards) > _INLINE:
-        boards = [_packed(board, max(_FIRST, _INLINE // len(boards))) for board in boards]
+    """The whole file. pictures: plots, each shown with the tables it names; corruptions come with their own. gallery:
+    whether gallery.html is beside it.
+    """
+    many = sum(len(table.lines) for table in tables) > _INLINE
+    most = max(_FIRST, _INLINE // len(tables)) if many else _INLINE
+    boards = _told_apart([_board(table, results, pictures, most) for table in tables])
+    natures = [nature(table, each) for table, each in corruptions]
+    drawn = [*pictures, *chain.from_iterable(each for _, each in corruptions)]
     entries = [entry for board in boards for entry in board.lines]
-    script = _asset("page.js")
+    script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         environment()
@@ -132,19 +159,15 @@ def page(
             title=visible(title),
             boards=boards,
             count=len(entries),
-            glance=1 < len(boards) <= _GLANCE,
+            answer=answer(tables, [table for table, _ in corruptions]),
+            rule=RULE,
+            gallery=gallery,
+            glance=1 < len(boards) + len(natures) <= _GLANCE,
             script=script,
+            packed=_packed(boards, drawn),
             policy=policy(f"'sha256-{digest}'"),
             glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
-            natures=[
-                {
-                    "name": _nature(table),
-                    "table": table,
-                    "pictures": list(map(_shown, each)),
-                    "lines": list(map(_weathered, table.lines)),
-                }
-                for table, each in corruptions
-            ],
+            natures=natures,
             filters=[
                 ("data", "Data", sorted({board.table.data for board in boards})),
                 ("threat", "Threat", sorted({board.table.threat for board in boards})),
@@ -182,11 +205,11 @@ def policy(script: str) -> str:
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {script}; base-uri 'none'"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     return (resources.files("robustbench_local.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board:
+def _board(table: Table, results: Results, pictures: Sequence[Picture], most: int) -> Board:
     defended = len({str(line.defense) for line in table.lines}) > 1
     entries = [_entry(line, place, defended, table, results) for place, line in enumerate(table.lines, 1)]
     shared = entries[0].of if len({entry.of for entry in entries}) == 1 < len(entries) else ""
@@ -195,32 +218,60 @@ def _board(table: Table, results: Results, pictures: Sequence[Picture]) -> Board
     lower = [f"{name.removeprefix('worst case, ')} only" for name in table.worst[:-1]]
     return Board(
         table,
-        words.within(table.threat),
+        headline(table),
         words.answer(table),
         shared,
         [*lower, *table.union],
         entries,
         list(_attacks(table)),
-        [_shown(picture) for picture in pictures if any(shown is table for shown in picture.tables)],
-        entries,
+        [picture for picture in pictures if any(shown is table for shown in picture.tables)],
+        most,
     )
 
 
-def _packed(board: Board, most: int) -> Board:
-    """The board with `most` lines on the page and the others beside them: a list of what sorts and finds each, its row
-    and what opens below it, as JSON, deflated (RFC 1950) and in base64. Rows of a table are alike: they shrink to a
-    twentieth.
+def _told_apart(boards: Sequence[Board]) -> list[Board]:
+    """Of boards of the same threat model what differs, and of that of fewer images why it is there."""
+    alike: dict[str, list[Board]] = defaultdict(list)
+    for board in boards:
+        alike[board.threat].append(board)
+    return [_beside(board, alike[board.threat]) for board in boards]
+
+
+def _beside(board: Board, namesakes: Sequence[Board]) -> Board:
+    said = [(f"{each.images:,} images", f"targets: {each.targets or 'none'}", each.grid) for each in _tables(namesakes)]
+    (own,) = (said[place] for place, each in enumerate(namesakes) if each is board)
+    differing = [text for text, column in zip(own, zip(*said, strict=True), strict=True) if len({*column}) > 1]
+    larger = [each for each in _tables(namesakes) if each.grid == board.table.grid and each.images > board.table.images]
+    why = ""
+    if larger:
+        elsewhere = {label.name for table in larger for label in table.attacks}
+        names = dict.fromkeys(label.name for label in board.table.attacks if label.name not in elsewhere)
+        who = f"{', '.join(names)} ran on these only" if names else "its attacks ran on both"
+        why = (
+            f"A table of its own, of {board.table.images:,} images where another has"
+            f" {max(table.images for table in larger):,}: {who}, and a worst case is over the same images."
+        )
+    return replace(board, aside="".join(f", {text}" for text in differing if text), why=why)
+
+
+def _tables(boards: Iterable[Board]) -> list[Table]:
+    return [board.table for board in boards]
+
+
+def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
+    """All that is not seen at once, as JSON, deflated (RFC 1950) and in base64: what opens below each model, by its id;
+    plots, by their names; and of each board the lines that do not stand on the page, each with what sorts and finds it,
+    and its row. Alike as they are, they shrink to a tenth.
     """
-    if len(board.lines) <= most:
-        return board
-    rest = board.lines[most:]
-    html = environment().get_template("rest.html.j2").render(board=board, lines=rest).split("<!--|-->")
-    items = [
-        entry.data | {"row": row, "opened": opened}
-        for entry, row, opened in zip(rest, html[::2], html[1::2], strict=False)  # what follows the last is empty
-    ]
-    packed = zlib.compress(json.dumps(items, ensure_ascii=False).encode(), 9)
-    return replace(board, first=board.lines[:most], rest=base64.b64encode(packed).decode())
+    opened: dict[str, str] = {}
+    rest = []
+    for board in boards:
+        html = environment().get_template("packed.html.j2").render(board=board).split("<!--|-->")
+        parts = list(zip(board.lines, html[::2], html[1::2], strict=False))  # what follows the last is empty
+        opened |= {entry.id: below for entry, _, below in parts}
+        rest.append([entry.data | {"row": row} for entry, row, _ in parts[board.most :]])
+    content = {"opened": opened, "rest": rest, "pictures": {picture.name: picture.svg for picture in pictures}}
+    return base64.b64encode(zlib.compress(json.dumps(content, ensure_ascii=False).encode(), 9)).decode()
 
 
 def _entry(line: Line, place: int, defended: bool, table: Table, results: Results) -> Entry:
@@ -229,8 +280,10 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
     flags = flags_of(line.rows)
     defense = words.defense(line)
     name, of = (defense, line.model) if defended else (line.model, defense)
+    about = of_line(line, results.model_infos)
     terms = [line.model, defense, str(line.defense), table.title, *(f"{attack}" for attack in table.attacks)]
     terms += [flag.label for flag in flags]
+    terms += [about.title, about.authors, about.venue] if about else []
     terms += [
         f"{key}={value}" for row in line.rows[:1] if row for key, value in row.definition["defense_settings"].items()
     ]
@@ -250,6 +303,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         flags=flags,
         searched=visible(" ".join(terms).lower()),
         detail=detail(line, table, results),
+        about=about,
     )
 
 
@@ -266,12 +320,12 @@ def _why_missing(rows: Sequence[Row | None]) -> str:
 
 
 def _strongest(label: Label, line: Line, results: Results) -> Label:
-    """The attack of the lowest row, and after it that of an audit which took more off the worst case."""
+    """The attack of the lowest row, or where an audit took more off the worst case "best (audit)", by its attack."""
     keys = {row.key for row in line.rows if done(row)}
     own = (retry for audit in results.audits.of(keys) for retry in audit.retries)
     retries = (retry for retry in own if retry.broken and keys & {*retry.lowers})
-    more = sorted({visible(retry.attack) for retry in retries})
-    return replace(label, name=", then the audit's ".join([label.name, *more])) if more else label
+    stronger = sorted({visible(retry.attack) for retry in retries})
+    return Label(", ".join(f"{name} (audit)" for name in stronger)) if stronger else label
 
 
 def _attacks(table: Table) -> Iterator[dict[str, str]]:
@@ -279,27 +333,3 @@ def _attacks(table: Table) -> Iterator[dict[str, str]]:
         row = next(row for line in table.lines if (row := line.rows[place]) is not None)
         settings = ", ".join(f"{key}={value}" for key, value in row.definition["attack_settings"].items())
         yield {"label": str(label), "access": visible(row.definition["access"]), "settings": visible(settings)}
-
-
-def _nature(table: CorruptionTable) -> str:
-    """ "CIFAR-10-C", "MNIST, other corruptions"."""
-    data = words.data_name(table.data)
-    name = "other corruptions" if table.benchmark == "other" else table.benchmark
-    under = f", under {table.under}" if table.under else ""
-    return f"{name if name.startswith(data) else f'{data}, {name}'}{under}"
-
-
-def _weathered(line: CorruptionLine) -> dict[str, Any]:
-    """A model's line under corruptions, the worst of them by name."""
-    worst = line.worst
-    return {
-        "model": visible(line.model),
-        "defense": words.defense(line),
-        "clean": None if line.clean is None else Rate(line.clean, line.clean, line.clean),
-        "mean": line.accuracy(),
-        "worst": f"{visible(worst[0])}, {percent(1 - worst[1])}" if worst else "",
-    }
-
-
-def _shown(picture: Picture) -> dict[str, Any]:
-    return {"uri": data_uri(picture.svg), "alt": picture.alt, "caption": picture.caption, "wide": picture.wide}

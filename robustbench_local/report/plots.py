@@ -49,7 +49,7 @@ def _heat(table: Table, results: Results) -> Iterator[Picture]:
         name_of("heat", table),
         svg(figure),
         f"Heat map of robust accuracy, {len(lines)} models by {len(places)} attacks; the table has the figures.",
-        "Robust accuracy in %, attack by defense. A row is as robust as its palest cell or less: the last column takes"
+        "Robust accuracy in %, attack by defense. A row is as robust as its least cell or less: the last column takes"
         f" the worst per image.{said}",
         (table,),
         wide=True,

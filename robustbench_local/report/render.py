@@ -37,7 +37,7 @@ NAIVE = (
     "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
     " nothing could be left out."
 )
-RANDOM = "Random models: mean over fresh draws."
+RANDOM = "Models that draw random numbers: mean over fresh draws."
 
 _COLUMNS = (
     "data",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,24 @@ from robustbench_local.audit.records import Audits
 from robustbench_local.audit.records import audits as kept_audits
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
-from robustbench_local.report import baseline
+from robustbench_local.core.frames import data_frame
+from robustbench_local.report import grid_file
+from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
 from robustbench_local.storage.npz import Array
-from robustbench_local.storage.row import VERSIONS, Row
+from robustbench_local.storage.row import VERSIONS, Row, corrupted_shares
 from robustbench_local.storage.store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_COLUMNS = (
+    *("data", "split", "images", "model", "defense", "attack", "threat", "access", "adaptive", "seed", "status"),
+    *("clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "robust_8bit"),
+    *("corruption", "corruption_low", "corruption_high"),
+    *("forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,13 @@ class Results:
             self._shares[key] = shares_in(self.stores[key], self.audits)(row)
         return self._shares[key]
 
+    def corrupted_shares(self, row: Row) -> npt.NDArray[np.float64] | None:
+        """(N,) of a good row of a corruption, whether each corrupted image is classified rightly: 0, 1, or a random
+        model's share of draws; None where its arrays do not say.
+        """
+        arrays = self.arrays(row, "corrupted", "bits")
+        return corrupted_shares(arrays) if arrays else None
+
     def tables(self) -> list[Table]:
         """The tables of all rows, as audited; of several grids each one's, those of the most images first."""
         return list(self._tables)
@@ -91,21 +111,59 @@ class Results:
         ]
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
+    def to_frame(self) -> DataFrame:
+        """A row per cell, as a pandas DataFrame: accuracies in [0, 1] with their 95 % intervals, nothing where it
+        failed, and then why in `error`. No audit has lowered these figures: `tables` has those that are lowered.
+        """
+        records = [_record(row) for row in self.rows if row.is_cell]
+        return data_frame({name: [record.get(name) for record in records] for name in _COLUMNS})
+
     @functools.cached_property
     def good(self) -> dict[str, Row]:
         """The rows that have results, by key."""
         return {row.key: row for row in self.rows if row.ok}
 
-    @functools.cached_property
+    @property
     def baseline(self) -> str | None:
         """The defense that corruption errors are also given relative to, as the grids said."""
-        return baseline.kept({store.folder for store in self.stores.values()})
+        return self._said.baseline
+
+    @property
+    def model_infos(self) -> Mapping[str, ModelInfo]:
+        """Who models are of, as the grids said, by "MODEL" or "MODEL / DEFENSE"."""
+        return self._said.models
+
+    @functools.cached_property
+    def _said(self) -> grid_file.Said:
+        return grid_file.kept(dict.fromkeys(store.folder for store in self.stores.values()))
 
     @functools.cached_property
     def audits(self) -> Audits:
         """Every audit kept beside the rows."""
         stores = {store.folder: store for store in self.stores.values()}
         return Audits(audit for store in stores.values() for audit in kept_audits(store))
+
+
+def load_results(*folders: str | Path) -> Results:
+    """What grids wrote into these folders, results/NAME or one that holds several: see `Results`.
+
+    `to_frame` gives a row per cell, `tables` what the page shows. StoreError where there is nothing to read.
+    """
+    return Results.read(folders)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    about = {key: row.said(key) for key in ("data", "split", "model", "defense", "attack", "threat", "access", "seed")}
+    about |= {"images": row.images, "adaptive": row.adaptive, "status": row["status"], "key": row.key}
+    if not row.ok:
+        return about | {"error": row.why}
+    found = cast(dict[str, Any], row.results)
+    rates: dict[str, float | None] = {}
+    for name in ("clean", "robust", "corruption"):
+        low, high = found.get(f"{name}_interval") or (None, None)
+        rates |= {name: found.get(f"{name}_accuracy"), f"{name}_low": low, f"{name}_high": high}
+    kept = {name: found[name] for name in ("forwards_mean", "backwards_mean", "distance_median", "seconds")}
+    return about | rates | kept | {"robust_8bit": found["robust_accuracy_8bit"], "flags": ", ".join(found["flags"])}
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from markupsafe import Markup
+from robustbench_local.report.shades import NIGHT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1e2126", "#5a6069", "#dedad2"
-_DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40"}
+_DARK = {INK: "#e9e7e2", SOFT: "#a3a9b1", LINE: "#343a40", **NIGHT}
 _FONT = "text{font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif}"
 _PREAMBLE = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", re.DOTALL)
 _TAG = re.compile(r"<[^>]+>")  # text between tags is a user's: none of it is touched
@@ -42,11 +41,6 @@ def svg(figure: Figure) -> str:
     return text.replace(">", f">{rules}", 1)
 
 
-def data_uri(text: str) -> Markup:
-    """SVG as the address of a picture, ready for a double-quoted attribute."""
-    return Markup("data:image/svg+xml," + quote(text, safe=" /:;=(),!*'<>{}@[]?+$~^|`"))
-
-
 def _grouped(tag: str, opened: list[bool]) -> str:
     """The tag, or nothing where it opens or closes a group that says nothing; opened: whether outer ones were kept."""
     tag = _UNUSED.sub("", tag)
@@ -60,7 +54,7 @@ def _lean(tag: str, styles: dict[str, str], ids: dict[str, str]) -> str:
     tag = _NUMBERS.sub(lambda found: _rounded(found[0]), tag).replace("xlink:href", "href")
     tag = _IDS.sub(lambda found: found[1] + ids.setdefault(found[2], f"i{len(ids)}"), tag)
     tag = re.sub(r' style="([^"]*)"', lambda found: f' class="{_named(found[1], styles)}"', tag)
-    return tag.replace('"', "'")  # which a double-quoted attribute takes as it is
+    return tag.replace('"', "'")  # which JSON takes as it is
 
 
 def _named(style: str, styles: dict[str, str]) -> str:

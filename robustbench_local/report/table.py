@@ -21,6 +21,7 @@ from robustbench_local.report.labels import Label, attack_labels, defense_labels
 from robustbench_local.storage.row import DRAWN, Row, done, robust_shares, telling_none_apart
 from robustbench_local.storage.store import Store
 
+DRAWS = "models that draw random numbers"
 SharesOf = Callable[[Row], npt.NDArray[np.float64]]
 
 
@@ -87,7 +88,7 @@ class Table:
     @property
     def title(self) -> str:
         parts = [f"{self.data} {self.split}", self.within, f"{self.images} images"]
-        parts += [f"targets: {self.targets}"] * (self.targets is not None) + ["random models"] * self.stochastic
+        parts += [f"targets: {self.targets}"] * (self.targets is not None) + [DRAWS] * self.stochastic
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
 

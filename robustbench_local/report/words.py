@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_local.report.corruption import CorruptionLine
+from robustbench_local.report.corruption import CorruptionLine, CorruptionTable
 from robustbench_local.report.table import Line, Rate, Table
 from robustbench_local.report.text import interval, percent
 
@@ -20,6 +20,12 @@ def within(threat: str) -> str:
     return "no norm bound" if norm == "none" else threat
 
 
+def ball(table: Table) -> str:
+    """What a table is within, in a sentence: "the L2 ball of radius 2", "1 pixel changed under fog:3"."""
+    norm, under = table.threat.partition(":")[0], f" under {table.under}" if table.under else ""
+    return f"{'the ' if norm in _NORMS and norm != 'l0' else ''}{within(table.threat)}{under}"
+
+
 def data_name(data: str) -> str:
     return _DATA.get(data, data)
 
@@ -32,14 +38,19 @@ def defense(line: Line | CorruptionLine) -> str:
     return "undefended" if str(line.defense) == "none" else str(line.defense)
 
 
-def named(line: Line) -> str:
+def named(line: Line | CorruptionLine) -> str:
     return f"{line.model} with {line.defense}" if line.defense.name != "none" else f"{line.model}, {defense(line)}"
+
+
+def apart(line: Line | CorruptionLine, table: Table | CorruptionTable) -> str:
+    """A model by what sets it apart in its table."""
+    return defense(line) if len({other.model for other in table.lines}) == 1 < len(table.lines) else named(line)
 
 
 def answer(table: Table) -> str:
     """What the table says of its best model, which is named by what sets it apart."""
     best = table.lines[0]
-    name = defense(best) if len({line.model for line in table.lines}) == 1 < len(table.lines) else named(best)
+    name = apart(best, table)
     worst = best.worst[-1]
     if best.broken:
         return "No headline: the audit calls every figure of this table broken, and says why."

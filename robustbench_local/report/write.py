@@ -16,6 +16,8 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.table import Table
 from robustbench_local.storage.files import whole_file
 
+GALLERY = "gallery.html"  # which `gallery` writes
+
 
 def write_report(results: Results, folder: Path, title: str | None = None) -> list[Table]:
     """Write table.md, .csv, .tex and .json, index.html, plots/ and model_info/ into a folder, corruption.md and .csv
@@ -23,7 +25,7 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
 
     The same rows give the same files, byte for byte. StoreError as in whole_file, or where arrays are damaged.
     """
-    tables, corruptions = results.tables(), corruption_tables(results.rows)
+    tables, corruptions = results.tables(), corruption_tables(results.rows, results.baseline, results.corrupted_shares)
     drawn = [corruption_plots(table) for table in corruptions]
     pictures = plots(tables, results)
     files = {
@@ -32,10 +34,15 @@ def write_report(results: Results, folder: Path, title: str | None = None) -> li
         "table.tex": latex(tables),
         "table.json": export.json_text(tables),
         "index.html": page(
-            tables, results, pictures, title or folder.resolve().name, list(zip(corruptions, drawn, strict=True))
+            tables,
+            results,
+            pictures,
+            title or folder.resolve().name,
+            list(zip(corruptions, drawn, strict=True)),
+            gallery=(folder / GALLERY).is_file(),
         ),
         **{f"plots/{picture.name}.svg": picture.svg for picture in chain(pictures, *drawn)},
-        **dict(export.model_infos(tables)),
+        **dict(export.model_infos(tables, results.model_infos)),
     }
     files |= corruption_files(results.rows, results.robust_shares, results.baseline)
     for name, text in files.items():

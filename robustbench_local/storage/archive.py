@@ -16,6 +16,7 @@ from robustbench_local.storage.files import Stamp, stamp
 
 NAME = "rows.tar.xz"
 ROWS, AUDITS = "rows", "audits"
+PICTURES = "pictures"  # which no archive holds: they do not shrink
 MOST_BYTES = 512 * 2**20  # of an archive, unpacked: it is held in memory
 
 _MEMBER = re.compile(rf"({AUDITS}/[\w-][\w.-]*\.json|[\w-][\w.-]*\.(json|npz))")

@@ -29,7 +29,7 @@ _KNOWN = {
         ("b", 1, ("clean", "robust", "robust_8bit", "corrupted")),
         ("b", 2, ("clean_bits", "bits", "bits_8bit")),
         ("iu", 1, ("labels", "ids", "forwards", "backwards", "clean_predicted", "predicted", "fingerprint")),
-        ("f", 1, ("distance", "success", "won", "radius")),
+        ("f", 1, ("distance", "margin", "success", "won", "radius")),
         ("f", 2, ("clean_scores", "scores")),
         ("f", 4, ("x_adv",)),
     )

@@ -278,6 +278,11 @@ def robust_shares(arrays: Mapping[str, Array]) -> npt.NDArray[np.float64]:
     return _shares(arrays, "bits", "robust")
 
 
+def corrupted_shares(arrays: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+    """(N,) of a corruption, whether each corrupted image is classified rightly, whatever the clean one is; as above."""
+    return _shares(arrays, "bits", "corrupted")
+
+
 def _shares(arrays: Mapping[str, Array], bits: str, whole: str) -> npt.NDArray[np.float64]:
     """The mean of the bits (N, R) of a random model, or the whole (N,) of a fixed one."""
     found: npt.NDArray[np.float64] = (

@@ -3,6 +3,7 @@
     FOLDER/rows/KEY.json    the row, sealed by a checksum (sealing.py); KEY is the hash of what defines the cell
     FOLDER/rows/KEY.npz     its arrays, (N, ...); the row lists their checksums, so that they stay a pair
     FOLDER/audits/*.json    what audits of its rows found (audit/records.py), sealed as well
+    FOLDER/pictures/*.json  what a page shows of a model's images (report/panel.py), sealed as well
     FOLDER/rows.tar.xz      files of all kinds in one, where `robustbench-local pack` was called
 
 A file is whole or absent, arrays come before their row, and nothing is locked: any number of processes may
@@ -24,7 +25,7 @@ import numpy as np
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import shown
 from robustbench_local.storage import npz
-from robustbench_local.storage.archive import AUDITS, NAME, ROWS, Packed
+from robustbench_local.storage.archive import AUDITS, NAME, PICTURES, ROWS, Packed
 from robustbench_local.storage.files import Stamp, set_aside, stamp, sweep, whole_file
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.row import Row, done, names_before, renamed, row_of
@@ -140,12 +141,21 @@ class Store:
         """{name: record} of the audits kept, sorted; one that was packed before and kept again counts as kept last."""
         names = {f"{AUDITS}/{path.name}" for path in (self.folder / AUDITS).glob("[!.]*.json")}
         names |= {name for name in self._packed.files if name.startswith(f"{AUDITS}/")}
-        found = {Path(name).name: self._record(name, _audit_of) for name in sorted(names)}
+        found = {Path(name).name: self._record(name, _named) for name in sorted(names)}
         return {name: record for name, record in found.items() if record is not None}
 
     def audit(self, name: str) -> Record | None:
         """The record of one of them, None where there is none that is whole."""
-        return self._record(f"{AUDITS}/{name}", _audit_of)
+        return self._record(f"{AUDITS}/{name}", _named)
+
+    def keep_pictures(self, name: str, record: Mapping[str, Any]) -> None:
+        """Keep a model's pictures beside its rows; those of the same name are replaced."""
+        with whole_file(self.folder / PICTURES / name) as file:
+            file.write(written(sealed({"schema": SCHEMA, "name": name, **record})))
+
+    def pictures(self, name: str) -> Record | None:
+        """The record of one model's pictures, None where there is none that is whole."""
+        return self._record(f"{PICTURES}/{name}", _named)
 
     def _place(self, name: str) -> Path:
         """Where a file is that an archive calls so."""
@@ -219,8 +229,8 @@ def _row_of(content: bytes, name: str) -> Row:
     return row_of(content, name.removesuffix(".json"))
 
 
-def _audit_of(content: bytes, name: str) -> Record:
+def _named(content: bytes, name: str) -> Record:
     record = unsealed(content)
     if record.get("name") != Path(name).name:
-        raise StoreError(f"it is the audit {record.get('name')!r:.60}")
+        raise StoreError(f"it is {record.get('name')!r:.60}, under another name")
     return record

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
+from robustbench_local.testing.random_state import moved, state
 from tests.helpers.small_networks import COUNT, L2, LINF, MODELS, Jittered, chosen, images, network
 
 ATTACKS: list[tuple[Attack, ThreatModel]] = [
@@ -145,11 +144,9 @@ def test_the_model_is_given_back_as_it_was(fails: bool) -> None:
 def test_the_seed_decides_and_nothing_global_moves(kind: str) -> None:
     net = network()
     data, model = images(net), MODELS[kind](net)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    before = state()
     first, second, other = (Judge(seed=seed, eot=2)(model, data, PGD(steps=1), LINF) for seed in (1, 1, 2))
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
-    assert before[2] == random.getstate()
+    assert list(moved(before)) == []
     assert torch.equal(first.x_adv, second.x_adv) and torch.equal(first.robust, second.robust)
     tried = first.clean & other.clean
     assert tried.any() and not (first.x_adv == other.x_adv).flatten(1).all(1)[tried].any()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_local import load_data, load_model
+from robustbench_local.audit.escalation import _nearest_first
 from robustbench_local.audit.retrying import Expected, Retrying, expected_passes, passes
 from robustbench_local.audit.stronger import EFFORT, FEW, SHARE, SHORTEST
 from robustbench_local.config.plugins import find_attack
@@ -23,6 +23,7 @@ from robustbench_local.storage.row import Row
 BEST = find_attack("best", {"effort": EFFORT})
 FULL = sum(BEST.cost(10)) + 3  # passes of an image that does not fall, and of judging it
 IDS = np.arange(20)
+FLOOR = SHORTEST[Norm.LINF]
 LINF = ThreatModel.parse("linf:0.3")
 
 
@@ -40,10 +41,6 @@ class Told(Retrying):
     fall: int = 0
     asked: list[tuple[int, int | None]] = field(default_factory=list)
 
-    def _nearest(self, ids: Any) -> Any:
-        self.spent += 10 * len(ids)
-        return ids
-
     def _judged(self, attack: Any, ids: Any, queries: int | None = None) -> Any:
         self.asked.append((len(ids), queries))
         robust = torch.as_tensor(ids) >= self.fall
@@ -60,33 +57,33 @@ def told(budget: float, **given: Any) -> Told:
 def test_where_the_rows_spent_enough_all_are_tried_in_full_at_once() -> None:
     retrying = told(len(IDS) * FULL)
     retrying(IDS)
-    assert retrying.asked == [(20, None)] and retrying.limits(20) is None and retrying.spent <= retrying.budget
+    assert retrying.asked == [(20, None)] and retrying.limits(20) == [] and retrying.spent <= retrying.budget
 
 
 @pytest.mark.parametrize("images", [12, 15, 19])
-def test_otherwise_the_nearest_in_full_and_never_more_than_the_budget(images: int) -> None:
+def test_otherwise_the_first_in_full_and_never_more_than_the_budget(images: int) -> None:
     retrying = told(images * FULL + 200)
     retrying(IDS)
     assert retrying.asked[0] == (images, None) and retrying.spent <= retrying.budget
-    assert retrying.limits(20) == f"tried on the {images} nearest"
+    assert retrying.limits(20) == [f"tried on {images}, the nearest first"]
 
 
 def test_what_falls_early_leaves_more_for_the_others() -> None:
     retrying = told(13 * FULL, fall=20)
     retrying(IDS)
-    assert retrying.tried == 20 and len(retrying.broken) == 20 and retrying.limits(20) is None
+    assert len(retrying.tried) == len(retrying.broken) == 20 and retrying.limits(20) == []
     assert [queries for _, queries in retrying.asked] == [None, None]
 
 
 @pytest.mark.parametrize("budget", [0.0, 500.0, 1500.0])
 def test_a_small_budget_is_shared_by_a_few_with_a_floor(budget: float) -> None:
-    retrying, floor = told(budget, fall=3), SHORTEST[Norm.LINF]
+    retrying = told(budget, fall=3)
     retrying(IDS)
     ((images, queries),) = retrying.asked
-    assert images == FEW and queries is not None and queries >= floor
-    assert retrying.spent <= max(budget, 2 * floor * FEW + 10 * len(IDS))
+    assert images == FEW and queries is not None and queries >= FLOOR
+    assert retrying.spent <= max(budget, 2 * FLOOR * FEW)
     assert retrying.broken == (0, 1, 2)
-    assert retrying.limits(20) == f"tried on the {FEW} nearest and on some with {queries} queries at most"
+    assert retrying.limits(20) == [f"tried on {FEW}, the nearest first", f"on some with {queries} queries at most"]
 
 
 def test_a_suspected_attack_is_looked_at_whatever_that_costs() -> None:
@@ -96,25 +93,34 @@ def test_a_suspected_attack_is_looked_at_whatever_that_costs() -> None:
 
 
 def test_it_goes_on_only_where_it_could_try_some_more() -> None:
-    short = 5 + 5 + 3  # passes by which it tells how near an image is
     for cheap in (20.0, FULL):
         retrying = told(1e9, fall=20, cheap=cheap)
         retrying(IDS)
         for more, enough in ((0, True), (-10, False)):
-            retrying.budget = retrying.spent + 80 * short + FEW * cheap + more
-            assert retrying.affords(80) is enough
+            retrying.budget = retrying.spent + FEW * cheap + more
+            assert retrying.affords_some() is enough
 
 
-def test_the_nearest_are_those_a_short_attack_leaves_least_of() -> None:
-    """What PGD breaks within five steps is nearer than what it does not, whatever the order of the ids."""
-    x, y = load_data("mnist", n=60, source="bundled")
-    images = Tensors(x, y, torch.arange(60))
-    retrying = Retrying(BEST, row(), load_model("zoo:mnist/adversarial_training"), images, 0.0, AnswerCache())
-    ids = np.arange(60)[::-1].copy()
-    seen = retrying._judged(find_attack("pgd", {"steps": 5, "loss": "margin"}), ids)
-    fell = set(seen.ids[~seen.robust].tolist())
-    assert 0 < len(fell) < 30 and set(retrying._nearest(ids)[: len(fell)].tolist()) == fell
-    assert retrying.spent > 60 * 2 * 5
+@pytest.mark.parametrize(("fall", "blocks"), [(0, 1), (2, 1), (3, 2), (14, 2), (15, 3), (100, 9)])
+def test_the_nearest_are_tried_until_hardly_any_fall(fall: int, blocks: int) -> None:
+    retrying = told(1e9, fall=fall)
+    retrying.nearest(np.arange(100))
+    assert len(retrying.asked) == blocks and {queries for _, queries in retrying.asked} == {FLOOR}
+    assert retrying.broken == tuple(range(fall))
+
+
+def test_of_the_nearest_a_few_are_tried_in_any_case_and_more_for_half_the_budget() -> None:
+    for budget, blocks in ((0.0, 1), (4 * FEW * FLOOR, 1), (2 * (2 * FEW * FLOOR + FEW * 20.0), 2)):
+        retrying = told(budget, fall=100)
+        retrying.nearest(np.arange(100))
+        assert len(retrying.asked) == blocks
+
+
+def test_who_fell_already_is_not_tried_again_and_who_was_asked_little_is() -> None:
+    retrying = told(1e9, fall=2)
+    retrying.nearest(np.arange(100))
+    retrying(IDS)
+    assert retrying.asked == [(12, FLOOR), (18, None)] and len(retrying.tried) == 20
 
 
 def test_the_passes_of_a_row_are_all_it_asked() -> None:
@@ -127,6 +133,17 @@ def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
     def of(passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True) -> float:
         return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
 
-    assert of(1e9) == 20 * FULL and of(0.0) == of(float("nan")) == 2 * FEW * SHORTEST[Norm.LINF]
+    assert of(1e9) == 20 * FULL and of(0.0) == of(float("nan")) == 2 * FEW * FLOOR
     assert of(5e4) == SHARE * 5e4
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
+
+
+def test_near_are_the_images_that_some_attack_came_near_to() -> None:
+    margins = {
+        "a": np.array([-5.0, -1.0, np.nan, -3.0], np.float16),
+        "b": np.array([-4.0, -9.0, np.nan, -0.5], np.float16),
+    }
+    store: Any = SimpleNamespace(arrays=lambda key, name: {name: margins[key]} if key in margins else {})
+    rows = [Row(key=key, status="ok", results={"n": 4}) for key in ("a", "b", "old")]
+    assert _nearest_first(rows, store).tolist() == [3, 1, 0, 2]
+    assert _nearest_first(rows[2:], store).tolist() == [0, 1, 2, 3]  # nobody knows

@@ -44,11 +44,11 @@ def test_the_committed_table_is_of_the_code_as_it_is_and_meets_the_criteria(tabl
     assert all(LARGE in {each["n"] for each in table["draws"] if each["pair"]["name"] == pair.name} for pair in PAIRS)
 
 
-def test_readme_quotes_the_table(table: dict[str, Any]) -> None:
+def test_the_page_quotes_the_table(table: dict[str, Any]) -> None:
     (fixed,) = (each for each in table["reruns"] if each["case"]["name"] == "fixed")
     (large,) = (each for each in table["draws"] if each["pair"]["name"] == "fixed" and each["n"] == LARGE)
     failed, low, high = (100 * each for each in fixed["failed"])
-    text = " ".join((KEPT.parents[2] / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((KEPT.parents[2] / "docs/regression.md").read_text(encoding="utf-8").split())
     assert f"{failed:.1f} % failed (95 % interval {low:.1f}-{high:.1f} %;" in text
     assert (
         f"a drop of {100 * large['drop']:.1f} points on 500 images was caught in {100 * large['caught'][0]:.1f} %"

@@ -27,7 +27,8 @@ MAIN = "from robustbench_local.cli.main import main; main({})"
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["run", "--help"], ["audit", "--help"], ["report", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], ["evaluate", "--help"], ["audit", "--help"], ["report", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded(MAIN.format(arguments))

@@ -231,7 +231,11 @@ def test_a_large_ball_is_granted_to_who_asks() -> None:
         ({"attack": None}, ConfigError, "attack is None"),
         ({"attack": PGD(random_start="no")}, ConfigError, "random_start of PGD is .no.: it must be true or false"),  # type: ignore[arg-type]
         ({"attack": PGD(step_size=float("nan"))}, ConfigError, "step_size of PGD is nan"),
-        ({"threat": ("linf", 0.3)}, ConfigError, r"threat is \('linf', 0.3\): it must be text such as .linf:8/255"),
+        (
+            {"threat": ("linf", 0.3, 1)},
+            ConfigError,
+            r"threat is \('linf', 0.3, 1\): it must be text such as .linf:8/255",
+        ),
         ({"threat": None}, ConfigError, "threat is None"),
         ({"threat": 0.3}, ConfigError, "threat is 0.3"),
         ({"attacker": X}, DataError, "attacker is a tensor"),

@@ -455,13 +455,20 @@ def test_parse_reads_what_users_write(text: str, norm: str, eps: float) -> None:
         ("linf:0.3:0.3", "is no number"),
         ("l2:0.3\0", "is no number"),
         (None, "threat is 'None'"),
-        (("linf", 0.3), r"threat is \"\('linf', 0\.3\)\": write"),
+        (("linf", 0.3, 1), r"threat is \"\('linf', 0\.3, 1\)\": write"),
+        (("linf", None), "is no number"),
+        (("lonf", 0.3), "unknown norm"),
         (0.3, "threat is '0.3'"),
     ],
 )
 def test_parse_refuses_with_the_reason(text: Any, message: str) -> None:
     with pytest.raises(ThreatError, match=message):
         ThreatModel.parse(text)
+
+
+@pytest.mark.parametrize("pair", [("linf", "8/255"), ("linf", 8 / 255), ("none", 0), ("l0", 3)])
+def test_a_pair_is_a_threat(pair: tuple[str, str | float]) -> None:
+    assert ThreatModel.parse(pair) == ThreatModel.parse(f"{pair[0]}:{pair[1]}")
 
 
 def test_eps_that_is_no_finite_number_is_refused() -> None:

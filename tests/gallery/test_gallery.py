@@ -23,8 +23,6 @@ from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row
 from robustbench_local.training.builder import ModelBuilder
 
-pytest.importorskip("captum")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_local.core.verdict import Verdict
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.metrics.summary import per_class, summarise
+from tests.helpers.verdicts import a_verdict
 
 
 def test_per_class_leaves_out_classes_without_images() -> None:
@@ -19,24 +19,6 @@ def test_per_class_leaves_out_classes_without_images() -> None:
         {"class": "a", "n": 2, "clean": 1.0, "robust": 0.625, "robust_interval": list(wilson(1.25, 2, level))},
         {"class": "c", "n": 2, "clean": 0.5, "robust": 0.25, "robust_interval": list(wilson(0.5, 2, level))},
     ]
-
-
-def a_verdict(**changes: object) -> Verdict:
-    bits = {"clean": [1, 1, 1, 0], "robust": [1, 0, 0, 0], "robust_8bit": [1, 1, 0, 0]}
-    values: dict[str, object] = {name: torch.tensor(each, dtype=torch.bool) for name, each in bits.items()}
-    values |= {
-        "labels": torch.tensor([0, 1, 1, 0]),
-        "ids": torch.arange(4),
-        "x_adv": torch.zeros(4, 1, 2, 2),
-        "distance": torch.tensor([0.3, 0.1, 0.2, 9.0]),
-        "forwards": torch.tensor([41, 3, 5, 1]),
-        "clean_scores": torch.zeros(4, 2),
-        "scores": torch.zeros(4, 2),
-        "backwards": torch.tensor([40, 2, 4, 0]),
-        "flags": ("probabilities",),
-        "seconds": 2.0,
-    }
-    return Verdict(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_summary_of_a_fixed_model() -> None:

@@ -71,6 +71,7 @@ def test_the_site_builds_and_asks_no_other_host(tmp_path: Path) -> None:
         path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")
     }
     assert {name: FETCHED.findall(text) for name, text in pages.items() if FETCHED.search(text)} == {}
+    assert "[docs" not in pages["changelog.html"] and "Unreleased" in pages["changelog.html"]
     for name in ("evaluate", "audit_model", "run_grid", "load_data", "load_model"):
         assert f">{name}</span>" in pages["api/calls.html"], name
 
@@ -93,10 +94,39 @@ def test_what_another_host_would_be_asked_for_is_found() -> None:
 )
 def test_a_page_that_is_wrong_ends_the_build(tmp_path: Path, text: str, complaint: str) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    for name in ("mkdocs.yml", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "robustbench_local").symlink_to(ROOT / "robustbench_local")
     page = tmp_path / "docs" / "index.md"
     page.write_text(f"{page.read_text(encoding='utf-8')}\n\n{text}\n", encoding="utf-8")
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode == 1
     assert complaint in done.stderr
+
+
+TERMS = ("APGD", "AutoAttack", "BPDA", "EOT", "zoo")
+OTHER = re.compile(r"```.*?```|`[^`\n]*`|^#[^\n]*|^\|[^\n]*", re.DOTALL | re.MULTILINE)  # code, titles and tables
+
+
+def unexplained(text: str) -> list[str]:
+    """The terms whose first use in prose is no link to the glossary."""
+    prose = OTHER.sub("", text)
+    found = []
+    for term in TERMS:
+        linked = re.search(rf"\[[^\]]*\b{term}\b[^\]]*\]\([^)]*glossary", prose)
+        plain = re.search(rf"\b{term}\b", re.sub(r"\[[^\]]*\]\([^)]*\)", lambda each: " " * len(each[0]), prose))
+        if plain and not (linked and linked.start() < plain.start()):
+            found.append(term)
+    return found
+
+
+def test_the_first_use_of_a_term_leads_to_the_glossary() -> None:
+    left_out = {"glossary.md", "changelog.md"}
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if path.name not in left_out and path.parent.name != "api"]
+    assert {path.name: unexplained(path.read_text(encoding="utf-8")) for path in pages} == {
+        path.name: [] for path in pages
+    }
+    assert unexplained("# EOT\n\nEOT helps. [EOT](glossary.md#x), `BPDA`, [the zoo](glossary.md), zoo") == [
+        "EOT"
+    ]  # the twin

@@ -25,6 +25,11 @@ def read(page: str) -> tuple[dict[str, str], list[str]]:
     return files, shell.splitlines()
 
 
+def blocks(page: str) -> list[str]:
+    """The code in Python of a page."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
 def write(files: dict[str, str], folder: Path) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +42,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         options = f"--quiet --no-index --no-deps --no-build-isolation --target '{site}' "
         command = f"'{sys.executable}' -m {INSTALL}{options}{command.removeprefix(INSTALL)}"
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PATH": path, "PYTHONPATH": f"{site}{os.pathsep}{DOCS.parent}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -65,6 +70,11 @@ def test_the_page_works_as_it_stands(
     installed = shell(install, tmp_path)
     assert installed.returncode == 0, installed.stderr
     assert f"\n{plugin}  " in "\n" + shell(listing, tmp_path).stdout
+
+    (check,) = [code for code in blocks(page) if "rbl.testing.check_" in code]
+    (tmp_path / "check.py").write_text(check, encoding="utf-8")
+    checked = shell(f"'{sys.executable}' check.py", tmp_path)
+    assert checked.returncode == 0, checked.stderr
 
     done = shell(run, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -136,6 +136,46 @@ def test_a_fresh_environment_lists_plugins_and_runs_a_grid(tmp_path: Path, pytho
     assert [row["status"] for row in made] == 4 * ["ok"]
 
 
+SCRIPT = """
+import robustbench_local as rbl
+
+reveal_type(rbl.attacks.PGD(steps=40))
+reveal_type(rbl.evaluate("zoo:mnist/none", "mnist", attack=rbl.attacks.PGD(steps=40)))
+reveal_type(rbl.evaluate("zoo:mnist/none", "mnist", attacks=["pgd"], threats=["linf:0.1", ("l2", 1.0)]))
+rbl.attacks.PGD(stpes=40)
+"""
+STATIC = 'package-dir = { "" = "." }'
+
+
+def type_checked(python: Path, folder: Path) -> str:
+    """What mypy says of a script of a user's, in a folder of its own."""
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "script.py"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    return subprocess.run(mypy, cwd=folder, env=environment, capture_output=True, text=True, timeout=600).stdout
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_an_editable_install(tmp_path: Path, python: Path) -> None:
+    source = copied(tmp_path / "source")
+    install(python, "--editable", source)
+    said = type_checked(python, tmp_path / "work")
+    for found in ("attacks.pgd.PGD", "core.verdict.Verdict", "evaluation.verdicts.Verdicts"):
+        assert f'Revealed type is "robustbench_local.{found}"' in said, said
+    assert 'did you mean "steps"?' in said and "Found 1 error" in said
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_no_editable_install_that_is_found_by_code(tmp_path: Path, python: Path) -> None:
+    source = copied(tmp_path / "source")
+    settings = (source / "pyproject.toml").read_text(encoding="utf-8")
+    assert STATIC in settings
+    (source / "pyproject.toml").write_text(settings.replace(STATIC, ""), encoding="utf-8")
+    install(python, "--editable", source)
+    assert "robustbench_local" in type_checked(python, tmp_path / "work").partition("error: ")[2].splitlines()[0]
+
+
 @pytest.mark.slow
 def test_a_fresh_environment_has_nothing_of_ours(python: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="No module named 'robustbench_local'"):

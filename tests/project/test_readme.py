@@ -14,6 +14,8 @@ from robustbench_local.regression.settings import check_of
 from robustbench_local.report.text import FLAGS, flag_name
 
 ROOT = Path(__file__).parents[2]
+MOST = 900  # words
+ADDRESS = re.compile(r"\]\([^)]*\)")  # where a link leads, which nobody reads
 QUICK = {"n=100": "n=8", "steps=40": "steps=2", 'threat="linf:8/255")': 'threat="linf:8/255", steps=2)'}
 
 
@@ -30,6 +32,28 @@ def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
         code = code.replace(long, short)
     exec(code, names)
     return names
+
+
+def words(text: str) -> int:
+    """How many a reader meets, code and tables included: runs of signs with a letter or a digit among them."""
+    return len([word for word in ADDRESS.sub("]", text).split() if re.search(r"\w", word)])
+
+
+def test_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 500 < words(text) <= MOST
+    assert words(text + " word" * MOST) > MOST  # the twin
+    assert words("a [b c](d e f) | - `g=h`") == 4
+
+
+def test_the_way_from_a_clone_to_the_first_number_takes_three_commands() -> None:
+    """By README's text alone; the last one is run by test_code_blocks.py, and on images by the tests of evaluate."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (way,) = [each for each in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S) if "git clone" in each]
+    clone, install, evaluate = way.splitlines()
+    assert clone.startswith("git clone ") and clone.endswith(" robustbench_local")
+    assert install == "make -C robustbench_local install"
+    assert evaluate.startswith("robustbench_local/.venv/bin/robustbench-local evaluate my_models.py:net ")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])

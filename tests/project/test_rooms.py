@@ -29,6 +29,7 @@ ROOMS = (
     "defenses",
     "grids",
     "regression",
+    "testing",
     "cli",
 )
 PLUGINS = ("attacks", "defenses")
@@ -38,7 +39,7 @@ OPTIONAL = {
     "regression.plugin": "every pytest loads it",
     "regression.pytest_run": "every pytest loads it",
 }
-FACADES = ("regression",)  # whose public names are asked for as robustbench_local.ROOM.NAME, and loaded then
+FACADES = ("regression", "testing")  # whose public names are asked for as robustbench_local.ROOM.NAME, and loaded then
 
 
 def imports(source: str, module: str, known: set[str]) -> Iterator[tuple[str, bool]]:

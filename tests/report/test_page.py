@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from robustbench_local.report.results import Results
 from robustbench_local.report.write import write_report
 from robustbench_local.storage.store import Store
 from tests.helpers.browser import EVIL, Visit, launched
+from tests.helpers.packed import unpacked
 from tests.helpers.rows import a_row, stored
 
 
@@ -54,7 +56,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Board(Visit):
-    """The leaderboard as somebody sees it."""
+    """The leaderboard as somebody sees it, once its script is ready."""
+
+    def __init__(self, browser: Any, path: Path, fragment: str = "", **context: Any) -> None:
+        super().__init__(browser, path, fragment, **context)
+        if context.get("java_script_enabled", True):
+            self.page.wait_for_selector("html[data-ready]")
 
     def names(self) -> list[str]:
         found: list[str] = self.page.locator("tr.row:visible .name > button").all_inner_texts()
@@ -81,6 +88,18 @@ def test_nothing_leaves_the_file_and_nothing_is_refused(visit: Board, path: Path
     assert visit.page.locator("figure img").count() >= 4
     assert all(visit.page.eval_on_selector_all("figure img", "images => images.map(i => i.naturalWidth > 0)"))
     assert visit.trouble == []
+
+
+def test_a_plot_is_on_the_page_once_and_as_it_was_drawn(visit: Board, path: Path) -> None:
+    packed = unpacked(path)
+    drawn = {file.stem: file.read_text(encoding="utf-8") for file in path.parent.glob("plots/*.svg")}
+    assert packed["pictures"] == drawn
+    shown = visit.page.eval_on_selector_all(
+        "img[data-picture]", "images => images.map(i => [i.dataset.picture, i.src])"
+    )
+    assert {name: unquote(uri.removeprefix("data:image/svg+xml,")) for name, uri in shown} == drawn
+    assert {*packed["opened"]} == {*visit.page.eval_on_selector_all("tr.row", "rows => rows.map(r => r.dataset.id)")}
+    assert "<svg" not in path.read_text(encoding="utf-8")
 
 
 def test_the_policy_forbids_what_the_page_does_not_do(browser: Any, path: Path, tmp_path: Path) -> None:
@@ -167,6 +186,15 @@ def test_a_row_opens_into_its_cells(visit: Board) -> None:
     button.click()
     assert button.get_attribute("aria-expanded") == "false"
     assert visit.page.locator("tr.detail").count() == 0
+
+
+def test_the_answer_comes_first(visit: Board) -> None:
+    first = visit.page.locator("h1").inner_text()
+    assert first.startswith(
+        "Only adversarial training is seen to withstand the L∞ ball of radius 8/255 on CIFAR-10: 16"
+    )
+    assert visit.page.locator(".glance .says").first.inner_text().startswith("Only adversarial training is seen to")
+    assert "at least half of the images" in visit.page.inner_text("header .lede")
 
 
 def test_the_overview_answers_for_every_table_and_leads_there(visit: Board) -> None:
@@ -271,6 +299,27 @@ def test_dark_mode_is_dark(browser: Any, path: Path) -> None:
     assert light("light", "color") < 0.2 < 0.8 < light("light", "backgroundColor")
 
 
+def test_paper_is_white_whatever_the_screen_is(browser: Any, path: Path) -> None:
+    visit = Board(browser, path, color_scheme="dark")
+    visit.page.emulate_media(media="print")
+    body = "getComputedStyle(document.body)"
+    assert visit.page.evaluate(f"{body}.backgroundColor") == "rgb(255, 255, 255)"
+    assert visit.page.evaluate(f"{body}.color") == "rgb(0, 0, 0)"
+    assert visit.page.locator(".bar-top").is_hidden()
+    visit.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_in_tables_of_corruptions(browser: Any, weather: Path, scheme: str) -> None:
+    visit = Board(browser, weather, color_scheme=scheme, bypass_csp=True)
+    for summary in visit.page.locator("summary").all():
+        summary.click()
+    assert visit.violations() == []
+    visit.page.evaluate("document.querySelector('section.nature [data-key=name] button').textContent = ''")
+    assert "button-name" in dict(visit.violations())
+    visit.context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
@@ -282,6 +331,57 @@ def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: in
     assert visit.violations() == []
     visit.page.evaluate("document.querySelector('.search').replaceWith(document.createElement('input'))")
     assert "label" in dict(visit.violations())
+    visit.context.close()
+
+
+@pytest.fixture
+def weather(tmp_path: Path) -> Path:
+    """A page of two models under two corruptions, of which one was attacked, twice on fewer images."""
+    n = 24
+    bits = {(name, kept): [1] * kept + [0] * (n - kept) for name in ("fog", "snow") for kept in (6, 12, 20)}
+    about = {"ids": f"0:{n}", "access": "none", "threat": "none", "corruption": "CIFAR-10-C"}
+    made = [
+        a_row(bits[name, kept], attack=name, attack_settings={"severity": 3}, defense=defense, **about)
+        for name, defense, kept in (("fog", "none", 6), ("snow", "none", 12), ("fog", "jpeg", 20), ("snow", "jpeg", 20))
+    ]
+    made += [
+        a_row([1] * 6 + [0] * (n - 6), ids=f"0:{n}"),
+        a_row([1] * 4 + [0] * 4, ids="0:8", attack="zoo"),
+        a_row([1] * 8, ids="0:8"),
+    ]
+    store = stored(tmp_path, *made, corrupted=lambda bits: bits)
+    write_report(Results.of([store.read(row["key"]) or row for row, _ in made], store), tmp_path, "weather")
+    return tmp_path / "index.html"
+
+
+def test_corruptions_are_in_the_overview_ranked_and_sorted(browser: Any, weather: Path) -> None:
+    visit = Board(browser, weather)
+    overview = visit.page.locator(".glance tbody tr")
+    assert overview.count() == 3
+    text = overview.last.inner_text()
+    for word in ("CIFAR-10-C", "jpeg", "83.3", "37.5", "Under corruptions jpeg leads", "no attacker"):
+        assert word in text
+    section = visit.page.locator("section.nature")
+    names = section.locator("tbody th b")
+    assert names.all_inner_texts() == ["jpeg", "undefended"]
+    assert section.locator(".rank").all_inner_texts()[1:] == ["1", "2"]
+    section.locator("thead button", has_text="Model").click()
+    section.locator("thead button", has_text="Model").click()
+    assert names.all_inner_texts() == ["undefended", "jpeg"]
+    visit.page.fill("[data-filter=q]", "no such thing")
+    assert not section.is_visible() and not overview.last.is_visible()
+    assert visit.trouble == []
+    visit.context.close()
+
+
+def test_a_second_board_of_a_threat_model_says_why(browser: Any, weather: Path) -> None:
+    visit = Board(browser, weather)
+    heads = visit.page.locator("section.board[data-threat] h2").all_inner_texts()
+    ball = "CIFAR-10, L∞ ball of radius 8/255"
+    assert heads == [f"{ball}, 24 images", f"{ball}, 8 images"]
+    text = visit.page.inner_text("main")
+    assert text.count("A table of its own") == 1
+    assert "of 8 images where another has 24: zoo ran on these only" in text and "pgd ran on these only" not in text
     visit.context.close()
 
 
@@ -357,6 +457,7 @@ def test_two_thousand_rows_load_and_filter_in_200_ms_of_script(browser: Any, tmp
         return float(1000 * metrics["ScriptDuration"])
 
     tab.goto(file.as_uri(), timeout=120_000)
+    tab.wait_for_selector("html[data-ready]", timeout=120_000)
     assert tab.locator("tr.row").count() == 2000
     loaded = script()
     before = script()

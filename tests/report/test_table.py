@@ -172,7 +172,7 @@ def test_random_models_have_a_table_of_their_own_and_their_error_cells_follow_th
     )
     assert [line.defense.name for line in fixed.lines] == ["none"]
     assert not fixed.stochastic
-    assert "random models" in random.title
+    assert "models that draw random numbers" in random.title
     dropout, noise = random.lines
     assert noise.worst == (None,)
     assert dropout.worst[0] is not None
@@ -320,7 +320,7 @@ def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(results.rows, results.robust_shares))
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2
     print_tables(results)
-    assert "random models" in capsys.readouterr().out
+    assert "models that draw random numbers" in capsys.readouterr().out
 
 
 def test_no_rows_no_tables(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from robustbench_local.grids.executors.child import Orders
 from robustbench_local.grids.executors.remote import AUDIT, Errand, Files, Report, write
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.jobs import Group
+from robustbench_local.grids.pictures import TWINS
 from robustbench_local.storage.archive import NAME as PACKED
+from robustbench_local.storage.archive import PICTURES
 from robustbench_local.storage.cache_folder import cache_folder
 from robustbench_local.storage.part_store import PartStore
 
@@ -57,7 +59,7 @@ class Errands:
 
     def results(self, group: Group, what: int | str) -> Files:
         """What a worker must know of the results: what the model's rows are called, what ended others, the parts of a
-        cell, and, for an audit, the rows.
+        cell, and, for an audit, the rows with their pictures.
         """
         running = self._grid.running
         files = [*(running.folder / "deaths").glob("*"), *(running.folder / "models").glob(f"*-{group.place}*")]
@@ -66,8 +68,9 @@ class Errands:
             files += self.parts(known[what] or "")
         if what == AUDIT:
             keys = [key for key in known if key]
-            files += [file for key in keys for file in (self._folder / "rows").glob(f"{key}.*")]
-            files += [self._folder / PACKED]
+            places = self._folder / "rows", running.folder / TWINS
+            files += [file for key in keys for place in places for file in place.glob(f"{key}.*")]
+            files += [self._folder / PACKED, *(self._folder / PICTURES).glob("*.json")]
         return _contents(self._folder, files)
 
     def parts(self, key: str) -> list[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from robustbench_local.core.errors import ModelError, did_you_mean
 from robustbench_local.core.model_state import seeded
 from robustbench_local.data.vision import import_torchvision
 from robustbench_local.models.description import Description
 from robustbench_local.models.format import Asked, Format, Loaded
+from robustbench_local.models.published import check_may_fetch, in_hub
 from robustbench_local.models.weights import FRESH, put_weights
 
 
@@ -23,6 +26,8 @@ class Timm(Format):
         if not timm.is_model(asked.name):
             near = did_you_mean(asked.name, timm.list_models())
             raise ModelError(f'timm has no model "{asked.name}"{near}')
+        if asked.weights is None:
+            check_may_fetch(asked.spec, _fetched(timm.get_pretrained_cfg(asked.name)))
         settings = {} if asked.said.class_count is None else {"num_classes": asked.said.class_count}
         try:
             with seeded(0):
@@ -40,3 +45,12 @@ class Timm(Format):
         normalise = None if own else {"mean": list(about["mean"]), "std": list(about["std"])}
         resize = None if own else int(min(height, width) / about["crop_pct"])
         return Loaded(net, Description(shape=shape, resize=resize, normalise=normalise, classes=net.num_classes))
+
+
+def _fetched(about: Any) -> bool:
+    """Whether weights of that configuration were fetched before, from Hugging Face's hub or elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = (about.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
+    kept = about.hf_hub_id and any(isinstance(try_to_load_from_cache(about.hf_hub_id, file), str) for file in files)
+    return bool(kept) or bool(about.url and in_hub(about.url))

@@ -11,6 +11,7 @@ from robustbench_local.core.model_state import seeded
 from robustbench_local.data.vision import import_torchvision
 from robustbench_local.models.description import Description
 from robustbench_local.models.format import Asked, Format, Loaded
+from robustbench_local.models.published import check_may_fetch, in_hub
 from robustbench_local.models.weights import FRESH, put_weights
 
 
@@ -27,6 +28,7 @@ class Torchvision(Format):
         settings = {} if classes is None else {"num_classes": classes}
         if asked.weights is None:
             published = models.get_model_weights(asked.name).DEFAULT
+            check_may_fetch(asked.spec, in_hub(published.url))
             try:
                 return Loaded(models.get_model(asked.name, weights=published), _published(published))
             except OSError as error:

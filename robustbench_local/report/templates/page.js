@@ -1,10 +1,16 @@
-"use strict";
 // State lives in the fragment of the address, so that a link shows what its sender saw.
+const packed = await unpacked(document.getElementById("packed").textContent);
 const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const controls = $("[data-filter]");
 const total = document.getElementById("total");
 const overview = document.querySelector(".glance"); // of few tables only
-const natures = $("section.nature");
+const natures = $("section.nature").map((section, place) => ({
+  section,
+  body: section.querySelector("tbody"),
+  heads: $("thead th[data-key]", section),
+  glance: overview?.querySelector(`[data-nature="${place + 1}"]`),
+  rows: $("tr.weather", section).map((row) => ({ row, ...row.dataset })),
+}));
 const boards = $("section.board[data-threat]").map((section) => ({
   section,
   data: section.dataset.data,
@@ -12,14 +18,16 @@ const boards = $("section.board[data-threat]").map((section) => ({
   body: section.querySelector("tbody"),
   heads: $("thead th[data-key]", section),
   glance: overview?.querySelector(`[data-board="${section.querySelector("h2").id.slice(2)}"]`),
-  rest: section.querySelector("script.rest"), // many rows, packed: those that are never looked at are never made
   note: section.querySelector("p.rest"),
   rows: $("tr.row", section).map((row) => ({ row, ...row.dataset, detail: null })),
 }));
 const byId = new Map();
-for (const board of boards) {
+for (const [place, board] of boards.entries()) {
+  const rest = packed.rest[place];
+  board.step = rest.length && board.rows.length;
+  board.most = board.step || Infinity; // rows to show of those that fit
+  for (const { row, ...found } of rest) board.rows.push({ ...found, html: row, row: null, detail: null }); // made if shown
   board.sorted = board.rows;
-  board.most = board.rest ? board.rows.length : Infinity; // rows to show of those that fit
   for (const item of board.rows) byId.set(item.id, Object.assign(item, { board }));
 }
 const phone = matchMedia("(max-width: 44rem)"); // as in style.css
@@ -35,16 +43,9 @@ function parsed(html) {
   return template.content;
 }
 
-async function unpack(board) {
-  const bytes = Uint8Array.from(atob(board.rest.textContent), (char) => char.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const { length } = board.rows;
-  for (const { row, ...found } of await new Response(stream).json()) {
-    const item = { ...found, html: row, row: null, detail: null, board };
-    board.rows.push(item);
-    byId.set(item.id, item);
-  }
-  board.step = length;
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
 }
 
 function make(item) {
@@ -94,9 +95,12 @@ function filter() {
     shown += left;
   }
   const narrow = Boolean(words.length || want.threat || want.family || want.flag); // to models under attack
-  for (const section of natures) section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
+  for (const { section, glance } of natures) {
+    section.hidden = narrow || Boolean(want.data && section.dataset.data !== want.data);
+    if (glance) glance.hidden = section.hidden;
+  }
   total.textContent = `${shown} of ${byId.size} shown`;
-  document.getElementById("nothing").hidden = shown > 0 || natures.some((section) => !section.hidden);
+  document.getElementById("nothing").hidden = shown > 0 || natures.some(({ section }) => !section.hidden);
 }
 
 const names = new Intl.Collator();
@@ -104,7 +108,7 @@ const names = new Intl.Collator();
 function order() {
   const number = sort.key !== "name";
   const sign = sort.down ? -1 : 1;
-  for (const board of boards) {
+  for (const board of [...boards, ...natures]) {
     for (const head of board.heads) {
       if (head.dataset.key === sort.key) head.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
@@ -129,7 +133,7 @@ function toggle(item, open = !item.detail) {
   item.row.classList.toggle("open", open);
   button.setAttribute("aria-expanded", String(open));
   if (open) {
-    const filled = item.opened ? parsed(item.opened) : document.getElementById(`t-${item.id}`).content.cloneNode(true);
+    const filled = parsed(packed.opened[item.id]);
     item.detail = filled.firstElementChild;
     span(item);
     item.row.after(filled);
@@ -163,7 +167,7 @@ function recall() {
   }
   const key = state.get("sort") ?? "rank";
   const wanted = { key: key.replace(/^-/, ""), down: key.startsWith("-") };
-  const known = boards.some((board) => board.heads.some((head) => head.dataset.key === wanted.key));
+  const known = [...boards, ...natures].some((board) => board.heads.some((head) => head.dataset.key === wanted.key));
   const before = sort;
   sort = known ? wanted : { key: "rank", down: false };
   const open = (state.get("open") ?? "").split(",");
@@ -223,6 +227,8 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("hashchange", recall);
 phone.addEventListener("change", () => { for (const item of byId.values()) if (item.detail) span(item); });
+for (const image of $("img[data-picture]")) {
+  image.src = `data:image/svg+xml,${encodeURIComponent(packed.pictures[image.dataset.picture])}`;
+}
 recall();
-const packed = boards.filter((board) => board.rest);
-if (packed.length) Promise.all(packed.map(unpack)).then(() => { order(); recall(); });
+document.documentElement.dataset.ready = "";
