@@ -115,6 +115,8 @@ def _words(command: str, parser: argparse.ArgumentParser, words: Sequence[str], 
             found += map(str, action.choices)
     if command == "list" and len(words) > 1:
         found += _values(words[1], None)
+    if command == "run" and all("=" in word or word.startswith("-") for word in words[1:]):
+        found += grids()  # a grid's name may stand alone
     if command == "data":
         found += _DATA
     if command in ("audit", "evaluate") and words[-1:] == [command]:

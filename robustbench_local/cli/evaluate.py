@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--data", help="cifar10, mnist, folder:PATH, arrays:PATH, parquet:PATH or hf:PATH")
     parser.add_argument("--threat", action="append", help="linf:8/255, l2:0.5, l1:12; repeatable; the usual one")
-    parser.add_argument("--suite", choices=SUITES, help="which attacks, on how many images (standard)")
+    parser.add_argument("--suite", choices=SUITES, metavar="NAME", help="quick, standard (the usual one) or full")
     parser.add_argument("--n", type=int, help="images; by default 100 (quick), 500 (standard) or 1000 (full)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of rows and page; by default results/NAME")
     parser.set_defaults(do=run)

@@ -28,6 +28,9 @@ class Progress:
     def advance(self, what: str, share: float) -> None:
         """The job is at share in [0, 1], doing `what`."""
 
+    def rest(self) -> None:
+        """Nothing is timed right now: between two jobs."""
+
     def lane(self, place: int) -> Progress:
         """For one of several jobs that go on at once: a bar of its own, where there are bars."""
         return Progress()

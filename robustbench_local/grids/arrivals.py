@@ -25,7 +25,7 @@ _COSTS = 0.05  # the share of the time that looking takes at most
 
 
 class Arrivals(Progress):
-    """Passes on what is said. Since every executor says when a cell has ended, that is when it looks for rows."""
+    """Passes on what is said. Executors say when a cell has ended, and when they rest: then it looks for rows."""
 
     def __init__(self, grid: Grid) -> None:
         """ConfigError where a sink is named whose library is not there."""
@@ -52,6 +52,9 @@ class Arrivals(Progress):
 
     def line(self, text: str) -> None:
         self._shown.line(text)
+        self.rest()
+
+    def rest(self) -> None:
         now = time.monotonic()
         if now > self._next:
             self._look(shows=len(self._left) > 1)

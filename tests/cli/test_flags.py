@@ -11,7 +11,9 @@ import pytest
 
 from robustbench_local.cli import output
 from robustbench_local.cli.main import main, parser
+from robustbench_local.cli.status_text import show
 from robustbench_local.core import streams
+from robustbench_local.grids.status import Status
 from tests.helpers.rows import a_row, stored
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +107,11 @@ def test_help_is_as_wide_as_the_terminal(
         main([name, "--help"] if name else ["--help"])
     wide = [line for line in capsys.readouterr().out.splitlines() if len(line) > columns]
     assert [line for line in wide if " " in line.strip()] == []  # a word that is longer stands alone
+
+
+def test_verbose_status_names_every_cell_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    status = Status(cells=30, done=0, failed=(), left=tuple(f"cell {place}" for place in range(30)))
+    for every in (False, True):
+        show(status, Path("results/mine"), as_json=False, every=every)
+        shown = capsys.readouterr().out
+        assert ("cell 29" in shown) == every and ("and 20 more" in shown) == (not every)

@@ -35,6 +35,7 @@ RUN = [
         "allow_chance=true",
     ),
 ]
+TINY = ["n=8", "device=cpu", "allow_chance=true"]
 TYPED: list[tuple[list[str], int]] = [
     (["run", "grid=quickstrat"], 2),
     ([*RUN, "dry_run=true"], 0),
@@ -44,6 +45,8 @@ TYPED: list[tuple[list[str], int]] = [
     (["list", "attacks", "pgd"], 0),
     (["compare", "results/quickstart", "results/quickstart"], 0),
     (["metrics", "results/quickstart"], 0),
+    (["evaluate", "usertoys.py:linear", "--data", "mnist", "--threat", "linf:0.1", "--suite", "quick", *TINY], 0),
+    (["site", "results", "--into", "public"], 0),
     (["report", "results/nowhere"], 2),
 ]
 SCRIPT = f"""

@@ -22,13 +22,14 @@ class Heard(Progress):
     """What a user is told."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.all: list[str] = []
         self.blocks: list[str] = []
 
     def line(self, text: str) -> None:
-        self.lines.append(text)
+        self.all.append(text)
 
     def block(self, text: str) -> None:
+        self.all.append(text)
         self.blocks.append(text)
 
 
@@ -77,6 +78,8 @@ def test_a_model_that_is_done_is_shown_before_the_next_is(folder: Path) -> None:
     (shown,) = heard.blocks  # the last model's figures are in the tables of all
     assert "mnist_small" in shown and "none" in shown and "pgd" in shown
     assert max(map(len, shown.splitlines())) <= 80
+    (first, *_) = (place for place, text in enumerate(heard.all) if "bit_depth" in text)
+    assert heard.all.index(shown) < first
     time.sleep(1.1)  # rows know the second in which they were written
     assert not done(folder)[1].blocks  # nothing is new
 

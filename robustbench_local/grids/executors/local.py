@@ -215,6 +215,7 @@ class Supervisor:
     def _show(self) -> None:
         status = self._watch.look()
         self.grid.progress.advance(status.in_short(), status.share)
+        self.grid.progress.rest()
         for worker in self._workers:
             if pulse := self._pulse(worker):
                 self.grid.progress.lane(worker.place).advance(pulse.what, pulse.share)

@@ -46,6 +46,7 @@ def work(bench: Bench, jobs: Sequence[Job], mine: Collection[Job] | None = None,
             if found is Found.SETTLED and alone and job.cell is not None and _has_row(bench, job):
                 bench.grid.progress.line(f"{job.label}: done before")
             if found in (Found.WORKED, Found.PARTLY):
+                bench.grid.progress.rest()
                 worked = True
                 break
         if worked:
