@@ -27,14 +27,13 @@ from robustbench_local.report.history import History, history
 from robustbench_local.report.page import asset, environment, policy
 from robustbench_local.report.results import Results, with_rows
 from robustbench_local.report.side_by_side import SideBySide
-from robustbench_local.report.write import write_report
+from robustbench_local.report.write import GALLERY, write_report
 from robustbench_local.storage.archive import AUDITS, NAME, ROWS
 from robustbench_local.storage.files import whole_file
 from robustbench_local.storage.packing import pack
 from robustbench_local.storage.store import Store
 
 _BIB = "cite.bib"
-_GALLERY = "gallery.html"
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ def _grid(name: str, runs: Sequence[Path], target: Path, together: SideBySide) -
     stores = [Store(run, own=False) for run in runs]
     dates = [max((row.created for row in store.rows()), default="") for store in stores]
     last = runs[dates.index(max(dates))]
-    if (last / _GALLERY).is_file():
-        _copy(last / _GALLERY, target / _GALLERY)
+    if (last / GALLERY).is_file():
+        _copy(last / GALLERY, target / GALLERY)
     results = Results.read([last])
     tables = write_report(results, target, name)
     corruptions = corruption_tables(results.rows, results.baseline)
