@@ -12,7 +12,8 @@ from tests.helpers.code_blocks import BLOCK, Block, blocks, furnish, pages, run_
 
 # followed to the letter, installation included, by test_first_plugins.py
 FOLLOWED = {"docs/first-attack.md", "docs/first-defense.md"}
-SLOW = {f"docs/{name}.md" for name in ("audit", "examples", "own-model", "plugins", "regression")}  # ten seconds each
+# ten seconds each, or more
+SLOW = {f"docs/{name}.md" for name in ("audit", "data", "examples", "own-model", "plugins", "regression")}
 NOT_RUN = 5  # blocks that state a reason: raise it only for what no test can run
 
 

@@ -26,13 +26,14 @@ from robustbench_local.testing.checks import check_attack
 from robustbench_local.testing.specimens import THREATS
 from tests.helpers import short_attacks
 
-# too short a search finds no planted weakness, so these are given time
-LONG = {
+# too short a search finds no planted weakness, so these are given time; a walk needs less
+LENGTHS: dict[str, dict[str, int]] = {
     "apgd": {"steps": 50},
     "cw": {"steps": 50, "searches": 4},
     "ddn": {"steps": 50},
     "ead": {"steps": 50, "searches": 4},
     "fmn": {"steps": 30},
+    "hopskipjump": {"steps": 2},
 }
 SLOW = ("autoattack", "best")  # thousands of queries for each image that never falls
 CORRUPTIONS = [row.name for row in listing(ATTACKS) if "severity" in row.settings]
@@ -40,7 +41,9 @@ OWN = [name for name in short_attacks.own_attacks() if name not in SLOW]
 
 
 def of_the_house(name: str) -> Attack:
-    return find_attack(name, short_attacks.SHORT[name] | LONG[name]) if name in LONG else short_attacks.attack(name)
+    return (
+        find_attack(name, short_attacks.SHORT[name] | LENGTHS[name]) if name in LENGTHS else short_attacks.attack(name)
+    )
 
 
 def keeps(plugin: type[Attack] | Attack, threats: Sequence[Threat] = ()) -> None:
