@@ -61,6 +61,8 @@ def test_what_is_done_elsewhere_is_sent_back_and_the_same(tmp_path: Path) -> Non
         assert grid.running.is_audited(group.place)
     run(opened(tmp_path, "sent"))  # which finds all of it, and writes the tables
     assert differences(outcome(tmp_path / "inline" / "one"), outcome(tmp_path / "sent" / "one")) == []
+    drawn, there = (sorted((tmp_path / name / "one/pictures").iterdir()) for name in ("inline", "sent"))
+    assert len(drawn) == 2 and [file.read_bytes() for file in drawn] == [file.read_bytes() for file in there]
     assert len(remote._told) == 1  # one process did it all
 
 
