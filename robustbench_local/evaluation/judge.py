@@ -166,7 +166,7 @@ class Judge:
             search = _in_batches(self._search(attack, threat, judged), size, first)
             search, spent = search.prepare(model, *own)
             collected, x_adv = Collected(rows.stop - rows.start), first
-            keep = keep or collected
+            keep = collected if keep is None else keep
             batches: list[BatchVerdict] = []
             done, changed = rows.start, False
             while done < rows.stop:

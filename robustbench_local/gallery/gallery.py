@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptedImages
-from robustbench_local.gallery.answers import probabilities
+from robustbench_local.gallery.answers import class_name, probabilities
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
 from robustbench_local.gallery.saliency import before_and_after
 from robustbench_local.gallery.views import Sample, View, change, heat, picture
@@ -116,8 +116,12 @@ def _room(
     samples = []
     for k, (place, fate) in enumerate(places):
         views = [
-            View("clean", picture(x[k]), _said(before[k], images)),
-            View("attacked", picture(x_adv[k]), (*_said(after[k], images), _length(threat, x_adv[k], x[k]))),
+            View("clean", picture(x[k]), _said(before[k], model, images.classes)),
+            View(
+                "attacked",
+                picture(x_adv[k]),
+                (*_said(after[k], model, images.classes), _length(threat, x_adv[k], x[k])),
+            ),
             change(x[k], x_adv[k]),
         ]
         if heats:
@@ -126,7 +130,7 @@ def _room(
                 View("saliency, attacked", picture(heats[1][k]), ("for its answer",)),
             ]
         if found[k]:
-            said = (*_said(least[k], images), _length(threat, nearest[k], x[k]))
+            said = (*_said(least[k], model, images.classes), _length(threat, nearest[k], x[k]))
             views.append(View("nearest error found", picture(nearest[k]), said))
         own = int(images.ids[place])
         samples.append(Sample(own, visible(images.classes[int(y[k])]), fate, tuple(views)))
@@ -169,11 +173,10 @@ def _saved(results: Results, row: Row, rows: Tensor) -> Tensor:
     return torch.from_numpy(results.array_rows(row, "x_adv", rows.tolist()))
 
 
-def _said(answer: Tensor, images: Images | CorruptedImages) -> tuple[str, ...]:
-    """ "cat, 97.3 %" of one image's probabilities; the class beyond the last is a rejection."""
+def _said(answer: Tensor, model: nn.Module, classes: Sequence[str]) -> tuple[str, ...]:
+    """ "cat, 97.3 %" of one image's probabilities."""
     best = int(answer.argmax())
-    name = images.classes[best] if best < len(images.classes) else "rejected"
-    return (f"{visible(name)}, {percent(float(answer[best]))}\u00a0%",)
+    return (f"{class_name(best, model, classes)}, {percent(float(answer[best]))}\u00a0%",)
 
 
 def _length(threat: ThreatModel, x_adv: Tensor, x: Tensor) -> str:

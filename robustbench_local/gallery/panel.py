@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.core.defense import Rejection, rejection
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.core.threat import ThreatModel
-from robustbench_local.gallery.answers import probabilities
+from robustbench_local.gallery.answers import class_name, probabilities
 from robustbench_local.gallery.saliency import before_and_after
 from robustbench_local.gallery.segment import least_change
 from robustbench_local.gallery.sprite import sprite
@@ -68,11 +67,6 @@ def draw_panel(row: Row, twins: Twins, model: nn.Module, classes: Sequence[str],
     columns |= dict(zip(SALIENCY, map(heat, maps), strict=True)) if maps is not None else {}
     sheet, side = sprite(list(columns.values()))
 
-    def named(answer: int) -> str:
-        if answer < len(classes):
-            return visible(classes[answer])
-        return f"class {answer}" if rejection(model) is Rejection.NONE else "rejected"
-
     best = _best(reached)
     own, distances = threat.distance(x_adv, x).tolist(), threat.distance(nearest, x).tolist()
     samples = []
@@ -81,17 +75,17 @@ def draw_panel(row: Row, twins: Twins, model: nn.Module, classes: Sequence[str],
         samples.append(
             {
                 "id": id,
-                "label": named(int(twins.labels[k])),
+                "label": class_name(int(twins.labels[k]), model, classes),
                 "rank": int(twins.ranks[k]),
-                "before": _answer(named(int(twins.before[k])), twins.before_confidence[k]),
-                "after": _answer(named(int(twins.after[k])), twins.after_confidence[k]),
+                "before": _answer(class_name(int(twins.before[k]), model, classes), twins.before_confidence[k]),
+                "after": _answer(class_name(int(twins.after[k]), model, classes), twins.after_confidence[k]),
                 "factor": _digits(factors[k]),
                 "distance": _digits(own[k]),
                 "nearest": {
                     "distance": _digits(distances[k]),
                     "levels": _digits(255 * size.max()),
                     "pixels": int((size.amax(0) > _UNSEEN).sum()),
-                    "name": named(int(answers[k])),
+                    "name": class_name(int(answers[k]), model, classes),
                 }
                 if found[k]
                 else None,
