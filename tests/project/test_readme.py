@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,14 @@ def test_the_checks_of_the_page_on_regression_are_checks(tmp_path: Path, monkeyp
     assert [check_of({**found.common, **each}).suite for each in found.checks] == ["ci", "noise"]
     (code,) = re.findall(r"```python\n(import.*?)```", page, re.DOTALL)
     assert run(code, {})["outcome"].verdict == "holds"
+
+
+def test_the_picture_shows_what_its_words_say() -> None:
+    """Its command, followed up to the drawing."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    words, name = re.findall(r"^!\[(.*?)\]\((.*?)\)$", text, re.MULTILINE)[0]
+    image, twin, (before, after) = runpy.run_path(str(ROOT / ".ci/adversarial.py"))["chosen"]()
+    assert before.startswith("cat, ") and after.startswith("frog, ")
+    assert words.startswith("A cat ") and words.endswith(" a frog") and "8 of 256 grey levels" in words
+    assert 0 < (twin - image).abs().max() <= 8 / 255 + 1e-6
+    assert 5_000 < (ROOT / name).stat().st_size < 60_000
