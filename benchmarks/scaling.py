@@ -1,11 +1,13 @@
-"""How seconds and memory grow with images, classes, pixels, parameters and cells: measured sizes, fitted exponents.
+"""How seconds and memory grow with images, classes, pixels, parameters, cells and workers: measured sizes, fitted
+exponents.
 
     python -m benchmarks.scaling --folder FOLDER            # all; two folders of 10,000 rows are made there, once
     python -m benchmarks.scaling --folder FOLDER --only images classes
 
 Each size is a process of its own, since the most memory that a process held never falls again; seconds are those that
-it had a core for, with one thread. What is measured is kept in results/benchmarks/scaling/, and table.md is made of it.
-Networks are as small as may be where the network is not what grows: so the harness is timed, not the network.
+it had a core for, with one thread, but of workers those of the clock: nothing else may run then. What is measured is
+kept in results/benchmarks/scaling/, and table.md is made of it. Networks are as small as may be where the network is
+not what grows: so the harness is timed, not the network.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -48,12 +51,16 @@ Job = Callable[[int, Path], Callable[[], object]]  # (size, folder) -> what is t
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows through which sizes, and what is done at each; why: where it may grow faster than the size."""
+    """What grows through which sizes, and what is done at each; why: where it may grow faster than the size.
+
+    clock: whether seconds are those that pass, since others do the work.
+    """
 
     what: str
     sizes: tuple[int, ...]
     job: Job
     why: str = ""
+    clock: bool = False
 
 
 def attacked(net: nn.Module, shape: tuple[int, ...], images: int, classes: int, steps: int) -> Callable[[], object]:
@@ -110,6 +117,13 @@ def compare(size: int, folder: Path) -> Callable[[], object]:
     return lambda: told("compare", before, after)
 
 
+def workers(size: int, folder: Path) -> Callable[[], object]:
+    made = folder / f"workers-{size}"
+    shutil.rmtree(made, ignore_errors=True)
+    how = ("executor=local", f"workers={size}", f"results={made}")
+    return lambda: told("run", "grid=mnist_breaks", "n=150", "pictures=0", *how)
+
+
 def told(*words: object) -> int:
     """The command, which may speak to nobody; its exit code."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -131,16 +145,24 @@ AXES = {
         " images, and memory for every pair.",
     ),
     "compare": Axis("the command, on two such folders", _ROWS, compare),
+    "workers": Axis(
+        "run grid=mnist_breaks n=150 from nothing, by local workers of one thread",
+        (1, 2),
+        workers,
+        "seconds are of the clock, and memory is that of the process that starts the workers. The longest cell bounds"
+        " what more of them can save.",
+        clock=True,
+    ),
 }
 
 
 def point(axis: str, size: int, folder: Path) -> Row:
     """One size, in this process."""
     torch.manual_seed(0)
-    job = AXES[axis].job(size, folder)
-    before, started = _peak(), time.process_time()
+    job, clock = AXES[axis].job(size, folder), time.monotonic if AXES[axis].clock else time.process_time
+    before, started = _peak(), clock()
     job()
-    seconds = time.process_time() - started
+    seconds = clock() - started
     page = folder / f"report-{size}" / "index.html"
     more = {"page_mb": page.stat().st_size / 1e6} if axis == "report" else {}
     found = {"axis": axis, "size": size, "seconds": seconds, "mib": _peak(), "mib_before": before, **more}
@@ -187,7 +209,7 @@ def table(rows: Sequence[Row]) -> str:
         notes += [f"- {name}: {axis.why}"] * bool(axis.why)
         pages = [f"{row['page_mb']:.1f}" for row in own if "page_mb" in row]
         notes += [f"- {name}: the page has {', '.join(pages)} MB."] * bool(pages)
-    heads = ["grows", "what is done", "sizes", "CPU seconds", "exponent", "peak MiB", "exponent"]
+    heads = ["grows", "what is done", "sizes", "seconds", "exponent", "peak MiB", "exponent"]
     return "\n".join(
         [
             "# How cost grows",
