@@ -59,4 +59,4 @@ def test_ten_thousand_rows(axis: str, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_every_axis_is_measured_at_sizes_that_grow() -> None:
     for axis in scaling.AXES.values():
-        assert list(axis.sizes) == sorted(axis.sizes) and len(axis.sizes) > scaling.FITTED
+        assert list(axis.sizes) == sorted(axis.sizes) and (len(axis.sizes) > scaling.FITTED or axis.clock)
