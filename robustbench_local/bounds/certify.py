@@ -21,7 +21,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
 
-ROWS = 256  # bounds of one image that are carried back together, at least
+ROWS = 16  # bounds that are carried back together, at least, and then of fewer images
 
 
 @dataclass(frozen=True)

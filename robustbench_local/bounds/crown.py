@@ -10,7 +10,7 @@ from robustbench_local.bounds.network import Network, undecided
 from robustbench_local.bounds.step import Box, least
 from robustbench_local.core.threat import Norm
 
-VALUES = 2**24  # float64 numbers in one tensor of coefficients, at most: 128 MiB
+VALUES = 2**20  # float64 numbers in one tensor of coefficients, at most: 8 MiB, of which some stay in a core's cache
 
 
 def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from robustbench_local.bounds.rounding import SLACK
@@ -27,5 +28,6 @@ class ReLU(Step):
         offset = -low * slope + SLACK * high
         below = (high > -low).to(slope)
         negative = above.clamp(max=0)
-        constant = product(negative, offset)
-        return Linear((above.clamp(min=0) * below.unsqueeze(1) + negative * slope.unsqueeze(1),), constant)
+        # above * below where it is positive, above * slope where it is negative
+        mixed = torch.addcmul(above * below.unsqueeze(1), negative, (slope - below).unsqueeze(1))
+        return Linear((mixed,), product(negative, offset))
