@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,7 @@ def line(subject: Subject, threat: str, count: int) -> list[str]:
     verdict = evaluate(model, x, y, "best", threat, keep_images=False)
     shares, seconds = [], []
     for method in METHODS:
-        found, spent = timed(lambda method=method: certify(model, x, y, threat, method=method), x.device)
+        found, spent = timed(partial(certify, model, x, y, threat, method=method), x.device)
         if bool((found.certified & ~verdict.robust).any()):
             raise AssertionError(f"{subject.name}, {threat}: an image that {method} certifies was broken")
         shares.append(f"{100 * float(found.certified.double().mean()):.0f}")

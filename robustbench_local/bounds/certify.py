@@ -13,6 +13,7 @@ from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.crown import VALUES, answers, lower, nearest, tightened
 from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
+from robustbench_local.bounds.rounding import LARGEST
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.core.defense import call
 from robustbench_local.core.errors import BoundsError, DataError
@@ -87,4 +88,6 @@ def _margins(network: Network, ball: Ball, y: Tensor, classes: int, method: str)
     margins = nearest(network, boxes, rows)
     if method == "crown":
         margins = margins.maximum(lower(network, boxes, ball, len(network.steps), rows))
-    return margins.scatter(1, y.unsqueeze(1), math.inf).amin(1)
+    least = margins.scatter(1, y.unsqueeze(1), math.inf).amin(1)
+    largest = torch.stack([box.magnitude.flatten(1).amax(1) for box in boxes]).amax(0)
+    return least.masked_fill(~(largest < LARGEST), -math.inf)

@@ -11,6 +11,7 @@ from __future__ import annotations
 UNIT = 2.0**-24  # of float32, rounding to nearest
 SLACK = 2.0**-40  # relative, for the arithmetic of the bounds in float64, whose unit is 2^-53
 UNDERFLOW = 1e-30  # absolute, for what float32 flushes to zero
+LARGEST = 1e30  # value up to which no sum on the way to it can have left float32's range: its room would be as large
 
 
 def gamma(terms: int) -> float:

@@ -276,3 +276,13 @@ def test_the_rounding_of_float32_is_allowed_for(monkeypatch: pytest.MonkeyPatch)
     assert margin() < 0
     monkeypatch.setattr(affine, "gamma", lambda terms: 0.0)
     assert margin() > 0
+
+
+def test_what_may_leave_the_range_of_float32_is_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = linear(torch.tensor([[2e19], [1.9e19]]), torch.zeros(2))
+    net = nn.Sequential(nn.Flatten(), linear(torch.tensor([[1e20]]), torch.zeros(1)), last)
+    x, y = torch.full((1, 1, 1, 1), 0.12), torch.tensor([0])
+    assert bool(net(x + 0.07).isinf().all())  # both logits, of which the first is larger in exact arithmetic
+    assert not bool(certify(net, x, y, "linf:0.07").certified)
+    monkeypatch.setattr("robustbench_local.bounds.certify.LARGEST", float("inf"))
+    assert bool(certify(net, x, y, "linf:0.07").certified)

@@ -68,6 +68,20 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ).eval(),
         (1, 4, 4),
     ),
+    "settings": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=(1, 2), padding=(2, 1), dilation=2, groups=2, bias=False),
+            nn.MaxPool2d((2, 1), stride=1, padding=(1, 0), dilation=(2, 1)),
+            nn.AvgPool2d(2, stride=1, padding=1),
+            nn.BatchNorm2d(4, affine=False).eval(),
+            nn.AdaptiveAvgPool2d((1, 2)),
+            FLAT,
+            nn.Dropout(),
+            nn.Linear(8, 8),
+            nn.BatchNorm1d(8),
+        ).eval(),
+        (2, 9, 8),
+    ),
     "no steps": (lambda: Deployed(nn.Sequential(FLAT, head())).eval(), (1, 4, 4)),
 }
 
