@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustbench_local import attacks, regression, testing
     from robustbench_local.audit.checklist import audit_model
+    from robustbench_local.bounds.certify import Certificate, certify
     from robustbench_local.core.access import Access
     from robustbench_local.core.attack import Attack, IterativeAttack
     from robustbench_local.core.corruption import Corruption
@@ -35,6 +36,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Access",
     "Attack",
+    "Certificate",
     "Corruption",
     "Defended",
     "Defense",
@@ -55,6 +57,7 @@ __all__ = [
     "attacks",
     "audit_model",
     "benchmark",
+    "certify",
     "evaluate",
     "load_data",
     "load_model",
@@ -72,6 +75,7 @@ __all__ = [
 
 _PLACES = {
     "audit.checklist": ("audit_model",),
+    "bounds.certify": ("Certificate", "certify"),
     "core.access": ("Access",),
     "core.attack": ("Attack", "IterativeAttack"),
     "core.corruption": ("Corruption",),

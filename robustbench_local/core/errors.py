@@ -38,6 +38,10 @@ class ContractError(RobustBenchError):
     """A plug-in that breaks rules which check_attack or check_defense hold it to."""
 
 
+class BoundsError(RobustBenchError):
+    """A model or a threat model that no lower bound is known of."""
+
+
 class StoreError(RobustBenchError):
     """Rows that cannot be written or read back."""
 

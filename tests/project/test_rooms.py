@@ -21,6 +21,7 @@ ROOMS = (
     "metrics",
     "evaluation",
     "models",
+    "bounds",
     "training",
     "audit",
     "attacks",

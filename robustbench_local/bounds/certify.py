@@ -1,0 +1,93 @@
+"""Which images no attack can break, whatever it tries: a lower bound of the margin of each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.bounds.ball import Ball
+from robustbench_local.bounds.crown import VALUES, answers, lower, nearest, tightened
+from robustbench_local.bounds.network import Network
+from robustbench_local.bounds.reading import read
+from robustbench_local.bounds.rounding import LARGEST
+from robustbench_local.config.arguments import Threat, checked
+from robustbench_local.core.defense import call
+from robustbench_local.core.errors import BoundsError, DataError
+from robustbench_local.core.model_state import as_deployed, full_float32
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import home
+from robustbench_local.evaluation.preflight import check_images
+
+ROWS = 16  # bounds that are carried back together, at least, and then of fewer images
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Of N images: margins (N,) float64, lower bounds of z_y - max z_j over all images of the ball; what is certain."""
+
+    margins: Tensor
+
+    @property
+    def certified(self) -> Tensor:
+        """(N,) bool: no image of the ball is answered otherwise than y. A misclassified image is not certified."""
+        return self.margins > 0
+
+
+@checked()
+def certify(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Literal["ibp", "crown"] = "crown"
+) -> Certificate:
+    """Lower bounds of the margins of images x (N, C, H, W) in [0, 1] with labels y (N,), whatever an attack does.
+
+    method: "ibp" (Gowal et al. 2018) carries intervals forward; "crown" (Zhang et al. 2018) carries linear bounds back,
+    is never looser, and dearer. Both allow for the rounding of the float32 network that verdicts are of.
+    BoundsError where no bound is known, with the layer or the norm that it is not known of; DataError where x are no
+    images or y no classes of the model.
+    """
+    check_images(x, y)
+    device, kind = home(model, x), ThreatModel.parse(threat)
+    x, y = x.detach().to(device, torch.float32), y.to(device)
+    with torch.no_grad(), as_deployed(model), full_float32():
+        network = read(model, x)
+        size = max(1, VALUES // (ROWS * _widest(network, x)))
+        parts = []
+        for images, labels in zip(x.split(size), y.split(size), strict=True):
+            logits = call(model, images, None)
+            _check_reading(network, images, logits)
+            if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+                raise DataError(f"y holds {int(labels.min())} .. {int(labels.max())}: give 0 .. {logits.shape[1] - 1}")
+            parts.append(_margins(network, Ball.around(images, kind), labels, logits.shape[1], method))
+    return Certificate(torch.cat(parts))
+
+
+def _widest(network: Network, x: Tensor) -> int:
+    """The most values that any step makes of an image."""
+    return max(box.low[0].numel() for box in network.intervals(Ball(x[:1].double(), Norm.LINF, 0.0)))
+
+
+def _check_reading(network: Network, x: Tensor, logits: Tensor) -> None:
+    """BoundsError where the model's own answers are not those of its steps, but for rounding: hooks, or a state."""
+    low, high = answers(network, x)
+    given = logits.double()
+    if given.shape != low.shape or not bool(((low <= given) & (given <= high)).all()):
+        off = f"by {float((low - given).maximum(given - high).max()):.3g}" if given.shape == low.shape else "in shape"
+        raise BoundsError(
+            f"the model's answers differ {off} from those of its layers: a hook, or a state, changes them"
+        )
+
+
+def _margins(network: Network, ball: Ball, y: Tensor, classes: int, method: str) -> Tensor:
+    """(N,) lower bounds of the least z_y - z_j over classes j other than y."""
+    boxes = network.intervals(ball) if method == "ibp" else tightened(network, ball)
+    own = torch.eye(classes, dtype=torch.float64, device=y.device)
+    rows = own[y].unsqueeze(1) - own
+    margins = nearest(network, boxes, rows)
+    if method == "crown":
+        margins = margins.maximum(lower(network, boxes, ball, len(network.steps), rows))
+    least = margins.scatter(1, y.unsqueeze(1), math.inf).amin(1)
+    largest = torch.stack([box.magnitude.flatten(1).amax(1) for box in boxes]).amax(0)
+    return least.masked_fill(~(largest < LARGEST), -math.inf)

@@ -1,0 +1,78 @@
+"""CROWN (Zhang et al. 2018, arXiv:1811.00866): linear lower bounds, carried backwards from a step to the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustbench_local.bounds.ball import Ball
+from robustbench_local.bounds.network import Network, undecided
+from robustbench_local.bounds.step import Box, least
+from robustbench_local.core.threat import Norm
+
+VALUES = 2**20  # float64 numbers in one tensor of coefficients, at most: 8 MiB, of which some stay in a core's cache
+
+
+def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tensor) -> Tensor:
+    """Lower bounds (N, R) of rows (B, R, *shape) times what is at that place, for every image of the ball.
+
+    boxes: an interval for all that is computed before.
+    """
+    pending = {place: rows}
+    total = rows.new_zeros(1, 1)
+    for here in range(place, 0, -1):
+        if here not in pending:
+            continue
+        placed = network.steps[here - 1]
+        found = placed.step.backward(pending.pop(here), *(boxes[each] for each in placed.inputs))
+        total = total + found.constant
+        for each, coefficients in zip(placed.inputs, found.coefficients, strict=True):
+            pending[each] = pending[each] + coefficients if each in pending else coefficients
+    return total + ball.minimum(pending[0])
+
+
+def answers(network: Network, x: Tensor) -> Box:
+    """What the logits of images x (N, C, H, W) can be, from rounding alone."""
+    point = Ball(x.double(), Norm.LINF, 0.0)
+    boxes = network.intervals(point)
+    own = torch.eye(boxes[-1].low.shape[1], dtype=torch.float64, device=x.device)
+    low, high = lower(network, boxes, point, len(network.steps), torch.cat([own, -own]).unsqueeze(0)).chunk(2, 1)
+    return Box(low, -high)
+
+
+def nearest(network: Network, boxes: list[Box], rows: Tensor) -> Tensor:
+    """Lower bounds (N, R) of rows (B, R, K) times the logits, from the intervals before the last step.
+
+    So a difference of two logits is bounded as one number, not as two (Gowal et al. 2018, section 3).
+    """
+    last = network.steps[-1]
+    inputs = [boxes[each] for each in last.inputs]
+    found = last.step.backward(rows, *inputs)
+    return found.constant + sum(least(each, box) for each, box in zip(found.coefficients, inputs, strict=True))
+
+
+def tightened(network: Network, ball: Ball) -> list[Box]:
+    """The intervals of every place, where a relaxation hangs on them by CROWN; never wider than those of IBP."""
+    boxes = [ball.box]
+    exact = network.exact(ball.norm)
+    for place, placed in enumerate(network.steps, 1):
+        boxes.append(placed.step.interval(*(boxes[each] for each in placed.inputs)))
+        if not exact[place]:
+            wanted = undecided(network, place, boxes[place]).nonzero()[:, 0]
+            boxes[place] = _tighter(network, boxes, ball, place, wanted)
+    return boxes
+
+
+def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted: Tensor) -> Box:
+    box = boxes[place]
+    shape = box.low.shape[1:]
+    low, high = (end.flatten(1).clone() for end in box)
+    widest = max(each.low.numel() for each in boxes[: place + 1])
+    for some in wanted.split(max(1, VALUES // (2 * widest))):
+        rows = torch.zeros(len(some), low.shape[1], dtype=low.dtype, device=low.device)
+        rows.scatter_(1, some.unsqueeze(1), 1)
+        both = torch.cat([rows, -rows]).view(1, -1, *shape)
+        below, above = lower(network, boxes, ball, place, both).chunk(2, 1)
+        low[:, some] = low[:, some].maximum(below)
+        high[:, some] = high[:, some].minimum(-above)
+    return Box(low.view_as(box.low), high.view_as(box.high))

@@ -1,0 +1,58 @@
+"""Max pooling between one of its inputs and a constant (Boopathy et al. 2019, CNN-Cert, in its simplest form)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustbench_local.bounds.step import Box, Linear, Step, product
+
+
+@dataclass(frozen=True)
+class MaxPool(Step):
+    """The largest of each window of images (C, H, W).
+
+    Below by the input whose lower end is highest; above by that input too where no other can exceed it, else by the
+    highest upper end, a constant.
+    """
+
+    inner: tuple[int, ...]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def interval(self, *inputs: Box) -> Box:
+        (inner,) = inputs
+        return Box(self._pool(inner.low)[0], self._pool(inner.high)[0])
+
+    def backward(self, above: Tensor, *inputs: Box) -> Linear:
+        (inner,) = inputs
+        floor, winner = self._pool(inner.low)
+        ceiling, _ = self._pool(inner.high)
+        rivals = (self._windows(inner.high) > floor.unsqueeze(2)).sum(2)
+        certain = rivals <= 1  # the winner's own upper end is above its lower one
+        negative = above.clamp(max=0)
+        through = above.clamp(min=0) + negative * certain.unsqueeze(1)
+        images, rows = through.shape[:2]
+        flat = through.new_zeros(images, rows, self.inner[0], math.prod(self.inner[1:]))
+        places = winner.flatten(2).unsqueeze(1).expand(images, rows, -1, -1)
+        flat.scatter_add_(3, places, through.flatten(3))
+        constant = product(negative, ceiling.masked_fill(certain, 0))
+        return Linear((flat.view(images, rows, *self.inner),), constant)
+
+    def _pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest of each window, and its place in height times width."""
+        largest, places = F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, return_indices=True)
+        return largest, places
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, kh kw, *pooled), padded by minus infinity."""
+        (top, left), shape = self.padding, self._pool(x)[0].shape
+        padded = F.pad(x, (left, left, top, top), value=-math.inf)
+        columns = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
+        return torch.unflatten(columns, 1, (x.shape[1], -1)).view(*x.shape[:2], -1, *shape[2:])
