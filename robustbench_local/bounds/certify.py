@@ -15,6 +15,7 @@ from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
 from robustbench_local.bounds.rounding import LARGEST
 from robustbench_local.config.arguments import Threat, checked
+from robustbench_local.core.containment import guarded
 from robustbench_local.core.defense import call
 from robustbench_local.core.errors import BoundsError, DataError
 from robustbench_local.core.model_state import as_deployed, full_float32
@@ -37,6 +38,7 @@ class Certificate:
         return self.margins > 0
 
 
+@guarded()
 @checked()
 def certify(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Literal["ibp", "crown"] = "crown"

@@ -13,6 +13,7 @@ from robustbench_local.bounds.layers import Shape, Unreadable, doubled, step_of
 from robustbench_local.bounds.network import Network, Placed
 from robustbench_local.bounds.plain import plain
 from robustbench_local.bounds.step import Step
+from robustbench_local.core.containment import contained
 from robustbench_local.core.errors import BoundsError, said
 
 _POOL = ("kernel_size", "stride", "padding")
@@ -38,9 +39,9 @@ def read(model: nn.Module, x: Tensor) -> Network:
     """
     module = plain(model)
     try:
-        graph = fx.symbolic_trace(module)
-        run = _Run(graph)
-        with torch.no_grad():
+        with contained(BoundsError, "it"), torch.no_grad():
+            graph = fx.symbolic_trace(module)
+            run = _Run(graph)
             run.run(torch.cat([x[:1], x[:1]]))
     except Exception as error:  # a stranger's model may refuse in any way to be traced
         what = f"{type(model).__name__}: torch.fx cannot follow it ({said(error)})"

@@ -52,7 +52,7 @@ def test_of_every_network_bounds_are_known_or_refused(name: str) -> None:
 @pytest.mark.parametrize("threat", THREATS)
 @pytest.mark.parametrize("name", [name for name in NETS if name.partition("/")[2] not in WITHOUT])
 def test_no_certified_image_falls(name: str, threat: str) -> None:
-    x, y = load_data("mnist", n=40, source="bundled")
+    x, y = load_data("mnist", n=12, source="bundled")
     found = fallen(load_model(f"zoo:{name}"), x, y, threat, ATTACKS)
     assert sum(count for attack, count in found.items() if attack != "certified") == 0, found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -133,6 +134,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a softmax": (Refused(lambda x: F.softmax(x, 1)), r'operation "softmax"'),
     "a size": (Refused(lambda x: x / x.size(0)), "size of a tensor"),
     "a branch": (Refused(lambda x: x if x.sum() > 0 else -x), "cannot follow it"),
+    "an exit": (Refused(lambda x: sys.exit(3)), "cannot follow it"),
     "a number of the image": (Refused(lambda x: x * x.sum().item()), 'operation "sum"'),
     "a mixed batch": (Refused(lambda x: x.view(1, -1)[:, :16].expand(2, -1)), "images of a batch|operation"),
     "a subclass": (nn.Sequential(FLAT, Shifted(16, 3)), 'operation "linear"'),

@@ -1,0 +1,33 @@
+"""The table of what is certified: a broken certificate ends the benchmark, and the shares are those of its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import bounds
+from benchmarks._comparisons import Subject
+
+MODEL = Subject("mnist/none", "mnist", 0.1, 1.5)
+
+
+def test_a_line_holds_shares_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = torch.tensor([True, True, False, False])
+    monkeypatch.setattr(bounds, "evaluate", lambda *_, **__: SimpleNamespace(clean=torch.ones(4).bool(), robust=bits))
+    monkeypatch.setattr(bounds, "certify", lambda *_, method: SimpleNamespace(certified=bits & (method == "crown")))
+    cells = bounds.line(MODEL, "linf:0.1", 4)
+    assert cells[:7] == ["mnist/none", "linf:0.1", "4", "100", "0", "50", "50"] and cells[9:] == ["-", "-"]
+    published = MODEL._replace(name="fast_cnn=x.pth", weights=Path("x"))
+    monkeypatch.setattr(bounds, "model_of", lambda *_: None)
+    assert bounds.line(published, "l2:0.3", 4)[9:] == ["-", "64"]
+
+
+def test_a_certified_image_that_fell_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fell = SimpleNamespace(clean=torch.ones(4).bool(), robust=torch.zeros(4).bool())
+    monkeypatch.setattr(bounds, "evaluate", lambda *_, **__: fell)
+    monkeypatch.setattr(bounds, "certify", lambda *_, method: SimpleNamespace(certified=torch.ones(4).bool()))
+    with pytest.raises(AssertionError, match="an image that ibp certifies was broken"):
+        bounds.line(MODEL, "linf:0.1", 4)
