@@ -33,6 +33,7 @@ LONG = {
     "ddn": {"steps": 50},
     "ead": {"steps": 50, "searches": 4},
     "fmn": {"steps": 30},
+    "sigma_zero": {"steps": 30},
 }
 SLOW = ("autoattack", "best")  # thousands of queries for each image that never falls
 CORRUPTIONS = [row.name for row in listing(ATTACKS) if "severity" in row.settings]
