@@ -96,5 +96,9 @@ class SigmaZero(IterativeAttack):
 
 
 def _largest_is_one(slope: Tensor) -> Tensor:
-    """Each sample's slope (N, C, H, W) times what makes its largest entry 1; a flat one as it is."""
+    """Each sample's slope (N, C, H, W) times what makes its largest entry 1; a flat one as it is.
+
+    An infinite entry is a largest one, and NaN is taken as flat: in Adam's means it would stay for good.
+    """
+    slope = slope.nan_to_num()
     return slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(TINY)

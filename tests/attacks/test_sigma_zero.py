@@ -86,6 +86,19 @@ def test_a_pixel_counts_once_whatever_its_channels() -> None:
     assert not verdict.robust.any() and verdict.distance.eq(1).all()
 
 
+def test_a_slope_that_is_nowhere_finite_once_is_forgotten() -> None:
+    """The square root's is infinite at black, and NaN where the pixel has no weight."""
+
+    class Rooted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            ink = x.sqrt().flatten(1) @ torch.linspace(0, 1, 16)[:, None]
+            return torch.cat([1.5 - ink, ink - 1.5], 1)
+
+    x, y = torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    verdict = evaluate(Rooted(), x, y, SigmaZero(steps=50), "l0:16")
+    assert not verdict.robust.any()
+
+
 def median(verdict: Verdict) -> float:
     return float(torch.where(verdict.robust, torch.inf, verdict.distance)[verdict.clean].median())
 
