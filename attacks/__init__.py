@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from robustbench_local.attacks.patch import Patch as Patch
     from robustbench_local.attacks.pgd import PGD as PGD
     from robustbench_local.attacks.replay import Replay as Replay
+    from robustbench_local.attacks.sigma_zero import SigmaZero as SigmaZero
     from robustbench_local.attacks.sparse_l1 import SparseL1 as SparseL1
     from robustbench_local.attacks.sparse_rs import SparseRS as SparseRS
     from robustbench_local.attacks.spatial import Spatial as Spatial

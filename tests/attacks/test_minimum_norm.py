@@ -17,6 +17,7 @@ from robustbench_local.attacks.ead import EAD
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN, _project
 from robustbench_local.attacks.jsma import JSMA
+from robustbench_local.attacks.sigma_zero import SigmaZero
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
@@ -42,6 +43,7 @@ SHORT: list[tuple[Attack, Norm]] = [
     (EAD(steps=20, searches=2, constant=20), Norm.L1),
     (JSMA(), Norm.L0),
     (JSMA(saliency="slope"), Norm.L0),
+    (SigmaZero(steps=30), Norm.L0),
 ]
 EVERY = pytest.mark.parametrize(("attack", "norm"), SHORT, ids=[f"{type(a).__name__}-{n}" for a, n in SHORT])
 
@@ -188,9 +190,10 @@ def test_pixels_that_count_alone_are_all_that_l0_attacks_change() -> None:
     x = torch.zeros(3, *SIZE, dtype=torch.float64)
     y = torch.zeros(3, dtype=torch.int64)
     assert nearest(FMN(step_size=3), model, x, y, Norm.L0).tolist() == [3] * 3
+    assert nearest(SigmaZero(steps=100), model, x, y, Norm.L0).tolist() == [3] * 3
     assert nearest(JSMA(), model, x, y, Norm.L0).tolist() == [4] * 3  # it goes by pairs
     for twisted in (-1, 0):
-        for attack in (FMN(step_size=3), JSMA()):
+        for attack in (FMN(step_size=3), SigmaZero(steps=100), JSMA()):
             assert nearest(attack, model, x, y, Norm.L0, twisted).isinf().all()
 
 
@@ -351,6 +354,7 @@ LONG: list[tuple[Attack, Norm]] = [
     (EAD(steps=30, searches=2, abort_early=False), Norm.L1),
     (JSMA(), Norm.L0),
     (JSMA(saliency="slope"), Norm.L0),
+    (SigmaZero(steps=9), Norm.L0),
 ]
 
 
@@ -385,6 +389,11 @@ def test_the_cost_is_what_was_announced(attack: Attack, norm: Norm) -> None:
         (JSMA, {"theta": 2}),
         (JSMA, {"gamma": 0}),
         (JSMA, {"saliency": "map"}),
+        (SigmaZero, {"steps": 0}),
+        (SigmaZero, {"step_size": 0}),
+        (SigmaZero, {"sigma": 0}),
+        (SigmaZero, {"threshold": 1}),
+        (SigmaZero, {"adapt": -0.1}),
     ],
 )
 def test_settings_out_of_range_are_refused(kind: type[Attack], settings: dict[str, float | str]) -> None:
@@ -419,6 +428,7 @@ PEERS = [
     (FMN(), Norm.L1, "L1FMNAttack"),
     (FMN(), Norm.L2, "L2FMNAttack"),
     (FMN(), Norm.L0, "L0FMNAttack"),
+    (SigmaZero(), Norm.L0, "L0FMNAttack"),  # foolbox has no sigma-zero
 ]
 
 

@@ -51,6 +51,7 @@ MARGINS: list[tuple[str, dict[str, Any], str]] = [
     ("fmn", {"steps": 10}, "linf:0.02"),
     ("deepfool", {"steps": 5}, "l2:0.2"),
     ("jsma", {}, "l0:3"),
+    ("sigma_zero", {"steps": 20}, "l0:3"),
     ("square", {"steps": 60}, "linf:0.02"),
     ("sparse_rs", {"steps": 60}, "l0:2"),
     ("best", {"steps": 60, "climb": 3}, "linf:0.02"),

@@ -68,6 +68,7 @@ GRADED: dict[str, Mapping[str, Any]] = {
     "fmn": {"steps": 3},
     "ead": {"steps": 3, "searches": 2},
     "jsma": {},
+    "sigma_zero": {"steps": 50},
     "best": {"steps": 60, "climb": 2},
 }
 BALLS = {Norm.LINF: LINF, Norm.L2: "l2:1.5", Norm.L1: "l1:10", Norm.L0: "l0:5"}

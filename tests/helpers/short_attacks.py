@@ -36,6 +36,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "one_pixel": {"population": 6},
     "patch": {"side": 1, "images": 8, "batch": 4},
     "pgd": {"restarts": 2},
+    "sigma_zero": {},
     "sparse_l1": {},
     "sparse_rs": {},
     "spatial": {"rotations": 3, "translations": 2},

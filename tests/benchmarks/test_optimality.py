@@ -1,0 +1,96 @@
+"""Optimality is the published formula, the budget is the meter's, and what is kept is not measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import optimality as benchmark
+from benchmarks._comparisons import ZOO
+from benchmarks._kept import Row, kept
+from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.threat import Norm
+
+
+def by_the_curves(found: dict[str, Tensor], attack: str) -> float:
+    """The definition: areas under step curves of robust accuracy, summed up in small steps of eps."""
+    nearest = torch.stack(list(found.values())).amin(0)
+    top = nearest[nearest.isfinite()].max()
+    grid = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000 * top
+
+    def above(distance: Tensor) -> float:
+        robust = (distance[None] > grid[:, None]).double().mean(1)
+        return float((1 - robust).mean())
+
+    return above(found[attack]) / above(nearest)
+
+
+def test_it_is_the_area_between_the_curves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = {name: torch.rand(12, generator=generator, dtype=torch.float64) for name in "abc"}
+    found["a"][:4] = torch.inf
+    found["b"] += 5  # beyond all that counts
+    shares = benchmark.optimality(found)
+    for name in found:
+        assert shares[name] == pytest.approx(by_the_curves(found, name), abs=1e-4)
+    assert shares["b"] == 0 < shares["a"] < shares["c"] < 1
+    alone = benchmark.optimality({"c": found["c"]})
+    assert alone == {"c": 1}
+    longer = benchmark.optimality(found | {"c": found["c"] * 1.1})  # the twin: another distance is another figure
+    assert longer["c"] < shares["c"]
+
+
+def test_without_a_curve_there_is_no_figure() -> None:
+    with pytest.raises(ValueError, match="no attack found any"):
+        benchmark.optimality({"a": torch.tensor([torch.inf])})
+    with pytest.raises(ValueError, match="one distance"):
+        benchmark.optimality({"a": torch.tensor([2.0, 2.0])})
+
+
+def test_more_passes_than_allowed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "PASSES", 20)
+    row = benchmark.distances(ZOO[0], Norm.L2, "ddn", {"steps": 9}, 4)
+    assert row["passes"] in (18, 19) and len(row["distances"]) == 4
+    with pytest.raises(ValueError, match=r"ddn took 2\d passes of an image: allowed are 20"):
+        benchmark.distances(ZOO[0], Norm.L2, "ddn", {"steps": 12}, 4)
+
+
+@pytest.mark.parametrize("norm", list(benchmark.ATTACKS))
+def test_every_attack_seeks_the_nearest_image_within_the_budget(norm: Norm) -> None:
+    for name, settings in benchmark.ATTACKS[norm].items():
+        attack = find_attack(name, settings)
+        assert attack.minimises and norm in attack.norms
+        assert sum(attack.cost(10, norm)) < benchmark.PASSES
+
+
+def row(attack: str, subject: str, *far: float | None) -> Row:
+    what = {"subject": subject, "norm": "l0", "attack": attack, "settings": {}, "version": 1, "images": 3}
+    return {"what": what, "hardware": "abacus", "passes": 9, "distances": list(far)}
+
+
+def test_the_table_holds_each_models_figures_and_their_mean() -> None:
+    rows = [row("a", "m", 1.0, 2.0, 4.0), row("b", "m", 2.0, 2.0, None), row("a", "n", 1.0, 3.0, 5.0)]
+    head, *table = benchmark.lines(rows)
+    assert head == ["norm", "attack", "mean", "n, 3 images", "m, 3 images"]
+    assert table == [["l0", "a", "1.000", "1.000 (3)", "1.000 (2)"], ["l0", "b", "-", "-", "0.800 (2)"]]
+    assert "abacus" in benchmark.markdown(rows)
+    assert benchmark.lines([*rows, row("a", "m", 2.0, 2.0, 4.0)])[1][4] == "1.000 (2)"  # the last of two counts
+
+
+def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def found(subject: Any, norm: Norm, attack: str, *_: Any) -> Row:
+        asked.append(f"{subject.name} {norm} {attack}")
+        return {"passes": 1, "distances": [1.0, 2.0]}
+
+    monkeypatch.setattr(benchmark, "distances", found)
+    for images in ("2", "2", "0"):
+        benchmark.main(["--out", str(tmp_path), "--images", images])
+    assert len(asked) == len({*asked}) == 2 * sum(map(len, benchmark.ATTACKS.values()))
+    assert len(kept(tmp_path / "optimality.jsonl")) == len(asked)
+    assert "| l0 | sigma_zero | 1.000 |" in (tmp_path / "optimality.md").read_text(encoding="utf-8").replace("  ", "")
