@@ -54,7 +54,8 @@ class GridConfig:
     allow_chance attacks models that are at chance on clean images too; by default their cells fail, with the reason
     results     the folder in which a folder of this grid's name holds the rows and tables
     save        scores keeps the log-probabilities beside each row; x_adv keeps the adversarial images too
-    pictures    of how many images of each model the page shows its adversarial twin, at most: 9, 3, or 0 for none
+    pictures    of how many images of each model the page shows its adversarial twin, at most: 9, 3, or 0 for none; to
+                draw them the model is asked some more, which no row counts
     dry_run     lists the cells and what they would cost; force does again what is done, here or by a neighbouring grid
     executor    who does the cells: inline (this process), local (processes of this machine), ray or slurm
     workers     how many of them, by default one for each device or core; worker=0/3 does one of three shares here
