@@ -33,7 +33,7 @@ class SigmaZero(IterativeAttack):
     moves up by adapt times the step's size after a success and down after a failure. L0 counts pixel positions here: d
     is the length of a pixel's change over its channels, and its largest channel is held against the threshold. The
     margin's gradient is brought to a largest entry of 1 before the count's is added, so that logits may have any size.
-    Per image that stays robust: `steps` forwards and backwards.
+    Pixels of equal gradients move together. Per image that stays robust: `steps` forwards and backwards.
 
     steps: how many, at least 1. step_size: of Adam at first, above 0, where white is 1. sigma: how soft the count is,
     above 0: a change of sqrt(sigma) counts half. threshold: the change that a pixel needs to stay, at first, in [0, 1).

@@ -288,8 +288,15 @@ def test_the_policy_forbids_what_the_page_does_not_do(browser: Any, path: Path, 
     visit.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 360),
+        pytest.param("light", 360, marks=pytest.mark.slow),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
     visit = Visit(browser, path, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
     assert visit.violations() == []

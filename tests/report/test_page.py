@@ -320,8 +320,15 @@ def test_axe_finds_no_violation_in_tables_of_corruptions(browser: Any, weather: 
     visit.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 360),
+        pytest.param("light", 360, marks=pytest.mark.slow),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violation(browser: Any, path: Path, scheme: str, width: int) -> None:
     visit = Board(browser, path, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
     for button in visit.page.locator("tr.row .name > button").all():

@@ -219,8 +219,15 @@ def test_without_scripts_the_index_is_whole_but_for_the_comparison(browser: Any,
     visit.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("light", 390, marks=pytest.mark.slow),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violation(browser: Any, site: Path, scheme: str, width: int) -> None:
     visit = Reader(
         browser, site / "index.html", color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True

@@ -39,6 +39,7 @@ LENGTHS: dict[str, dict[str, int]] = {
 SLOW = ("autoattack", "best")  # thousands of queries for each image that never falls
 CORRUPTIONS = [row.name for row in listing(ATTACKS) if "severity" in row.settings]
 OWN = [name for name in short_attacks.own_attacks() if name not in SLOW]
+LONG = {*LENGTHS, "substitute"}  # some seconds each
 
 
 def of_the_house(name: str) -> Attack:
@@ -55,7 +56,7 @@ def keeps(plugin: type[Attack] | Attack, threats: Sequence[Threat] = ()) -> None
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in OWN])
 def test_an_attack_of_the_house_keeps_the_rules(name: str) -> None:
     keeps(of_the_house(name), [THREATS[Norm(short_attacks.norms(name)[0])]])
 

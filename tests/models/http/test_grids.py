@@ -64,9 +64,9 @@ class Lines(Progress):
 
 def test_score_and_label_attacks_reach_the_modules_verdicts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """hopskipjump through labels alone, square through scores, each in JSON and in bytes."""
-    Path("nets.py").write_text("from tests.helpers.model_server import digit_net as net\n")
+    Path("served_nets.py").write_text("from tests.helpers.model_server import digit_net as net\n")
     monkeypatch.syspath_prepend(folder)
-    module = bits(run_grid("both.yaml", models=["nets:net"], about=None))
+    module = bits(run_grid("both.yaml", models=["served_nets:net"], about=None))
     assert 0 < sum(map(sum, module)) < 8  # some fall and some stand
     net = digit_net()
     with serving(net) as scores, serving(net, labels=True) as labels, serving(net, binary=False) as as_json:
