@@ -113,7 +113,10 @@ def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     assert verdict.forwards.tolist() == [forwards] * 3 and verdict.backwards.tolist() == [backwards] * 3
 
 
-@pytest.mark.parametrize(("threat", "part", "without"), [("l2:1.5", "WALKS", None), ("l1:10", "REACH", 1.0)])
+@pytest.mark.parametrize(
+    ("threat", "part", "without"),
+    [("l2:1.5", "WALKS", None), pytest.param("l1:10", "REACH", 1.0, marks=pytest.mark.slow)],
+)
 def test_outside_the_ball_it_finds_what_is_masked_inside(
     threat: str, part: str, without: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

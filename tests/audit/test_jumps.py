@@ -52,6 +52,7 @@ def test_what_only_rounds_is_sound(name: str) -> None:
         assert finding.status <= Status.SOUND, finding
 
 
+@pytest.mark.slow
 def test_votes_may_jump_where_they_declare_their_gradients() -> None:
     case = made(honest.smoothed)
     for check in (finite_differences, logit_scale, logits):

@@ -22,6 +22,7 @@ def command(tmp_path: Path) -> list[str]:
     return ["--small", "--device", "cpu", *places]
 
 
+@pytest.mark.slow
 def test_every_stage_runs_and_is_not_run_again(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

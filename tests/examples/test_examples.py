@@ -80,6 +80,7 @@ def asked_by_yaml(folder: Path) -> list[Check]:
     return [check_of({**said["common"], **each}) for each in said["checks"]]
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_example_catch_a_worse_model(digits: Path) -> None:
     deploy(digits, "worse.pt2")
     kept = ("--robustness-report", "report", "--robustness-sarif", "found.sarif")

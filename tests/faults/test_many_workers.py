@@ -54,7 +54,7 @@ def test_rows_that_are_written_in_place_are_found_out(tmp_path: Path) -> None:
     assert done.returncode == 1 and "counts as missing" in done.stderr, done.stdout + done.stderr
 
 
-FEW = {"two_masters": 1, "damage": 2}
+FEW = {"two_masters": 1, "damage": 1}
 MANY = {
     "full_disk": 1000,
     "read_only": 10,

@@ -57,7 +57,7 @@ def done(folder: Path, results: str = "rows", **overrides: Any) -> tuple[list[Ro
     return run(opened(folder, results, heard, **overrides)), heard
 
 
-@pytest.mark.parametrize("workers", [{}, {"executor": "local", "workers": 2}])
+@pytest.mark.parametrize("workers", [{}, pytest.param({"executor": "local", "workers": 2}, marks=pytest.mark.slow)])
 def test_each_row_is_sent_once_and_changes_no_name(folder: Path, workers: dict[str, Any]) -> None:
     rows, _ = done(folder, log=["mlflow"], **workers)
     assert sorted(Kept.taken) == sorted(row.key for row in rows)

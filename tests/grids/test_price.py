@@ -57,6 +57,7 @@ def estimates(grid: Grid) -> list[Estimate]:
     return found
 
 
+@pytest.mark.slow
 def test_passes_are_foreseen_where_images_fall_early() -> None:
     """Of a model that falls at once, of one that does not, and of an attack that lets none go."""
     grid = opened()

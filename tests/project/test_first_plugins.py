@@ -54,7 +54,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ("page", "plugin", "kind", "attacks", "defenses"),
     [
         ("first-attack.md", "corners", "attack", {"fgsm", "corners"}, {"none"}),
-        ("first-defense.md", "few_levels", "defense", {"noise", "pgd"}, {"none", "few_levels"}),
+        pytest.param(
+            *("first-defense.md", "few_levels", "defense", {"noise", "pgd"}, {"none", "few_levels"}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_page_works_as_it_stands(

@@ -71,6 +71,7 @@ def test_a_report_takes_as_much_longer_as_it_has_more_rows(tmp_path: Path) -> No
     assert (grown := growth(tmp_path)) < 5, grown
 
 
+@pytest.mark.slow
 def test_a_report_that_looks_at_all_audits_for_each_model_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -285,6 +285,7 @@ def values_of_whole_rows(store: Store) -> set[int]:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.slow
 def test_killed_at_any_instant_loses_the_row_in_flight_and_no_other(tmp_path: Path) -> None:
     finished: set[int] = set()
     for attempt in range(8):
