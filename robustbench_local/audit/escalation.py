@@ -117,10 +117,15 @@ def _robust(rows: Sequence[Row], store: Store) -> npt.NDArray[np.bool_]:
     return everywhere
 
 
+def _tell_nearest(rows: Sequence[Row]) -> bool:
+    """Whether any of the rows says which images are near: those of before 0.3 do not."""
+    return any("margin" in row.array_names for row in rows)
+
+
 def _nearest_first(rows: Sequence[Row], store: Store) -> npt.NDArray[np.intp]:
-    """(N,), the places of the images: first of those that the rows' attacks came nearest to breaking."""
+    """(N,), the places of the images: first of those that the rows' attacks came nearest to breaking, if they tell."""
     found = [arrays["margin"] for row in rows if "margin" in (arrays := store.arrays(row.key, "margin"))]
-    if not found:  # rows of before 0.3: no image is known to be near
+    if not found:
         return np.arange(rows[0].results["n"])
     return np.argsort(-np.nan_to_num(np.maximum.reduce(found), nan=-np.inf).astype(np.float32), kind="stable")
 
@@ -142,7 +147,9 @@ def _with_retries(
         ids = store.arrays(own[0].key, "ids")["ids"]
         nearest = _nearest_first(own, store)
         images_left = _Left(ids[robust], ids[nearest][robust[nearest]], len(robust))
-        retrying = partial(Retrying, row=own[0], model=model, images=images, budget=budget, known=known)
+        retrying = partial(
+            Retrying, row=own[0], model=model, images=images, budget=budget, known=known, ordered=_tell_nearest(own)
+        )
         effort, suspect = _effort(own, store), threat in suspects
         retry, finding = _retried(own, images_left, model, retrying, effort=effort, suspect=suspect)
         retries.append(retry)

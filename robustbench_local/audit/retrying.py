@@ -75,7 +75,8 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for they take as long. known: what the model answered before. tried: the ids that it tried; shortest: the
+    as of FEW, for they take as long. known: what the model answered before. ordered: whether
+    its rows tell which images are near. tried: the ids that it tried; shortest: the
     least queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried
     last.
     """
@@ -86,6 +87,7 @@ class Retrying:
     images: Source
     budget: float
     known: AnswerCache
+    ordered: bool = True
     spent: float = 0.0
     tried: tuple[int, ...] = ()
     shortest: int | None = None
@@ -128,7 +130,8 @@ class Retrying:
 
     def limits(self, robust: int) -> list[str]:
         """What it was not allowed, of so many robust images, in words."""
-        few = [f"tried on {len(self.tried)}, the nearest first"] if len(self.tried) < robust else []
+        first = ", the nearest first" if self.ordered else ""
+        few = [f"tried on {len(self.tried)}{first}"] if len(self.tried) < robust else []
         return few + ([f"on some with {self.shortest} queries at most"] if self.shortest else [])
 
     def _try(self, ids: Ids, queries: int | None = None) -> None:

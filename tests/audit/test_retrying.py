@@ -138,6 +138,12 @@ def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
 
 
+def test_rows_that_do_not_tell_which_images_are_near_are_not_said_to() -> None:
+    retrying = told(0.0, ordered=False)
+    retrying(IDS)
+    assert retrying.limits(20)[0] == f"tried on {FEW}"
+
+
 def test_near_are_the_images_that_some_attack_came_near_to() -> None:
     margins = {
         "a": np.array([-5.0, -1.0, np.nan, -3.0], np.float16),
