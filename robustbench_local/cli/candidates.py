@@ -104,7 +104,7 @@ def _words(command: str, parser: argparse.ArgumentParser, words: Sequence[str], 
             return _values(action.dest, action.choices)
     key, equals, value = last.partition("=")
     if equals and command in _KEYS:
-        written = value[: len(value) - len(_PIECE.search(value)[0])]  # type: ignore[index]  # it matches always
+        written = _PIECE.sub("", value)
         return [f"{key}={written}{each}" for each in _values(key, _choices(command, key))]
     deeper = _commands(parser)
     if deeper:
