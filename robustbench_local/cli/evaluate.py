@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_local.cli.output import OK, say, say_in_one_line
+from robustbench_local.cli.output import OK, say
 from robustbench_local.cli.overrides import name_and_overrides
 from robustbench_local.cli.parsing import Commands
 from robustbench_local.core.errors import ConfigError
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         for note in table.notes:
             say(note)
     code = failures(rows)
-    say_in_one_line(f"{answer(results)}   report: {grid.store.folder / 'index.html'}")
+    say(f"{answer(results)}   report: {grid.store.folder / 'index.html'}")
     return code
 
 

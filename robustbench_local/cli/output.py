@@ -26,11 +26,6 @@ def say(text: object) -> None:
     print(wrapped(str(text)))
 
 
-def say_in_one_line(text: object) -> None:
-    """The same however long it is: a result, which scripts read."""
-    print(shown(text, "terminal"))
-
-
 def wrapped(text: str, indent: str = "") -> str:
     """A paragraph as wide as the terminal, its later lines further in."""
     return folded(shown(text, "terminal"), indent)

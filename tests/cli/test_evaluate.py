@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_models.py").write_text(MODELS)
     (tmp_path / "cache").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # the answer is one line where a terminal has room for it
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(cache.SOURCE_VARIABLE, raising=False)
     monkeypatch.setattr(cache, "DOWNLOADS", {"npm": refused})
