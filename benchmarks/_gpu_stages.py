@@ -39,15 +39,16 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Given:
-    """weights: {architecture: file}, of MNIST at linf:0.3. mnist, cifar10: where their images are, or "bundled".
+    """weights: {architecture: file}, of MNIST at linf:0.3.
 
+    mnist, cifar10: a folder with their images, "bundled", or None: the cache.
     work: a folder for drafts of training. small: the rehearsal, in seconds on a CPU.
     """
 
     device: torch.device
     weights: dict[str, Path]
-    mnist: str
-    cifar10: str
+    mnist: str | None
+    cifar10: str | None
     work: Path
     small: bool
 
@@ -103,7 +104,7 @@ def _entry(attack: str, subject: Subject, *, small: bool) -> tuple[Entry, int]:
             {"preset": "best1bin", "population": pixels[0], "generations": pixels[1]},
             "OnePixel",
             {"popsize": pixels[0], "steps": pixels[1], "inf_batch": 1024},
-            256,
+            32,  # theirs goes image by image
         ),
     }
     norm, ours, peer, theirs, images = of[attack]

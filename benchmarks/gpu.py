@@ -1,6 +1,6 @@
 """All that only a GPU can show, in twelve minutes on a machine without a network.
 
-    python -m benchmarks.gpu --out $OUT --weights trades_cnn=PATH --weights fast_cnn=PATH --mnist FOLDER
+    python -m benchmarks.gpu --out $OUT --weights trades_cnn=PATH --weights fast_cnn=PATH --mnist cache
     python -m benchmarks.gpu --small --device cpu --out FOLDER       the rehearsal: tiny sizes, seconds
 
 Tests marked gpu; PGD, AutoAttack, `best` and one-pixel beside torchattacks and the floor (as many passes of the model,
@@ -97,13 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="ARCHITECTURE=PATH", help="trades_cnn, fast_cnn"
     )
-    parser.add_argument("--mnist", default="bundled", metavar="FOLDER", help="with the 10,000 test images")
-    parser.add_argument("--cifar10", default="bundled", metavar="FOLDER", help="with the training images")
+    parser.add_argument("--mnist", default="bundled", metavar="FOLDER", help="with the 10,000 test images, or cache")
+    parser.add_argument("--cifar10", default="bundled", metavar="FOLDER", help="with the training images, or cache")
     parser.add_argument(
         "--work", type=Path, default=Path(tempfile.gettempdir()) / "benchmarks-gpu", help="for drafts of training"
     )
     parser.add_argument("--seconds", type=float, default=700, help="for all stages together")
-    parser.add_argument("--only", default="", help="stages whose name holds this")
+    parser.add_argument(
+        "--only", nargs="+", choices=[stage.name for stage in STAGES], metavar="STAGE", help="these stages"
+    )
     parser.add_argument("--device", default="cuda", help="where it runs; cpu for a rehearsal")
     parser.add_argument("--small", action="store_true", help="tiny sizes")
     given = parser.parse_args(arguments)
@@ -117,11 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     given.out.mkdir(parents=True, exist_ok=True)
     given.work.mkdir(parents=True, exist_ok=True)
-    own = Given(device, weights, given.mnist, given.cifar10, given.work, given.small)
+    mnist, cifar10 = (None if place == "cache" else place for place in (given.mnist, given.cifar10))
+    own = Given(device, weights, mnist, cifar10, given.work, given.small)
     file, end = given.out / "gpu.jsonl", time.monotonic() + given.seconds
     for stage in STAGES:
         left = end - time.monotonic()
-        if given.only not in stage.name:
+        if given.only and stage.name not in given.only:
             continue
         said = "not begun: no time is left" if left < LEAST else run(stage, own, file, min(stage.seconds, left))
         print(f"{stage.name}: {said}", flush=True)

@@ -63,10 +63,11 @@ class Ensemble(Defense, Recipe):
 
 
 def _begun_anew(net: nn.Module, seed: int) -> nn.Module:
-    """A copy with other initial weights, which depend on the seed alone."""
-    fresh = copy.deepcopy(net)
+    """A copy with other initial weights, which depend on the seed alone: they are drawn on the CPU."""
+    device = next(net.parameters()).device
+    fresh = copy.deepcopy(net).cpu()
     with seeded(seed):
         for module in fresh.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
-    return fresh
+    return fresh.to(device)

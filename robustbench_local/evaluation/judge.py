@@ -33,7 +33,7 @@ from robustbench_local.evaluation.budget import budget_within, queries_per_image
 from robustbench_local.evaluation.corrupted_images import CorruptedImages, CorruptionSpec
 from robustbench_local.evaluation.kept import Collected, Keep
 from robustbench_local.evaluation.part_verdict import PartVerdict, joined, together
-from robustbench_local.evaluation.preflight import REPEATS, Checked, Tally, check_images, check_model
+from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Checked, Tally, check_images, check_model
 from robustbench_local.evaluation.search import Search, SearchResult
 from robustbench_local.evaluation.snapshot import restored
 
@@ -156,7 +156,15 @@ class Judge:
             size = self.batch_size or known.once(
                 lambda: first_guess(model, first[:1], draws[:1], asked), model, "batch size", tuple(first.shape[1:])
             )
-            checked = self._check(model, images, draws, size, known, asked, judged)
+            checked: Checked | None = None
+            while checked is None:
+                try:
+                    checked = self._check(model, images, draws, size, known, asked, judged)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or size == 1:
+                        raise
+                if checked is None:
+                    size = _fewer(min(size, SAMPLE, len(images)), first.device, progress)
             flags = list(checked.flags) if self.checks else [*checked.flags, "unchecked"]
             if self.allow_chance is not None:
                 flags += self._look(checked, as_given, known, asked)
@@ -178,10 +186,8 @@ class Judge:
                     if not out_of_memory(error) or size == 1:
                         raise
                 if batch is None:  # only here has the error let go of the batch's tensors
-                    size = max(1, min(size, rows.stop - rows.start) // 2)
+                    size = _fewer(min(size, rows.stop - rows.start), first.device, progress)
                     search = _in_batches(search, size, first)
-                    release_memory(first.device)
-                    progress.line(f"out of memory: going on with batches of {size}")
                     continue
                 x_adv = batch.tensors.pop("x_adv")
                 keep(slice(some.start - rows.start, some.stop - rows.start), x_adv)
@@ -308,6 +314,13 @@ class Judge:
                 raise ConfigError(f"targets must be classes in 0 .. {classes - 1} other than the true one")
             return goal
         return (y + 1 + draws.integers(classes - 1)) % classes
+
+
+def _fewer(size: int, device: torch.device, progress: Progress) -> int:
+    """Half as many images at once, after memory ran out with so many."""
+    release_memory(device)
+    progress.line(f"out of memory: going on with batches of {max(1, size // 2)}")
+    return max(1, size // 2)
 
 
 def _in_batches(search: Search, size: int, x: Tensor) -> Search:

@@ -300,15 +300,21 @@ def none_left() -> None:
     raise torch.OutOfMemoryError("out of memory")
 
 
-@pytest.mark.parametrize("ask", [none_left, lambda: torch.empty(2**50)], ids=["device", "host"])
-def test_memory_running_out_costs_nothing_but_time(ask: Callable[[], object]) -> None:
+@pytest.mark.parametrize(
+    ("ask", "room", "halved"),
+    [(none_left, 64, (75, 37)), (lambda: torch.empty(2**50), 64, (75, 37)), (none_left, 16, (32, 16))],
+    ids=["device", "host", "too little for the checks before an attack"],
+)
+def test_memory_running_out_costs_nothing_but_time(
+    ask: Callable[[], object], room: int, halved: tuple[int, int]
+) -> None:
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = network()
 
         def forward(self, x: Tensor) -> Tensor:
-            if len(x) > 64:
+            if len(x) > room:
                 ask()
             answer: Tensor = self.net(x)
             return answer
@@ -324,8 +330,8 @@ def test_memory_running_out_costs_nothing_but_time(ask: Callable[[], object]) ->
     data = Tensors(few.x.repeat(5, 1, 1, 1), few.labels.repeat(5), torch.arange(5 * COUNT))
     lines = Lines()
     verdict = Judge()(Small(), data, PGD(steps=3), LINF, lines)
-    assert lines.said == [f"out of memory: going on with batches of {size}" for size in (75, 37)]
-    assert torch.equal(verdict.robust, Judge(batch_size=37)(network(), data, PGD(steps=3), LINF).robust)
+    assert lines.said == [f"out of memory: going on with batches of {size}" for size in halved]
+    assert torch.equal(verdict.robust, Judge(batch_size=halved[1])(network(), data, PGD(steps=3), LINF).robust)
     with pytest.raises(torch.OutOfMemoryError):
         Judge()(network(), data, Hungry(), LINF)
 

@@ -5,6 +5,8 @@ Skipped without one; `python -m benchmarks.gpu` runs these beside its measuremen
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,7 +60,8 @@ def test_defenses_answer_as_on_the_cpu(name: str) -> None:
     x = load_data("cifar10", n=8, source="bundled")[0]
 
     def logits(device: str) -> Tensor:
-        model: nn.Module = find_defense(name, {}).build(net, NoTraining(), Draws(0, torch.arange(1)))
+        base = copy.deepcopy(net).to(device)  # as in training there
+        model: nn.Module = find_defense(name, {}).build(base, NoTraining(), Draws(0, torch.arange(1)))
         return call(model.to(device).eval(), x.to(device), Draws(0, torch.arange(8).to(device))).detach().cpu()
 
     torch.manual_seed(0)
