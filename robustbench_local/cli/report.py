@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +57,25 @@ def run(options: argparse.Namespace) -> int:
     given = [f"--{name}" for name in ("declared", "before", "groups") if getattr(options, name) is not None]
     if given and kind != ASSESSMENT:
         raise ConfigError(f"{', '.join(given)}: these are for --format {ASSESSMENT} alone")
-    results = Results.read(folders)
-    gc.freeze()  # rows stay to the end: to go through them again and again takes a tenth of a long report
-    if kind == ASSESSMENT:
-        _assessment(results, into, options)
-    else:
-        _leaderboard(results, into, options.title)
+    with _uncollected():
+        results = Results.read(folders)
+        if kind == ASSESSMENT:
+            _assessment(results, into, options)
+        else:
+            _leaderboard(results, into, options.title)
     return OK
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Rows stay to the end: to look through them for cycles again and again takes an eighth of a long report."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _leaderboard(results: Results, into: Path, title: str | None) -> None:

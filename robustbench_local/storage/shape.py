@@ -23,6 +23,8 @@ def wrong(value: Any, shape: Any, where: str) -> str | None:
 
 def _wrong(value: Any, shape: Any) -> str | None:
     """As wrong(), the place within value first: ".flags[2] is 3"; it is put together where something is wrong alone."""
+    if callable(shape):  # first, and not left to another call below: most of what there is
+        return None if shape(value) else f" is {value!r:.60}"
     match shape:
         case dict():
             if not isinstance(value, dict):
@@ -30,7 +32,8 @@ def _wrong(value: Any, shape: Any) -> str | None:
             for name, inner in shape.items():
                 key = name.removesuffix("?")
                 if key in value:
-                    if found := _wrong(value[key], inner):
+                    item = value[key]
+                    if not (callable(inner) and inner(item)) and (found := _wrong(item, inner)):
                         return f".{key}{found}"
                 elif key == name:
                     return f" has no {name}"
@@ -39,13 +42,8 @@ def _wrong(value: Any, shape: Any) -> str | None:
                 return f" is {value!r:.60}, not a list" + f" of {len(shape)}" * isinstance(shape, tuple)
             inners = shape if isinstance(shape, tuple) else shape * len(value)
             for place, (item, inner) in enumerate(zip(value, inners, strict=True)):
-                if callable(inner) and inner(item):
-                    continue  # numbers of a list are most of what there is
-                if found := _wrong(item, inner):
+                if not (callable(inner) and inner(item)) and (found := _wrong(item, inner)):
                     return f"[{place}]{found}"
-        case _:
-            if not shape(value):
-                return f" is {value!r:.60}"
     return None
 
 

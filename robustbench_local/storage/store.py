@@ -32,7 +32,7 @@ from robustbench_local.storage.row import Row, done, names_before, renamed, row_
 from robustbench_local.storage.sealing import SCHEMA, OutdatedError, Record, plain, sealed, unsealed, written
 
 MOST_BYTES = 64 * 2**20  # of one JSON file
-_BUFFER = 2**16  # bytes read at once: most rows' arrays, in which an archive's reader jumps to and fro
+_BUFFER = 2**16  # bytes read at once: most rows' arrays as a whole, in which an archive's reader jumps to and fro
 _Read = TypeVar("_Read", bound=Record)
 _Of = TypeVar("_Of")
 
@@ -168,7 +168,11 @@ class Store:
         path = self._place(name)
         try:
             if (seen := stamp(path)) is not None:
-                return path.open("rb", _BUFFER), seen
+                file = path.open("rb", _BUFFER)
+                if seen[2] > _BUFFER:
+                    return file, seen
+                with file:
+                    return io.BytesIO(file.read(_BUFFER)), seen
         except FileNotFoundError:
             pass  # packed meanwhile
         except OSError as error:
