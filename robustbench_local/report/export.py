@@ -85,6 +85,7 @@ def _table(table: Table) -> dict[str, Any]:
                 "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
+                **({"certified": _certified(line)} if table.certifies else {}),
                 "flags": [[*map(visible, row.results["flags"])] if done(row) else [] for row in line.rows],
                 "audit": [
                     *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),
@@ -100,6 +101,15 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _label(label: Label) -> dict[str, Any]:
     return {"name": label.name, "details": list(label.details)}
+
+
+def _certified(line: Line) -> dict[str, Any] | None:
+    """A lower bound: its share, or why there is none."""
+    found = line.certified
+    if found is None:
+        return None
+    how = {"confidence": found.confidence, "draws": found.draws, "keys": [row.key for row in found.rows]}
+    return how | ({"missing": found.missing} if found.rate is None else dict(_rate(found.rate) or {}))
 
 
 def _rate(rate: Rate | None) -> dict[str, float] | None:
