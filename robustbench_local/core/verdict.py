@@ -59,6 +59,9 @@ class Verdict:
         corrupted: (N,) bool, of a corruption only: classified correctly when corrupted, whatever the clean image is.
         attack: its name, "" where evaluate did not make this.
         threat: the threat model as text, "" the same.
+        certified: (N,) bool, what no attack within this threat model can break; None where that was not asked, or where
+            nothing is known.
+        confidence: with which each image by itself is certified, None of a proof.
         x: (N, C, H, W), the clean images, where x_adv was to be kept; otherwise None.
     """
 
@@ -89,6 +92,8 @@ class Verdict:
     attack: str = ""
     threat: str = ""
     x: Tensor | None = None
+    certified: Tensor | None = None
+    confidence: float | None = None
 
     @property
     def clean_accuracy(self) -> float:
@@ -99,6 +104,11 @@ class Verdict:
     def robust_accuracy(self) -> float:
         """The share of the images, in [0, 1], that are classified correctly and that the attack did not break."""
         return _mean(self.robust if self.bits is None else self.bits)
+
+    @property
+    def certified_accuracy(self) -> float | None:
+        """The share of the images, in [0, 1], that no attack within the threat model can break; None as `certified`."""
+        return None if self.certified is None else _mean(self.certified)
 
     @property
     def corruption_accuracy(self) -> float | None:
@@ -182,7 +192,9 @@ class Verdict:
         count = f"of {len(self.labels):,} images"
         if self.corruption_accuracy is not None:
             return f"{percent(self.corruption_accuracy)} {count} right when corrupted"
-        return f"robust at most {percent(self.robust_accuracy)} {count}"
+        certain = self.certified_accuracy
+        least = "" if certain is None else f"certified {percent(certain)}, "
+        return f"{least}robust at most {percent(self.robust_accuracy)} {count}"
 
 
 def percent(share: float) -> str:

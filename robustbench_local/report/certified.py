@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,20 +67,27 @@ class Contradiction:
 
     def __str__(self) -> str:
         attack, promise = self.attack, self.certificate
-        count = len(self.ids)
-        images = ", ".join(
-            f"{id} (margin at least {bound:.3g})"
-            for id, bound in zip(self.ids[:_LISTED], self.bounds[:_LISTED], strict=True)
-        )
-        more = f" and {count - _LISTED:,} more" if count > _LISTED else ""
-        said = (
-            f"{attack.model} / {attack.defense}, {attack.definition['data']}: {attack.attack} within {attack.threat}"
-            f" breaks {count} image{'s' * (count != 1)} that {promise.said('certificate')} certifies within"
-            f" {promise.threat}: {images}{more}. Either the bound or the judge is wrong, and no figure of this model"
-            f" can be believed: please report it, with its weights and the rows {promise.key} and {attack.key}. Where"
-            " the model does not compute in float32 (TF32, bfloat16), that is why"
-        )
-        return visible(said)
+        model = f"{attack.model} / {attack.defense} on {attack.definition['data']}"
+        method = str(promise.said("certificate"))
+        said = contradiction(model, attack.attack, attack.threat, method, promise.threat, self.ids, self.bounds)
+        return visible(f"{said} (rows {promise.key} and {attack.key})")
+
+
+def contradiction(
+    model: str, attack: str, within: str, method: str, ball: str, ids: Sequence[int], bounds: Sequence[float]
+) -> str:
+    """What is said of images (n,) that a method certifies within a ball, with bounds (n,) of their margins, and that an
+    attack broke within it or a smaller one.
+    """
+    count = len(ids)
+    named = [f"{id} (margin at least {bound:.3g})" for id, bound in zip(ids, bounds, strict=True)]
+    more = f" and {count - _LISTED:,} more" if count > _LISTED else ""
+    return (
+        f"{model}: {attack} within {within} breaks {count} image{'s' * (count != 1)} that {method} certifies within"
+        f" {ball}: {', '.join(named[:_LISTED])}{more}. Either the bound or the verdict is wrong, and neither can be"
+        " believed. Where the model does not compute in float32 (TF32, bfloat16), that is why; otherwise it is a defect"
+        " of robustbench_local: please report it with this message and the model's weights"
+    )
 
 
 class Certificates:

@@ -61,7 +61,9 @@ def answer(table: Table) -> str:
         )
     every = "all attacks" if len(table.attacks) > 1 else "the attack"
     audit = " It was not audited." if best.unaudited else ""
-    found = f"at most {percent(worst.value)} % of the images are robust to {every} ({_interval(worst)})"
+    found = (
+        f"at most {percent(worst.value)} % of the images are robust to {every} ({_interval(worst)}){from_below(best)}"
+    )
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {name}, {found}{clean}.{audit}"
@@ -70,18 +72,26 @@ def answer(table: Table) -> str:
     return f"Most robust here is {name}: {found}{clean}.{tie}{audit}"
 
 
+def from_below(line: Line) -> str:
+    """ ", and at least 92.0 % to any attack whatever, by proof"; "" where nothing is known."""
+    found = line.certified
+    if found is None or found.rate is None:
+        return ""
+    return f", and at least {percent(found.rate.value)} % to any attack whatever, {found.how}"
+
+
 def verdict(line: Line, table: Table) -> str:
     """What was measured of one model, in whole images."""
-    n, clean, worst = table.images, line.clean, line.worst[-1]
+    n, clean, worst, below = table.images, line.clean, line.worst[-1], from_below(line)
     every = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else "the attack"
     if clean is None:
         return f"No attack on {named(line)} came to an end."
     if table.stochastic:
         begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
-        end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
+        end = f"at most {percent(worst.value)} % with the attack that is worst for each{below}" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
-        end = f"at most {round(worst.value * n)} are robust to {every}" if worst else ""
+        end = f"at most {round(worst.value * n)} are robust to {every}{below}" if worst else ""
     return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
 
 
