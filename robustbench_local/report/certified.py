@@ -37,7 +37,7 @@ class Certified:
 
     @property
     def how(self) -> str:
-        """ "by proof", or "with a probability of 99.9 % an image"."""
+        """ "by proof", or "with a probability of 99.9 % each"."""
         return "by proof" if self.confidence is None else f"with a probability of {100 * self.confidence:g} % each"
 
     @property
@@ -48,7 +48,7 @@ class Certified:
         if self.confidence is None:
             return ""
         return (
-            f"certified by sampling, {self.draws:,} draws an image, each {self.how}: of the vote of infinitely many"
+            f"certified by sampling, {self.draws:,} draws an image, {self.how}: of the vote of infinitely many"
             " copies, which the deployed model estimates by few"
         )
 
