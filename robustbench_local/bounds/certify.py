@@ -23,8 +23,6 @@ from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
 
-Method = Literal["ibp", "crown"]
-VERSION = 1  # of what they compute: a change of any margin raises it
 ROWS = 16  # bounds that are carried back together, at least, and then of fewer images
 
 
@@ -42,7 +40,9 @@ class Certificate:
 
 @guarded()
 @checked()
-def certify(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Method = "crown") -> Certificate:
+def certify(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Literal["ibp", "crown"] = "crown"
+) -> Certificate:
     """Lower bounds of the margins of images x (N, C, H, W) in [0, 1] with labels y (N,), whatever an attack does.
 
     method: "ibp" (Gowal et al. 2018) carries intervals forward; "crown" (Zhang et al. 2018) carries linear bounds back,

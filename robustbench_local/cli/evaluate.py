@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robustbench_local.cli.output import OK, say
 from robustbench_local.cli.overrides import name_and_overrides
 from robustbench_local.cli.parsing import Commands
+from robustbench_local.core.bound_methods import METHODS
 from robustbench_local.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--threat", action="append", help="linf:8/255, l2:0.5, l1:12; repeatable; the usual one")
     parser.add_argument("--suite", choices=SUITES, metavar="NAME", help="quick, standard (the usual one) or full")
     parser.add_argument(
-        "--certify", metavar="METHOD", help="also what no attack can break: ibp (fast, of nets trained for it) or crown"
+        "--certify", choices=METHODS, metavar="METHOD", help=f"also what no attack can break: {', '.join(METHODS)}"
     )
     parser.add_argument("--n", type=int, help="images; by default 100 (quick), 500 (standard) or 1000 (full)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of rows and page; by default results/NAME")

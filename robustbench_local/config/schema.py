@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from robustbench_local.config.ranges import Aim, Count, Counting, LocationText, Precision, Range, Seed
+from robustbench_local.core.bound_methods import Method
 
 Log = Literal["mlflow", "wandb", "tensorboard"]
 Severity = Annotated[int, Range(1, 5)]
@@ -76,7 +77,7 @@ class GridConfig:
     severities: Severity | list[Severity] = field(default_factory=list)
     baseline: str | None = None
     model_info: dict[str, dict[str, Any]] = field(default_factory=dict)
-    certify: str | None = None
+    certify: Method | None = None
     attack_under: str | None = None
     seeds: Seed | list[Seed] = 0
     n: int | None = None

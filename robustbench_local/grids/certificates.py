@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.bounds.certify import Method, certify
+from robustbench_local.bounds.certify import certify
+from robustbench_local.core.bound_methods import Method
 from robustbench_local.core.containment import contained
 from robustbench_local.core.defense import Defended
 from robustbench_local.core.errors import ModelError

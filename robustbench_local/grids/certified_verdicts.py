@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from robustbench_local.bounds.certify import Method
+from robustbench_local.core.bound_methods import Method
 from robustbench_local.core.errors import BoundsError, ContradictionError
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.source import Source

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias, overload
 
 from torch import Tensor, nn
 
-from robustbench_local.bounds.certify import Method
 from robustbench_local.config.arguments import OneAttack, Threat, checked
 from robustbench_local.config.ranges import Count, Seed
 from robustbench_local.core.attack import Attack
+from robustbench_local.core.bound_methods import Method
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Part, Progress, Terminal

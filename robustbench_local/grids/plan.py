@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from robustbench_local.bounds.certify import Method
 from robustbench_local.config import reading
 from robustbench_local.config.plugins import find_attack, named
 from robustbench_local.config.schema import GridConfig, ModelConfig
-from robustbench_local.config.settings import construct, fitted
+from robustbench_local.config.settings import construct
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.corruption import Corruption
@@ -117,7 +116,7 @@ def _certificates(config: GridConfig, cells: Sequence[Cell]) -> list[Cell]:
     """For one model's cells: a certificate for each threat model that it is attacked within, of the most images."""
     if config.certify is None:
         return []
-    attack = Certifying(fitted(config.certify, Method, "certify"))
+    attack = Certifying(config.certify)
     counts: dict[ThreatModel, list[int | None]] = {}
     for cell in cells:
         if not isinstance(cell.attack, Corruption):

@@ -87,7 +87,7 @@ def condition(
         unaudited=line.unaudited or None,
         worst_class=parts.get("classes"),
         worst_group=parts.get("groups"),
-        compared=None if changes is None else about_rows(changes, rows),
+        compared=None if changes is None else about_rows(changes, [*rows, *_certificates(line)]),
         rows=(*(row.key for row in rows), *(row.key for row in _certificates(line))),
     )
 

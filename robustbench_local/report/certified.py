@@ -115,8 +115,14 @@ class Certificates:
             return Certified(None, visible(rows[0].why.removeprefix("left out, ")), rows=tuple(rows))
         chosen = proofs or good
         results = chosen[0]["results"]
-        share = np.maximum.reduce([self._certified(row) for row in chosen]).astype(np.float64)
-        return Certified(rate(share), "", results["confidence"], results["draws"], tuple(chosen))
+        return Certified(rate(self._any(chosen)), "", results["confidence"], results["draws"], tuple(chosen))
+
+    def shares(self, attack: Row) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+        """ids (N,) and shares (N,), 1 where an image is certified; None where nothing is known."""
+        found = self.of(attack)
+        if found is None or found.rate is None:
+            return None
+        return self._arrays_of(found.rows[0])["ids"], self._any(found.rows)
 
     def denied(self, attack: Row, shares: npt.NDArray[np.float64]) -> list[Contradiction]:
         """The certificates that an attack shows to be wrong, or itself. shares (N,): of each image, as robust to it."""
@@ -132,6 +138,10 @@ class Certificates:
                 ids, bounds = (tuple(arrays[name][fell].tolist()) for name in ("ids", "margin"))
                 found.append(Contradiction(attack, row, ids, bounds))
         return found
+
+    def _any(self, rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+        """(N,), 1 where any of them certifies an image."""
+        return np.asarray(np.maximum.reduce([self._certified(row) for row in rows]), dtype=np.float64)
 
     def _certified(self, row: Row) -> npt.NDArray[np.bool_]:
         return np.asarray(self._arrays_of(row)["certified"], dtype=bool)

@@ -134,7 +134,7 @@ def test_its_name_says_all_that_it_depends_on(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_certify_does_not_know_is_said_before_anything_runs() -> None:
-    with pytest.raises(ConfigError, match=r"certify is 'crwn' .* it must be ibp"):
+    with pytest.raises(ConfigError, match=r"certify of grid \"toy\" is 'crwn' .* it must be ibp"):
         run_grid("toy.yaml", certify="crwn")
 
 

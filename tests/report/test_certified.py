@@ -15,6 +15,7 @@ from robustbench_local.metrics.rates import wilson
 from robustbench_local.report import export, render
 from robustbench_local.report.assessment import assess
 from robustbench_local.report.assessment_page import page as assessment_page
+from robustbench_local.report.compare import compare
 from robustbench_local.report.headline import headline
 from robustbench_local.report.metrics import write_metrics
 from robustbench_local.report.page import page
@@ -184,3 +185,24 @@ def test_the_report_is_a_pure_function_of_the_rows(tmp_path: Path) -> None:
         write_report(Results.read([tmp_path]), tmp_path)
         texts.append([(tmp_path / name).read_bytes() for name in ("table.md", "table.csv", "table.tex", "index.html")])
     assert texts[0] == texts[1] and b"certified" in texts[0][2]
+
+
+def test_compare_says_what_is_certified_no_longer(tmp_path: Path) -> None:
+    stores = [attacked(tmp_path / name) for name in ("before", "after")]
+    keys = [promised(store, kept).key for store, kept in zip(stores, (14, 5), strict=True)]
+    before, after = (Results.read([tmp_path / name]) for name in ("before", "after"))
+    (found,) = (change for change in compare(before, after) if change.part == "certified")
+    assert (found.before, found.after, found.what) == (0.7, 0.25, "worse")
+    assert found.pair is not None and (found.pair.only_first, found.pair.only_second) == (9, 0)
+    assert (*found.rows_before, *found.rows_after) == tuple(keys)
+    compared = assess(after, "title", before=before).subjects[0].conditions[0].compared
+    assert compared is not None and [each.what for each in compared if each.part == "certified"] == ["worse"]
+
+
+def test_compare_knows_a_renamed_model_by_its_certificate_too(tmp_path: Path) -> None:
+    stores = [attacked(tmp_path / "before"), attacked(tmp_path / "after", {"robust": bits(16), "defense": "plain"})]
+    promised(stores[0], 14)
+    promised(stores[1], 14, defense="plain")
+    before, after = (Results.read([tmp_path / name]) for name in ("before", "after"))
+    changes = compare(before, after, names={"none": "plain"})
+    assert [change.what for change in changes if change.part == "certified"] == ["same"]
