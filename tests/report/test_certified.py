@@ -20,6 +20,7 @@ from robustbench_local.report.headline import headline
 from robustbench_local.report.metrics import write_metrics
 from robustbench_local.report.page import page
 from robustbench_local.report.results import Results
+from robustbench_local.report.side_by_side import SideBySide
 from robustbench_local.report.table import Table
 from robustbench_local.report.words import verdict
 from robustbench_local.report.write import write_report
@@ -206,3 +207,13 @@ def test_compare_knows_a_renamed_model_by_its_certificate_too(tmp_path: Path) ->
     before, after = (Results.read([tmp_path / name]) for name in ("before", "after"))
     changes = compare(before, after, names={"none": "plain"})
     assert [change.what for change in changes if change.part == "certified"] == ["same"]
+
+
+def test_side_by_side_says_the_lower_bound_too(tmp_path: Path) -> None:
+    store = attacked(tmp_path)
+    together = SideBySide()
+    together.add("one", [table_of(tmp_path)], [])
+    assert "by proof" not in together.json()
+    promised(store, 14)
+    together.add("one", [table_of(tmp_path)], [])
+    assert "over 1 attack, and at least 70.0" in together.json() and "by proof" in together.json()
