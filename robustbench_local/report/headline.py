@@ -26,7 +26,7 @@ class Headline:
     """What a table says. known: models with a figure that may be believed, of `models`; standing: those of them that
     withstand; only: who alone does, "" where others do or might.
 
-    share: what the best one keeps, "93 of 100 MNIST images"; least: and what is certain, ", and at least 90.0 %, by
+    share: what the best one keeps, "93 of 100 MNIST images"; least: and what is certain, ", and at least 90, by
     proof", "" where nothing is; low, top: the lower end of its interval, and the highest
     end of all.
     """
@@ -50,7 +50,7 @@ def headline(table: Table) -> Headline:
     if not known:
         return Headline(table, _nothing(table), models)
     standing, fallen = [line for line in known if _stands(line)], [line for line in known if not _stands(line)]
-    best, share, least = words.apart(known[0], table), _share(known[0], table), words.from_below(known[0])
+    best, share, least = words.apart(known[0], table), _share(known[0], table), _least(known[0], table)
     only = _only(standing, fallen, table)
     withstands = _withstands(len(known) == models)
     if models == 1:
@@ -205,6 +205,16 @@ def _share(line: Line, table: Table) -> str:
     count = f"{percent(worst.value)} %" if table.stochastic else f"{round(worst.value * table.images):,}"
     aim = f" (targets: {table.targets})" if table.targets else ""
     return f"{count} of {_images(table)}{aim}"
+
+
+def _least(line: Line, table: Table) -> str:
+    """ ", and at least 90, by proof", counted as its share is."""
+    found = line.certified
+    if found is None or found.rate is None:
+        return ""
+    share = found.rate.value
+    count = f"{percent(share)} %" if table.stochastic else f"{round(share * table.images):,}"
+    return f", and at least {count}, {found.how}"
 
 
 def _images(table: Table | CorruptionTable) -> str:

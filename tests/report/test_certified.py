@@ -115,7 +115,9 @@ def test_the_bracket_in_words(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     least = "and at least 70.0 % to any attack whatever, by proof"
     shown = page([table], Results.read([tmp_path]), [], "title")
-    for said in (headline(table).sentence, verdict(table.lines[0], table), shown):
+    assert headline(table).sentence.endswith("16 of 20 CIFAR-10 images, at most, and at least 14, by proof.")
+    assert headline(table).sentence in shown
+    for said in (verdict(table.lines[0], table), shown):
         assert least in said.replace("\N{NO-BREAK SPACE}", " ")
     assert 'class="bar certain"' in shown
 
