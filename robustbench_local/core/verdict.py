@@ -96,6 +96,11 @@ class Verdict:
     confidence: float | None = None
 
     @property
+    def certified_accuracy(self) -> float | None:
+        """The share of the images, in [0, 1], that no attack within the threat model can break; None as `certified`."""
+        return None if self.certified is None else _mean(self.certified)
+
+    @property
     def clean_accuracy(self) -> float:
         """The share of the images, in [0, 1], that are classified correctly without an attack."""
         return _mean(self.clean if self.clean_bits is None else self.clean_bits)
@@ -104,11 +109,6 @@ class Verdict:
     def robust_accuracy(self) -> float:
         """The share of the images, in [0, 1], that are classified correctly and that the attack did not break."""
         return _mean(self.robust if self.bits is None else self.bits)
-
-    @property
-    def certified_accuracy(self) -> float | None:
-        """The share of the images, in [0, 1], that no attack within the threat model can break; None as `certified`."""
-        return None if self.certified is None else _mean(self.certified)
 
     @property
     def corruption_accuracy(self) -> float | None:
@@ -128,7 +128,9 @@ class Verdict:
 
     def __str__(self) -> str:
         flags = f"; {', '.join(self.flags)}" if self.flags else ""
-        return f"{self.about}: clean {percent(self.clean_accuracy)}, {self._found()}{flags}"
+        certain = self.certified_accuracy
+        least = "" if certain is None else f"certified {percent(certain)}, "
+        return f"{self.about}: clean {percent(self.clean_accuracy)}, {least}{self._found()}{flags}"
 
     def __repr__(self) -> str:
         return f"Verdict({self})"
@@ -192,9 +194,7 @@ class Verdict:
         count = f"of {len(self.labels):,} images"
         if self.corruption_accuracy is not None:
             return f"{percent(self.corruption_accuracy)} {count} right when corrupted"
-        certain = self.certified_accuracy
-        least = "" if certain is None else f"certified {percent(certain)}, "
-        return f"{least}robust at most {percent(self.robust_accuracy)} {count}"
+        return f"robust at most {percent(self.robust_accuracy)} {count}"
 
 
 def percent(share: float) -> str:

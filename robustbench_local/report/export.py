@@ -85,13 +85,13 @@ def _table(table: Table) -> dict[str, Any]:
                 "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
                 "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
-                **({"certified": _certified(line)} if table.certifies else {}),
                 "flags": [[*map(visible, row.results["flags"])] if done(row) else [] for row in line.rows],
                 "audit": [
                     *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),
                     *({"check": visible(fault.check), "status": fault.status.name.lower()} for fault in line.faults),
                 ],
                 "keys": [row.key if row else None for row in line.rows],
+                **({"certified": _certified(line)} if table.certifies else {}),
             }
             for line in table.lines
         ],

@@ -29,9 +29,8 @@ SharesOf = Callable[[Row], npt.NDArray[np.float64]]
 @dataclass(frozen=True)
 class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
+    certified: what no attack can break, None where nobody asked; contradictions: attacks that did;
     faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
-
-    certified: what no attack can break, None where nobody asked; contradictions: attacks that did.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
     that its figure is not to be believed, has none and comes last. union: of the table's union, if any.
@@ -41,12 +40,12 @@ class Line:
     defense: Label
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
+    certified: Certified | None = None
+    contradictions: tuple[Contradiction, ...] = ()
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
     union: tuple[Rate | None, ...] = ()
     unaudited: str = ""
-    certified: Certified | None = None
-    contradictions: tuple[Contradiction, ...] = ()
 
     @property
     def broken(self) -> bool:
@@ -87,11 +86,6 @@ class Table:
     levels: tuple[Access, ...] = ()
 
     @property
-    def certifies(self) -> bool:
-        """Whether anybody asked what is certain of its models."""
-        return any(line.certified is not None for line in self.lines)
-
-    @property
     def within(self) -> str:
         return self.threat if self.under is None else f"{self.threat} under {self.under}"
 
@@ -100,6 +94,11 @@ class Table:
         parts = [f"{self.data} {self.split}", self.within, f"{self.images} images"]
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + [DRAWS] * self.stochastic
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
+
+    @property
+    def certifies(self) -> bool:
+        """Whether anybody asked what is certain of its models."""
+        return any(line.certified is not None for line in self.lines)
 
 
 def robust_tables(
@@ -185,9 +184,8 @@ def _table(
             _rate(least([cells[attack] for attack, row in judging.items() if row.access <= level], shares_of))
             for level in levels
         ]
-        name, audited = visible(group[0].model), _of_audits(group, audits)
-        known = _from_below(group, shares_of, certificates)
-        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **audited, **known))
+        name, also = visible(group[0].model), _of_audits(group, audits) | _from_below(group, shares_of, certificates)
+        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **also))
     lines = _ranked(lines, attacks, shares_of)
     lines.sort(key=_place)
     row = groups[0][0]

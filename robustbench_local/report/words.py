@@ -82,17 +82,17 @@ def from_below(line: Line) -> str:
 
 def verdict(line: Line, table: Table) -> str:
     """What was measured of one model, in whole images."""
-    n, clean, worst, below = table.images, line.clean, line.worst[-1], from_below(line)
+    n, clean, worst = table.images, line.clean, line.worst[-1]
     every = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else "the attack"
     if clean is None:
         return f"No attack on {named(line)} came to an end."
     if table.stochastic:
         begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
-        end = f"at most {percent(worst.value)} % with the attack that is worst for each{below}" if worst else ""
+        end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
-        end = f"at most {round(worst.value * n)} are robust to {every}{below}" if worst else ""
-    return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
+        end = f"at most {round(worst.value * n)} are robust to {every}" if worst else ""
+    return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}{from_below(line)}."
 
 
 def _interval(rate: Rate) -> str:
