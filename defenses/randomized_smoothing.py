@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Count, Positive, Range, Share
-from robustbench_local.core.defense import Defended, Defense, Rejection, call, draws_for
+from robustbench_local.core.defense import Defended, Defense, Rejection, Sampled, call, draws_for
 from robustbench_local.core.device import kept_random_state, out_of_memory
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, DataError, ModelError, RobustBenchError
@@ -26,6 +26,8 @@ from robustbench_local.evaluation.batch_size import first_guess, queried_at_once
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import Tally, check_images
 from robustbench_local.ops.noise import LOUDEST, gaussian
+
+CERTIFIED = 10_000  # noisy copies that bound a probability; a change raises the defense's version
 
 
 class Smoothed(Defended):
@@ -43,7 +45,7 @@ class Smoothed(Defended):
 
     def __init__(self, net: nn.Module, sigma: float, samples: int, alpha: float) -> None:
         super().__init__()
-        self.net, self.sigma, self.samples = net, sigma, samples
+        self.net, self.sigma, self.samples, self.alpha = net, sigma, samples, alpha
         # needed[m]: the votes to win with, of m that go to the first two classes
         from scipy import stats  # here and below: `list` would wait for it, half as long as for torch
 
@@ -61,6 +63,12 @@ class Smoothed(Defended):
 
     def undefended(self) -> nn.Module:
         return self.net
+
+    def certified_by_sampling(self, x: Tensor, y: Tensor, ids: Tensor) -> Sampled:
+        """`certify` by CERTIFIED draws: of the vote of infinitely many copies, which `samples` of them estimate."""
+        draws = Draws(0, ids).stream("certificate")
+        radii = certify(self, x, y, self.sigma, n=CERTIFIED, alpha=self.alpha, draws=draws)
+        return Sampled(radii, 1 - self.alpha, CERTIFIED)
 
     def _once(self, x: Tensor, draws: Draws) -> Tensor:
         noise = draws.stream("noise")

@@ -11,7 +11,8 @@ from robustbench_local.core.streams import folded
 OK, FAILED, WRONG, SUSPICIOUS, BROKEN, LOST, INTERRUPTED, CUT_SHORT = 0, 1, 2, 3, 4, 5, 130, 141
 EXITS = {
     OK: "all went well, and nothing is worse than it may be",
-    FAILED: "run, status: a cell failed; check, compare: something is significantly worse",
+    FAILED: "run, status: a cell failed; run, evaluate: an attack broke what is certified; check, compare: something is"
+    " significantly worse",
     WRONG: "a mistake, or the disk, stopped the command; check: a model cannot be judged",
     SUSPICIOUS: "audit: the robust accuracy cannot be trusted as measured",
     BROKEN: "audit: the model or the attack does not do what it is taken to do",

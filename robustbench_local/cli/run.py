@@ -14,6 +14,7 @@ from robustbench_local.core import streams
 from robustbench_local.core.escaping import shown
 
 if TYPE_CHECKING:
+    from robustbench_local.report.results import Results
     from robustbench_local.storage.row import Row
 
 
@@ -53,7 +54,14 @@ def run(options: argparse.Namespace) -> int:
     print_tables(results)
     show_corruptions(results.rows, results.robust_shares, grid.config.baseline)
     say(f"rows in {grid.store.folder / 'rows'}, leaderboard in {grid.store.folder / 'index.html'}, tables beside it")
-    return failures(rows)
+    return max(failures(rows), contradictions(results))
+
+
+def contradictions(results: Results) -> int:
+    """Name on standard error what is certified and fell to an attack; the exit code."""
+    for each in results.contradictions:
+        streams.say(f"error: {shown(str(each), 'terminal')}")
+    return FAILED if results.contradictions else OK
 
 
 def failures(rows: list[Row]) -> int:

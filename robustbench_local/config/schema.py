@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from robustbench_local.config.ranges import Aim, Count, Counting, LocationText, Precision, Range, Seed
+from robustbench_local.core.bound_methods import Method
 
 Log = Literal["mlflow", "wandb", "tensorboard"]
 Severity = Annotated[int, Range(1, 5)]
@@ -35,6 +36,8 @@ class GridConfig:
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
     model_info  who models are of: {MODEL or "MODEL / DEFENSE": {title, authors, venue, link, code, extra_data, licence,
                 bibtex}}, which reports show and no row is named by
+    certify     ibp or crown: which images no attack within the threats can break (docs/bounds.md), of models that a
+                bound is known of or that certify themselves by sampling; the column certified
     attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a
@@ -74,6 +77,7 @@ class GridConfig:
     severities: Severity | list[Severity] = field(default_factory=list)
     baseline: str | None = None
     model_info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    certify: Method | None = None
     attack_under: str | None = None
     seeds: Seed | list[Seed] = 0
     n: int | None = None

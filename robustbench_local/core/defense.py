@@ -33,6 +33,17 @@ class Rejection(StrEnum):
     DETECTION = "detection"
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """A certificate by sampling: L2 radii (N,) within which the answer y holds, each with probability `confidence` over
+    the draws, of which every image took so many; NaN where none is certified.
+    """
+
+    radii: Tensor
+    confidence: float
+    draws: int
+
+
 class Defended(nn.Module):
     """What is deployed: pixels in [0, 1], (N, C, H, W), in; logits (N, K) out, or (N, K + 1) where it rejects.
 
@@ -49,6 +60,12 @@ class Defended(nn.Module):
 
     def undefended(self) -> nn.Module | None:
         """What an attacker sees who does not know of the defense: a part of this module. None: no part is left out."""
+        return None
+
+    def certified_by_sampling(self, x: Tensor, y: Tensor, ids: Tensor) -> Sampled | None:
+        """What is certain of images x (N, C, H, W) with labels y (N,), whose ids (N,) address the draws; None: nothing
+        is known, as of all models but those whose randomness is what certifies them.
+        """
         return None
 
 
@@ -93,6 +110,10 @@ class Deployed(Defended):
         if kept:
             return evaluating(Deployed(inner or self.net, kept))
         return inner or (self.net if len(self.steps) else None)
+
+    def certified_by_sampling(self, x: Tensor, y: Tensor, ids: Tensor) -> Sampled | None:
+        bare = isinstance(self.net, Defended) and not len(self.steps)
+        return cast(Defended, self.net).certified_by_sampling(x, y, ids) if bare else None
 
 
 class WithoutSurrogate(Preprocess):

@@ -42,6 +42,10 @@ class BoundsError(RobustBenchError):
     """A model or a threat model that no lower bound is known of."""
 
 
+class ContradictionError(RobustBenchError):
+    """An attack broke what a certificate says that none can: one of the two is wrong."""
+
+
 class StoreError(RobustBenchError):
     """Rows that cannot be written or read back."""
 

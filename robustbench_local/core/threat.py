@@ -31,6 +31,12 @@ class Norm(StrEnum):
     NONE = "none"
 
 
+_NARROWER = {  # norms whose ball of the same radius lies inside
+    Norm.LINF: (Norm.LINF, Norm.L2, Norm.L1),
+    Norm.L2: (Norm.L2, Norm.L1),
+}
+
+
 def parse_number(text: str | float) -> float:
     """'8/255', '0.3' or 0.3 as a float; ThreatError where it is no number, or as text none that is finite."""
     try:
@@ -112,6 +118,13 @@ class ThreatModel:
             if parse_number(eps) == self.eps:
                 return f"{self.norm}:{eps}"
         return f"{self.norm}:{self.eps!r}"
+
+    def holds(self, other: ThreatModel) -> bool:
+        """Whether every image that the other one allows is allowed here too, whatever the images are."""
+        if self.norm is Norm.NONE:
+            return True
+        inside = _NARROWER.get(self.norm, (self.norm,))
+        return other.norm in inside and other.eps <= self.eps
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): size of the perturbation in this norm (norm none: in L2, for information)."""

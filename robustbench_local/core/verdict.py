@@ -59,6 +59,9 @@ class Verdict:
         corrupted: (N,) bool, of a corruption only: classified correctly when corrupted, whatever the clean image is.
         attack: its name, "" where evaluate did not make this.
         threat: the threat model as text, "" the same.
+        certified: (N,) bool, what no attack within this threat model can break; None where that was not asked, or where
+            nothing is known.
+        confidence: with which each image by itself is certified, None of a proof.
         x: (N, C, H, W), the clean images, where x_adv was to be kept; otherwise None.
     """
 
@@ -89,6 +92,13 @@ class Verdict:
     attack: str = ""
     threat: str = ""
     x: Tensor | None = None
+    certified: Tensor | None = None
+    confidence: float | None = None
+
+    @property
+    def certified_accuracy(self) -> float | None:
+        """The share of the images, in [0, 1], that no attack within the threat model can break; None as `certified`."""
+        return None if self.certified is None else _mean(self.certified)
 
     @property
     def clean_accuracy(self) -> float:
@@ -118,7 +128,9 @@ class Verdict:
 
     def __str__(self) -> str:
         flags = f"; {', '.join(self.flags)}" if self.flags else ""
-        return f"{self.about}: clean {percent(self.clean_accuracy)}, {self._found()}{flags}"
+        certain = self.certified_accuracy
+        least = "" if certain is None else f"certified {percent(certain)}, "
+        return f"{self.about}: clean {percent(self.clean_accuracy)}, {least}{self._found()}{flags}"
 
     def __repr__(self) -> str:
         return f"Verdict({self})"

@@ -81,14 +81,28 @@ class Verdicts(Sequence[Verdict]):
         least: Floats = np.minimum.reduce(shares)
         return least
 
+    def certified(self, threat: str) -> Rate | None:
+        """The share that no attack within that threat can break, with its 95 % interval over images; None where that
+        was not asked, or nothing is known.
+        """
+        marks = next((each.certified for each in self.verdicts if each.threat == threat), None)
+        return None if marks is None else rate(marks.cpu().double().numpy())
+
     def worst(self, threat: str) -> Rate:
         """Robust accuracy within that threat after all attacks, an upper bound, with its 95 % interval over images."""
         return rate(self.robust(threat))
 
     def __repr__(self) -> str:
         after = f"{len(self)} verdict{'s' * (len(self) != 1)} on {len(self.verdicts[0].labels):,} images"
-        found = [f"robust at most {_with_interval(self.worst(threat))} within {threat}" for threat in self.threats]
+        found = [
+            f"{self._least(threat)}robust at most {_with_interval(self.worst(threat))} within {threat}"
+            for threat in self.threats
+        ]
         return f"Verdicts({after}: {', '.join([f'clean {percent(self.clean_accuracy)}', *found])})"
+
+    def _least(self, threat: str) -> str:
+        certain = self.certified(threat)
+        return "" if certain is None else f"certified {_with_interval(certain)}, "
 
     def _repr_html_(self) -> str:
         heads = ("attack", "threat", "clean", "robust at most", "flags")
@@ -98,6 +112,11 @@ class Verdicts(Sequence[Verdict]):
         ]
         clean = percent(self.clean_accuracy)
         rows += [("all of them", threat, clean, _with_interval(self.worst(threat)), "") for threat in self.threats]
+        rows += [
+            ("certified", threat, clean, f"at least {_with_interval(certain)}", "")
+            for threat in self.threats
+            if (certain := self.certified(threat)) is not None
+        ]
         return notebook.table(heads, rows) + self._pictures()
 
     def _pictures(self) -> str:
@@ -118,6 +137,7 @@ class Verdicts(Sequence[Verdict]):
                 "threat": [each.threat for each in self.verdicts],
                 "images": [len(each.labels) for each in self.verdicts],
                 "clean": [each.clean_accuracy for each in self.verdicts],
+                "certified": [each.certified_accuracy for each in self.verdicts],
                 "robust": [each.value for each in rates],
                 "robust_low": [each.low for each in rates],
                 "robust_high": [each.high for each in rates],

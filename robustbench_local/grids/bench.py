@@ -219,7 +219,7 @@ class Bench:
         """Audit one model's rows; what dies of it stops no grid, and there is then no audit."""
         grid, running, name = self.grid, self._running, self._running.name(Job(group))
         found = (self.shelf.settled(key) for key in running.keys(group.place) or () if key)
-        rows = [row for row in found if row is not None]
+        rows = [row for row in found if row is not None and row.is_cell]
         if deaths := running.deaths.too_many(name):
             grid.progress.line(f"the audit FAILED: {in_words(deaths)}")
         elif deployed.model is not None and rows:

@@ -20,8 +20,9 @@ from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.corrupted_images import CorruptionSpec
 from robustbench_local.evaluation.judge import DRAWS, EOT, Judge
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.models.load import said_of
-from robustbench_local.storage.row import row_key
+from robustbench_local.storage.row import CERTIFICATE, row_key
 from robustbench_local.training.spec import ModelSpec
 
 
@@ -43,6 +44,9 @@ class Cell:
 
     def __str__(self) -> str:
         model = self.model
+        if isinstance(self.attack, Certifying):
+            what = f"{self.attack_name} {self.attack.method} {self.threat}" + (f" n {self.n}" if self.n else "")
+            return f"{model.data} {model.model.label} {model.label} | {what}"
         settings = ", ".join(f"{key}={value}" for key, value in changed_settings(self.attack).items())
         attack = f"{self.attack_name}({settings})" if settings else self.attack_name
         rest = f"{attack} {self.threat} seed {self.seed}" + (f" count {self.count}" if self.count != "all" else "")
@@ -131,6 +135,8 @@ class Task:
             found["corruption"] = attack.at(*images.pixels.shape[2:]).benchmark or "other"
         if config.attack_under is not None:
             found["attack_under"] = CorruptionSpec.parse(config.attack_under).definition(*images.pixels.shape[2:])
+        if isinstance(attack, Certifying):  # how attacks are judged is of no account
+            return {key: found[key] for key in CERTIFICATE if key in found} | attack.definition()
         return found
 
     @cached_property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robustbench_local.config.arguments import OneAttack, Threat, checked
 from robustbench_local.config.ranges import Count, Seed
 from robustbench_local.core.attack import Attack
+from robustbench_local.core.bound_methods import Method
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.progress import Part, Progress, Terminal
@@ -31,6 +32,7 @@ from robustbench_local.evaluation.given import tensors_of
 from robustbench_local.evaluation.preflight import check_images
 from robustbench_local.evaluation.verdicts import Verdicts
 from robustbench_local.grids.attack_list import Planned, one_attack, planned, several
+from robustbench_local.grids.certified_verdicts import with_certificates
 from robustbench_local.grids.suites import suite as suite_of
 from robustbench_local.models.classifier import describe
 from robustbench_local.models.load import load_model
@@ -54,6 +56,7 @@ def evaluate(
     progress: bool | Progress = ...,
     attacker: tuple[Tensor, Tensor] | None = ...,
     keep_images: bool = ...,
+    certify: Method | None = ...,
     **settings: Any,
 ) -> Verdicts: ...
 @overload
@@ -69,6 +72,7 @@ def evaluate(
     progress: bool | Progress = ...,
     attacker: tuple[Tensor, Tensor] | None = ...,
     keep_images: bool = ...,
+    certify: Method | None = ...,
     **settings: Any,
 ) -> Verdicts: ...
 @overload
@@ -84,6 +88,7 @@ def evaluate(
     progress: bool | Progress = ...,
     attacker: tuple[Tensor, Tensor] | None = ...,
     keep_images: bool = ...,
+    certify: Method | None = ...,
     **settings: Any,
 ) -> Verdict: ...
 @guarded()
@@ -102,6 +107,7 @@ def evaluate(
     progress: bool | Progress = False,
     attacker: tuple[Tensor, Tensor] | None = None,
     keep_images: bool = True,
+    certify: Method | None = None,
     **settings: Any,
 ) -> Verdict | Verdicts:
     """Attack model on images x (N, C, H, W) in [0, 1] with labels y (N,), and judge what comes back.
@@ -120,11 +126,13 @@ def evaluate(
         progress: show how far it is.
         attacker: images and labels that an attack may learn from (a substitute's seeds), none of them among x.
         keep_images: whether verdicts hold the images and what became of them, x and x_adv.
+        certify: also say which images no attack can break, by "ibp" or "crown" (see `certify`), or of a model that
+            certifies itself by sampling so; where nothing is known a warning says why.
         settings: the attack's (steps=40) and the judge's (targets, budget, batch_size, precision, count, eot, draws,
             allow_chance: a model at chance on clean images is refused with the likely reason, unless this is true).
 
     Raises DataError, ModelError, ThreatError, AccessError, ConfigError or PluginError, each naming the value and the
-    likely cause.
+    likely cause; ContradictionError where an attack broke what is certified.
     """
     _check_one_of("attack", attack != "pgd", attacks)
     _check_one_of("threat", threat != USUAL, threats)
@@ -162,6 +170,8 @@ def evaluate(
             )
             shown_progress.line(str(verdict))
             found.append(verdict)
+        if certify is not None:
+            found = with_certificates(found, [pair.threat for pair in pairs], net, images, certify, shown_progress)
     return found[0] if attacks is None and threats is None else Verdicts(tuple(found))
 
 

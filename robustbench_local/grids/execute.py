@@ -13,7 +13,7 @@ from torch import nn
 
 from robustbench_local.core.corruption import Corruption
 from robustbench_local.core.device import release_memory
-from robustbench_local.core.errors import said
+from robustbench_local.core.errors import BoundsError, said
 from robustbench_local.core.progress import Progress
 from robustbench_local.core.verdict import Verdict
 from robustbench_local.evaluation.answer_cache import AnswerCache
@@ -21,6 +21,9 @@ from robustbench_local.evaluation.kept import together
 from robustbench_local.gallery.twins import FirstImages, Twins, chosen, twins
 from robustbench_local.grids.arrays import arrays_of
 from robustbench_local.grids.cell import Task
+from robustbench_local.grids.certificates import arrays_of as certificate_arrays
+from robustbench_local.grids.certificates import certificate, summary_of
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.environment import environment
 from robustbench_local.grids.kept_images import KeptImages, fingerprints
 from robustbench_local.metrics.summary import summarise
@@ -44,6 +47,8 @@ def execute(
 
     known: what cells on this same model asked of clean images before; what is new is added.
     """
+    if isinstance(task.cell.attack, Certifying):
+        return _certified(task, task.cell.attack, model, progress)
     judge, images = task.judge, task.images
     kept = KeptImages(len(images)) if task.config.save == "x_adv" else None
     first = FirstImages() if pictured(task) else None
@@ -69,6 +74,22 @@ def execute(
             some = chosen(made.arrays, task.cell.attack.minimises, task.config.pictures, first.count)
             return replace(made, twins=twins(some, some.places, verdict, judge.sees(images), first))
     return made
+
+
+def _certified(task: Task, attack: Certifying, model: nn.Module, progress: Progress | None) -> Outcome:
+    """Where no bound is known it is left out, with the reason."""
+    images, started = task.judge.sees(task.images), time.monotonic()
+    try:
+        found = certificate(model, images, task.cell.threat, attack.method, progress)
+        results = summary_of(found) | {"seconds": time.monotonic() - started}
+        return Outcome(
+            _row(task, environment(task.images.device), status="ok", results=results), certificate_arrays(found, images)
+        )
+    except BoundsError as error:
+        return left_out(task, said(error))
+    except Exception as error:  # as of an attack
+        release_memory(task.images.device)
+        return failure(task, error, time.monotonic() - started)
 
 
 def pictured(task: Task) -> bool:

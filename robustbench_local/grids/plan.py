@@ -17,6 +17,8 @@ from robustbench_local.core.errors import ConfigError, did_you_mean
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.data.catalogue import known
 from robustbench_local.grids.cell import Cell
+from robustbench_local.grids.certifying import NAME as CERTIFY
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.suites import chosen
 from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.training.builder import ModelBuilder
@@ -74,7 +76,7 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
                 plan = builder.spec(data, _model(model, config), defense)
                 entries = chosen(as_list(config.attacks), builder.access(plan), data, norms)
                 attacks = [each for entry in entries for each in _severities(entry, config)]
-                cells += [
+                own = [
                     Cell(
                         plan,
                         each.name,
@@ -95,6 +97,7 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
                     for adaptive in knowing
                     if adaptive or each.attack.access is Access.GRADIENTS  # one who only asks, asks what is deployed
                 ]
+                cells += [*own, *_certificates(config, own)]
     if not cells:
         raise ConfigError("the grid has no cell: data, models, defenses, attacks, threats and seeds must not be empty")
     for cell in cells:
@@ -107,6 +110,21 @@ def resolve(config: GridConfig, builder: ModelBuilder) -> list[Cell]:
         )
     model_infos(config, cells)
     return cells
+
+
+def _certificates(config: GridConfig, cells: Sequence[Cell]) -> list[Cell]:
+    """For one model's cells: a certificate for each threat model that it is attacked within, of the most images."""
+    if config.certify is None:
+        return []
+    attack = Certifying(config.certify)
+    counts: dict[ThreatModel, list[int | None]] = {}
+    for cell in cells:
+        if not isinstance(cell.attack, Corruption):
+            counts.setdefault(cell.threat, []).append(cell.n)
+    return [
+        Cell(cells[0].model, CERTIFY, attack, threat, 0, "all", n=None if None in each else max(filter(None, each)))
+        for threat, each in counts.items()
+    ]
 
 
 def model_infos(config: GridConfig, cells: Sequence[Cell]) -> dict[str, ModelInfo]:

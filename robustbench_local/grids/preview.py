@@ -14,9 +14,11 @@ from robustbench_local.audit.retrying import Expected, expected_passes
 from robustbench_local.audit.stronger import FEW
 from robustbench_local.core.access import beyond
 from robustbench_local.core.downloads import downloads
+from robustbench_local.core.errors import BoundsError
 from robustbench_local.grids.cell import Task, applicable
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.grid import Grid
-from robustbench_local.grids.price import Estimate, Pace, Price, bill
+from robustbench_local.grids.price import Estimate, Pace, Price, bill, seconds_of
 from robustbench_local.grids.shelf import Shelf
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.checkpoints import weights_digest
@@ -53,8 +55,11 @@ def _preview(grid: Grid) -> list[Row]:
         pace = Pace.of(model, grid.images[spec.data, None])
         found: list[tuple[Task, Estimate]] = []
         for task in tasks:
-            needs_more = beyond(task.cell.attack.access, model) is not None
             done, seconds = task not in waiting, 0.0
+            if isinstance(task.cell.attack, Certifying):
+                rows.append(_certificate(task, model, "done" if done else "must train" if untrained else "to do"))
+                continue
+            needs_more = beyond(task.cell.attack.access, model) is not None
             status = "left out" if needs_more else "done" if done else "must train" if untrained else "to do"
             if done:
                 found += [(task, Estimate.of_row(row)) for _, row in shelf.good(task.key)][:1]
@@ -65,9 +70,25 @@ def _preview(grid: Grid) -> list[Row]:
             price = asdict(Price.of(task.cell, len(task.images), pace, task.config.budget))
             known = None if math.isnan(seconds) else seconds
             rows.append(Row(status=status, cell=str(task.cell), **price, seconds=known, audit=0.0))
-        if waiting and found and priced(model) is None:
+        attacking = [task for task in waiting if not isinstance(task.cell.attack, Certifying)]
+        if attacking and found and priced(model) is None:
             rows[-1]["audit"] = _audit(found, model, pace)
     return rows
+
+
+def _certificate(task: Task, model: nn.Module, status: str) -> Row:
+    """Of a certificate, which counts no passes and is part of no audit."""
+    seconds: float | None = 0.0
+    if beyond(task.cell.attack.access, model) is not None:
+        status = "left out"
+    elif status != "done":
+        try:
+            seconds = seconds_of(task, model)
+        except BoundsError:
+            status = "left out"
+        except Exception:  # a stranger's model may die of anything
+            seconds = None
+    return Row(status=status, cell=str(task.cell), **asdict(Price(0, 0, 0, 0, 0)), seconds=seconds, audit=0.0)
 
 
 def _audit(found: Sequence[tuple[Task, Estimate]], model: nn.Module, pace: Pace) -> float:

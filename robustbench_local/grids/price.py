@@ -20,8 +20,11 @@ from robustbench_local.core.model_state import as_deployed, full_float32
 from robustbench_local.data.images import Images
 from robustbench_local.evaluation.batch_size import first_guess
 from robustbench_local.evaluation.budget import JUDGED
+from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Tally
 from robustbench_local.grids.cell import Cell, Task
+from robustbench_local.grids.certificates import certificate
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.pilot import Passes, Pilot, clock, pilot
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
@@ -141,6 +144,21 @@ class Estimate:
         calls = math.ceil(n / pace.size) * _calls(seen, most)
         asked = max(1.0, spent.forwards + spent.bare_forwards)
         return cls(sum(whole), pace.price(whole) + calls * call + n * asked * own, robust)
+
+
+def seconds_of(task: Task, model: nn.Module) -> float:
+    """What certifying the task's images takes, by a few of them. BoundsError where no bound is known."""
+    attack, images = task.cell.attack, task.judge.sees(task.images)
+    assert isinstance(attack, Certifying)
+    count, each = 1, 0.0
+    for _ in range(2):  # the first image alone, which also pays for what is set up once
+        rows = torch.arange(count, device=images.ids.device) * len(images) // count
+        few = Tensors(images[rows], images.labels[rows], images.ids[rows])
+        started = clock(rows.device)
+        certificate(model, few, task.cell.threat, attack.method)
+        each = (clock(rows.device) - started) / count
+        count = round(min(max(MOMENT / max(each, 1e-9), 1), MOST, len(images)))
+    return each * len(images)
 
 
 def bill(model: nn.Module, tasks: Sequence[Task]) -> str | None:

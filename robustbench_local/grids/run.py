@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_local.config.arguments import checked
 from robustbench_local.config.ranges import Location
 from robustbench_local.core.containment import guarded
+from robustbench_local.core.errors import ContradictionError
 from robustbench_local.core.progress import Progress
 from robustbench_local.grids.arrivals import Arrivals
 from robustbench_local.grids.bench import Bench
@@ -34,11 +35,17 @@ def run_grid(grid: Location | None = None, *, progress: Progress | None = None, 
     status "ok", with its results, or "error", with its error. With dry_run=True nothing runs, and the status is "done",
     "to do" or "must train". Rows and tables are written to results/<name of the grid>/. With worker="0/3" the rows are
     those that there are when this share is done.
-    Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, and StoreError where
-    rows cannot be written.
+    Raises ConfigError, PluginError, ThreatError, ModelError or DataError before anything runs, StoreError where rows
+    cannot be written, and ContradictionError, once all is written, where an attack broke what is certified.
     """
     opened = Grid.open(None if grid is None else str(grid), overrides, progress or Progress())
-    return preview(opened) if opened.config.dry_run else run(opened)
+    if opened.config.dry_run:
+        return preview(opened)
+    rows = run(opened)
+    certifies = any(row.certifies for row in rows)
+    if certifies and (denied := Results.of(rows, opened.store).contradictions):
+        raise ContradictionError("; ".join(map(str, denied)))
+    return rows
 
 
 def run(grid: Grid) -> list[Row]:

@@ -21,6 +21,7 @@ from robustbench_local.evaluation.batch import BatchVerdict
 from robustbench_local.evaluation.kept import dropped
 from robustbench_local.evaluation.part_verdict import PartVerdict, joined
 from robustbench_local.grids.cell import Task
+from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.environment import environment
 from robustbench_local.grids.execute import Outcome, failure, measured
 from robustbench_local.grids.kept_images import KeptImages, fingerprints
@@ -58,6 +59,8 @@ def parts_of(task: Task, size: int) -> list[slice] | None:
     of the batch size that the judge finds (250 on a CPU), and elsewhere but for near-ties, as with other batches.
     """
     count, batch = len(task.images), task.config.batch_size or 1
+    if isinstance(task.cell.attack, Certifying):
+        return None
     if task.cell.attack.own_images:
         return None  # it learns once, from the attacker's images, and its parts would each learn anew
     if task.config.budget is not None:

@@ -27,11 +27,14 @@ class Shelf:
     def good(self, key: str) -> Iterator[tuple[Store, Row]]:
         """The good rows of that name, with all that is to be saved: the grid's own, then those of its neighbours."""
         config = self._grid.config
-        wanted = SAVED[config.save]
         for store in (self._store,) if config.force else (self._store, *self._grid.neighbours):
             row = store.read(key)
-            if done(row) and wanted <= row.array_names and (not config.force or row.start == self._grid.start):
+            if done(row) and self._is_whole(row) and (not config.force or row.start == self._grid.start):
                 yield store, row
+
+    def _is_whole(self, row: Row) -> bool:
+        """Whether a good row has all that is to be saved, which of a certificate is nothing besides."""
+        return row.certifies or SAVED[self._grid.config.save] <= row.array_names
 
     def is_done(self, key: str) -> bool:
         return next(self.good(key), None) is not None
@@ -76,6 +79,10 @@ class Shelf:
             ended = made.why if made.left_out else f"FAILED, {made.failure}"
             self._grid.progress.line(f"{cell}: {ended}")
             return row
+        if row.certifies:
+            certified, took = made["results"]["certified_accuracy"], made["results"]["seconds"]
+            self._grid.progress.line(f"{cell}: certified {100 * certified:.1f} % ({took:.1f} s)")
+            return row
         clean, robust = 100 * made.results["clean_accuracy"], 100 * made.results["robust_accuracy"]
         seconds = made.results["seconds"]
         self._grid.progress.line(f"{cell}: clean {clean:.1f} %, robust {robust:.1f} % ({seconds:.1f} s)")
@@ -89,7 +96,7 @@ class Shelf:
     def _trained(self) -> dict[str, list[Row]]:
         """The good rows of models that were trained or fitted, as there were at first, by origin, the newest first."""
         found: dict[str, list[Row]] = {}
-        for row in sorted(self._store.rows(), key=lambda row: row.created, reverse=True):
+        for row in sorted(self._store.every(), key=lambda row: row.created, reverse=True):
             if row.ok and "origin" in row:
                 found.setdefault(row["origin"], []).append(row)
         return found
@@ -111,7 +118,7 @@ class Shelf:
         wanted = [Row(plain({"definition": task.definition})).of_cell(WEIGHTS) for task in tasks]
         made: dict[str | None, dict[str, Row]] = {}
         for row in self._trained.get(origin, ()):
-            if SAVED[grid.config.save] <= row.array_names:
+            if self._is_whole(row):
                 made.setdefault(row.definition["weights_digest"], {}).setdefault(row.of_cell(WEIGHTS), row)
         for there in made.values():
             if wanted and all(cell in there for cell in wanted):

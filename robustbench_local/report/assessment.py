@@ -46,6 +46,9 @@ _SHOWN = (
     "robust_accuracy_8bit",
     "corruption_accuracy",
     "corruption_interval",
+    "certified_accuracy",
+    "certified_interval",
+    "confidence",
     "intervals",
     "forwards_mean",
     "backwards_mean",
@@ -83,7 +86,7 @@ def assess(
         ]
         shifts = [shift(f"{id}-n{place}", table, line, by_key) for place, (table, line) in enumerate(natural, 1)]
         subjects.append(_subject(id, found.labels[number - 1], rows[0], list(_with_unions(conditions)), shifts))
-    made_on, records = _records(results.rows)
+    made_on, records = _records([*results.rows, *results.certificates])
     rows_digest = _digest_of(results)
     baseline = None
     if before is not None and changes is not None:
@@ -93,7 +96,7 @@ def assess(
             tested=sum(change.pair is not None for change in changes),
             worse=sum(change.worse for change in changes),
             not_compared=tuple((change.what, change.name) for change in changes if not change.pair),
-            rows=_records(before.rows)[1],
+            rows=_records([*before.rows, *before.certificates])[1],
         )
     made = [row.created for row in results.rows if row.created]
     whole = Assessment(
@@ -201,6 +204,8 @@ def _deviations(subject: Subject) -> Iterator[Deviation]:
                 yield Deviation(*where, kind, f"{attack.attack}: {attack.missing}", "", keys)
             for flag, why in attack.flags:
                 yield Deviation(*where, "flag", f"{attack.attack}: {flag}. {why}", "", keys)
+        for contradiction in each.contradictions:
+            yield Deviation(*where, "contradiction", contradiction, "", each.rows)
         if each.unaudited:
             yield Deviation(*where, "not audited", each.unaudited, "", each.rows)
         for finding in filter(is_fault, each.findings):
@@ -241,4 +246,5 @@ def _records(rows: Sequence[Row]) -> tuple[tuple[Machine, ...], tuple[RowRecord,
 def _digest_of(results: Results) -> str:
     """64 hex digits over the rows, with the digests of their arrays, and the audits beside them."""
     audits = sorted((asdict(audit) for audit in results.audits), key=lambda audit: json.dumps(audit, sort_keys=True))
-    return digest({"rows": sorted(results.rows, key=lambda row: row.key), "audits": audits}, 64)
+    rows = sorted([*results.rows, *results.certificates], key=lambda row: row.key)
+    return digest({"rows": rows, "audits": audits}, 64)

@@ -65,7 +65,8 @@ def condition(
         clean=next((figure_of(row, "clean") for row in rows if done(row)), None),
         robust=robust,
         worst_cases=tuple(worst),
-        verified=None,
+        verified=_verified(line, table.images),
+        contradictions=tuple(map(str, line.contradictions)),
         declared=None if declared is None else Declared(declared, _says(declared, robust, line.broken)),
         attacks=tuple(_attacks(table.attacks, line.rows)),
         broken=line.broken,
@@ -86,9 +87,21 @@ def condition(
         unaudited=line.unaudited or None,
         worst_class=parts.get("classes"),
         worst_group=parts.get("groups"),
-        compared=None if changes is None else about_rows(changes, rows),
-        rows=tuple(row.key for row in rows),
+        compared=None if changes is None else about_rows(changes, [*rows, *_certificates(line)]),
+        rows=(*(row.key for row in rows), *(row.key for row in _certificates(line))),
     )
+
+
+def _certificates(line: Line) -> tuple[Row, ...]:
+    return () if line.certified is None else line.certified.rows
+
+
+def _verified(line: Line, n: int) -> Figure | None:
+    """What is proved; a probability is no proof."""
+    found = line.certified
+    if found is None or found.rate is None or found.confidence is not None:
+        return None
+    return _figure(found.rate, n, "Wilson", [row.key for row in found.rows])
 
 
 def figure_of(row: Row, what: str) -> Figure | None:

@@ -100,7 +100,9 @@ def _changed(changes: Iterable[Compared]) -> list[Compared]:
 def _methods(rows: Iterable[RowRecord]) -> list[tuple[str, Any, str, int]]:
     """(attack or corruption, its version, what it sees, how many rows) in the order of names."""
     found = Counter(
-        (str(about["attack"]), said(about["attack_version"]), str(about["access"]))
+        (f"certificate: {about['certificate']}", said(about["certificate_version"]), "weights")
+        if "certificate" in about
+        else (str(about["attack"]), said(about["attack_version"]), str(about["access"]))
         for about in (row.definition for row in rows)
     )
     return [(*each, count) for each, count in sorted(found.items())]
@@ -173,6 +175,11 @@ def _group(id: str, title: str, records: Sequence[RowRecord], anchor: str, place
 
 def _figures(known: dict[str, Any]) -> Iterator[str]:
     """ "robust accuracy 45.2 % (42.1–48.3)", and what else a row says of itself."""
+    if (value := known.get("certified_accuracy")) is not None:
+        low, high = known["certified_interval"]
+        yield f"certified {percent(value)} % ({interval(low, high, '–')})"
+        if known["confidence"] is not None:
+            yield f"each image with a probability of {100 * known['confidence']:g} %"
     corrupts = "corruption_accuracy" in known
     for kind, name in (("clean", "clean"), ("corruption", "corrupted") if corrupts else ("robust", "robust")):
         if (value := known.get(f"{kind}_accuracy")) is not None:

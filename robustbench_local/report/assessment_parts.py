@@ -125,7 +125,7 @@ class Condition:
     """A model on a selection of images within a threat model: what it was measured under, and what was found.
 
     robust: the worst case over all attacks, an upper bound of the true robust accuracy. verified: a lower bound that a
-    proof gives; no row holds one yet. broken: the audit says that the figure is not to be
+    proof gives; contradictions: attacks that broke what is proved. broken: the audit says that the figure is not to be
     believed; unaudited: why there is no audit, or not of all. compared: None without a folder to compare with.
     """
 
@@ -148,6 +148,7 @@ class Condition:
     robust: Figure | None
     worst_cases: tuple[WorstCase, ...]
     verified: Figure | None
+    contradictions: tuple[str, ...]
     declared: Declared | None
     attacks: tuple[AttackResult, ...]
     broken: bool

@@ -38,7 +38,7 @@ class Subject:
 @dataclass(frozen=True)
 class Deviation:
     """What is not as it should be: `kind` is "left out", "failed", "not run", "missing", "flag", "not
-    audited" or "audit"."""
+    audited", "contradiction" or "audit"."""
 
     place: str
     subject: str

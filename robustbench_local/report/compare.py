@@ -20,7 +20,7 @@ from robustbench_local.report.matching import Pair, pairs, renamed
 from robustbench_local.report.results import Results
 from robustbench_local.storage.row import Row, clean_shares, done, robust_shares
 
-PARTS = ("attack", "worst case", "clean", "audit")
+PARTS = ("attack", "worst case", "clean", "audit", "certified")
 POWER = 0.8  # with which a drop is said to be noticed
 LOST = ("only before", "failed after", "other data", "no image in common")
 
@@ -29,7 +29,7 @@ Shares = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids (N,) and shares (N,) i
 
 @dataclass(frozen=True)
 class Change:
-    """One cell, worst case, clean accuracy or audit in both folders: `part` says which.
+    """One cell, worst case, clean accuracy, audit or certified share in both folders: `part` says which.
 
     before, after: accuracies in [0, 1] on the images that both have, without what an audit broke; None where there is
     no result. pair: what these images say: those lost were robust only before, those gained only after. images: how
@@ -64,7 +64,8 @@ class Change:
 def compare(
     before: Results, after: Results, alpha: float = 0.05, names: Mapping[str, str] | None = None
 ) -> list[Change]:
-    """Every cell of two folders, then the worst case over the attacks that both have, clean accuracy, and audits.
+    """Every cell of two folders, then the worst case over the attacks that both have, clean accuracy, audits, and what
+    is certified in both.
 
     A cell is the same where all of its definition is, but for weights, versions and images; of the images, those that
     both have are compared. Rows are compared as attacks left them, whatever an audit found afterwards. alpha: the risk
@@ -84,7 +85,7 @@ def compare(
     both = _Both(before, after)
     changes = [both.cell(pair) for pair in found]
     met = [pair for pair, change in zip(found, changes, strict=True) if change.pair]
-    changes += [*both.worst_cases(met), *both.clean(met), *both.audits(met)]
+    changes += [*both.worst_cases(met), *both.clean(met), *both.audits(met), *both.certified(met)]
     tested = [(place, change.pair) for place, change in enumerate(changes) if change.pair]
     for (place, pair), p in zip(tested, holm([pair.p for _, pair in tested]), strict=True):
         changes[place] = replace(changes[place], p=p, what=_word(pair, p, alpha))
@@ -148,6 +149,19 @@ class _Both:
                     yield replace(change, what="audited only before" if attack in old else "audited only after")
                 else:
                     yield self._paired(change, *group[0].both, old[attack], new[attack], "audited other images")
+
+    def certified(self, met: Sequence[Pair]) -> Iterator[Change]:
+        """Of each model within each threat, where both folders have a certificate."""
+        for name, group in _by(met, lambda pair: pair.within).items():
+            old, new = group[0].both
+            before, after = self.before.from_below.shares(old), self.after.from_below.shares(new)
+            if before is not None and after is not None:
+                keys = [
+                    tuple(row.key for row in known.rows) if (known := side.from_below.of(row)) else ()
+                    for side, row in ((self.before, old), (self.after, new))
+                ]
+                change = Change(PARTS[4], f"{name}, certified", "", rows_before=keys[0], rows_after=keys[1])
+                yield self._paired(change, old, new, before, after)
 
     def _paired(
         self, change: Change, old: Row, new: Row, before: Shares, after: Shares, none: str = "no image in common"

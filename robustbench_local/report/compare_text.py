@@ -21,6 +21,7 @@ HEADINGS = {
     "worst case": "Worst case per image, over the attacks that both have",
     "clean": "Clean accuracy",
     "audit": "Audits: what was robust once more, of the images that both audits asked about",
+    "certified": "Certified: what no attack can break",
 }
 
 

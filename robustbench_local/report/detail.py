@@ -202,6 +202,8 @@ def _grounds(line: Line, table: Table, results: Results) -> Iterator[Ground]:
         yield Ground(False, f"Rounded to 8 bits, the images of {attack} lose {percent(loss)} points of their success.")
     elif rounded:
         yield Ground(True, "What was found survives rounding to 8 bits inside the ball.")
+    for contradiction in line.contradictions:
+        yield Ground(False, f"Contradiction: {contradiction}.")
     if line.unaudited:
         yield Ground(False, f"Not audited: {line.unaudited}.")
     keys = {row.key for row in good}

@@ -91,6 +91,7 @@ def _table(table: Table) -> dict[str, Any]:
                     *({"check": visible(fault.check), "status": fault.status.name.lower()} for fault in line.faults),
                 ],
                 "keys": [row.key if row else None for row in line.rows],
+                **({"certified": _certified(line)} if table.certifies else {}),
             }
             for line in table.lines
         ],
@@ -100,6 +101,15 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _label(label: Label) -> dict[str, Any]:
     return {"name": label.name, "details": list(label.details)}
+
+
+def _certified(line: Line) -> dict[str, Any] | None:
+    """A lower bound: its share, or why there is none."""
+    found = line.certified
+    if found is None:
+        return None
+    how = {"confidence": found.confidence, "draws": found.draws, "keys": [row.key for row in found.rows]}
+    return how | ({"missing": found.missing} if found.rate is None else dict(_rate(found.rate) or {}))
 
 
 def _rate(rate: Rate | None) -> dict[str, float] | None:

@@ -26,7 +26,8 @@ class Headline:
     """What a table says. known: models with a figure that may be believed, of `models`; standing: those of them that
     withstand; only: who alone does, "" where others do or might.
 
-    share: what the best one keeps, "93 of 100 MNIST images"; low, top: the lower end of its interval, and the highest
+    share: what the best one keeps, "93 of 100 MNIST images"; least: and what is certain, ", and at least 90, by
+    proof", "" where nothing is; low, top: the lower end of its interval, and the highest
     end of all.
     """
 
@@ -37,6 +38,7 @@ class Headline:
     standing: int = 0
     only: str = ""
     share: str = ""
+    least: str = ""
     low: float = 0.0
     top: float = 0.0
 
@@ -48,22 +50,24 @@ def headline(table: Table) -> Headline:
     if not known:
         return Headline(table, _nothing(table), models)
     standing, fallen = [line for line in known if _stands(line)], [line for line in known if not _stands(line)]
-    best, share = words.apart(known[0], table), _share(known[0], table)
+    best, share, least = words.apart(known[0], table), _share(known[0], table), _least(known[0], table)
     only = _only(standing, fallen, table)
     withstands = _withstands(len(known) == models)
     if models == 1:
-        said = f"{best} {f'withstands: {share}, at most' if standing else f'does not withstand: at most {share}'}."
+        said = (
+            f"{best} {f'withstands: {share}, at most' if standing else f'does not withstand: at most {share}'}{least}."
+        )
     elif not standing:
-        said = f"No model {withstands}: at most {share}, with {best}."
+        said = f"No model {withstands}: at most {share}{least}, with {best}."
     elif only:
-        said = f"Only {only} {withstands}: {share}, at most."
+        said = f"Only {only} {withstands}: {share}, at most{least}."
     else:
         several = "withstands" if len(standing) == 1 else "withstand"
-        said = f"{len(standing)} of {models} models {several}: {share}, at most, with {best}."
+        said = f"{len(standing)} of {models} models {several}: {share}, at most{least}, with {best}."
     said += _unknown(models - len(known))
     rates = [line.worst[-1] for line in known]
     low, top = min(rate.low for rate in rates[:1] if rate), max(rate.high for rate in rates if rate)
-    return Headline(table, said, models, len(known), len(standing), only, share, low, top)
+    return Headline(table, said, models, len(known), len(standing), only, share, least, low, top)
 
 
 def answer(tables: Sequence[Table], corruptions: Sequence[CorruptionTable]) -> list[str]:
@@ -108,7 +112,7 @@ def _kept(within: Sequence[Sequence[Headline]]) -> str:
     best = max(within[0], key=lambda each: each.low)
     if len(within) > 1 or not best.known:
         return ""
-    return f": {best.share}, at most" if best.standing else f": at most {best.share}"
+    return f": {best.share}, at most{best.least}" if best.standing else f": at most {best.share}{best.least}"
 
 
 def _predicate(group: Sequence[Headline]) -> tuple[str, str]:
@@ -201,6 +205,16 @@ def _share(line: Line, table: Table) -> str:
     count = f"{percent(worst.value)} %" if table.stochastic else f"{round(worst.value * table.images):,}"
     aim = f" (targets: {table.targets})" if table.targets else ""
     return f"{count} of {_images(table)}{aim}"
+
+
+def _least(line: Line, table: Table) -> str:
+    """ ", and at least 90, by proof", counted as its share is."""
+    found = line.certified
+    if found is None or found.rate is None:
+        return ""
+    share = found.rate.value
+    count = f"{percent(share)} %" if table.stochastic else f"{round(share * table.images):,}"
+    return f", and at least {count}, {found.how}"
 
 
 def _images(table: Table | CorruptionTable) -> str:

@@ -50,11 +50,14 @@ def renamed(results: Results, names: Mapping[str, str]) -> Results:
     if merged:
         raise ConfigError(f'two would be called "{merged[0]}": map one of them elsewhere as well')
 
-    rows = [
-        row.changed(model=names.get(row.model, row.model), defense=names.get(row.defense, row.defense))
-        for row in results.rows
-    ]
-    return replace(results, rows=rows)
+    rows, certificates = (
+        [
+            row.changed(model=names.get(row.model, row.model), defense=names.get(row.defense, row.defense))
+            for row in every
+        ]
+        for every in (results.rows, results.certificates)
+    )
+    return replace(results, rows=rows, certificates=certificates)
 
 
 def pairs(before: Sequence[Row], after: Sequence[Row]) -> list[Pair]:

@@ -22,11 +22,12 @@ def write_metrics(folder: Path, groups: Path | None = None, folds: int = 5, *, c
     is no row with its arrays, or where nothing can be written.
     """
     store = Store(folder)
-    rows = store.rows()
+    every = store.every()
+    rows, certificates = [row for row in every if row.is_cell], [row for row in every if row.certifies]
     if not any(map(done, rows)):
         raise StoreError(f"{folder.absolute()} has no row with its arrays beside it: run the grid, or name its folder")
     named = read_groups(groups) if groups else None
-    found = Statistics(rows, lambda row: store.arrays(row.key), named, folds, audits(store))
+    found = Statistics(rows, lambda row: store.arrays(row.key), named, folds, audits(store), certificates)
     made = found.sheets() + (found.confusions() if confusion else [])
     for name, text in (("metrics.md", sheets.markdown(made)), ("metrics.json", sheets.json_text(made))):
         with whole_file(folder / name) as file:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from robustbench_local.core.escaping import shown, visible
 from robustbench_local.report import words
+from robustbench_local.report.certified import Certified
 from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
 from robustbench_local.report.headline import RULE, Headline, answer, headline
@@ -60,6 +61,7 @@ class Entry:
     searched: str
     detail: Detail
     about: ModelInfo | None
+    certified: Certified | None = None
 
     @property
     def data(self) -> dict[str, str]:
@@ -162,6 +164,7 @@ def page(
             answer=answer(tables, [table for table, _ in corruptions]),
             rule=RULE,
             gallery=gallery,
+            certifies=any(table.certifies for table in tables),
             glance=1 < len(boards) + len(natures) <= _GLANCE,
             script=script,
             packed=_packed(boards, drawn),
@@ -304,6 +307,7 @@ def _entry(line: Line, place: int, defended: bool, table: Table, results: Result
         searched=visible(" ".join(terms).lower()),
         detail=detail(line, table, results),
         about=about,
+        certified=line.certified,
     )
 
 

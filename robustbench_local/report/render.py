@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +16,7 @@ from robustbench_local.core import tables as terminal
 from robustbench_local.core.escaping import shown
 from robustbench_local.core.tables import Column
 from robustbench_local.metrics.rates import Rate
+from robustbench_local.report.certified import Certified, in_percent
 from robustbench_local.report.labels import Label
 from robustbench_local.report.markdown import markdown_table
 from robustbench_local.report.text import DASH, interval, percent
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from robustbench_local.report.table import Line, Table
     from robustbench_local.storage.row import Row
 
+Shown: TypeAlias = Union[Rate, Certified, "Rank", None]  # a figure of a table
 _LINES, _ATTACKS = 100, 40  # of a table, that are read in a terminal; the files have all
 CAPTION = (
     "Accuracy in % with its 95 % interval. Robust accuracy is an upper bound: a stronger attack may break more images."
@@ -37,6 +39,7 @@ NAIVE = (
     "Naive: crafted on the part without its defense, judged on the whole; no part of the worst case, and a dash where"
     " nothing could be left out."
 )
+CERTIFIED = f"Certified: what no attack can break, {DASH} where nothing is known; with an asterisk with a probability."
 RANDOM = "Models that draw random numbers: mean over fresh draws."
 
 _COLUMNS = (
@@ -68,6 +71,7 @@ _COLUMNS = (
     "error",
     "key",
 )
+_CERTIFIED = ("certified", "certified_low", "certified_high")  # of tables that have any
 
 
 def show(tables: Iterable[Table], console: Console | None = None) -> None:
@@ -129,9 +133,12 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def csv_text(tables: Iterable[Table]) -> str:
-    """One line per cell, worst cases among them; accuracies in [0, 1], empty where there is none."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    """One line per cell, worst cases among them; accuracies in [0, 1], empty where there is none. Where anything was
+    certified, each says the certified share of its model, too.
+    """
+    text, tables = io.StringIO(), list(tables)
+    columns = [*_COLUMNS, *_CERTIFIED] if any(table.certifies for table in tables) else _COLUMNS
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for line in table.lines:
@@ -144,6 +151,7 @@ def csv_text(tables: Iterable[Table]) -> str:
                 "model": line.model,
                 "defense": line.defense,
                 **_three("clean", line.clean),
+                **_three("certified", line.certified.rate if line.certified else None),
             }
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
@@ -178,12 +186,13 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
 
 def last(table: Table) -> list[str]:
     """The headings after the attacks'."""
-    return [*table.worst, *["rank"] * _is_ranked(table), *table.union]
+    return [*table.worst, *["certified"] * table.certifies, *["rank"] * _is_ranked(table), *table.union]
 
 
-def rates(line: Line, table: Table) -> list[Rate | Rank | None]:
+def rates(line: Line, table: Table) -> list[Shown]:
     """A line's figures in the order of the columns."""
-    return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.union]
+    certified = [line.certified] * table.certifies
+    return [line.clean, *line.robust, *line.worst, *certified, *[line.rank] * _is_ranked(table), *line.union]
 
 
 def _is_ranked(table: Table) -> bool:
@@ -211,20 +220,28 @@ def legend(table: Table) -> list[str]:
         CAPTION,
         *[RANKS] * ranked,
         *[UNRANKED] * broken,
+        *[CERTIFIED] * table.certifies,
         *[NAIVE] * naive,
         *[RANDOM] * table.stochastic,
         *[EMPTY] * empty,
     ]
 
 
-def _two_lines(rate: Rate | Rank | None) -> Text:
-    if not isinstance(rate, Rate):
-        return Text(str(rate) if rate else DASH)
-    return Text.assemble(percent(rate.value), "\n", (interval(rate.low, rate.high), "dim"))
+def _two_lines(shown: Shown) -> Text:
+    value, between = _words(shown)
+    return Text.assemble(value, "\n", (between, "dim")) if between else Text(value)
 
 
-def one_line(rate: Rate | Rank | None) -> str:
+def one_line(shown: Shown) -> str:
     """ "45.2 (42.1-48.3)", or a dash."""
+    value, between = _words(shown)
+    return f"{value} ({between})" if between else value
+
+
+def _words(shown: Shown) -> tuple[str, str]:
+    """A figure and its interval, "" where it has none."""
+    rate = shown.rate if isinstance(shown, Certified) else shown
     if not isinstance(rate, Rate):
-        return str(rate) if rate else DASH
-    return f"{percent(rate.value)} ({interval(rate.low, rate.high)})"
+        return str(rate) if rate else DASH, ""
+    value = in_percent(shown) if isinstance(shown, Certified) else percent(rate.value)
+    return value, interval(rate.low, rate.high)

@@ -17,6 +17,7 @@ from robustbench_local.core.errors import StoreError
 from robustbench_local.core.escaping import visible
 from robustbench_local.core.frames import data_frame
 from robustbench_local.report import grid_file
+from robustbench_local.report.certified import Certificates, Certified, Contradiction
 from robustbench_local.report.model_info import ModelInfo
 from robustbench_local.report.table import Table, robust_tables, shares_in
 from robustbench_local.storage.archive import NAME
@@ -30,24 +31,29 @@ if TYPE_CHECKING:
 _COLUMNS = (
     *("data", "split", "images", "model", "defense", "attack", "threat", "access", "adaptive", "seed", "status"),
     *("clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "robust_8bit"),
-    *("corruption", "corruption_low", "corruption_high"),
+    *("certified", "certified_low", "certified_high", "corruption", "corruption_low", "corruption_high"),
     *("forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key"),
 )
 
 
 @dataclass(frozen=True)
 class Results:
-    """rows, and per key the store that holds its arrays. grids: of several, the rows of each by its folder's name."""
+    """rows, and per key the store that holds its arrays. grids: of several, the rows of each by its folder's name.
+
+    certificates: rows that say which images no attack can break.
+    """
 
     rows: Sequence[Row]
     stores: dict[str, Store]
     _shares: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
     grids: dict[str, list[Row]] = field(default_factory=dict, repr=False)
+    certificates: Sequence[Row] = ()
 
     @classmethod
     def of(cls, rows: Iterable[Row], store: Store) -> Results:
         rows = list(rows)
-        return cls(rows, {row.key: store for row in rows})
+        attacked, certified = _apart(rows)
+        return cls(attacked, {row.key: store for row in rows}, certificates=certified)
 
     @classmethod
     def read(cls, folders: Iterable[str | Path]) -> Results:
@@ -65,14 +71,16 @@ class Results:
         grids: dict[str, list[Row]] = {}
         for folder in found:
             store = Store(folder)
-            grids[folder.name] = newest(store.rows())
-            for row in grids[folder.name]:
+            attacked, certified = _apart(store.every())
+            grids[folder.name] = newest(attacked)
+            for row in (*grids[folder.name], *certified):
                 if row.key not in rows or not rows[row.key].ok:
                     rows[row.key], stores[row.key] = row, store
-        if not rows:
+        if not any(row.is_cell for row in rows.values()):
             raise StoreError(f"no row in {', '.join(str(folder) for folder in found)} can be read: see the warnings")
         alone = len(named) > 1 or len([name for name, own in grids.items() if own]) < 2
-        return cls(list(rows.values()), stores, grids={} if alone else grids)
+        attacked, certified = _apart(rows.values())
+        return cls(attacked, stores, grids={} if alone else grids, certificates=certified)
 
     def arrays(self, row: Row, *names: str) -> dict[str, Array]:
         """Those of these arrays that a good row has. StoreError where they are damaged."""
@@ -103,11 +111,11 @@ class Results:
     @functools.cached_property
     def _tables(self) -> list[Table]:
         if not self.grids:
-            return robust_tables(self.rows, self.robust_shares, self.audits)
+            return robust_tables(self.rows, self.robust_shares, self.audits, self.from_below)
         found = [
             replace(table, grid=visible(name))
             for name, rows in self.grids.items()
-            for table in robust_tables(rows, self.robust_shares, self.audits)
+            for table in robust_tables(rows, self.robust_shares, self.audits, self.from_below)
         ]
         return sorted(found, key=lambda table: (table.data, -table.images, table.stochastic, table.threat))
 
@@ -115,8 +123,18 @@ class Results:
         """A row per cell, as a pandas DataFrame: accuracies in [0, 1] with their 95 % intervals, nothing where it
         failed, and then why in `error`. No audit has lowered these figures: `tables` has those that are lowered.
         """
-        records = [_record(row) for row in self.rows if row.is_cell]
+        records = [_record(row, self.from_below.of(row)) for row in self.rows]
         return data_frame({name: [record.get(name) for record in records] for name in _COLUMNS})
+
+    @functools.cached_property
+    def from_below(self) -> Certificates:
+        """What is certain of the models."""
+        return Certificates(self.certificates, self.arrays)
+
+    @functools.cached_property
+    def contradictions(self) -> list[Contradiction]:
+        """Attacks that broke what is certified."""
+        return [found for table in self._tables for line in table.lines for found in line.contradictions]
 
     @functools.cached_property
     def good(self) -> dict[str, Row]:
@@ -152,9 +170,17 @@ def load_results(*folders: str | Path) -> Results:
     return Results.read(folders)
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _apart(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Those of attacks, and certificates."""
+    rows = list(rows)
+    return [row for row in rows if row.is_cell], [row for row in rows if row.certifies]
+
+
+def _record(row: Row, certified: Certified | None) -> dict[str, Any]:
     about = {key: row.said(key) for key in ("data", "split", "model", "defense", "attack", "threat", "access", "seed")}
     about |= {"images": row.images, "adaptive": row.adaptive, "status": row["status"], "key": row.key}
+    if certified is not None and (share := certified.rate) is not None and not row.corrupts:
+        about |= {"certified": share.value, "certified_low": share.low, "certified_high": share.high}
     if not row.ok:
         return about | {"error": row.why}
     found = cast(dict[str, Any], row.results)

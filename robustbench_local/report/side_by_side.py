@@ -31,7 +31,7 @@ class SideBySide:
             )
             for line in table.lines:
                 about = f"over {len(table.attacks)} attack{'s' if len(table.attacks) != 1 else ''}"
-                said = "broken, says the audit" if line.broken else about
+                said = "broken, says the audit" if line.broken else f"{about}{words.from_below(line)}"
                 rate = None if line.broken else line.worst[-1]
                 clean = line.clean.value if line.clean else None
                 self._model(grid, line, identity_of(line))["figures"][condition] = _figure(rate, clean, said)

@@ -17,6 +17,7 @@ from robustbench_local.metrics.groups import Members, largest_gap, rates_of
 from robustbench_local.metrics.paired import compare, holm
 from robustbench_local.metrics.rates import Floats, Rate, rate
 from robustbench_local.metrics.spread import Spread, folds, over_folds, spread
+from robustbench_local.report.certified import Certificates
 from robustbench_local.report.curve import curve
 from robustbench_local.report.labels import Label
 from robustbench_local.report.members import Groups, check_known, class_names, members_of
@@ -41,10 +42,12 @@ class Statistics:
     groups: Groups | None = None
     folds: int = 5
     audits: Audits = field(default_factory=Audits)
+    certificates: Sequence[Row] = ()
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Mapping[str, Array]] = {}
-        self.tables = robust_tables(self.rows, self.robust_shares, self.audits)
+        from_below = Certificates(self.certificates, self.of)
+        self.tables = robust_tables(self.rows, self.robust_shares, self.audits, from_below)
         if self.groups:
             check_known(self.groups, filter(done, self.rows), self.of)
 
@@ -101,6 +104,7 @@ class Statistics:
             record |= {"place": line.rank.place if line.rank else None} | _three("clean", line.clean)
             for name, each in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
                 record |= _three(name, each)
+            record |= _three("certified", line.certified.rate if line.certified else None) if table.certifies else {}
             found.append(record | ({"caution": f"not audited: {line.unaudited}"} if line.unaudited else {}))
         return Sheet(
             "Worst case and rank",

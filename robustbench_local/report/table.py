@@ -17,6 +17,7 @@ from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
+from robustbench_local.report.certified import Certificates, Certified, Contradiction
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
 from robustbench_local.storage.row import DRAWN, Row, done, robust_shares, telling_none_apart
 from robustbench_local.storage.store import Store
@@ -28,6 +29,7 @@ SharesOf = Callable[[Row], npt.NDArray[np.float64]]
 @dataclass(frozen=True)
 class Line:
     """One defended model. rows: its row per attack of the table, or None; worst: per access level of the table;
+    certified: what no attack can break, None where nobody asked; contradictions: attacks that did;
     faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
@@ -38,6 +40,8 @@ class Line:
     defense: Label
     rows: tuple[Row | None, ...]
     worst: tuple[Rate | None, ...]
+    certified: Certified | None = None
+    contradictions: tuple[Contradiction, ...] = ()
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
     union: tuple[Rate | None, ...] = ()
@@ -91,11 +95,19 @@ class Table:
         parts += [f"targets: {self.targets}"] * (self.targets is not None) + [DRAWS] * self.stochastic
         return ", ".join([*parts, *[self.grid] * bool(self.grid)])
 
+    @property
+    def certifies(self) -> bool:
+        """Whether anybody asked what is certain of its models."""
+        return any(line.certified is not None for line in self.lines)
 
-def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Audits | None = None) -> list[Table]:
+
+def robust_tables(
+    rows: Iterable[Row], shares_of: SharesOf, audits: Audits | None = None, certificates: Certificates | None = None
+) -> list[Table]:
     """The tables of rows; shares_of(row) -> (N,) gives each image's robustness of a good row: 0, 1 or a share of draws.
 
-    audits: all there are, so that what has none says so; None: audits are not spoken of.
+    certificates: what is known of the models from below. audits: all there are, so that what has none says so; None:
+    audits are not spoken of.
 
     The worst case is per image: the minimum over all attacks of that access level or below, then the mean. Where one of
     these cells failed or is missing there is none, and the line comes after those that have one.
@@ -112,7 +124,8 @@ def robust_tables(rows: Iterable[Row], shares_of: SharesOf, audits: Audits | Non
         within = [list(_by(Row.of_model, group).values()) for _, group in sorted(by_threat.items())]
         for stochastic in (False, True):
             chosen = [[each for each in models if _is_stochastic(each) is stochastic] for models in within]
-            found += _with_union([_table(groups, stochastic, once, audits) for groups in chosen if groups], once)
+            tables = [_table(groups, stochastic, once, audits, certificates) for groups in chosen if groups]
+            found += _with_union(tables, once)
     return found
 
 
@@ -147,7 +160,13 @@ def rate(row: Row | None, what: str) -> Rate | None:
     return Rate(results[f"{what}_accuracy"], *results[f"{what}_interval"])
 
 
-def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, audits: Audits | None) -> Table:
+def _table(
+    groups: Sequence[list[Row]],
+    stochastic: bool,
+    shares_of: SharesOf,
+    audits: Audits | None,
+    certificates: Certificates | None,
+) -> Table:
     alike = telling_none_apart(groups)
     columns = {row.of_attack(alike): row for group in groups for row in group}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (columns[attack].access, attack))
@@ -165,8 +184,8 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, a
             _rate(least([cells[attack] for attack, row in judging.items() if row.access <= level], shares_of))
             for level in levels
         ]
-        name, audited = visible(group[0].model), _of_audits(group, audits)
-        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **audited))
+        name, also = visible(group[0].model), _of_audits(group, audits) | _from_below(group, shares_of, certificates)
+        lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **also))
     lines = _ranked(lines, attacks, shares_of)
     lines.sort(key=_place)
     row = groups[0][0]
@@ -273,6 +292,17 @@ def _of_audits(group: Sequence[Row], audits: Audits | None) -> dict[str, Any]:
     return {"faults": tuple(fault for audit in own for fault in audit.faults(threat)), "unaudited": "; ".join(why)}
 
 
+def _from_below(group: Sequence[Row], shares_of: SharesOf, certificates: Certificates | None) -> dict[str, Any]:
+    """{certified, contradictions} of a model within a threat; what an attack contradicts is not certified."""
+    if certificates is None:
+        return {}
+    known = certificates.of(group[0])
+    denied = tuple(found for row in group if done(row) for found in certificates.denied(row, shares_of(row)))
+    if known is not None and denied:
+        known = replace(known, rate=None, missing="an attack contradicts it, as a note says")
+    return {"certified": known, "contradictions": denied}
+
+
 def met_before(row: Row) -> str | None:
     """The corruption that the images of a row had met, as "fog:3", in characters that can be seen."""
     return None if row.under is None else visible(row.under)
@@ -289,6 +319,10 @@ def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:
                 said[remark].append(str(attack))
         for remark, names in said.items():
             yield f"{line.model} / {line.defense}, {', '.join(names)}: {remark}"
+        if line.certified is not None and line.certified.remark:
+            yield f"{line.model} / {line.defense}: {line.certified.remark}"
+        for contradiction in line.contradictions:
+            yield f"CONTRADICTION: {contradiction}"
         if line.unaudited:
             yield f"{line.model} / {line.defense}: not audited: {line.unaudited}"
         for fault in line.faults:

@@ -61,13 +61,23 @@ def answer(table: Table) -> str:
         )
     every = "all attacks" if len(table.attacks) > 1 else "the attack"
     audit = " It was not audited." if best.unaudited else ""
-    found = f"at most {percent(worst.value)} % of the images are robust to {every} ({_interval(worst)})"
+    found = (
+        f"at most {percent(worst.value)} % of the images are robust to {every} ({_interval(worst)}){from_below(best)}"
+    )
     clean = f"; without an attacker {percent(best.clean.value)} % are right" if best.clean else ""
     if len(table.lines) == 1:
         return f"Of {name}, {found}{clean}.{audit}"
     shared = best.rank.worst - best.rank.best if best.rank else 0
     tie = f" {shared} other{'s' if shared > 1 else ''} cannot be told apart from it on these images." if shared else ""
     return f"Most robust here is {name}: {found}{clean}.{tie}{audit}"
+
+
+def from_below(line: Line) -> str:
+    """ ", and at least 92.0 % to any attack whatever, by proof"; "" where nothing is known."""
+    found = line.certified
+    if found is None or found.rate is None:
+        return ""
+    return f", and at least {percent(found.rate.value)} % to any attack whatever, {found.how}"
 
 
 def verdict(line: Line, table: Table) -> str:
@@ -82,7 +92,7 @@ def verdict(line: Line, table: Table) -> str:
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
         end = f"at most {round(worst.value * n)} are robust to {every}" if worst else ""
-    return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}."
+    return f"{begin}; {end or 'there is no worst case, since an attack is missing or failed'}{from_below(line)}."
 
 
 def _interval(rate: Rate) -> str:

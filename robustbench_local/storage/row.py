@@ -31,6 +31,8 @@ BEHAVIOUR = ("behaviour_digest", "model_about", "variant")  # the model's as wel
 WEIGHTS = ("weights_digest",)  # other ones for the same recipe on other hardware
 VERSIONS = ("defense_version", "attack_version")
 
+_AROUND = tuple(key for key in IMAGES if key != "targets")
+CERTIFICATE = (*MODEL, *_AROUND, *THREAT, *TRANSFORM, *BEHAVIOUR)  # what of a cell a certificate hangs on
 _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adaptive")  # columns are in this order
 _UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
 LEFT_OUT = "LeftOut"  # the type of an error that is none
@@ -122,6 +124,11 @@ class Row(dict[str, Any]):
         """Whether it is of an attack on a model, as a grid's cells are."""
         return "attack" in self.definition
 
+    @property
+    def certifies(self) -> bool:
+        """Whether it is a certificate: which images of a model no attack can break."""
+        return "certificate" in self.definition
+
     def said(self, key: str) -> Any:
         """What its definition says of that; None where it says nothing."""
         return cast(dict[str, Any], self.definition).get(key, _UNSAID.get(key))
@@ -208,6 +215,10 @@ class Row(dict[str, Any]):
     def of_group(self) -> str:
         """A model on some images: what one audit is about, and named by."""
         return self._listed((*MODEL, *IMAGES, *self._there((*BEHAVIOUR, *TRANSFORM))))
+
+    def of_ball(self) -> str:
+        """A model, its images and the ball around each, whatever the attacks in it are to reach."""
+        return self._listed((*MODEL, *_AROUND, *THREAT, *self._there((*BEHAVIOUR, *TRANSFORM))))
 
     def of_attack(self, but: Collection[str] = ()) -> str:
         """The attack, how it was judged, and whatever no other question asks for: the column of a table."""

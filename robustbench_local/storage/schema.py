@@ -61,6 +61,17 @@ class Definition(TypedDict):
     variant: NotRequired[str]
 
 
+class Certified(TypedDict):
+    """What a certificate says. confidence: of each image by itself, in (0, 1), None of a proof; draws: what it took."""
+
+    n: int
+    certified_accuracy: float
+    certified_interval: list[float]
+    confidence: float | None
+    draws: int | None
+    seconds: float
+
+
 class Results(TypedDict):
     """What was found; metrics/summary.py says what each figure means. Accuracies lie in [0, 1]."""
 
@@ -105,6 +116,8 @@ def row_fault(record: dict[str, Any]) -> str | None:
         fault = wrong(record, CELL[good], "it")
         if fault is None and good and "corruption" in record["definition"]:
             fault = wrong(record["results"], CORRUPTED, "results")
+    elif fault is None and "certificate" in record["definition"]:
+        fault = wrong(record, CERTIFICATE[good], "it")
     return fault
 
 
@@ -208,6 +221,39 @@ RESULTS = {
 }
 
 CORRUPTED = {"corruption_accuracy": share, "corruption_interval": _INTERVAL}
+
+_OF_MODELS = (  # what a definition says of the deployed model and of the images, whatever was done with them
+    *("data", "split", "data_digest", "ids", "model", "weights_digest", "defense", "defense_settings"),
+    *(
+        "defense_version",
+        "threat",
+        "eps",
+        "transform?",
+        "attack_under?",
+        "behaviour_digest?",
+        "model_about?",
+        "variant?",
+    ),
+)
+CERTIFIED = {
+    "n": count,
+    "certified_accuracy": share,
+    "certified_interval": _INTERVAL,
+    "confidence": maybe(share),
+    "draws": maybe(count),
+    "seconds": size,
+}
+CERTIFICATE = {
+    good: {
+        "definition": {
+            **{name: DEFINITION[name] for name in _OF_MODELS},
+            "certificate": text,
+            "certificate_version": whole,
+        },
+        **({"results": CERTIFIED, "arrays": dict.fromkeys(("labels", "ids", "certified"), text)} if good else {}),
+    }
+    for good in (True, False)
+}
 
 CELL = {
     good: {

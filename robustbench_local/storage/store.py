@@ -107,11 +107,15 @@ class Store:
         return [Store(folder, own=False) for folder in sorted(folders - {self.folder})]
 
     def rows(self) -> list[Row]:
-        """Every readable row of a cell, errors included, in the order of their keys."""
+        """Every readable row of an attack on a model, errors included, in the order of their keys."""
+        return [row for row in self.every() if row.is_cell]
+
+    def every(self) -> list[Row]:
+        """Every readable row, certificates and whatever else there is included, in the order of their keys."""
         names = {path.name for path in self._rows.glob("[!.]*.json")}  # first: they may be packed meanwhile
         names |= {name for name in self._packed.files if "/" not in name}
         keys = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-        return [row for row in map(self.read, keys) if row is not None and row.is_cell]
+        return [row for row in map(self.read, keys) if row is not None]
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
         """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""

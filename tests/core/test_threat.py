@@ -509,3 +509,32 @@ def test_a_threat_is_written_as_users_write_it(text: str) -> None:
 def test_writing_and_reading_a_threat_loses_nothing(norm: str, eps: float) -> None:
     threat = ThreatModel(Norm(norm), eps, allow_large=True)
     assert ThreatModel.parse(str(threat), allow_large=True) == threat
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "holds"),
+    [
+        (("linf", 0.2), ("linf", 0.2), True),
+        (("linf", 0.2), ("linf", 0.1), True),
+        (("linf", 0.1), ("linf", 0.2), False),
+        (("linf", 0.2), ("l2", 0.2), True),
+        (("linf", 0.2), ("l1", 0.1), True),
+        (("l2", 0.2), ("l1", 0.2), True),
+        (("l2", 0.2), ("linf", 0.2), False),
+        (("l1", 0.2), ("l2", 0.2), False),
+        (("l0", 2), ("l0", 1), True),
+        (("linf", 0.2), ("l0", 1), False),
+        (("none", 0), ("l0", 1), True),
+        (("linf", 0.2), ("none", 0), False),
+    ],
+)
+def test_a_ball_holds_those_that_lie_inside(outer: tuple[str, float], inner: tuple[str, float], holds: bool) -> None:
+    """And images of the inner one, as far as it reaches along one pixel and along all, say the same."""
+    one, other = ball(*outer), ball(*inner)
+    assert one.holds(other) is holds
+    wish, x = wishes(40, reach=3.0)
+    alone = torch.zeros_like(x)
+    alone[:, 0, 0, 0] = 1.0
+    tried = torch.cat([x + (wish - x), x + alone * (wish - x)])
+    inside = other.project(tried, torch.cat([x, x]))
+    assert bool(one.contains(inside, torch.cat([x, x])).all()) is holds

@@ -9,7 +9,7 @@ import numpy as np
 
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.metrics.rates import wilson
-from robustbench_local.storage.row import Row, row_key
+from robustbench_local.storage.row import CERTIFICATE, LEFT_OUT, Row, row_key
 from robustbench_local.storage.store import Store
 
 SOMETIMES = (
@@ -132,3 +132,31 @@ def stored(folder: Path, *made: tuple[Row, np.ndarray], audited: bool = True, **
         keys = sorted(row["key"] for row, _ in made)
         store.keep_audit(f"{row_key({'rows': keys})}.json", {"rows": keys, "findings": [], "retries": []})
     return store
+
+
+def certify(store: Store, certified: list[int] | None, why: str = "it draws", **about: Any) -> Row:
+    """A certificate in that store, of the model and images of `a_row`; certified=None: no bound is known, and why.
+
+    about: keys of the definition, and `confidence` of one by sampling.
+    """
+    confidence = about.pop("confidence", None)
+    shared, _ = a_row([1])
+    kept = {key: value for key, value in shared.definition.items() if key in CERTIFICATE and key != "eps"}
+    definition = kept | {"certificate": "crown", "certificate_version": 1} | about
+    definition["eps"] = ThreatModel.parse(str(definition["threat"])).eps
+    row = Row(definition=definition)
+    key = row_key(definition)
+    if certified is None:
+        return store.write(key, Row(row, status="error", error={"type": LEFT_OUT, "message": f"no bound: {why}"}))
+    bits = np.array(certified, dtype=bool)
+    results = {
+        "n": len(bits),
+        "certified_accuracy": float(bits.mean()),
+        "certified_interval": list(wilson(int(bits.sum()), len(bits))),
+        "confidence": confidence,
+        "draws": None if confidence is None else 10_000,
+        "seconds": 1.5,
+    }
+    arrays = {"labels": np.zeros(len(bits), np.int64), "ids": np.arange(len(bits)), "certified": bits}
+    arrays["radius" if confidence else "margin"] = np.where(bits, 0.5, -0.5).astype(np.float32)
+    return store.write(key, Row(row, status="ok", results=results), arrays)

@@ -15,7 +15,8 @@ from robustbench_local.storage.row import Row
 from robustbench_local.storage.sinks import sinks as all_sinks
 from robustbench_local.storage.sinks.sink import Entry, Sink
 from robustbench_local.storage.sinks.sinks import Sinks
-from tests.helpers.rows import a_row
+from robustbench_local.storage.store import Store
+from tests.helpers.rows import a_row, certify
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,3 +124,9 @@ def test_no_sink_is_loaded_where_none_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_certificate_is_sent_under_its_method(tmp_path: Path) -> None:
+    entry = Entry.of(certify(Store(tmp_path), [1, 1, 0, 1]))
+    assert entry.name == "preact_small none certify crown linf:8/255" and entry.about["certificate"] == "crown"
+    assert entry.figures["certified_accuracy"] == 0.75 and "certified_interval_low" in entry.figures

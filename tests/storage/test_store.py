@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from robustbench_local.core.errors import StoreError
+from robustbench_local.storage.packing import pack
 from robustbench_local.storage.row import Row, row_key
 from robustbench_local.storage.sealing import SCHEMA, sealed, written
 from robustbench_local.storage.store import Store
-from tests.helpers.rows import a_row
+from tests.helpers.rows import a_row, certify, stored
 
 OK = a_row([True, False, True], ids="0:3")[0]
 ERROR = a_row(None, ids="0:3")[0]
@@ -434,3 +436,22 @@ def test_some_rows_of_an_array_are_read_without_the_others(tmp_path: Path) -> No
         store.array_rows(KEY, "x_adv", [3])
     with pytest.raises(StoreError, match="damaged"):
         store.array_rows(KEY, "scores", [0])
+
+
+def test_a_certificate_is_kept_apart_from_the_rows_of_attacks(tmp_path: Path) -> None:
+    store = stored(tmp_path, a_row([1, 0, 1, 1]))
+    made = certify(store, [1, 0, 0, 1])
+    (row,) = store.rows()
+    assert {each.key for each in store.every()} == {row.key, made.key} and made.certifies and not row.certifies
+    assert store.arrays(made.key)["certified"].tolist() == [True, False, False, True]
+    pack(tmp_path)
+    assert {each.key for each in Store(tmp_path).every()} == {row.key, made.key}
+    assert Store(tmp_path).read(made.key) == made
+
+
+@pytest.mark.parametrize("fault", [{"certified_accuracy": 1.5}, {"confidence": "high"}, {"seconds": -1}])
+def test_a_certificate_that_is_not_as_certificates_are_is_refused(tmp_path: Path, fault: dict[str, Any]) -> None:
+    made = certify(Store(tmp_path / "one"), [1, 0, 0, 1])
+    row = Row({**made, "results": {**made["results"], **fault}})
+    with pytest.raises(StoreError, match=next(iter(fault))):
+        Store(tmp_path / "two").write(made.key, row, Store(tmp_path / "one").arrays(made.key))

@@ -11,7 +11,20 @@ from typing import Any
 from robustbench_local.storage.row import Row
 
 Value = str | int | float | bool
-_ABOUT = ("data", "split", "model", "defense", "attack", "threat", "eps", "seed", "count", "precision", "access")
+_ABOUT = (
+    "data",
+    "split",
+    "model",
+    "defense",
+    "attack",
+    "certificate",
+    "threat",
+    "eps",
+    "seed",
+    "count",
+    "precision",
+    "access",
+)
 _SETTINGS = ("defense_settings", "attack_settings")
 
 
@@ -32,7 +45,8 @@ class Entry:
         about = {key: _value(definition[key]) for key in _ABOUT if key in definition}
         for kind in _SETTINGS:
             about |= {f"{kind}.{key}": _value(each) for key, each in _flat(definition.get(kind) or {})}
-        name = f"{row.model} {row.defense} {row.attack} {row.threat}"
+        what = f"certify {row.said('certificate')}" if row.certifies else row.attack
+        name = f"{row.model} {row.defense} {what} {row.threat}"
         return cls(row.key, name, str(row.get("grid", "")), about, dict(_figures(row.results)))
 
 
