@@ -14,6 +14,7 @@ from rich.text import Text
 
 from robustbench_local.core import tables as terminal
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.resubmission import NAME
 from robustbench_local.core.tables import Column
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.labels import Label
@@ -38,6 +39,10 @@ NAIVE = (
     " nothing could be left out."
 )
 RANDOM = "Models that draw random numbers: mean over fresh draws."
+RESUBMITTED = (
+    f"{NAME.capitalize()}: how probable it is that so many fresh draws are all right, as an attacker meets it who hands"
+    " in the same image again; a dash where fewer were drawn."
+)
 
 _COLUMNS = (
     "data",
@@ -147,7 +152,7 @@ def csv_text(tables: Iterable[Table]) -> str:
             }
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
-            for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
+            for name, robust in zip((*table.worst, *table.beside), (*line.worst, *line.beside), strict=True):
                 status = {"status": "ok" if robust else "missing"}
                 flags = [f"not audited: {line.unaudited}"] if line.unaudited else []
                 status |= {"flags": "; ".join([*flags, *(f"audit: {fault.check}" for fault in line.faults)])}
@@ -178,12 +183,12 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
 
 def last(table: Table) -> list[str]:
     """The headings after the attacks'."""
-    return [*table.worst, *["rank"] * _is_ranked(table), *table.union]
+    return [*table.worst, *["rank"] * _is_ranked(table), *table.beside]
 
 
 def rates(line: Line, table: Table) -> list[Rate | Rank | None]:
     """A line's figures in the order of the columns."""
-    return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.union]
+    return [line.clean, *line.robust, *line.worst, *[line.rank] * _is_ranked(table), *line.beside]
 
 
 def _is_ranked(table: Table) -> bool:
@@ -213,6 +218,7 @@ def legend(table: Table) -> list[str]:
         *[UNRANKED] * broken,
         *[NAIVE] * naive,
         *[RANDOM] * table.stochastic,
+        *[RESUBMITTED] * bool(table.resubmitted),
         *[EMPTY] * empty,
     ]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audits, lowered
+from robustbench_local.core import resubmission
 from robustbench_local.core.access import Access
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.paired import Rank, ranks
@@ -31,7 +32,8 @@ class Line:
     faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
-    that its figure is not to be believed, has none and comes last. union: of the table's union, if any.
+    that its figure is not to be believed, has none and comes last. resubmitted: of a random model, where ten draws of
+    each answer have to be right, see core/resubmission.py. union: of the table's union, if any.
     """
 
     model: str
@@ -40,8 +42,14 @@ class Line:
     worst: tuple[Rate | None, ...]
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
+    resubmitted: tuple[Rate | None, ...] = ()
     union: tuple[Rate | None, ...] = ()
     unaudited: str = ""
+
+    @property
+    def beside(self) -> tuple[Rate | None, ...]:
+        """In the order of the table's."""
+        return (*self.resubmitted, *self.union)
 
     @property
     def broken(self) -> bool:
@@ -61,6 +69,7 @@ class Line:
 class Table:
     """Lines over the same images within the same threat model; a random model is never in one with a fixed one.
 
+    resubmitted: the name of the column for an attacker who may ask a random model again, where any line has a figure.
     union: the name of the worst case over this threat model and those of other norms, where there are any.
     under: the corruption and severity that images met before. grid: whose table it is, where several are shown.
     levels: of each worst case, the most that its attacks see.
@@ -76,10 +85,16 @@ class Table:
     worst: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    resubmitted: tuple[str, ...] = ()
     union: tuple[str, ...] = ()
     under: str | None = None
     grid: str = ""
     levels: tuple[Access, ...] = ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What other columns there are than attacks and worst cases of access levels."""
+        return (*self.resubmitted, *self.union)
 
     @property
     def within(self) -> str:
@@ -168,6 +183,9 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, a
         name, audited = visible(group[0].model), _of_audits(group, audits)
         lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **audited))
     lines = _ranked(lines, attacks, shares_of)
+    resubmitted: list[Rate | None] = [_resubmitted(line, attacks, shares_of) if stochastic else None for line in lines]
+    if any(resubmitted):
+        lines = [replace(line, resubmitted=(each,)) for line, each in zip(lines, resubmitted, strict=True)]
     lines.sort(key=_place)
     row = groups[0][0]
     about = row.definition
@@ -182,6 +200,7 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, a
         lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
         notes=tuple(_notes(lines, attacks)),
+        resubmitted=(resubmission.NAME,) if any(resubmitted) else (),
         under=met_before(row),
         levels=tuple(levels),
     )
@@ -197,6 +216,16 @@ def least(cells: Iterable[Row | None], shares_of: SharesOf) -> npt.NDArray[np.fl
 def worst_case(table: Table, line: Line, shares_of: SharesOf) -> npt.NDArray[np.float64] | None:
     """(N,) shares that are robust to all attacks of the table, but for the naive; None as in least()."""
     return least(_judging(line, table.attacks), shares_of)
+
+
+def _resubmitted(line: Line, attacks: Sequence[Label], shares_of: SharesOf) -> Rate | None:
+    """The worst case of an attacker who may ask again; None where that is not known after each attack."""
+    cells = _judging(line, attacks)
+    if not all(done(row) for row in cells):
+        return None
+    found = [resubmission.withstands(shares_of(row), int(row.said("draws"))) for row in cells if row is not None]
+    known = [each for each in found if each is not None]
+    return rate_of(np.minimum.reduce(known)) if known and len(known) == len(found) else None
 
 
 def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
