@@ -82,7 +82,8 @@ class Purifier(Defense):
     differentiable, and attacked through all of its rounds.
 
     sigma: the standard deviation of the first round's noise, where white is 1, in (0, 10]. steps: rounds, in 1 .. 100.
-    width: channels of the denoiser. images: how many training images, at most, it learns from; epochs: how often.
+    width: channels of the denoiser. images: how many training images, at most, it learns from.
+    epochs: how often it sees each of them.
     """
 
     learns: ClassVar[bool] = True

@@ -19,6 +19,7 @@ from robustbench_local.metrics.paired import Rank, ranks
 from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
+from robustbench_local.report.text import percent
 from robustbench_local.storage.row import DRAWN, Row, done, robust_shares, telling_none_apart
 from robustbench_local.storage.store import Store
 
@@ -199,7 +200,7 @@ def _table(groups: Sequence[list[Row]], stochastic: bool, shares_of: SharesOf, a
         attacks=tuple(attacks),
         lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)),
+        notes=(*_over_seeds(lines, attacks, shares_of), *_notes(lines, attacks)),
         resubmitted=(resubmission.NAME,) if any(resubmitted) else (),
         under=met_before(row),
         levels=tuple(levels),
@@ -305,6 +306,26 @@ def _of_audits(group: Sequence[Row], audits: Audits | None) -> dict[str, Any]:
 def met_before(row: Row) -> str | None:
     """The corruption that the images of a row had met, as "fog:3", in characters that can be seen."""
     return None if row.under is None else visible(row.under)
+
+
+def _over_seeds(lines: Sequence[Line], attacks: Sequence[Label], shares_of: SharesOf) -> Iterator[str]:
+    """Of each attack that ran from several seeds: what all of them leave, image by image, and each alone."""
+    for line in lines:
+        alike: dict[str, list[tuple[Label, Row]]] = defaultdict(list)
+        for attack, row in zip(attacks, line.rows, strict=True):
+            if done(row):
+                alike[row.of_cell(("seed",))].append((attack, row))
+        for each in alike.values():
+            worst = least([row for _, row in each], shares_of)
+            if worst is None or len(each) == 1:
+                continue
+            alone = [percent(row.results["robust_accuracy"]) for _, row in each]
+            label, seeds = each[0][0], ", ".join(str(row.said("seed")) for _, row in each)
+            name = replace(label, details=tuple(detail for detail in label.details if not detail.startswith("seed=")))
+            yield (
+                f"{line.model} / {line.defense}, {name}, seeds {seeds}: {percent(float(worst.mean()))} % in the worst of"
+                f" them, image by image; {', '.join(alone)} % each"
+            )
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:

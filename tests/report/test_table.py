@@ -202,6 +202,21 @@ def test_the_worst_of_ten_draws_is_a_column_of_random_models_alone() -> None:
     assert few.beside == ()
 
 
+def test_several_seeds_are_summed_up_by_the_worst_of_them_image_by_image() -> None:
+    (table,) = tables(
+        a_row([1, 1, 0, 0]),
+        a_row([0, 1, 1, 0], seed=1),
+        a_row([1, 1, 1, 1], seed=2),
+        a_row([1, 1, 1, 1], attack="fgsm"),
+        a_row(None, attack="fgsm", seed=1),
+    )
+    (note,) = [note for note in table.notes if "seeds" in note]
+    assert note == "preact_small / none, pgd, seeds 0, 1, 2: 25.0 % in the worst of them, image by image; " + (
+        "50.0, 50.0, 100.0 % each"
+    )
+    assert not any("seeds" in note for note in tables(a_row([1, 0]), a_row([1, 1], attack="fgsm"))[0].notes)
+
+
 def test_random_models_that_were_asked_more_often_share_a_column_and_say_so() -> None:
     noisy = a_row([[1, 1], [1, 0]], defense="noisy")
     vote = a_row([[1], [1]], defense="vote", eot=1, draws=1)
