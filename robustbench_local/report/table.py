@@ -323,8 +323,8 @@ def _over_seeds(lines: Sequence[Line], attacks: Sequence[Label], shares_of: Shar
             label, seeds = each[0][0], ", ".join(str(row.said("seed")) for _, row in each)
             name = replace(label, details=tuple(detail for detail in label.details if not detail.startswith("seed=")))
             yield (
-                f"{line.model} / {line.defense}, {name}, seeds {seeds}: {percent(float(worst.mean()))} % in the worst of"
-                f" them, image by image; {', '.join(alone)} % each"
+                f"{line.model} / {line.defense}, {name}, seeds {seeds}: {percent(float(worst.mean()))} % in the worst"
+                f" of them, image by image; {', '.join(alone)} % each"
             )
 
 
