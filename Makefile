@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
 
 # The grids of results/, from cheap to dear: hours from nothing, but what is done is not done again.
-GRIDS := mnist_pgd mnist_breaks mnist_detectors cifar10_pgd cifar10_breaks noise_fusion mnist_noise cifar10_noise \
+GRIDS := mnist_pgd mnist_breaks mnist_detectors purifier cifar10_pgd cifar10_breaks noise_fusion mnist_noise cifar10_noise \
 	mnist_full cifar10_full
 
 .DEFAULT_GOAL := help

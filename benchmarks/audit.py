@@ -28,6 +28,7 @@ from robustbench_local import load_data, load_model
 from robustbench_local.audit.checklist import audit_model, audit_rows
 from robustbench_local.audit.effort import Effort
 from robustbench_local.audit.finding import Finding, Status
+from robustbench_local.audit.sharing import unshared
 from robustbench_local.metrics.rates import wilson
 from robustbench_local.report.markdown import markdown_table
 from tests.helpers.audit_cases import asking, attacks, gradients, honest, jumping, outputs, remembering, rows, strangers
@@ -100,7 +101,7 @@ def measure(name: str, case: Asked) -> Row:
 
 def right(row: Row) -> bool:
     names = {check for check, _, _ in row["named"]}
-    return bool(names & {*row["causes"]}) if row["liar"] else not names
+    return bool(names & {*row["causes"]}) if row["liar"] else names <= {unshared.name}  # it accuses no model
 
 
 def table(measured: list[Row], about: str) -> str:
@@ -185,7 +186,8 @@ def main() -> None:
         f"`python -m benchmarks.audit{' --weights PATH' if options.weights else ''}`: {options.n} MNIST images,"
         f" {THREAT} where a case says nothing else, transfer from {' and '.join(SURROGATES)}, {EFFORT.steps} steps,"
         f" {EFFORT.queries} queries, {EFFORT.draws} random points. A liar counts as found where a check that knows its"
-        " fault names it. An honest model counts as sound where no check is suspicious or worse.\n\nThe strangers had"
+        " fault names it. An honest model counts as sound where no check is suspicious or worse, but for"
+        f" {unshared.name}, which are no fault of a model.\n\nThe strangers had"
         " not seen the audit, its tests or this table: they wrote liars whose evaluation is 10 points or more above"
         " the truth, and honest models whose number is right within 2 images of 60. They wrote three times. What"
         " was missed or accused at first (24 of 25 and 38 of 42 liars were found; 39 of 40 honest models were sound,"

@@ -23,6 +23,7 @@ from robustbench_local.audit import (
     orderings,
     reporting,
     setup,
+    sharing,
     state,
     training,
 )
@@ -54,6 +55,7 @@ CHECKS: tuple[Check, ...] = (
     *gradients.CHECKS,
     *orderings.CHECKS,
     *convergence.CHECKS,
+    *sharing.CHECKS,
     *attacks.CHECKS,
     *training.CHECKS,
     *reporting.CHECKS,

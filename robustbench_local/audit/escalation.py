@@ -60,9 +60,12 @@ def audit_and_keep(
     return kept
 
 
+READ = ("robust", "bits", "clean", "distance", "success", "forwards", "backwards")
+
+
 def arrays_of(store: Store) -> ReadArrays:
     """What an audit of rows reads of their arrays."""
-    return lambda row: store.arrays(row.key, "robust", "clean", "distance", "success", "forwards", "backwards")
+    return lambda row: store.arrays(row.key, *READ)
 
 
 def _outcomes(findings: Iterable[RowFinding]) -> set[tuple[str, str, Status]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from robustbench_local.core import notebook, tensor_file
+from robustbench_local.core import notebook, resubmission, tensor_file
 from robustbench_local.core.errors import StoreError
 from robustbench_local.core.frames import data_frame
 
@@ -111,6 +111,16 @@ class Verdict:
         return _mean(self.robust if self.bits is None else self.bits)
 
     @property
+    def worst_of_ten(self) -> float | None:
+        """Robust accuracy, in [0, 1], where ten fresh draws of each answer must all be right: of a random model, to an
+        attacker who may ask again. None of a model that is not random, of fewer draws than ten, and of a corruption.
+        """
+        if self.bits is None or self.corrupted is not None:
+            return None
+        found = resubmission.withstands(self.bits.cpu().double().mean(1).numpy(), self.bits.shape[1])
+        return None if found is None else float(found.mean())
+
+    @property
     def corruption_accuracy(self) -> float | None:
         """The share of the corrupted images that are classified correctly, as CIFAR-10-C counts; None of an attack."""
         return None if self.corrupted is None else _mean(self.corrupted if self.bits is None else self.bits)
@@ -194,7 +204,8 @@ class Verdict:
         count = f"of {len(self.labels):,} images"
         if self.corruption_accuracy is not None:
             return f"{percent(self.corruption_accuracy)} {count} right when corrupted"
-        return f"robust at most {percent(self.robust_accuracy)} {count}"
+        again = f" ({resubmission.NAME} {percent(self.worst_of_ten)})" if self.worst_of_ten is not None else ""
+        return f"robust at most {percent(self.robust_accuracy)}{again} {count}"
 
 
 def percent(share: float) -> str:

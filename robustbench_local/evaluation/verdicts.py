@@ -142,6 +142,7 @@ class Verdicts(Sequence[Verdict]):
                 "robust_low": [each.low for each in rates],
                 "robust_high": [each.high for each in rates],
                 "robust_8bit": [each.robust_accuracy_8bit for each in self.verdicts],
+                "worst_of_ten": [each.worst_of_ten for each in self.verdicts],
                 "corrupted": [each.corruption_accuracy for each in self.verdicts],
                 "forwards": [each.forwards.double().mean().item() for each in self.verdicts],
                 "backwards": [each.backwards.double().mean().item() for each in self.verdicts],

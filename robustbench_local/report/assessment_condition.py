@@ -120,13 +120,13 @@ def about_rows(changes: Mapping[str, Sequence[Compared]], rows: Iterable[Row]) -
 
 
 def _worst_cases(table: Table, line: Line, shares: Floats | None) -> Iterator[WorstCase]:
-    """Those of the table's access levels, the highest last, then the union over threats, whose rows are added later."""
+    """Those of the table's access levels, the highest last, and those beside; a union's rows are added later."""
     judging = [row for row, attack in zip(line.rows, table.attacks, strict=True) if done(row) and not attack.naive]
     kind = None if shares is None else method(shares)
     for over, level, found in zip(table.worst, table.levels, line.worst, strict=True):
         keys = [row.key for row in judging if row.access <= level]
         yield WorstCase(over, _figure(found, table.images, kind if over == table.worst[-1] else None, keys))
-    for over, found in zip(table.union, line.union, strict=True):
+    for over, found in zip(table.beside, line.beside, strict=True):
         yield WorstCase(over, _figure(found, table.images, None, [row.key for row in judging]))
 
 

@@ -76,7 +76,7 @@ def _table(table: Table) -> dict[str, Any]:
         "targets": table.targets,
         "random": table.stochastic,
         "attacks": [_label(attack) for attack in table.attacks],
-        "worst_cases": [*table.worst, *table.union],
+        "worst_cases": [*table.worst, *table.beside],
         "lines": [
             {
                 "rank": [line.rank.best, line.rank.worst] if line.rank else None,
@@ -84,7 +84,7 @@ def _table(table: Table) -> dict[str, Any]:
                 "defense": _label(line.defense),
                 "clean": _rate(line.clean),
                 "robust": [_rate(rate) for rate in line.robust],
-                "worst": [_rate(rate) for rate in (*line.worst, *line.union)],
+                "worst": [_rate(rate) for rate in (*line.worst, *line.beside)],
                 "flags": [[*map(visible, row.results["flags"])] if done(row) else [] for row in line.rows],
                 "audit": [
                     *[{"check": f"not audited: {line.unaudited}", "status": "unchecked"}] * bool(line.unaudited),

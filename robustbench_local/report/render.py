@@ -14,6 +14,7 @@ from rich.text import Text
 
 from robustbench_local.core import tables as terminal
 from robustbench_local.core.escaping import shown
+from robustbench_local.core.resubmission import NAME
 from robustbench_local.core.tables import Column
 from robustbench_local.metrics.rates import Rate
 from robustbench_local.report.certified import Certified, in_percent
@@ -41,6 +42,10 @@ NAIVE = (
 )
 CERTIFIED = f"Certified: what no attack can break, {DASH} where nothing is known; with an asterisk with a probability."
 RANDOM = "Models that draw random numbers: mean over fresh draws."
+RESUBMITTED = (
+    f"{NAME.capitalize()}: how probable it is that so many fresh draws are all right, as an attacker meets it who hands"
+    " in the same image again; a dash where fewer were drawn."
+)
 
 _COLUMNS = (
     "data",
@@ -155,7 +160,7 @@ def csv_text(tables: Iterable[Table]) -> str:
             }
             for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
                 writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
-            for name, robust in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
+            for name, robust in zip((*table.worst, *table.beside), (*line.worst, *line.beside), strict=True):
                 status = {"status": "ok" if robust else "missing"}
                 flags = [f"not audited: {line.unaudited}"] if line.unaudited else []
                 status |= {"flags": "; ".join([*flags, *(f"audit: {fault.check}" for fault in line.faults)])}
@@ -186,13 +191,13 @@ def _three(name: str, rate: Rate | None) -> dict[str, float]:
 
 def last(table: Table) -> list[str]:
     """The headings after the attacks'."""
-    return [*table.worst, *["certified"] * table.certifies, *["rank"] * _is_ranked(table), *table.union]
+    return [*table.worst, *["certified"] * table.certifies, *["rank"] * _is_ranked(table), *table.beside]
 
 
 def rates(line: Line, table: Table) -> list[Shown]:
     """A line's figures in the order of the columns."""
     certified = [line.certified] * table.certifies
-    return [line.clean, *line.robust, *line.worst, *certified, *[line.rank] * _is_ranked(table), *line.union]
+    return [line.clean, *line.robust, *line.worst, *certified, *[line.rank] * _is_ranked(table), *line.beside]
 
 
 def _is_ranked(table: Table) -> bool:
@@ -223,6 +228,7 @@ def legend(table: Table) -> list[str]:
         *[CERTIFIED] * table.certifies,
         *[NAIVE] * naive,
         *[RANDOM] * table.stochastic,
+        *[RESUBMITTED] * bool(table.resubmitted),
         *[EMPTY] * empty,
     ]
 

@@ -102,7 +102,7 @@ class Statistics:
         for table, line in self._lines():
             record = _names(table, line) | {"rank": str(line.rank) if line.rank else None}
             record |= {"place": line.rank.place if line.rank else None} | _three("clean", line.clean)
-            for name, each in zip((*table.worst, *table.union), (*line.worst, *line.union), strict=True):
+            for name, each in zip((*table.worst, *table.beside), (*line.worst, *line.beside), strict=True):
                 record |= _three(name, each)
             record |= _three("certified", line.certified.rate if line.certified else None) if table.certifies else {}
             found.append(record | ({"caution": f"not audited: {line.unaudited}"} if line.unaudited else {}))

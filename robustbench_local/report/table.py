@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import Audits, lowered
+from robustbench_local.core import resubmission
 from robustbench_local.core.access import Access
 from robustbench_local.core.escaping import visible
 from robustbench_local.metrics.paired import Rank, ranks
@@ -19,6 +20,7 @@ from robustbench_local.metrics.rates import Rate as Rate
 from robustbench_local.metrics.rates import rate as rate_of
 from robustbench_local.report.certified import Certificates, Certified, Contradiction
 from robustbench_local.report.labels import Label, attack_labels, defense_labels, with_draws
+from robustbench_local.report.text import percent
 from robustbench_local.storage.row import DRAWN, Row, done, robust_shares, telling_none_apart
 from robustbench_local.storage.store import Store
 
@@ -33,7 +35,8 @@ class Line:
     faults: what an audit found that is not sound; unaudited: why there was none, or not of all.
 
     rank: among the table's lines, by the worst case of the highest access level; a broken line, of which the audit says
-    that its figure is not to be believed, has none and comes last. union: of the table's union, if any.
+    that its figure is not to be believed, has none and comes last. resubmitted: of a random model, where ten draws of
+    each answer have to be right, see core/resubmission.py. union: of the table's union, if any.
     """
 
     model: str
@@ -44,8 +47,14 @@ class Line:
     contradictions: tuple[Contradiction, ...] = ()
     faults: tuple[Finding, ...] = ()
     rank: Rank | None = None
+    resubmitted: tuple[Rate | None, ...] = ()
     union: tuple[Rate | None, ...] = ()
     unaudited: str = ""
+
+    @property
+    def beside(self) -> tuple[Rate | None, ...]:
+        """In the order of the table's."""
+        return (*self.resubmitted, *self.union)
 
     @property
     def broken(self) -> bool:
@@ -65,6 +74,7 @@ class Line:
 class Table:
     """Lines over the same images within the same threat model; a random model is never in one with a fixed one.
 
+    resubmitted: the name of the column for an attacker who may ask a random model again, where any line has a figure.
     union: the name of the worst case over this threat model and those of other norms, where there are any.
     under: the corruption and severity that images met before. grid: whose table it is, where several are shown.
     levels: of each worst case, the most that its attacks see.
@@ -80,10 +90,16 @@ class Table:
     worst: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    resubmitted: tuple[str, ...] = ()
     union: tuple[str, ...] = ()
     under: str | None = None
     grid: str = ""
     levels: tuple[Access, ...] = ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What other columns there are than attacks and worst cases of access levels."""
+        return (*self.resubmitted, *self.union)
 
     @property
     def within(self) -> str:
@@ -187,6 +203,9 @@ def _table(
         name, also = visible(group[0].model), _of_audits(group, audits) | _from_below(group, shares_of, certificates)
         lines.append(Line(name, model, tuple(cells.values()), tuple(worst), **also))
     lines = _ranked(lines, attacks, shares_of)
+    resubmitted: list[Rate | None] = [_resubmitted(line, attacks, shares_of) if stochastic else None for line in lines]
+    if any(resubmitted):
+        lines = [replace(line, resubmitted=(each,)) for line, each in zip(lines, resubmitted, strict=True)]
     lines.sort(key=_place)
     row = groups[0][0]
     about = row.definition
@@ -200,7 +219,8 @@ def _table(
         attacks=tuple(attacks),
         lines=tuple(lines),
         worst=tuple("worst case" if len(levels) == 1 else f"worst case, {level.name.lower()}" for level in levels),
-        notes=tuple(_notes(lines, attacks)),
+        notes=(*_over_seeds(lines, attacks, shares_of), *_notes(lines, attacks)),
+        resubmitted=(resubmission.NAME,) if any(resubmitted) else (),
         under=met_before(row),
         levels=tuple(levels),
     )
@@ -216,6 +236,16 @@ def least(cells: Iterable[Row | None], shares_of: SharesOf) -> npt.NDArray[np.fl
 def worst_case(table: Table, line: Line, shares_of: SharesOf) -> npt.NDArray[np.float64] | None:
     """(N,) shares that are robust to all attacks of the table, but for the naive; None as in least()."""
     return least(_judging(line, table.attacks), shares_of)
+
+
+def _resubmitted(line: Line, attacks: Sequence[Label], shares_of: SharesOf) -> Rate | None:
+    """The worst case of an attacker who may ask again; None where that is not known after each attack."""
+    cells = _judging(line, attacks)
+    if not all(done(row) for row in cells):
+        return None
+    found = [resubmission.withstands(shares_of(row), int(row.said("draws"))) for row in cells if row is not None]
+    known = [each for each in found if each is not None]
+    return rate_of(np.minimum.reduce(known)) if known and len(known) == len(found) else None
 
 
 def _judging(line: Line, attacks: Sequence[Label]) -> list[Row | None]:
@@ -306,6 +336,26 @@ def _from_below(group: Sequence[Row], shares_of: SharesOf, certificates: Certifi
 def met_before(row: Row) -> str | None:
     """The corruption that the images of a row had met, as "fog:3", in characters that can be seen."""
     return None if row.under is None else visible(row.under)
+
+
+def _over_seeds(lines: Sequence[Line], attacks: Sequence[Label], shares_of: SharesOf) -> Iterator[str]:
+    """Of each attack that ran from several seeds: what all of them leave, image by image, and each alone."""
+    for line in lines:
+        alike: dict[str, list[tuple[Label, Row]]] = defaultdict(list)
+        for attack, row in zip(attacks, line.rows, strict=True):
+            if done(row):
+                alike[row.of_cell(("seed",))].append((attack, row))
+        for each in alike.values():
+            worst = least([row for _, row in each], shares_of)
+            if worst is None or len(each) == 1:
+                continue
+            alone = [percent(row.results["robust_accuracy"]) for _, row in each]
+            label, seeds = each[0][0], ", ".join(str(row.said("seed")) for _, row in each)
+            name = replace(label, details=tuple(detail for detail in label.details if not detail.startswith("seed=")))
+            yield (
+                f"{line.model} / {line.defense}, {name}, seeds {seeds}: {percent(float(worst.mean()))} % in the worst"
+                f" of them, image by image; {', '.join(alone)} % each"
+            )
 
 
 def _notes(lines: Sequence[Line], attacks: Sequence[Label]) -> Iterator[str]:

@@ -89,6 +89,8 @@ def verdict(line: Line, table: Table) -> str:
     if table.stochastic:
         begin = f"On average over fresh draws, {percent(clean.value)} % of the {n} images are right to begin with"
         end = f"at most {percent(worst.value)} % with the attack that is worst for each" if worst else ""
+        again = next((rate for rate in line.resubmitted if rate), None)
+        end += f", and {percent(again.value)} % where ten draws have to be right" if again else ""
     else:
         begin = f"Of {n} images {round(clean.value * n)} are right to begin with"
         end = f"at most {round(worst.value * n)} are robust to {every}" if worst else ""

@@ -55,6 +55,15 @@ def assert_same(one: Verdict, other: Verdict) -> None:
     assert all(torch.equal(one.notes[name].nan_to_num(9), other.notes[name].nan_to_num(9)) for name in one.notes)
 
 
+def test_of_a_random_model_the_worst_of_ten_draws_stands_beside_the_mean() -> None:
+    bits = torch.arange(20) < torch.tensor([20, 19, 10, 9])[:, None]  # ten of them are all right: 1, 1/2, 1/184756, 0
+    random = a_verdict(bits=bits)
+    assert random.worst_of_ten == pytest.approx((1.5 + 1 / 184756) / 4)
+    assert "robust at most 72.5 % (worst of 10 draws 37.5 %) of 4 images" in repr(random)
+    assert Verdicts((random, measured())).to_frame()["worst_of_ten"].isna().tolist() == [False, True]
+    assert a_verdict(bits=bits[:, :9]).worst_of_ten is a_verdict(bits=bits, corrupted=bits[:, 0]).worst_of_ten is None
+
+
 def test_a_terminal_shows_one_line() -> None:
     line = repr(measured())
     assert line == ("Verdict(pgd within linf:0.1: clean 100.0 %, robust at most 25.0 % of 4 images; probabilities)")

@@ -26,6 +26,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "density_detector": {"images": 100},
     "ensemble": {"members": 2},
     "mart": {"threat": "linf:0.1", "steps": 2},
+    "purifier": {"images": 40, "epochs": 1, "steps": 2, "width": 4},
     "randomized_smoothing": {"samples": 20},
     "total_variation": {"steps": 3},
     "trades": {"threat": "linf:0.1", "steps": 2},

@@ -179,6 +179,44 @@ def test_random_models_have_a_table_of_their_own_and_their_error_cells_follow_th
     assert dropout.worst[0].value == pytest.approx((0.5 + 0 + 0 + 0) / 4)  # of the shares, per image
 
 
+def test_the_worst_of_ten_draws_is_a_column_of_random_models_alone() -> None:
+    def draws(*right: int, **about: Any) -> tuple[Row, np.ndarray]:
+        return a_row((np.arange(20) < np.array(right)[:, None]).tolist(), **about)
+
+    fixed, random = tables(
+        a_row([1, 1, 0]),
+        draws(20, 20, 19, defense="noise"),
+        draws(20, 19, 20, defense="noise", attack="fgsm"),
+        draws(20, 20, 20, defense="dropout"),
+        a_row(None, defense="dropout", attack="fgsm"),
+        a_row([[1], [1], [1]], defense="vote", eot=1, draws=1),
+        a_row([[1], [1], [1]], defense="vote", eot=1, draws=1, attack="fgsm"),
+    )
+    assert fixed.beside == () and random.beside == ("worst of 10 draws",)
+    found = {line.defense.name: line.beside[0] for line in random.lines}
+    assert found["noise"] and found["noise"].value == pytest.approx((1 + 0.5 + 0.5) / 3)  # per image, over both attacks
+    assert found["dropout"] is found["vote"] is None  # an attack is missing; one draw says nothing
+    assert render.last(random)[-1] == "worst of 10 draws" and render.rates(random.lines[0], random)[-1] is None
+    assert render.RESUBMITTED in render.legend(random) and render.RESUBMITTED not in render.legend(fixed)
+    (few,) = tables(a_row([[1], [1], [1]], defense="vote", eot=1, draws=1))
+    assert few.beside == ()
+
+
+def test_several_seeds_are_summed_up_by_the_worst_of_them_image_by_image() -> None:
+    (table,) = tables(
+        a_row([1, 1, 0, 0]),
+        a_row([0, 1, 1, 0], seed=1),
+        a_row([1, 1, 1, 1], seed=2),
+        a_row([1, 1, 1, 1], attack="fgsm"),
+        a_row(None, attack="fgsm", seed=1),
+    )
+    (note,) = [note for note in table.notes if "seeds" in note]
+    assert note == "preact_small / none, pgd, seeds 0, 1, 2: 25.0 % in the worst of them, image by image; " + (
+        "50.0, 50.0, 100.0 % each"
+    )
+    assert not any("seeds" in note for note in tables(a_row([1, 0]), a_row([1, 1], attack="fgsm"))[0].notes)
+
+
 def test_random_models_that_were_asked_more_often_share_a_column_and_say_so() -> None:
     noisy = a_row([[1, 1], [1, 0]], defense="noisy")
     vote = a_row([[1], [1]], defense="vote", eot=1, draws=1)
@@ -318,7 +356,7 @@ def test_tables_are_made_from_the_stored_arrays(tmp_path: Path, capsys: pytest.C
     found = write_report(results, tmp_path)
     assert [table.lines[0].worst[0].value for table in found if table.lines[0].worst[0]] == [0.25, 0.5]
     assert (tmp_path / "table.md").read_text() == render.markdown(robust_tables(results.rows, results.robust_shares))
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 3 + 2 + 1  # the worst of ten draws
     print_tables(results)
     assert "models that draw random numbers" in capsys.readouterr().out
 
