@@ -20,6 +20,7 @@ from robustbench_local.bounds.max_pool import MaxPool
 from robustbench_local.bounds.reading import read
 from robustbench_local.bounds.relu import ReLU
 from robustbench_local.bounds.step import Box, Linear, Step
+from robustbench_local.core.bound_methods import METHODS, Method
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import BoundsError
 from robustbench_local.core.model_state import seeded
@@ -104,7 +105,7 @@ def exact(name: str, threat: str) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
-def bound(name: str, threat: str, method: Literal["ibp", "crown"] = "crown") -> Tensor:
+def bound(name: str, threat: str, method: Method = "crown") -> Tensor:
     net = networks()[name]
     return certify(net, *images(net), threat, method=method).margins
 
@@ -125,9 +126,9 @@ def test_crown_lies_between_intervals_and_the_exact_margin(name: str, threat: st
 
 
 @pytest.mark.parametrize("threat", ["linf:0.1", "l1:0.6", "l2:0.3", "none"])
-@pytest.mark.parametrize("method", ["ibp", "crown"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", networks())
-def test_no_image_of_the_ball_falls_below_the_bound(name: str, method: Literal["ibp", "crown"], threat: str) -> None:
+def test_no_image_of_the_ball_falls_below_the_bound(name: str, method: Method, threat: str) -> None:
     net, ball = networks()[name], ThreatModel.parse(threat)
     x, y = images(net)
     margins = bound(name, threat, method)

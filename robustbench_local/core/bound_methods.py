@@ -1,0 +1,8 @@
+"""The names of the methods that bound what attacks can reach, the cheapest first, each as strong as those before."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Method = Literal["ibp", "crown", "alpha_crown"]
+METHODS: tuple[Method, ...] = get_args(Method)
