@@ -7,7 +7,9 @@ for itself, and then the margins.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -21,26 +23,38 @@ from robustbench_local.bounds.step import Box
 STEPS = 20  # of Adam for margins
 INNER_STEPS = 10  # and for the interval of an inner value
 RATE = 0.5  # of the first step, in units of a slope
-DECAY = 0.98  # of the rate, from step to step
+PRICE_RATE = 0.1  # of the first step of a multiplier, in units of a coefficient
+DECAY = 0.98  # of rates, from step to step
 
 
 def raised(
-    network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tensor, steps: int = STEPS, enough: float = 0.0
+    network: Network,
+    boxes: list[Box],
+    ball: Ball,
+    place: int,
+    rows: Tensor,
+    steps: int = STEPS,
+    enough: float = 0.0,
+    signs: Mapping[int, Tensor] = MappingProxyType({}),
 ) -> Tensor:
     """As crown.lower, never lower: the best (N, R) bounds over so many choices of slopes, CROWN's own the first.
 
-    Ends when all are above enough.
+    Ends when all are above enough. signs: (N, *shape) of what is at a place, 1 or -1 where it is supposed not to be
+    below or above 0, else 0: what is supposed is priced by multipliers, which are chosen with the slopes.
     """
     slopes = _first(network, boxes, place, rows.shape[1])
-    if not any(each.numel() for each in slopes.values()):
+    prices = {here: torch.zeros_like(each).unsqueeze(1) for here, each in signs.items()}
+    if not prices and not any(each.numel() for each in slopes.values()):
         return lower(network, boxes, ball, place, rows)
     best = rows.new_full((len(ball.x), rows.shape[1]), -torch.inf)
     with torch.enable_grad():
-        chosen = [each.requires_grad_() for each in slopes.values()]
-        ascent = torch.optim.Adam(chosen, lr=RATE, maximize=True)
+        lines, multipliers = ([each.requires_grad_() for each in some.values()] for some in (slopes, prices))
+        groups = [{"params": lines}, {"params": multipliers, "lr": PRICE_RATE}]
+        ascent = torch.optim.Adam(groups, lr=RATE, maximize=True)
         rates = torch.optim.lr_scheduler.ExponentialLR(ascent, DECAY)
         for left in range(steps, -1, -1):
-            bounds = lower(network, boxes, ball, place, rows, Lines(slopes))
+            priced = {here: each * signs[here].unsqueeze(1) for here, each in prices.items()}
+            bounds = lower(network, boxes, ball, place, rows, Lines(slopes, priced))
             best = best.maximum(bounds.detach())
             if not left or not bounds.requires_grad or bool((best > enough).all()):
                 break
@@ -49,8 +63,10 @@ def raised(
             ascent.step()
             rates.step()
             with torch.no_grad():
-                for each in chosen:
+                for each in lines:
                     each.clamp_(0, 1)
+                for each in multipliers:
+                    each.clamp_(min=0)
     return best
 
 

@@ -23,18 +23,29 @@ class Lines:
 
     slopes: (N, R, U) in [0, 1] of the lines below what a ReLU makes, as ReLU.between reads them; CROWN's own where none
     are given.
+    prices: (N, 1, *shape) multipliers of what is at a place (Wang et al. 2021, beta-CROWN): not below 0 where it is
+    known not to be, not above 0 where it is known not to be, else 0.
     """
 
     slopes: Mapping[int, Tensor] = field(default_factory=dict)
+    prices: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 OWN = Lines()
 
 
-def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tensor, lines: Lines = OWN) -> Tensor:
+def lower(
+    network: Network,
+    boxes: list[Box],
+    ball: Ball,
+    place: int,
+    rows: Tensor,
+    lines: Lines = OWN,
+    seen: dict[int, Tensor] | None = None,
+) -> Tensor:
     """Lower bounds (N, R) of rows (B, R, *shape) times what is at that place, for every image of the ball.
 
-    boxes: an interval for all that is computed before.
+    boxes: an interval for all that is computed before. seen: is given the coefficients (B, R, *shape) of each place.
     """
     pending = {place: rows}
     total = rows.new_zeros(1, 1)
@@ -42,6 +53,10 @@ def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tens
         if here not in pending:
             continue
         placed, above = network.steps[here - 1], pending.pop(here)
+        if here in lines.prices:
+            above = above - lines.prices[here]
+        if seen is not None:
+            seen[here] = above
         inputs = [boxes[each] for each in placed.inputs]
         if isinstance(placed.step, ReLU) and here in lines.slopes:
             found = placed.step.between(above, inputs[0], lines.slopes[here])
@@ -50,6 +65,8 @@ def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tens
         total = total + found.constant
         for each, coefficients in zip(placed.inputs, found.coefficients, strict=True):
             pending[each] = pending[each] + coefficients if each in pending else coefficients
+    if seen is not None:
+        seen[0] = pending[0]
     return total + ball.minimum(pending[0])
 
 

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Method = Literal["ibp", "crown", "alpha_crown"]
+Method = Literal["ibp", "crown", "alpha_crown", "branch_and_bound"]
 METHODS: tuple[Method, ...] = get_args(Method)
