@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def raised(
     best = rows.new_full((len(ball.x), rows.shape[1]), -torch.inf)
     with torch.enable_grad():
         lines, multipliers = ([each.requires_grad_() for each in some.values()] for some in (slopes, prices))
-        groups = [{"params": lines}, {"params": multipliers, "lr": PRICE_RATE}]
+        groups: list[dict[str, Any]] = [{"params": lines}, {"params": multipliers, "lr": PRICE_RATE}]
         ascent = torch.optim.Adam(groups, lr=RATE, maximize=True)
         rates = torch.optim.lr_scheduler.ExponentialLR(ascent, DECAY)
         for left in range(steps, -1, -1):

@@ -45,7 +45,8 @@ def branched(network: Network, boxes: list[Box], ball: Ball, rows: Tensor, bound
     """
     found = bounds.clone()
     for image in range(len(rows)):
-        alone, own = torch.tensor([image], device=rows.device), [box.of(torch.tensor([image])) for box in boxes]
+        alone = torch.tensor([image], device=rows.device)
+        own = [box.of(alone) for box in boxes]
         end = time.thread_time() + seconds
         for row in bounds[image].argsort().tolist():
             if bounds[image, row] > 0:

@@ -198,7 +198,8 @@ class _Reader:
         return self._arithmetic(_ARITHMETIC.get(name.removesuffix("_"), name.removesuffix("_")), node, moving)
 
     def _pad(self, node: fx.Node, inner: Shape) -> Step:
-        given = dict(zip(("pad", "mode", "value"), node.args[1:], strict=False)) | dict(node.kwargs)
+        words = ("pad", "mode", "value")
+        given: dict[str, Any] = dict(zip(words, node.args[1:], strict=False)) | dict(node.kwargs)
         if given.get("mode", "constant") != "constant":
             raise Unreadable(f"it pads with {given['mode']}, and zeros are known")
         return zeros_around(inner, given["pad"], float(given.get("value") or 0))
