@@ -89,7 +89,7 @@ def test_chosen_slopes_close_a_good_part_of_the_gap() -> None:
 
 
 def test_slopes_out_of_range_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wide(slopes: Mapping[int, Tensor]) -> Lines:
+    def wide(slopes: Mapping[int, Tensor], prices: Mapping[int, Tensor]) -> Lines:
         return Lines({place: 3 * each - 1 for place, each in slopes.items()})
 
     monkeypatch.setattr(alpha, "Lines", wide)
