@@ -1,1 +1,1 @@
-"""Lower bounds: what no attack can change, by interval arithmetic (IBP) and by backward linear relaxation (CROWN)."""
+"""Lower bounds: what no attack can change, by intervals, by linear bounds carried backwards, and by branch and bound."""

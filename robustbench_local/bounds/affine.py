@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
@@ -183,6 +184,35 @@ class Reshape(Step):
 
     def backward(self, above: Tensor, *inputs: Box) -> Linear:
         return Linear((above.reshape(*above.shape[:2], *self.inner),), above.new_zeros(above.shape[:2]))
+
+
+@dataclass(frozen=True)
+class Pad(Step):
+    """Zeros around images: (left, right, top, bottom) of them, negative where pixels are cut off."""
+
+    sides: tuple[int, int, int, int]
+
+    def interval(self, *inputs: Box) -> Box:
+        (inner,) = inputs
+        return Box(F.pad(inner.low, self.sides), F.pad(inner.high, self.sides))
+
+    def backward(self, above: Tensor, *inputs: Box) -> Linear:
+        left, right, top, bottom = self.sides
+        return Linear((F.pad(above, (-left, -right, -top, -bottom)),), above.new_zeros(above.shape[:2]))
+
+
+@dataclass(frozen=True)
+class Concat(Step):
+    """Its inputs one after another along the first axis of an image. sizes: how long each of them is there."""
+
+    sizes: tuple[int, ...]
+
+    def interval(self, *inputs: Box) -> Box:
+        low, high = zip(*inputs, strict=True)
+        return Box(torch.cat(low, 1), torch.cat(high, 1))
+
+    def backward(self, above: Tensor, *inputs: Box) -> Linear:
+        return Linear(above.split(self.sizes, 2), above.new_zeros(above.shape[:2]))
 
 
 @dataclass(frozen=True)

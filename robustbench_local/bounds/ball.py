@@ -37,6 +37,10 @@ class Ball:
         eps = math.inf if threat.norm is Norm.NONE else threat.eps + 2 * TOLERANCE * max(1.0, threat.eps)
         return cls(x.detach().double(), threat.norm, eps)
 
+    def of(self, images: Tensor) -> Ball:
+        """Around these of its images, by their numbers."""
+        return Ball(self.x[images], self.norm, self.eps)
+
     @property
     def box(self) -> Box:
         """The smallest box around ball and pixel range."""

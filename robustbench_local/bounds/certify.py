@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_local.bounds.ball import Ball
-from robustbench_local.bounds.crown import VALUES, answers, lower, nearest, tightened
+from robustbench_local.bounds.cascade import least_margins, stages
+from robustbench_local.bounds.crown import VALUES, answers
 from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
-from robustbench_local.bounds.rounding import LARGEST
 from robustbench_local.config.arguments import Threat, checked
+from robustbench_local.config.ranges import Positive
+from robustbench_local.core.bound_methods import Method
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.defense import call
 from robustbench_local.core.errors import BoundsError, DataError
@@ -41,12 +41,15 @@ class Certificate:
 @guarded()
 @checked()
 def certify(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Literal["ibp", "crown"] = "crown"
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Method = "crown", seconds: Positive = 30.0
 ) -> Certificate:
     """Lower bounds of the margins of images x (N, C, H, W) in [0, 1] with labels y (N,), whatever an attack does.
 
     method: "ibp" (Gowal et al. 2018) carries intervals forward; "crown" (Zhang et al. 2018) carries linear bounds back,
-    is never looser, and dearer. Both allow for the rounding of the float32 network that verdicts are of.
+    is never looser, and dearer; "alpha_crown" (Xu et al. 2021) goes on by gradient with what neither certifies, so that
+    easy images stay cheap; "branch_and_bound" (Wang et al. 2021) then splits by the signs of ReLUs, until all parts are
+    certain or so many seconds are spent on an image: what it certifies hangs on the machine. All allow for the rounding
+    of the float32 network that verdicts are of.
     BoundsError where no bound is known, with the layer or the norm that it is not known of; DataError where x are no
     images or y no classes of the model.
     """
@@ -62,7 +65,8 @@ def certify(
             _check_reading(network, images, logits)
             if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
                 raise DataError(f"y holds {int(labels.min())} .. {int(labels.max())}: give 0 .. {logits.shape[1] - 1}")
-            parts.append(_margins(network, Ball.around(images, kind), labels, logits.shape[1], method))
+            ball = Ball.around(images, kind)
+            parts.append(least_margins(network, ball, labels, logits.shape[1], stages(method, seconds)))
     return Certificate(torch.cat(parts))
 
 
@@ -80,16 +84,3 @@ def _check_reading(network: Network, x: Tensor, logits: Tensor) -> None:
         raise BoundsError(
             f"the model's answers differ {off} from those of its layers: a hook, or a state, changes them"
         )
-
-
-def _margins(network: Network, ball: Ball, y: Tensor, classes: int, method: str) -> Tensor:
-    """(N,) lower bounds of the least z_y - z_j over classes j other than y."""
-    boxes = network.intervals(ball) if method == "ibp" else tightened(network, ball)
-    own = torch.eye(classes, dtype=torch.float64, device=y.device)
-    rows = own[y].unsqueeze(1) - own
-    margins = nearest(network, boxes, rows)
-    if method == "crown":
-        margins = margins.maximum(lower(network, boxes, ball, len(network.steps), rows))
-    least = margins.scatter(1, y.unsqueeze(1), math.inf).amin(1)
-    largest = torch.stack([box.magnitude.flatten(1).amax(1) for box in boxes]).amax(0)
-    return least.masked_fill(~(largest < LARGEST), -math.inf)

@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
 from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.network import Network, undecided
+from robustbench_local.bounds.relu import ReLU
 from robustbench_local.bounds.step import Box, least
 from robustbench_local.core.threat import Norm
 
 VALUES = 2**20  # float64 numbers in one tensor of coefficients, at most: 8 MiB, of which some stay in a core's cache
 
 
-def lower(network: Network, boxes: list[Box], ball: Ball, place: int, rows: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Lines:
+    """What a bound may choose, by place; any choice is sound.
+
+    slopes: (N, R, U) in [0, 1] of the lines below what a ReLU makes, as ReLU.between reads them; CROWN's own where none
+    are given.
+    prices: (N, 1, *shape) multipliers of what is at a place (Wang et al. 2021, beta-CROWN): not below 0 where it is
+    known not to be, not above 0 where it is known not to be, else 0.
+    """
+
+    slopes: Mapping[int, Tensor] = field(default_factory=dict)
+    prices: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+OWN = Lines()
+
+
+def lower(
+    network: Network,
+    boxes: list[Box],
+    ball: Ball,
+    place: int,
+    rows: Tensor,
+    lines: Lines = OWN,
+    seen: dict[int, Tensor] | None = None,
+) -> Tensor:
     """Lower bounds (N, R) of rows (B, R, *shape) times what is at that place, for every image of the ball.
 
-    boxes: an interval for all that is computed before.
+    boxes: an interval for all that is computed before. seen: is given the coefficients (B, R, *shape) of each place.
     """
     pending = {place: rows}
     total = rows.new_zeros(1, 1)
     for here in range(place, 0, -1):
         if here not in pending:
             continue
-        placed = network.steps[here - 1]
-        found = placed.step.backward(pending.pop(here), *(boxes[each] for each in placed.inputs))
+        placed, above = network.steps[here - 1], pending.pop(here)
+        if here in lines.prices:
+            above = above - lines.prices[here]
+        if seen is not None:
+            seen[here] = above
+        inputs = [boxes[each] for each in placed.inputs]
+        if isinstance(placed.step, ReLU) and here in lines.slopes:
+            found = placed.step.between(above, inputs[0], lines.slopes[here])
+        else:
+            found = placed.step.backward(above, *inputs)
         total = total + found.constant
         for each, coefficients in zip(placed.inputs, found.coefficients, strict=True):
             pending[each] = pending[each] + coefficients if each in pending else coefficients
+    if seen is not None:
+        seen[0] = pending[0]
     return total + ball.minimum(pending[0])
 
 
@@ -51,19 +90,28 @@ def nearest(network: Network, boxes: list[Box], rows: Tensor) -> Tensor:
     return found.constant + sum(least(each, box) for each, box in zip(found.coefficients, inputs, strict=True))
 
 
-def tightened(network: Network, ball: Ball) -> list[Box]:
-    """The intervals of every place, where a relaxation hangs on them by CROWN; never wider than those of IBP."""
+Bound = Callable[[Network, list[Box], Ball, int, Tensor], Tensor]  # as lower
+
+
+def tightened(network: Network, ball: Ball, bound: Bound = lower, known: list[Box] | None = None) -> list[Box]:
+    """The intervals of every place, where a relaxation hangs on them by a linear bound; never wider than those of IBP.
+
+    known: intervals that hold already, and are not widened.
+    """
     boxes = [ball.box]
     exact = network.exact(ball.norm)
     for place, placed in enumerate(network.steps, 1):
-        boxes.append(placed.step.interval(*(boxes[each] for each in placed.inputs)))
+        box = placed.step.interval(*(boxes[each] for each in placed.inputs))
+        if known is not None:
+            box = Box(box.low.maximum(known[place].low), box.high.minimum(known[place].high))
+        boxes.append(box)
         if not exact[place]:
-            wanted = undecided(network, place, boxes[place]).nonzero()[:, 0]
-            boxes[place] = _tighter(network, boxes, ball, place, wanted)
+            wanted = undecided(network, place, box).nonzero()[:, 0]
+            boxes[place] = _tighter(network, boxes, ball, place, wanted, bound)
     return boxes
 
 
-def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted: Tensor) -> Box:
+def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted: Tensor, bound: Bound) -> Box:
     box = boxes[place]
     shape = box.low.shape[1:]
     low, high = (end.flatten(1).clone() for end in box)
@@ -72,7 +120,7 @@ def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted:
         rows = torch.zeros(len(some), low.shape[1], dtype=low.dtype, device=low.device)
         rows.scatter_(1, some.unsqueeze(1), 1)
         both = torch.cat([rows, -rows]).view(1, -1, *shape)
-        below, above = lower(network, boxes, ball, place, both).chunk(2, 1)
+        below, above = bound(network, boxes, ball, place, both).chunk(2, 1)
         low[:, some] = low[:, some].maximum(below)
         high[:, some] = high[:, some].minimum(-above)
     return Box(low.view_as(box.low), high.view_as(box.high))

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_local.bounds.affine import AveragePool, Conv, Matrix, Mean, Reshape, Scale
+from robustbench_local.bounds.affine import AveragePool, Conv, Matrix, Mean, Pad, Reshape, Scale
 from robustbench_local.bounds.max_pool import MaxPool
 from robustbench_local.bounds.relu import ReLU
+from robustbench_local.bounds.s_shaped import SShaped
 from robustbench_local.bounds.step import Step
 
 Shape = tuple[int, ...]
@@ -29,6 +30,10 @@ def step_of(layer: nn.Module, inner: Shape, outer: Shape) -> Step | None:
         return None
     if type(layer) is nn.ReLU:
         return ReLU()
+    if type(layer) in (nn.Sigmoid, nn.Tanh):
+        return SShaped(torch.sigmoid if type(layer) is nn.Sigmoid else torch.tanh)
+    if type(layer) is nn.ZeroPad2d:
+        return zeros_around(inner, layer.padding)
     if type(layer) is nn.Flatten or type(layer) is nn.Unflatten:
         return Reshape(inner, outer)
     if type(layer) not in _MAKERS:
@@ -37,18 +42,46 @@ def step_of(layer: nn.Module, inner: Shape, outer: Shape) -> Step | None:
 
 
 def _conv(layer: nn.Conv2d, inner: Shape) -> Step:
-    if layer.padding_mode != "zeros" or (isinstance(layer.padding, str) and layer.padding != "valid"):
-        raise Unreadable(f"it pads with {layer.padding_mode}, {layer.padding}: known are zeros, their number given")
-    padding = (0, 0) if isinstance(layer.padding, str) else pair(layer.padding)
-    bias = None if layer.bias is None else doubled(layer.bias).view(-1, 1, 1)
-    geometry = pair(layer.stride), padding, pair(layer.dilation)
-    return Conv(doubled(layer.weight), bias, inner, *geometry, layer.groups)
+    if layer.padding_mode != "zeros":
+        raise Unreadable(f"it pads with {layer.padding_mode}, and zeros are known")
+    return conv(inner, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def conv(
+    inner: Shape,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Step:
+    """Settings as torch.nn.functional.conv2d takes them."""
+    wide = [spread * (size - 1) for spread, size in zip(pair(dilation), weight.shape[2:], strict=True)]
+    if padding == "same" and any(each % 2 for each in wide):
+        raise Unreadable("of padding 'same' with as many zeros before as after no bound is known where they are odd")
+    known = {"same": (wide[0] // 2, wide[1] // 2), "valid": (0, 0)}
+    zeros = known[padding] if isinstance(padding, str) else pair(padding)
+    shift = None if bias is None else doubled(bias).view(-1, 1, 1)
+    return Conv(doubled(weight), shift, inner, pair(stride), zeros, pair(dilation), groups)
 
 
 def _linear(layer: nn.Linear, inner: Shape) -> Step:
+    return linear(inner, layer.weight, layer.bias)
+
+
+def linear(inner: Shape, weight: Tensor, bias: Tensor | None = None) -> Step:
+    """Settings as torch.nn.functional.linear takes them."""
     if len(inner) != 1:
         raise Unreadable(f"it reads {len(inner)} axes of an image, and a flat one is known")
-    return Matrix(doubled(layer.weight), None if layer.bias is None else doubled(layer.bias))
+    return Matrix(doubled(weight), None if bias is None else doubled(bias))
+
+
+def zeros_around(inner: Shape, sides: Any, value: float = 0.0) -> Step:
+    """Padding by (left, right, top, bottom) of the last two axes."""
+    if value or len(sides) != 4 or len(inner) < 2:
+        raise Unreadable("padding of height and width by zeros is known, and no other")
+    return Pad((sides[0], sides[1], sides[2], sides[3]))
 
 
 def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, inner: Shape) -> Step:
@@ -64,10 +97,11 @@ def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, inner: Shape) -> Step:
 
 
 def _max_pool(layer: nn.MaxPool2d, inner: Shape) -> Step:
-    if layer.ceil_mode or layer.return_indices:
-        raise Unreadable("ceil_mode and return_indices are not known")
+    if layer.return_indices:
+        raise Unreadable("it answers with places too")
     stride = layer.kernel_size if layer.stride is None else layer.stride
-    return MaxPool(inner, pair(layer.kernel_size), pair(stride), pair(layer.padding), pair(layer.dilation))
+    geometry = pair(layer.kernel_size), pair(stride), pair(layer.padding), pair(layer.dilation)
+    return MaxPool(inner, *geometry, layer.ceil_mode)
 
 
 def _average_pool(layer: nn.AvgPool2d, inner: Shape) -> Step:

@@ -25,6 +25,7 @@ class MaxPool(Step):
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
+    ceil: bool = False  # whether windows that reach over the edge count
 
     def interval(self, *inputs: Box) -> Box:
         (inner,) = inputs
@@ -47,12 +48,19 @@ class MaxPool(Step):
 
     def _pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The largest of each window, and its place in height times width."""
-        largest, places = F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, return_indices=True)
+        geometry = self.kernel, self.stride, self.padding, self.dilation, self.ceil
+        largest, places = F.max_pool2d(x, *geometry, return_indices=True)
         return largest, places
 
     def _windows(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, kh kw, *pooled), padded by minus infinity."""
-        (top, left), shape = self.padding, self._pool(x)[0].shape
-        padded = F.pad(x, (left, left, top, top), value=-math.inf)
+        shape = self._pool(x)[0].shape
+        after = [
+            (many - 1) * stride + dilation * (size - 1) + 1 - side - before  # negative where no window reaches
+            for many, stride, dilation, size, side, before in zip(
+                shape[2:], self.stride, self.dilation, self.kernel, x.shape[2:], self.padding, strict=True
+            )
+        ]
+        padded = F.pad(x, (self.padding[1], after[1], self.padding[0], after[0]), value=-math.inf)
         columns = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
         return torch.unflatten(columns, 1, (x.shape[1], -1)).view(*x.shape[:2], -1, *shape[2:])

@@ -10,6 +10,7 @@ from torch import Tensor
 from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.max_pool import MaxPool
 from robustbench_local.bounds.relu import ReLU
+from robustbench_local.bounds.s_shaped import SShaped
 from robustbench_local.bounds.step import Box, Step
 from robustbench_local.core.threat import Norm
 
@@ -52,13 +53,13 @@ class Network:
 
 
 def undecided(network: Network, place: int, box: Box) -> Tensor:
-    """(values,) bool: of which values a tighter interval helps some image: of those that pooling reads and those whose
-    sign a ReLU does not know. None of what a ReLU makes, which is as tight as what it reads.
+    """(values,) bool: of which values a tighter interval helps some image: of those that pooling, sigmoid or tanh
+    reads and those whose sign a ReLU does not know. None of what a ReLU makes, which is as tight as what it reads.
     """
     found = torch.zeros(box.low[0].numel(), dtype=torch.bool, device=box.low.device)
     if isinstance(network.steps[place - 1].step, ReLU):
         return found
-    if network.read_by(place, MaxPool):
+    if network.read_by(place, MaxPool) or network.read_by(place, SShaped):
         found |= (box.low < box.high).flatten(1).any(0)
     if network.read_by(place, ReLU):
         found |= ((box.low < 0) & (box.high > 0)).flatten(1).any(0)

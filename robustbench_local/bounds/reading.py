@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from robustbench_local.bounds.affine import Add, Mean, Reshape, Scale
-from robustbench_local.bounds.layers import Shape, Unreadable, doubled, step_of
+from robustbench_local.bounds.affine import Add, Concat, Mean, Reshape, Scale
+from robustbench_local.bounds.layers import Shape, Unreadable, conv, doubled, linear, step_of, zeros_around
 from robustbench_local.bounds.network import Network, Placed
 from robustbench_local.bounds.plain import plain
+from robustbench_local.bounds.relu import ReLU
 from robustbench_local.bounds.step import Step
 from robustbench_local.core.containment import contained
 from robustbench_local.core.errors import BoundsError, said
@@ -21,10 +23,14 @@ _POOL = ("kernel_size", "stride", "padding")
 _LAYERS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "relu": (nn.ReLU, ("inplace",)),
     "relu_": (nn.ReLU, ()),
+    "sigmoid": (nn.Sigmoid, ()),
+    "tanh": (nn.Tanh, ()),
+    "leaky_relu": (nn.LeakyReLU, ("negative_slope", "inplace")),
     "max_pool2d": (nn.MaxPool2d, (*_POOL, "dilation", "ceil_mode", "return_indices")),
     "avg_pool2d": (nn.AvgPool2d, (*_POOL, "ceil_mode", "count_include_pad", "divisor_override")),
     "adaptive_avg_pool2d": (nn.AdaptiveAvgPool2d, ("output_size",)),
 }
+_FUNCTIONS: dict[str, Callable[..., Step]] = {"conv2d": conv, "linear": linear}  # whose settings may be tensors
 _RESHAPE = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
 _SIZES = ("size", "dim", "getattr")  # getattr: of shape, or another tensor, which is looked up as any operation
 _ARITHMETIC = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv", "div": "truediv"}
@@ -63,6 +69,12 @@ def _words(node: fx.Node, graph: fx.GraphModule) -> str:
 
 def _called(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _layer(name: str, node: fx.Node) -> nn.Module:
+    """The layer that a function is, with its settings."""
+    kind, words = _LAYERS[name]
+    return kind(**dict(zip(words, node.args[1:], strict=False)) | dict(node.kwargs))
 
 
 class _Run(fx.Interpreter):
@@ -111,17 +123,54 @@ class _Reader:
         raise Unreadable("it makes something else than a tensor of the image")
 
     def _place(self, node: fx.Node) -> None:
+        if _called(node) in ("cat", "concat"):
+            self._concat(node)
+            return
         moving = [each for each in node.args if isinstance(each, fx.Node) and each in self.places]
         if not moving:
             raise Unreadable("it reads the image by name, or in a list")
         if self._writes(node) and len(moving[0].users) > 1:
             raise Unreadable("it writes into what other layers read")
+        first = self.places[moving[0]]
+        leak = self._leak(node)
+        if leak is not None:
+            self.places[node] = self._leaky(first, leak)
+            return
         step = self._step(node, moving)
-        if step is None:
-            self.places[node] = self.places[moving[0]]
+        self.places[node] = first if step is None else self._put(step, *(self.places[each] for each in moving))
+
+    def _put(self, step: Step, *inputs: int) -> int:
+        """The place of what a step makes of what is at these places."""
+        self.steps.append(Placed(step, inputs))
+        return len(self.steps)
+
+    def _concat(self, node: fx.Node) -> None:
+        parts = node.args[0] if node.args else None
+        axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        if not isinstance(parts, list | tuple) or not all(each in self.places for each in parts):
+            raise Unreadable("parts that all hang on the image are known to be put together, and no others")
+        nodes = [each for each in parts if isinstance(each, fx.Node)]
+        if axis not in (1, -len(self._shape(node))):
+            raise Unreadable("parts are known to be put together along the first axis of an image")
+        sizes = tuple(self._shape(each)[0] for each in nodes)
+        self.places[node] = self._put(Concat(sizes), *(self.places[each] for each in nodes))
+
+    def _leak(self, node: fx.Node) -> float | None:
+        """Of a LeakyReLU, its slope below 0."""
+        if node.op == "call_module":
+            layer = self.graph.get_submodule(str(node.target))
+        elif _called(node) == "leaky_relu":
+            layer = _layer("leaky_relu", node)
         else:
-            self.steps.append(Placed(step, tuple(self.places[each] for each in moving)))
-            self.places[node] = len(self.steps)
+            return None
+        return layer.negative_slope if type(layer) is nn.LeakyReLU else None
+
+    def _leaky(self, first: int, leak: float) -> int:
+        """leak z + (1 - leak) max(z, 0), whose sum errs by more in float32 than the one product that there is."""
+        slope = torch.ones((), dtype=torch.float64) * leak
+        below = self._put(Scale(slope, None), first)
+        above = self._put(Scale(1 - slope, None), self._put(ReLU(), first))
+        return self._put(Add(), below, above)
 
     def _writes(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -134,16 +183,34 @@ class _Reader:
         if node.op == "call_module":
             return step_of(self.graph.get_submodule(str(node.target)), inner, outer)
         if name in _LAYERS:
-            kind, words = _LAYERS[name]
-            settings = dict(zip(words, node.args[1:], strict=False)) | dict(node.kwargs)
-            return step_of(kind(**settings), inner, outer)
+            return step_of(_layer(name, node), inner, outer)
+        if name in _FUNCTIONS:
+            given = [self._held(each) for each in node.args[1:]]
+            return _FUNCTIONS[name](inner, *given, **{word: self._held(each) for word, each in node.kwargs.items()})
         if name in _RESHAPE:
             return Reshape(inner, outer)
         if name == "contiguous" or (name == "dropout" and node.kwargs.get("training") is False):
             return None
+        if name == "pad":
+            return self._pad(node, inner)
         if name == "mean":
             return self._mean(node, inner, outer)
         return self._arithmetic(_ARITHMETIC.get(name.removesuffix("_"), name.removesuffix("_")), node, moving)
+
+    def _pad(self, node: fx.Node, inner: Shape) -> Step:
+        words = ("pad", "mode", "value")
+        given: dict[str, Any] = dict(zip(words, node.args[1:], strict=False)) | dict(node.kwargs)
+        if given.get("mode", "constant") != "constant":
+            raise Unreadable(f"it pads with {given['mode']}, and zeros are known")
+        return zeros_around(inner, given["pad"], float(given.get("value") or 0))
+
+    def _held(self, value: Any) -> Any:
+        """A setting of a function: what the model holds where it is named."""
+        if isinstance(value, fx.Node):
+            if value in self.places:
+                raise Unreadable("a setting that hangs on the image")
+            return self.values[value]
+        return value
 
     def _mean(self, node: fx.Node, inner: Shape, outer: Shape) -> Step:
         axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")

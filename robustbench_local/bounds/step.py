@@ -21,6 +21,10 @@ class Box(NamedTuple):
         """(N, *shape): the largest absolute value inside."""
         return self.low.abs().maximum(self.high.abs())
 
+    def of(self, images: Tensor) -> Box:
+        """The intervals of these images, by their numbers."""
+        return Box(self.low[images], self.high[images])
+
 
 class Linear(NamedTuple):
     """A lower bound, linear in what a step reads: coefficients (B, R, *shape) per input and a constant (B, R).

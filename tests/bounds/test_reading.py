@@ -54,12 +54,41 @@ def functional() -> nn.Module:
     return Functional().eval()
 
 
+class Shifted(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + 1
+
+
+class Branches(nn.Module):
+    """What is read besides: leaks, curves, parts put together, zeros around, weights handed to functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded(9):
+            self.first, self.same = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding="same", dilation=(1, 2))
+            self.weight = nn.Parameter(torch.randn(3, 4, 2, 2) / 4)
+            self.head = nn.Linear(12, 4)
+        self.leak, self.pool = nn.LeakyReLU(0.2), nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.leak(self.first(x)), torch.tanh(self.same(x))], dim=1)
+        x = self.pool(F.pad(x, (0, 1, 1, 0)))
+        x = F.leaky_relu(F.conv2d(x, self.weight, stride=2, padding=1), 0.3)
+        out: Tensor = F.linear(torch.sigmoid(self.head(x.flatten(1))), self.head.weight[:3, :4])
+        return out
+
+
+def branches() -> nn.Module:
+    return Branches().eval()
+
+
 def preact() -> nn.Module:
     return build_model("preact_small").eval()
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "functions": (functional, (1, 4, 4)),
+    "branches": (branches, (1, 4, 4)),
     "preact_small": (preact, (3, 32, 32)),
     "madry_cnn": (lambda: build_model("madry_cnn").eval(), (1, 28, 28)),
     "lenet5": (lambda: build_model("lenet5").eval(), (3, 32, 32)),
@@ -83,6 +112,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ).eval(),
         (2, 9, 8),
     ),
+    "a subclass": (lambda: nn.Sequential(FLAT, Shifted(16, 3)).eval(), (1, 4, 4)),
     "no steps": (lambda: Deployed(nn.Sequential(FLAT, head())).eval(), (1, 4, 4)),
 }
 
@@ -118,18 +148,13 @@ class Refused(nn.Module):
         return out
 
 
-class Shifted(nn.Linear):
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) + 1
-
-
 def _aliased(x: Tensor) -> Tensor:
     y = x * 1.0
     return F.relu(y - 0.5 + 0 * y, inplace=True) + y.add_(1.0)
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "a sigmoid": (nn.Sequential(FLAT, nn.Linear(16, 16), nn.Sigmoid(), head()), r'layer "2" \(Sigmoid\)'),
+    "a bell": (nn.Sequential(FLAT, nn.Linear(16, 16), nn.GELU(), head()), r'layer "2" \(GELU\)'),
     "a product": (Refused(lambda x: x * x.flip(1)), r'operation "flip"'),
     "a softmax": (Refused(lambda x: F.softmax(x, 1)), r'operation "softmax"'),
     "a size": (Refused(lambda x: x / x.size(0)), "size of a tensor"),
@@ -137,7 +162,12 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "an exit": (Refused(lambda x: sys.exit(3)), "cannot follow it"),
     "a number of the image": (Refused(lambda x: x * x.sum().item()), 'operation "sum"'),
     "a mixed batch": (Refused(lambda x: x.view(1, -1)[:, :16].expand(2, -1)), "images of a batch|operation"),
-    "a subclass": (nn.Sequential(FLAT, Shifted(16, 3)), 'operation "linear"'),
+    "other zeros": (
+        nn.Sequential(nn.Conv2d(1, 1, (1, 2), padding="same"), FLAT, head()),
+        "as many zeros before as after",
+    ),
+    "ones around": (Refused(lambda x: F.pad(x, (0, 1), value=1.0)[:, 1:]), "padding of height and width by zeros"),
+    "a constant part": (Refused(lambda x: torch.cat([x, torch.ones(2, 16)], 1).view(2, 16, 2).mean(2)), "all hang on"),
     "written into": (Refused(_aliased), "writes into what other layers read"),
     "circular padding": (nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), FLAT, head()), "pads"),
     "halves": (nn.Sequential(nn.Conv2d(1, 1, 1).bfloat16(), FLAT, head()), "BFloat16|bfloat16"),
