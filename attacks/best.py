@@ -28,6 +28,7 @@ TARGETED = 2  # every second climb goes for one class
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
+HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS = FAB(targets=2)  # there too, before an image may be given up
 
@@ -39,12 +40,12 @@ class Best(IterativeAttack):
     A climb starts where Square does (L∞: stripes at +-eps) and takes steps of eps (1 - j / climb): a first step of eps,
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
-    margin. From the sixth climb on, whenever one has ended, an image may be given up: in L∞ where after t queries, of
-    which the climbs from the edge take E in all, more than the share hopeless * E / t of its clean margin would be left
-    if the margin came down once more by what it did since it was last looked at. An image is asked about the longer the
-    less is left, and longer while that gets less. In L1 and L2 it is given up once, after six climbs, where more than
-    the share `hopeless` is left. Where more than that is left, and a gradient was zero or not finite, or no climb rose
-    above its start, Square has the queries that are left.
+    margin. From the sixth climb on, whenever one has ended, an image may be given up: in L∞ where after t of S queries
+    more than the share hopeless * S / 5 t of its clean margin would be left if the margin came down once more by what
+    it did since it was last looked at. An image is asked about the longer the less is left, and longer while that gets
+    less. In L1 and L2 it is given up once, after six climbs, where more than the share `hopeless` is left. Where more
+    than that is left, and a gradient was zero or not finite, or no climb rose above its start, Square has the queries
+    that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
@@ -58,7 +59,7 @@ class Best(IterativeAttack):
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
     search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, in L∞
-    when the climbs from the edge are over, above 0; inf gives no image up.
+    after a fifth of the queries, above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
@@ -156,12 +157,11 @@ class Best(IterativeAttack):
 
     def _looked(self, state: State, threat: ThreatModel, asked: int) -> State:
         """After so many queries, at the end of a climb: what is too far from falling is given up."""
-        climbs = self._climbs()[0]
         seen = {"seen": state["margin"]}
-        if threat.norm is not Norm.LINF or climbs < TRIED or asked < TRIED * self.climb:
+        if threat.norm is not Norm.LINF or self._climbs()[0] < TRIED or asked < TRIED * self.climb:
             return state | seen
         ahead = 2 * state["margin"] - state["seen"]  # were it to come down once more by as much
-        far = ahead < self.hopeless * climbs * self.climb / asked * state["clean"]
+        far = ahead < self.hopeless * HOPEFUL * self.steps / asked * state["clean"]
         return state | seen | {"abandoned": state["abandoned"] | far}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

@@ -147,16 +147,16 @@ WHOLE = "nothing is given up"
         ("l2:1.5", 0.4, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs
         ("l2:1.5", 0.6, WHOLE),
         ("l2:1.5", math.inf, WHOLE),
-        ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left: 0.3 * 32 / 24 is less
-        ("linf:0.3", 0.4, (29, 28)),  # 0.4 * 32 / 24 is more, 0.4 * 32 / 28 is not
-        ("linf:0.3", 0.6, (56, 36)),  # 0.6 * 32 / 55 is less, after the first climb that interrupts the search
+        ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left
+        ("linf:0.3", 0.55, (29, 28)),  # 0.55 * 24 / 24 is more, 0.55 * 24 / 28 is not
+        ("linf:0.3", 1.1, (56, 36)),  # 1.1 * 24 / 55 is less, after the first climb that interrupts the search
         ("linf:0.3", math.inf, WHOLE),
     ],
 )
 def test_what_keeps_too_much_of_its_margin_is_given_up(
     threat: str, hopeless: float, spent: tuple[int, int] | str
 ) -> None:
-    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs, 8 of them from the edge: 32 queries
+    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs; a fifth of the queries are 24
     x, y = torch.full((2, 1, 5, 5), 0.6), torch.zeros(2, dtype=torch.int64)  # half of it may go
     verdict = evaluate(Wavers(), x, y, attack, threat)
     assert verdict.robust.all()
@@ -177,8 +177,8 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
     ],
 )
 def test_what_gives_way_is_asked_about_for_longer(threat: str, asked: int, gone: list[int]) -> None:
-    """The share of its clean margin that an image may have left falls from 0.3 * 400 / 200 to 0.3 * 400 / 800."""
-    left, before = torch.tensor([[0.9, 0.61, 0.59, 0.61, 0.2, 0.2, 0.14], [0.9, 0.61, 0.59, 0.65, 0.2, 0.26, 0.14]])
+    """The share of its clean margin that an image may have left falls from 0.3 * 320 / 200 to 0.3 * 320 / 800."""
+    left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
     state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
     looked = Best()._looked(state, ThreatModel.parse(threat), asked)
     assert looked["abandoned"].int().tolist() == gone
