@@ -18,7 +18,7 @@ from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel, length
 
-SLOPE = 10.0  # of a margin, per unit of L2: usual ones are up to a hundred times steeper or flatter
+SLOPE = 10.0  # of a margin, per unit of L2, where c counts as it is
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
@@ -28,8 +28,8 @@ class PenaltyAttack(Attack):
     """Minimise size(x_adv - x) + c * max(0, confidence - margin(x_adv)), with the smallest c that succeeds.
 
     c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
-    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). Where the margin's slope is far from
-    usual, c counts in a unit that makes up for it. abort_early ends a sample's search once
+    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). c counts in a unit that follows the
+    margin's slope at the clean image, so that logits may have any size. abort_early ends a sample's search once
     its lowest objective came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is
     a margin in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
 
@@ -42,6 +42,7 @@ class PenaltyAttack(Attack):
     minimises: ClassVar[bool] = True
     version: ClassVar[int] = 3
     patience: ClassVar[float] = 0.1
+    octaves: ClassVar[float] = 0  # the unit of c goes by powers of two to so many; 0: by the slope itself
 
     steps: int = 10_000
     searches: int = 9
@@ -71,12 +72,14 @@ class PenaltyAttack(Attack):
         raise NotImplementedError
 
     def unit(self, state: State, slope: Tensor) -> Tensor:
-        """(N, 1, 1, 1): 1 for a usual slope at the clean image, a hundred times steeper or flatter than 10 at most."""
+        """(N, 1, 1, 1): the slope at the clean image over a usual one, rounded to whole `octaves` on the log scale."""
         if "unit" in state:
             return state["unit"]
         size = length(slope.flatten(1))
-        steps = torch.where(size > 0, size / SLOPE, 1).log2() / 14
-        return torch.exp2(14 * steps.round()).view(-1, 1, 1, 1)
+        steeper = torch.where(size > 0, size / SLOPE, 1)
+        if self.octaves:
+            steeper = torch.exp2(self.octaves * (steeper.log2() / self.octaves).round())
+        return steeper.view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""

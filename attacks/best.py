@@ -1,4 +1,4 @@
-"""Best: a few climbs for every image, and long visits for those whose margin gives way."""
+"""Best: a few climbs for every image, and more the nearer it is to falling."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ TARGETED = 2  # every second climb goes for one class
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
+HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS = FAB(targets=2)  # there too, before an image may be given up
 
@@ -39,8 +40,12 @@ class Best(IterativeAttack):
     A climb starts where Square does (L∞: stripes at +-eps) and takes steps of eps (1 - j / climb): a first step of eps,
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
-    margin. After six climbs an image is given up if more than the share `hopeless` of its clean margin is left. Not so
-    where a gradient was zero or not finite, or no climb rose above its start: Square has the queries that are left.
+    margin. From the sixth climb on, whenever one has ended, an image may be given up: in L∞ where after t of S queries
+    more than the share hopeless * S / 5 t of its clean margin would be left if the margin came down once more by what
+    it did since it was last looked at. An image is asked about the longer the less is left, and longer while that gets
+    less. In L1 and L2 it is given up once, after six climbs, where more than the share `hopeless` is left. Where more
+    than that is left, and a gradient was zero or not finite, or no climb rose above its start, Square has the queries
+    that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
@@ -53,13 +58,13 @@ class Best(IterativeAttack):
     passes beside AutoAttack's; where that was not done for a kind of model, run autoattack as well.
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
-    search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, above 0;
-    inf gives no image up.
+    search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, in L∞
+    after a fifth of the queries, above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
-    T * climb backwards (S backwards at most). An image that is given up costs 6 climb + 1 and 6 climb; there are only
-    such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402 and 200. Of
-    a network trained for L∞ a lower effort leaves many more images robust in these norms.
+    T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
+    are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402
+    and 200. Of a network trained for L∞ a lower effort leaves many more images robust in these norms.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -93,7 +98,8 @@ class Best(IterativeAttack):
         state = {"x_adv": x, "best": x, "margin": low[:, 0], "gaps": low, "target": y}
         state = _met(state, x, oracle.logits(x), oracle, y)
         no = torch.zeros_like(y, dtype=torch.bool)
-        return state | {"clean": state["margin"], "began": low[:, 0], "abandoned": no, "flat": no, "rose": no}
+        seen = {"clean": state["margin"], "seen": state["margin"], "began": low[:, 0]}
+        return state | seen | {"abandoned": no, "flat": no, "rose": no}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
@@ -111,21 +117,22 @@ class Best(IterativeAttack):
             if i + 1 == TRIED * self.climb:
                 if masked:
                     WALKS(oracle, x, y, threat, draws.stream("walk"))  # where it succeeds, the oracle knows
-                hopeless = state["margin"] < self.hopeless * state["clean"]
-                unled = oracle.blind | (hopeless & (state["flat"] | ~state["rose"]))
+                much = state["margin"] < self.hopeless * state["clean"]
+                unled = oracle.blind | (much & (state["flat"] | ~state["rose"]))
                 lost = (unled & ~oracle.done).nonzero()[:, 0]
                 x_adv = state["best"]
                 if len(lost):
                     x_adv = x_adv.index_put((lost,), self._unled(oracle[lost], x[lost], y[lost], threat, draws[lost]))
-                state = state | {"x_adv": x_adv, "abandoned": hopeless | unled}
-            return state
+                state = state | {"x_adv": x_adv, "abandoned": unled | much & (threat.norm is not Norm.LINF)}
+            return self._looked(state, threat, i + 1) if j + 1 == self.climb else state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)
         restart, j = divmod(after, stretch + self.climb)
         if restart < polishes and j >= stretch:
             j -= stretch
             state = state | {"x_adv": state["best"]} if j == 0 else state
-            return self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), False, threat)
+            state = self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), False, threat)
+            return self._looked(state, threat, i + 1) if j + 1 == self.climb else state
         k = after - min(restart, polishes) * self.climb
         side = math.sqrt(self.p * x[0, 0].numel()) ** (1 - k / proposals)
         change = recoloured if threat.norm is Norm.LINF else moved
@@ -147,6 +154,15 @@ class Best(IterativeAttack):
             return start
         rank = restart // TARGETED % max(1, oracle.classes - 1)
         return start | {"target": state["gaps"].argsort(1, descending=True)[:, rank]}
+
+    def _looked(self, state: State, threat: ThreatModel, asked: int) -> State:
+        """After so many queries, at the end of a climb: what is too far from falling is given up."""
+        seen = {"seen": state["margin"]}
+        if threat.norm is not Norm.LINF or self._climbs()[0] < TRIED or asked < TRIED * self.climb:
+            return state | seen
+        ahead = 2 * state["margin"] - state["seen"]  # were it to come down once more by as much
+        far = ahead < self.hopeless * HOPEFUL * self.steps / asked * state["clean"]
+        return state | seen | {"abandoned": state["abandoned"] | far}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """What scores alone find, with all queries that are left."""
@@ -187,6 +203,9 @@ class Best(IterativeAttack):
 
     def _aimed(self, oracle: Oracle, restart: int) -> bool:
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
+
+    def version_in(self, norm: Norm) -> int:
+        return 5 if norm is Norm.LINF else self.version  # there images are given up by how their margin comes down
 
     def _total(self) -> int:
         return max(1, round(self.effort * self.steps))

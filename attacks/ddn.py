@@ -26,9 +26,9 @@ class DDN(IterativeAttack):
     """Rony et al. 2019, algorithm 1, without its rounding to 8 bits, which is the judge's.
 
     A normalised gradient step of cross-entropy, of length annealed from 1 to 0.01, gives the direction; the norm is
-    `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Logits beyond usual size are
-    brought there first: their softmax would be saturated. Per image that stays robust: `steps` forwards and
-    backwards.
+    `start` at first, and times 1 - gamma after a success, 1 + gamma after a failure. Logits are brought to a usual
+    spread first: of larger ones the softmax would be saturated, of smaller ones it would see no class before others.
+    Per image that stays robust: `steps` forwards and backwards.
 
     steps: how many, at least 1. gamma: the norm's change per step, in (0, 1). start: the first norm, above 0, where
     white is 1.
@@ -37,7 +37,7 @@ class DDN(IterativeAttack):
     access: ClassVar[Access] = Access.GRADIENTS
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
     minimises: ClassVar[bool] = True
-    version: ClassVar[int] = 2  # a saturated softmax is cooled
+    version: ClassVar[int] = 3  # logits of any size have the same softmax
     summary: ClassVar[str] = "smallest L2 perturbation, direction and norm apart"
     paper: ClassVar[str] = "Rony et al. 2019, arXiv:1811.09600"
 
@@ -59,7 +59,7 @@ class DDN(IterativeAttack):
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
     ) -> State:
         x_adv = state["x_adv"]
-        _, grad, logits = oracle.grad(x_adv, y, losses.tempered(losses.named("ce", targeted=oracle.targeted)))
+        _, grad, logits = oracle.grad(x_adv, y, losses.spread_alike(losses.named("ce", targeted=oracle.targeted)))
         fails = losses.named("margin", targeted=oracle.targeted)(logits, y) < oracle.near_tie
         norm = torch.minimum(state["norm"] * (1 + self.gamma * (2 * fails - 1)), _length(torch.maximum(x, 1 - x)))
         flat = (grad == 0).flatten(1).all(1).view(-1, 1, 1, 1)  # a saturated softmax: any way is as good

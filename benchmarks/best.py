@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
     file, alone = given.out / "best.jsonl", given.out / "pyautoattack.jsonl"
-    version = find_attack("best").version
+    version = find_attack("best").version_in(Norm.LINF)
     for subject in subjects(given.weights):
         if given.only not in f"{subject.name} {ball(subject)}" or given.images < 1:
             continue

@@ -242,9 +242,18 @@ class Subject:
 
     @cached_property
     def gradients(self) -> Tensor | None:
-        """(n,) bool: what is robust against the audit's own gradient attacks, by cross-entropy and by the margin."""
+        """(n,) bool: what is robust against the audit's own gradient attacks, by cross-entropy and by the margin from
+        random starts, and what these leave by the margin from the clean image.
+        """
         runs = self._by_gradients
-        return torch.stack([run.robust for run in runs]).all(0) if runs else None
+        if not runs:
+            return None
+        robust = torch.stack([run.robust for run in runs]).all(0)
+        rows = robust.nonzero()[:, 0]
+        from_clean = self.pgd(loss="margin", random_start=False, rows=rows)
+        if from_clean is not None:
+            robust[rows[self.fell(from_clean, rows)]] = False
+        return robust
 
     @property
     def _by_gradients(self) -> list[Verdict]:

@@ -26,7 +26,8 @@ class Attack:
 
     access: what it needs of the oracle. norms: the threat models it knows. minimises: it looks for the nearest
     adversarial image instead of any in the ball. summary and paper are what `list attacks` shows. A change of what an
-    attack computes raises its version, so that older rows are made again.
+    attack computes raises its version, so that older rows are made again; one that leaves some norms as they were
+    raises `version_in` the others.
     """
 
     access: ClassVar[Access] = Access.NONE
@@ -54,6 +55,10 @@ class Attack:
         other = copy(self)
         vars(other).update(learnt)
         return other
+
+    def version_in(self, norm: Norm) -> int:
+        """The version by which rows of this norm are named."""
+        return self.version
 
     def sources(self) -> dict[str, str]:
         """{what it reads beyond its settings, such as weights: digest}. A row is named by these too."""

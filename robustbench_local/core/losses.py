@@ -80,14 +80,17 @@ def _over(value: Tensor, spread: Tensor, top: Tensor) -> Tensor:
     return value / (spread + least).clamp_min(1e-30)
 
 
-def tempered(loss: Loss) -> Loss:
-    """The loss, of logits beyond usual size as if they were usual: their softmax would be saturated."""
+def spread_alike(loss: Loss) -> Loss:
+    """The loss of logits brought to the same spread, 10 from their mean to the largest: times a constant, they are the
+    same to it.
+    """
 
-    def cool(logits: Tensor, y: Tensor) -> Tensor:
-        large = size(logits.detach(), y)
-        return loss(logits / torch.where(large > 32 * USUAL, large / USUAL, 1)[:, None], y)
+    def alike(logits: Tensor, y: Tensor) -> Tensor:
+        known = logits.detach()
+        spread = known.amax(1) - known.mean(1)
+        return loss(logits * torch.where(spread > 0, USUAL / spread, 1)[:, None], y)
 
-    return cool
+    return alike
 
 
 def dlr_targeted(logits: Tensor, y: Tensor) -> Tensor:

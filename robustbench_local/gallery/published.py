@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.errors import ModelError, RobustBenchError
 from robustbench_local.core.escaping import visible
+from robustbench_local.core.threat import ThreatModel
 from robustbench_local.gallery.again import twins_again
 from robustbench_local.gallery.panel import draw_panel, reached
 from robustbench_local.gallery.rebuild import check_trust, images_of, model_of
@@ -76,4 +77,5 @@ def _runs(row: Row) -> bool:
         attack = find_attack(row.attack, row.definition["attack_settings"])
     except RobustBenchError:  # it is not installed here, or has other settings
         return False
-    return not attack.own_images and attack.version == row.definition["attack_version"]
+    version = attack.version_in(ThreatModel.parse(row.threat, allow_large=True).norm)
+    return not attack.own_images and version == row.definition["attack_version"]

@@ -68,7 +68,8 @@ def in_words(cell: Cell, config: GridConfig) -> str:
     }
     usual = defaults(GridConfig)
     changed = [f"{key} {value}" for key, value in judged.items() if value != usual.get(key)]
-    return ", ".join([f"{cell.attack_name}({settings}) version {cell.attack.version}", str(cell.threat), *changed])
+    version = cell.attack.version_in(cell.threat.norm)
+    return ", ".join([f"{cell.attack_name}({settings}) version {version}", str(cell.threat), *changed])
 
 
 def _config(check: Check, folder: str) -> GridConfig:

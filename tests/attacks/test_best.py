@@ -137,19 +137,52 @@ class Wavers(nn.Module):
         return torch.stack([lead, 0 * lead, -lead], 1)
 
 
-@pytest.mark.parametrize("threat", ["linf:0.3", "l2:1.5"])
-@pytest.mark.parametrize(("hopeless", "tried"), [(0.4, True), (0.6, False), (math.inf, False)])
-def test_what_keeps_too_much_of_its_margin_is_given_up(hopeless: float, tried: bool, threat: str) -> None:
-    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs, 3 of them during the search
+WALKED = WALKS.cost(3)
+WHOLE = "nothing is given up"
+
+
+@pytest.mark.parametrize(
+    ("threat", "hopeless", "spent"),
+    [
+        ("l2:1.5", 0.4, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs
+        ("l2:1.5", 0.6, WHOLE),
+        ("l2:1.5", math.inf, WHOLE),
+        ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left
+        ("linf:0.3", 0.55, (29, 28)),  # 0.55 * 24 / 24 is more, 0.55 * 24 / 28 is not
+        ("linf:0.3", 1.1, (56, 36)),  # 1.1 * 24 / 55 is less, after the first climb that interrupts the search
+        ("linf:0.3", math.inf, WHOLE),
+    ],
+)
+def test_what_keeps_too_much_of_its_margin_is_given_up(
+    threat: str, hopeless: float, spent: tuple[int, int] | str
+) -> None:
+    attack = Best(steps=120, climb=4, hopeless=hopeless)  # 11 climbs; a fifth of the queries are 24
     x, y = torch.full((2, 1, 5, 5), 0.6), torch.zeros(2, dtype=torch.int64)  # half of it may go
     verdict = evaluate(Wavers(), x, y, attack, threat)
-    walks = WALKS.cost(3) if threat.startswith("l2") else (0, 0)
-    spent = (25 + walks[0], 24 + walks[1]) if tried else attack.cost(3, ThreatModel.parse(threat).norm)
     assert verdict.robust.all()
-    assert (verdict.forwards[0].item(), verdict.backwards[0].item()) == spent
+    asked = (verdict.forwards[0].item(), verdict.backwards[0].item())
+    assert asked == (attack.cost(3, ThreatModel.parse(threat).norm) if spent == WHOLE else spent)
     assert verdict.forwards[0] == verdict.forwards[1]
     darker = (x - verdict.x_adv).flatten(1).mean(1)  # 0.3 at most, which four steps of L2 do not quite reach
     assert (darker > (0.28 if threat.startswith("l2") else 0.3 - 1e-6)).all()  # the best point, given up or not
+
+
+@pytest.mark.parametrize(
+    ("threat", "asked", "gone"),
+    [
+        ("linf:0.3", 125, [0, 0, 0, 0, 0, 0, 0]),
+        ("linf:0.3", 200, [1, 1, 0, 0, 0, 0, 0]),
+        ("linf:0.3", 800, [1, 1, 1, 1, 1, 0, 0]),
+        ("l2:1", 800, [0, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_what_gives_way_is_asked_about_for_longer(threat: str, asked: int, gone: list[int]) -> None:
+    """The share of its clean margin that an image may have left falls from 0.3 * 320 / 200 to 0.3 * 320 / 800."""
+    left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
+    state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
+    looked = Best()._looked(state, ThreatModel.parse(threat), asked)
+    assert looked["abandoned"].int().tolist() == gone
+    assert torch.equal(looked["seen"], state["margin"])
 
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:

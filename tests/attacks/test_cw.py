@@ -33,7 +33,7 @@ def mnist(count: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     "attack",
-    [CW(steps=60, searches=2, constant=10, step_size=0.1, abort_early=False), EAD(steps=60, searches=2, constant=10)],
+    [CW(steps=60, searches=2, constant=10, step_size=0.1, abort_early=False), EAD(steps=60, searches=4, constant=1)],
 )
 def test_confidence_is_a_margin_and_costs_distance(attack: Attack) -> None:
     model, x, y = mnist(4)

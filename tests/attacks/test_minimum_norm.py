@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.attacks.boundary import Boundary
 from robustbench_local.attacks.cw import CW
 from robustbench_local.attacks.ddn import DDN
 from robustbench_local.attacks.deepfool import DeepFool
 from robustbench_local.attacks.ead import EAD
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN, _project
+from robustbench_local.attacks.hopskipjump import HopSkipJump
 from robustbench_local.attacks.jsma import JSMA
 from robustbench_local.attacks.sigma_zero import SigmaZero
+from robustbench_local.core import losses
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.draws import Draws
@@ -254,6 +258,61 @@ def test_batch_order_and_company_change_nothing(attack: Attack, norm: Norm) -> N
         assert torch.allclose(part.distance, whole.distance[rows], rtol=0, atol=1e-9)
         if not isinstance(attack, FMN):  # of two successes on one sphere, rounding says which is nearer
             assert torch.allclose(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-9)
+
+
+class Times(nn.Module):
+    """A network whose logits are multiplied."""
+
+    def __init__(self, net: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.net, self.factor = net, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.factor * self.net(x)
+        return answer
+
+
+def moved_by_scale(attack: Attack, norm: Norm) -> float:
+    """How much nearer or farther than of the network itself the images are found, at most, if its logits are multiplied
+    by 0.01 and by 100: 0.02 for a fiftieth.
+    """
+    net = network()
+    data = images(net)
+    plain, small, large = (
+        evaluate(Times(net, factor), data.x, data.labels, attack, threat(norm), precision="float64")
+        for factor in (1, 0.01, 100)
+    )
+    tried = plain.clean & ~plain.robust
+    assert tried.sum() > 5
+    apart = torch.stack([found.distance[tried] / plain.distance[tried] for found in (small, large)])
+    return (apart - 1).abs().amax().item()
+
+
+@dataclass(frozen=True)
+class CoarseEAD(EAD):
+    octaves: ClassVar[float] = 14
+
+
+RESCALED: list[tuple[Attack, Norm]] = [  # but for cw, whose search for c begins elsewhere
+    *(case for case in SHORT if not isinstance(case[0], CW)),
+    (FAB(steps=20), Norm.L2),
+    (FAB(steps=20), Norm.LINF),
+    (FAB(steps=20), Norm.L1),
+    (FAB(steps=20, targets=2), Norm.L2),
+    (HopSkipJump(steps=2), Norm.L2),
+    (Boundary(steps=30), Norm.L2),
+]
+
+
+@pytest.mark.parametrize(("attack", "norm"), RESCALED, ids=[f"{type(a).__name__}-{n}" for a, n in RESCALED])
+def test_logits_may_be_multiplied(attack: Attack, norm: Norm) -> None:
+    assert moved_by_scale(attack, norm) < 0.02
+
+
+def test_twins_that_see_the_size_of_logits_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moved_by_scale(CoarseEAD(steps=20, searches=2, constant=20), Norm.L1) > 0.1
+    monkeypatch.setattr(losses, "spread_alike", lambda loss: loss)
+    assert moved_by_scale(DDN(steps=30), Norm.L2) > 0.1
 
 
 @EVERY

@@ -275,3 +275,20 @@ def test_an_attack_of_the_users_is_audited_beside_the_model() -> None:
     assert card["the budget is used"].status is Status.BROKEN
     assert card["as strong as another"].status is Status.BROKEN
     assert card.robust < 0.5  # and the lower number is what the card says
+
+
+class Narrow(nn.Module):
+    """Falls where the lower half grows brighter, and has a gradient only where the upper half is left alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        upper, lower = x[:, :, :3], x[:, :, 3:]
+        lead = torch.where((upper - 0.5).abs().amax((1, 2, 3)) < 0.05, 0.6 - lower.mean((1, 2, 3)), 1.0)
+        return torch.stack([lead, 0 * lead], 1)
+
+
+def test_its_gradient_attacks_start_from_the_clean_image_too() -> None:
+    x, y = torch.full((4, 1, 6, 6), 0.5), torch.zeros(4, dtype=torch.int64)
+    with as_deployed(model := Narrow()):
+        subject = Subject(model, x, y, THREAT, attack=None, effort=QUICK, surrogates=(), classes=2)
+        assert all(run.robust.all() for run in subject._by_gradients)  # from random starts alone
+        assert subject.gradients is not None and not subject.gradients.any() and not subject.worst.any()
