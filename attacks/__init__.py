@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from robustbench_local.attacks.noise import Noise as Noise
     from robustbench_local.attacks.one_pixel import OnePixel as OnePixel
     from robustbench_local.attacks.patch import Patch as Patch
+    from robustbench_local.attacks.pdpgd import PDPGD as PDPGD
     from robustbench_local.attacks.pgd import PGD as PGD
     from robustbench_local.attacks.replay import Replay as Replay
     from robustbench_local.attacks.sigma_zero import SigmaZero as SigmaZero

@@ -67,6 +67,7 @@ GRADED: dict[str, Mapping[str, Any]] = {
     "fab": {"steps": 3},
     "fmn": {"steps": 3},
     "ead": {"steps": 3, "searches": 2},
+    "pdpgd": {"steps": 50},
     "jsma": {},
     "sigma_zero": {"steps": 50},
     "best": {"steps": 60, "climb": 2},

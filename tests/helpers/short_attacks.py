@@ -35,6 +35,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "noise": {},
     "one_pixel": {"population": 6},
     "patch": {"side": 1, "images": 8, "batch": 4},
+    "pdpgd": {"polish": 0.5},
     "pgd": {"restarts": 2},
     "sigma_zero": {},
     "sparse_l1": {},
