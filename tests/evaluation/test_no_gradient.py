@@ -70,6 +70,7 @@ GRADED: dict[str, Mapping[str, Any]] = {
     "pdpgd": {"steps": 50},
     "jsma": {},
     "sigma_zero": {"steps": 50},
+    "spgd": {"steps": 5},
     "best": {"steps": 60, "climb": 2},
 }
 BALLS = {Norm.LINF: LINF, Norm.L2: "l2:1.5", Norm.L1: "l1:10", Norm.L0: "l0:5"}
