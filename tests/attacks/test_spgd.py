@@ -91,7 +91,7 @@ def test_it_leaves_no_more_than_any_member() -> None:
 @pytest.mark.parametrize("name", ["steps", "restarts", "step_size", "score_step", "patience"])
 def test_settings_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        SPGD(**{name: 0})
+        SPGD(**{name: 0})  # type: ignore[arg-type]
     for each in ("steps", "queries"):
         with pytest.raises(ConfigError, match=each):
             SparseAutoAttack(**{each: 0})
