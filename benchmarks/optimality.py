@@ -141,7 +141,11 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
         attacks = dict.fromkeys(attack for key, found in groups.items() if key[0] == norm for attack in found)
         for attack in attacks:
             mine = {model: shares[norm, model][attack] for model in models if attack in shares.get((norm, model), {})}
-            mean = f"{sum(mine.values()) / len(mine):.3f}" if len(mine) == len(models) else "-"
+            mean = (
+                f"{sum(mine.values()) / len(mine):.3f}"
+                if len(mine) == sum((norm, model) in groups for model in models)
+                else "-"
+            )
             cells = []
             for model in models:
                 middle = f"{float(groups[norm, model][attack].median()):.4g}" if model in mine else ""
@@ -156,7 +160,7 @@ def markdown(rows: Sequence[Row]) -> str:
     head = f"""# Optimality of minimum-norm attacks
 
 AttackBench's formula, at most {PASSES:,} passes of an image; in brackets the median distance. All attacks of the table
-together are the reference. Mean: over the models. Measured on {machines}.
+together are the reference. Mean: over the models that the norm was measured on. Measured on {machines}.
 
 """
     return head + markdown_table(table[0], table[1:]) + "\n"

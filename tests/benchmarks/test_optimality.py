@@ -120,6 +120,9 @@ def test_the_table_holds_each_models_figures_and_their_mean() -> None:
     head, *table = benchmark.lines(rows)
     assert head == ["norm", "attack", "mean", "n, 3 images", "m, 3 images"]
     assert table == [["l0", "a", "1.000", "1.000 (3)", "1.000 (2)"], ["l0", "b", "-", "-", "0.800 (2)"]]
+    elsewhere = row("c", "m", 1.0, 2.0, 4.0)
+    elsewhere["what"]["norm"] = "l2"
+    assert benchmark.lines([*rows, elsewhere])[-1] == ["l2", "c", "1.000", "-", "1.000 (2)"]  # of the norm's models
     assert "abacus" in benchmark.markdown(rows)
     assert benchmark.lines([*rows, row("a", "m", 2.0, 2.0, 4.0)])[1][4] == "1.000 (2)"  # the last of two counts
 
