@@ -14,8 +14,8 @@ figure.
 Forward and backward passes of an image are at most 2,000 by the meter, of ours and of peers, or the benchmark stops. Of
 a peer too the nearest success counts that it asked about. Peers have their own default settings but for the steps;
 adversarial-library was measured with empty stand-ins of visdom and torchvision, which it imports and these attacks do
-not use. Each attack's distances are kept in optimality.jsonl as they
-are found, and packed at the end: stop and go on at will.
+not use. Each attack's distances are kept in optimality.jsonl as they are found, and packed at the end: stop and go on
+at will.
 """
 
 from __future__ import annotations
