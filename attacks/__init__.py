@@ -78,12 +78,15 @@ if TYPE_CHECKING:
     from robustbench_local.attacks.noise import Noise as Noise
     from robustbench_local.attacks.one_pixel import OnePixel as OnePixel
     from robustbench_local.attacks.patch import Patch as Patch
+    from robustbench_local.attacks.pdpgd import PDPGD as PDPGD
     from robustbench_local.attacks.pgd import PGD as PGD
     from robustbench_local.attacks.replay import Replay as Replay
     from robustbench_local.attacks.sigma_zero import SigmaZero as SigmaZero
+    from robustbench_local.attacks.sparse_autoattack import SparseAutoAttack as SparseAutoAttack
     from robustbench_local.attacks.sparse_l1 import SparseL1 as SparseL1
     from robustbench_local.attacks.sparse_rs import SparseRS as SparseRS
     from robustbench_local.attacks.spatial import Spatial as Spatial
+    from robustbench_local.attacks.spgd import SPGD as SPGD
     from robustbench_local.attacks.spsa import SPSA as SPSA
     from robustbench_local.attacks.square import Square as Square
     from robustbench_local.attacks.substitute import Substitute as Substitute

@@ -75,8 +75,8 @@ class SigmaZero(IterativeAttack):
         x_adv = state["x_adv"]
         margin, rise, _ = oracle.grad(x_adv, y, losses.named("margin", targeted=oracle.targeted))
         fails = (margin < oracle.near_tie).view(-1, 1, 1, 1)
-        slope = self._slope_of_count(x_adv - x) - torch.where(fails, _largest_is_one(rise), 0)
-        slope = _largest_is_one(slope)
+        slope = self._slope_of_count(x_adv - x) - torch.where(fails, largest_is_one(rise), 0)
+        slope = largest_is_one(slope)
         mean = slope.lerp(state["mean"], MEMORY[0])
         square = slope.square().lerp(state["square"], MEMORY[1])
         unbiased = [value / (1 - memory ** (i + 1)) for value, memory in zip((mean, square), MEMORY, strict=True)]
@@ -95,7 +95,7 @@ class SigmaZero(IterativeAttack):
         return self.steps, self.steps
 
 
-def _largest_is_one(slope: Tensor) -> Tensor:
+def largest_is_one(slope: Tensor) -> Tensor:
     """Each sample's slope (N, C, H, W) times what makes its largest entry 1; a flat one as it is.
 
     An infinite entry is a largest one, and NaN is taken as flat: in Adam's means it would stay for good.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -44,6 +45,12 @@ UNDEFENDED = (
     Subject("mnist/none", "mnist", 0.3, 2.0),
     Subject("cifar10/none", "cifar10", 8 / 255, 0.5),
 )  # nearly no image is robust
+
+
+def others(weights: Sequence[str]) -> list[Subject]:
+    """MNIST networks trained elsewhere, each text ARCHITECTURE=PATH."""
+    named = [(architecture, Path(path)) for architecture, _, path in (text.partition("=") for text in weights)]
+    return [Subject(f"{architecture}={path.name}", "mnist", 0.3, 2.0, path) for architecture, path in named]
 
 
 class Entry(NamedTuple):

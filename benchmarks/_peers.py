@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from robustbench_local.core.threat import Norm, ThreatModel
 
 Craft = Callable[[Tensor, Tensor], Tensor]  # images and labels (or targets) -> images
-PIP = {"art": "adversarial-robustness-toolbox"}  # where the distribution has another name than the package
+PIP = {
+    "art": "adversarial-robustness-toolbox",
+    "adv_lib": "adv-lib",
+}  # where the distribution has another name than the package
 NAMES = {Norm.LINF: "Linf", Norm.L2: "L2", Norm.L1: "L1"}
 
 

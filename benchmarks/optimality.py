@@ -1,16 +1,21 @@
 """How near the minimum-norm attacks come to the nearest images known: AttackBench's optimality, at 2,000 passes.
 
-    python -m benchmarks.optimality                               the zoo's MNIST networks, the first 20 test images
-    python -m benchmarks.optimality --only cifar10 --images 15    models whose name holds this
+    python -m benchmarks.optimality                               the zoo's four networks, the first 50 test images
+    python -m benchmarks.optimality --weights trades_cnn=PATH --weights fast_cnn=PATH     and other MNIST networks
+    python -m benchmarks.optimality --only "mnist l1" --images 20    where "model norm attack" holds all these words
     python -m benchmarks.optimality --images 0                    only the table again
 
 Cinà et al. 2025 ("AttackBench", arXiv:2404.19460): the area over an attack's curve of robust accuracy by eps, up to the
 eps at which no image is robust against all attacks together, divided by the same area of all together. 1 is the best:
-no attack found any image nearer. All together are this package's attacks that seek the nearest image: an attack from
-elsewhere may still find nearer ones, and would lower every figure.
+no attack found any image nearer. All together are this package's attacks that seek the nearest image and those of the
+peers that are installed, Foolbox and adversarial-library; yet another may still find nearer ones, and would lower every
+figure.
 
-Forward and backward passes of an image are at most 2,000 by the meter, or the benchmark stops. Each attack's distances
-are kept in optimality.jsonl as they are found, and packed at the end: stop and go on at will.
+Forward and backward passes of an image are at most 2,000 by the meter, of ours and of peers, or the benchmark stops. Of
+a peer too the nearest success counts that it asked about. Peers have their own default settings but for the steps;
+adversarial-library was measured with empty stand-ins of visdom and torchvision, which it imports and these attacks do
+not use. Each attack's distances are kept in optimality.jsonl as they are found, and packed at the end: stop and go on
+at will.
 """
 
 from __future__ import annotations
@@ -23,10 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._comparisons import ZOO, Subject, images_of, model_of
+from benchmarks._adv_lib import AdvLib
+from benchmarks._comparisons import ZOO, Subject, images_of, model_of, others
 from benchmarks._kept import Row, keep, kept, pack
+from benchmarks._peers import release
 from benchmarks._timing import surroundings
 from robustbench_local.config.plugins import find_attack
+from robustbench_local.core.attack import Attack
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.report.markdown import markdown_table
@@ -36,20 +44,63 @@ EVERYWHERE = {Norm.L0: 1e6, Norm.L1: 1e6, Norm.L2: 1e6, Norm.LINF: 0.49}  # ball
 LONG = {"fmn": {"steps": 999}, "fab": {"steps": 160}}
 ATTACKS: dict[Norm, dict[str, dict[str, Any]]] = {
     Norm.L0: {"sigma_zero": {"steps": 999}, "fmn": LONG["fmn"], "jsma": {}},
-    Norm.L1: {**LONG, "ead": {"steps": 110, "searches": 6, "rule": "l1"}},
+    Norm.L1: {**LONG, "pdpgd": {"steps": 999, "polish": 0.4}, "ead": {"steps": 110, "searches": 6, "rule": "l1"}},
     Norm.L2: {**LONG, "ddn": {"steps": 999}, "cw": {"steps": 166, "searches": 6}, "deepfool": {}},
     Norm.LINF: {**LONG, "deepfool": {}},
 }
+PEERS: dict[Norm, dict[str, dict[str, Any]]] = {
+    Norm.L0: {
+        "foolbox:L0FMNAttack": {"steps": 999},
+        "adv_lib:sigma_zero": {"num_steps": 999},
+        "adv_lib:fmn": {"steps": 999},
+    },
+    Norm.L1: {
+        "foolbox:L1FMNAttack": {"steps": 999},
+        "foolbox:EADAttack": {"steps": 160, "binary_search_steps": 6, "decision_rule": "L1"},
+        "adv_lib:pdpgd": {"num_steps": 999},
+        "adv_lib:fmn": {"steps": 999},
+        "adv_lib:alma": {"num_steps": 999},
+    },
+    Norm.L2: {
+        "foolbox:L2FMNAttack": {"steps": 999},
+        "foolbox:DDNAttack": {"steps": 999},
+        "foolbox:L2CarliniWagnerAttack": {"steps": 160, "binary_search_steps": 6},
+        "adv_lib:ddn": {"steps": 999},
+        "adv_lib:fmn": {"steps": 999},
+        "adv_lib:alma": {"num_steps": 999},
+        "adv_lib:pdgd": {"num_steps": 999},
+    },
+    Norm.LINF: {
+        "foolbox:LInfFMNAttack": {"steps": 999},
+        "adv_lib:fmn": {"steps": 999},
+        "adv_lib:pdpgd": {"num_steps": 999},
+    },
+}
 
 
-def distances(subject: Subject, norm: Norm, attack: str, settings: Mapping[str, Any], images: int) -> Row:
+def made(name: str, settings: Mapping[str, Any]) -> Attack:
+    """The attack of that name, ours or "package:attack"."""
+    package, _, inner = name.partition(":")
+    return AdvLib(inner, dict(settings)) if package == "adv_lib" else find_attack(name, settings)
+
+
+def listed(norm: Norm) -> dict[str, dict[str, Any]]:
+    """Ours, and those of the peers that are installed."""
+    return ATTACKS[norm] | {
+        name: settings for name, settings in PEERS[norm].items() if release(name.partition(":")[0]) is not None
+    }
+
+
+def distances(
+    subject: Subject, norm: Norm, attack: str, settings: Mapping[str, Any], images: int, device: str = "cpu"
+) -> Row:
     """Of each image that is classified correctly, how far its nearest adversarial image is; None: none was found.
 
     ValueError where any image took more than PASSES.
     """
-    x, y = images_of(subject.data, images, "cpu")
+    x, y = images_of(subject.data, images, device)
     threat = ThreatModel(norm, EVERYWHERE[norm])
-    verdict = evaluate(model_of(subject, "cpu"), x, y, find_attack(attack, settings), threat)
+    verdict = evaluate(model_of(subject, device), x, y, made(attack, settings), threat)
     spent = int((verdict.forwards + verdict.backwards).max())
     if spent > PASSES:
         raise ValueError(f"{attack} took {spent} passes of an image: allowed are {PASSES}, give it fewer steps")
@@ -92,7 +143,11 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
         attacks = dict.fromkeys(attack for key, found in groups.items() if key[0] == norm for attack in found)
         for attack in attacks:
             mine = {model: shares[norm, model][attack] for model in models if attack in shares.get((norm, model), {})}
-            mean = f"{sum(mine.values()) / len(mine):.3f}" if len(mine) == len(models) else "-"
+            mean = (
+                f"{sum(mine.values()) / len(mine):.3f}"
+                if len(mine) == sum((norm, model) in groups for model in models)
+                else "-"
+            )
             cells = []
             for model in models:
                 middle = f"{float(groups[norm, model][attack].median()):.4g}" if model in mine else ""
@@ -107,7 +162,7 @@ def markdown(rows: Sequence[Row]) -> str:
     head = f"""# Optimality of minimum-norm attacks
 
 AttackBench's formula, at most {PASSES:,} passes of an image; in brackets the median distance. All attacks of the table
-together are the reference. Mean: over the models. Measured on {machines}.
+together are the reference. Mean: over the models that the norm was measured on. Measured on {machines}.
 
 """
     return head + markdown_table(table[0], table[1:]) + "\n"
@@ -116,24 +171,28 @@ together are the reference. Mean: over the models. Measured on {machines}.
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/optimality"))
-    parser.add_argument("--only", default="mnist", help="models whose name holds this; an empty one: the four")
-    parser.add_argument("--images", type=int, default=20, help="the first so many test images")
+    parser.add_argument("--only", default="", help='words that "model norm attack" must hold')
+    parser.add_argument("--images", type=int, default=50, help="the first so many test images")
+    parser.add_argument("--weights", action="append", default=[], metavar="ARCHITECTURE=PATH", help="MNIST weights")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)
     if given.images < 0:
         parser.error(f"--images is {given.images}: give 0 or more")
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "optimality.jsonl"
-    for subject in (each for each in ZOO if given.only in each.name and given.images):
-        for norm, attacks in ATTACKS.items():
-            for attack, settings in attacks.items():
-                same = {"subject": subject.name, "norm": str(norm), "attack": attack, "settings": settings}
-                what = same | {"version": find_attack(attack, settings).version, "images": given.images}
-                if what in [row["what"] for row in kept(file)]:
-                    continue
-                found = distances(subject, norm, attack, settings, given.images)
-                machine = surroundings(torch.device("cpu"))["hardware"]
-                keep(file, {"what": what, "hardware": machine} | found)
-                print(f"{subject.name}, {norm}, {attack}: {found['passes']} passes", flush=True)
+    machine = surroundings(torch.device(given.device))["hardware"]
+    for subject in [*ZOO, *others(given.weights)] if given.images else []:
+        for norm, attack, settings in [(each, *one) for each in ATTACKS for one in listed(each).items()]:
+            if not all(word in f"{subject.name} {norm} {attack}" for word in given.only.split()):
+                continue
+            same = {"subject": subject.name, "norm": str(norm), "attack": attack, "settings": settings}
+            version = release(attack.partition(":")[0]) if ":" in attack else find_attack(attack, settings).version
+            what = same | {"version": version, "images": given.images}
+            if what in [row["what"] for row in kept(file)]:
+                continue
+            found = distances(subject, norm, attack, settings, given.images, given.device)
+            keep(file, {"what": what, "hardware": machine} | found)
+            print(f"{subject.name}, {norm}, {attack}: {found['passes']} passes", flush=True)
     pack(file)
     table = markdown(kept(file))
     (given.out / "optimality.md").write_text(table, encoding="utf-8")

@@ -33,7 +33,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._comparisons import AUTOATTACK, UNDEFENDED, ZOO, Comparison, Subject, entries
+from benchmarks._comparisons import AUTOATTACK, UNDEFENDED, ZOO, Comparison, entries, others
 from benchmarks._kept import Row, keep, kept
 from benchmarks._peers import release
 from robustbench_local.models.zoo import zoo_names
@@ -48,10 +48,7 @@ def behind(row: Row) -> bool:
 
 
 def comparisons(given: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Comparison]:
-    reference = [
-        Subject(f"{architecture}={Path(path).name}", "mnist", 0.3, 2.0, Path(path))
-        for architecture, _, path in (text.partition("=") for text in given.weights)
-    ]
+    reference = others(given.weights)
     zoo = [] if given.full else [subject for subject in ZOO if subject.name in zoo_names()]
     packages = {name.partition(":")[0] for entry in [*entries(0.1), AUTOATTACK] for name in entry.theirs}
     for package in sorted(name for name in packages if release(name) is None):

@@ -20,6 +20,7 @@ from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN, _project
 from robustbench_local.attacks.hopskipjump import HopSkipJump
 from robustbench_local.attacks.jsma import JSMA
+from robustbench_local.attacks.pdpgd import PDPGD
 from robustbench_local.attacks.sigma_zero import SigmaZero
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
@@ -47,6 +48,8 @@ SHORT: list[tuple[Attack, Norm]] = [
     (EAD(steps=20, searches=2, constant=20), Norm.L1),
     (JSMA(), Norm.L0),
     (JSMA(saliency="slope"), Norm.L0),
+    (PDPGD(steps=60), Norm.L1),
+    (PDPGD(steps=60, polish=0.5), Norm.L1),
     (SigmaZero(steps=30), Norm.L0),
 ]
 EVERY = pytest.mark.parametrize(("attack", "norm"), SHORT, ids=[f"{type(a).__name__}-{n}" for a, n in SHORT])
@@ -73,6 +76,8 @@ EXACT: list[tuple[Attack, Norm, float]] = [  # how many times the true distance 
     (FMN(), Norm.LINF, 1.02),
     (FMN(), Norm.L1, 1.05),
     (EAD(steps=100, searches=7, rule="l1", beta=0.01), Norm.L1, 1.15),
+    (PDPGD(), Norm.L1, 1.05),
+    (PDPGD(polish=0.4), Norm.L1, 1.01),
 ]
 
 
@@ -414,6 +419,7 @@ LONG: list[tuple[Attack, Norm]] = [
     (JSMA(), Norm.L0),
     (JSMA(saliency="slope"), Norm.L0),
     (SigmaZero(steps=9), Norm.L0),
+    (PDPGD(steps=9, polish=0.4), Norm.L1),
 ]
 
 
@@ -448,6 +454,12 @@ def test_the_cost_is_what_was_announced(attack: Attack, norm: Norm) -> None:
         (JSMA, {"theta": 2}),
         (JSMA, {"gamma": 0}),
         (JSMA, {"saliency": "map"}),
+        (PDPGD, {"steps": 0}),
+        (PDPGD, {"step_size": 0}),
+        (PDPGD, {"ratio": 0}),
+        (PDPGD, {"ratio": 1.1}),
+        (PDPGD, {"dual_step": 0}),
+        (PDPGD, {"polish": 1}),
         (SigmaZero, {"steps": 0}),
         (SigmaZero, {"step_size": 0}),
         (SigmaZero, {"sigma": 0}),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import optimality as benchmark
-from benchmarks._comparisons import ZOO
+from benchmarks._adv_lib import AdvLib
+from benchmarks._comparisons import ZOO, images_of, model_of
 from benchmarks._kept import Row, kept
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm
+from robustbench_local.evaluation.evaluate import evaluate
 
 
 def by_the_curves(found: dict[str, Tensor], attack: str) -> float:
@@ -67,6 +71,45 @@ def test_every_attack_seeks_the_nearest_image_within_the_budget(norm: Norm) -> N
         assert sum(attack.cost(10, norm)) < benchmark.PASSES
 
 
+def a_peer(
+    model: nn.Module, inputs: Tensor, labels: Tensor, norm: float, num_steps: int = 1, far: float = 0.5
+) -> Tensor:
+    """A function as adversarial-library has them: asks often, and gives back what it likes."""
+    for _ in range(num_steps):
+        model((inputs + far).clamp(0, 1))
+    return inputs * norm
+
+
+def test_of_peers_only_the_installed_count_and_the_meter_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "release", lambda package: {"adv_lib": "1.0"}.get(package))
+    assert [*benchmark.listed(Norm.L0)] == [*benchmark.ATTACKS[Norm.L0], "adv_lib:sigma_zero", "adv_lib:fmn"]
+    monkeypatch.setattr(benchmark, "release", lambda package: None)
+    assert benchmark.listed(Norm.L0) == benchmark.ATTACKS[Norm.L0]
+    monkeypatch.setitem(sys.modules, "adv_lib.attacks", SimpleNamespace(peer=a_peer))
+    x, y = images_of("mnist", 4, "cpu")
+    found = benchmark.distances(ZOO[0], Norm.L2, "adv_lib:peer", {"num_steps": 5, "far": 0.9}, 4)
+    assert 5 <= found["passes"] <= 7
+    asked = evaluate(model_of(ZOO[0], "cpu"), x, y, AdvLib("peer", {"far": 0.9}), "l2:100")
+    assert not asked.robust.all() and asked.distance[~asked.robust].min() > 1  # what it asked about, not what it gave
+    monkeypatch.setattr(benchmark, "PASSES", 5)
+    with pytest.raises(ValueError, match=r"adv_lib:peer took \d+ passes of an image: allowed are 5"):
+        benchmark.distances(ZOO[0], Norm.L2, "adv_lib:peer", {"num_steps": 9}, 4)
+
+
+def test_weights_are_networks_beside_the_zoo_and_words_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def found(subject: Any, norm: Norm, attack: str, *_: Any) -> Row:
+        asked.append((subject.name, subject.weights, str(norm), attack))
+        return {"passes": 1, "distances": [1.0, 2.0]}
+
+    monkeypatch.setattr(benchmark, "distances", found)
+    benchmark.main(["--out", str(tmp_path), "--only", "l1 pdpgd cnn", "--weights", "fast_cnn=a/b.pth", "--images", "2"])
+    ours = [each for each in asked if each[3] == "pdpgd"]
+    assert ours == [("fast_cnn=b.pth", Path("a/b.pth"), "l1", "pdpgd")]
+    assert {each[0] for each in asked} == {"fast_cnn=b.pth"} and {each[2] for each in asked} == {"l1"}
+
+
 def row(attack: str, subject: str, *far: float | None) -> Row:
     what = {"subject": subject, "norm": "l0", "attack": attack, "settings": {}, "version": 1, "images": 3}
     return {"what": what, "hardware": "abacus", "passes": 9, "distances": list(far)}
@@ -77,6 +120,9 @@ def test_the_table_holds_each_models_figures_and_their_mean() -> None:
     head, *table = benchmark.lines(rows)
     assert head == ["norm", "attack", "mean", "n, 3 images", "m, 3 images"]
     assert table == [["l0", "a", "1.000", "1.000 (3)", "1.000 (2)"], ["l0", "b", "-", "-", "0.800 (2)"]]
+    elsewhere = row("c", "m", 1.0, 2.0, 4.0)
+    elsewhere["what"]["norm"] = "l2"
+    assert benchmark.lines([*rows, elsewhere])[-1] == ["l2", "c", "1.000", "-", "1.000 (2)"]  # of the norm's models
     assert "abacus" in benchmark.markdown(rows)
     assert benchmark.lines([*rows, row("a", "m", 2.0, 2.0, 4.0)])[1][4] == "1.000 (2)"  # the last of two counts
 
@@ -91,6 +137,6 @@ def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(benchmark, "distances", found)
     for images in ("2", "2", "0"):
         benchmark.main(["--out", str(tmp_path), "--images", images])
-    assert len(asked) == len({*asked}) == 2 * sum(map(len, benchmark.ATTACKS.values()))
+    assert len(asked) == len({*asked}) == 4 * sum(len(benchmark.listed(norm)) for norm in benchmark.ATTACKS)
     assert len(kept(tmp_path / "optimality.jsonl")) == len(asked)
     assert "| l0 | sigma_zero | 1.000 |" in (tmp_path / "optimality.md").read_text(encoding="utf-8").replace("  ", "")

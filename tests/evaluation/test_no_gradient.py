@@ -67,8 +67,10 @@ GRADED: dict[str, Mapping[str, Any]] = {
     "fab": {"steps": 3},
     "fmn": {"steps": 3},
     "ead": {"steps": 3, "searches": 2},
+    "pdpgd": {"steps": 50},
     "jsma": {},
     "sigma_zero": {"steps": 50},
+    "spgd": {"steps": 5},
     "best": {"steps": 60, "climb": 2},
 }
 BALLS = {Norm.LINF: LINF, Norm.L2: "l2:1.5", Norm.L1: "l1:10", Norm.L0: "l0:5"}

@@ -35,11 +35,14 @@ SHORT: dict[str, dict[str, Any]] = {
     "noise": {},
     "one_pixel": {"population": 6},
     "patch": {"side": 1, "images": 8, "batch": 4},
+    "pdpgd": {"polish": 0.5},
     "pgd": {"restarts": 2},
     "sigma_zero": {},
+    "sparse_autoattack": {"steps": 4, "queries": 4},
     "sparse_l1": {},
     "sparse_rs": {},
     "spatial": {"rotations": 3, "translations": 2},
+    "spgd": {"restarts": 2},
     "spsa": {"samples": 4},
     "square": {},
     "substitute": {"seeds": 8, "epochs": 1, "rounds": 2},
@@ -47,7 +50,7 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 LENGTHS = {
     **dict.fromkeys(SHORT, "steps"),
-    **dict.fromkeys(("autoattack", "best", "fgsm", "jsma", "noise", "spatial", "substitute"), ""),
+    **dict.fromkeys(("autoattack", "best", "fgsm", "jsma", "noise", "sparse_autoattack", "spatial", "substitute"), ""),
     **{"one_pixel": "generations", "patch": "epochs", "universal": "epochs"},
 }
 ELSEWHERE = {"torchattacks", "foolbox", "art", "pyautoattack", "replay", "transfer"}  # the last two in on_grids.py

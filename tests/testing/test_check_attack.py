@@ -34,6 +34,7 @@ LENGTHS: dict[str, dict[str, int]] = {
     "ead": {"steps": 50, "searches": 4},
     "fmn": {"steps": 30},
     "hopskipjump": {"steps": 2},
+    "pdpgd": {"steps": 60},
     "sigma_zero": {"steps": 30},
 }
 SLOW = ("autoattack", "best")  # thousands of queries for each image that never falls
