@@ -188,7 +188,11 @@ def propagate(net: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Interval:
 
     BoundsError where net computes something that no interval is known of.
     """
-    found = net(Interval.between(x, low, high))
+    what = f"no interval is known of what {type(net).__name__} computes"
+    try:
+        found = net(Interval.between(x, low, high))
+    except (AttributeError, TypeError) as error:  # methods of tensors that an interval has not
+        raise BoundsError(f"{what} ({error})") from error
     if not isinstance(found, Interval):
-        raise BoundsError(f"no interval is known of what {type(net).__name__} answers")
+        raise BoundsError(what)
     return found

@@ -143,3 +143,23 @@ def test_dropout_drops_the_same_of_images_and_boxes() -> None:
 def test_what_no_interval_is_known_of_is_named(layer: nn.Module, name: str) -> None:
     with pytest.raises(BoundsError, match=f'no interval is known of the operation "{name}"'):
         around(nn.Sequential(layer, nn.Flatten()), images())
+
+
+class Squashed(nn.Module):
+    """A method of tensors that intervals have not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+
+class Constant(nn.Module):
+    """An answer of no image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize(("net", "text"), [(Squashed(), "Squashed computes .*sigmoid"), (Constant(), "Constant")])
+def test_what_no_interval_comes_of_is_refused(net: nn.Module, text: str) -> None:
+    with pytest.raises(BoundsError, match=f"no interval is known of what {text}"):
+        around(net, images())
