@@ -33,7 +33,7 @@ THREATS = ("linf:0.05", "linf:0.15", "l2:0.3", "l1:1")
 # of networks trained with certificates, which intervals certify: more images, in larger balls
 CERTIFIED = {"mnist/ibp": ("linf:0.1", "linf:0.3", "l2:0.3", "l1:0.5")}
 CASES = [(name, threat, 12) for name in NETS if name.partition("/")[2] not in WITHOUT for threat in THREATS]
-CASES += [(name, threat, 200) for name, threats in CERTIFIED.items() for threat in threats]
+CASES += [(name, threat, 50) for name, threats in CERTIFIED.items() for threat in threats]
 
 
 def attacks_in(threat: str) -> dict[str, Attack]:
