@@ -7,6 +7,7 @@ madry_cnn          Madry et al. 2018, MNIST: conv 32, 64 (5x5), FC 1024
 trades_cnn         Zhang et al. 2019, MNIST: conv 32, 32, 64, 64 (3x3), FC 200, 200
 fast_cnn           Wong et al. 2020, MNIST: conv 16, 32 (4x4, stride 2), FC 100
 mnist_small        fast_cnn with twice the channels and FC 80, for MNIST on two CPU cores
+cifar10_strided    conv 32, 48, 64 (4x4, stride 2) with batch norm, FC 48, for certified training on CIFAR-10
 defense_gan_a .. d Samangouei et al. 2018, MNIST: the oracles of its black-box table, see defense_gan.py
 """
 
@@ -187,6 +188,14 @@ def mnist_small() -> nn.Module:
     return _strided_cnn(32, 64, 80)
 
 
+def cifar10_strided() -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, width in ((3, 32), (32, 48), (48, 64)):
+        layers += [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4 * 4, 48), nn.ReLU(), nn.Linear(48, 10))
+    return normalised(net, CIFAR10_MEAN, CIFAR10_STD)
+
+
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "preact_small": preact_small,
     "preact_resnet18": preact_resnet18,
@@ -196,6 +205,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet5,
     "fast_cnn": fast_cnn,
     "mnist_small": mnist_small,
+    "cifar10_strided": cifar10_strided,
     "defense_gan_a": defense_gan.network_a,
     "defense_gan_b": defense_gan.network_b,
     "defense_gan_c": defense_gan.network_c,

@@ -20,6 +20,8 @@ def test_a_line_holds_shares_of_the_images(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bounds, "certify", lambda *_, method: SimpleNamespace(certified=bits & (method == "crown")))
     cells = bounds.line(MODEL, "linf:0.1", 4)
     assert cells[:7] == ["mnist/none", "linf:0.1", "4", "100", "0", "50", "50"] and cells[9:] == ["-", "-"]
+    one = bounds.line(MODEL, "linf:0.1", 4, ("crown",))
+    assert (one[4], one[5], one[7]) == ("-", "50", "-")
     published = MODEL._replace(name="fast_cnn=x.pth", weights=Path("x"))
     monkeypatch.setattr(bounds, "model_of", lambda *_: None)
     assert bounds.line(published, "l2:0.3", 4)[9:] == ["-", "64"]
@@ -31,3 +33,21 @@ def test_a_certified_image_that_fell_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bounds, "certify", lambda *_, method: SimpleNamespace(certified=torch.ones(4).bool()))
     with pytest.raises(AssertionError, match="an image that ibp certifies was broken"):
         bounds.line(MODEL, "linf:0.1", 4)
+
+
+def test_a_method_is_asked_about_what_the_one_before_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def certify(model: object, x: torch.Tensor, *_: object, method: str) -> SimpleNamespace:
+        asked.append((method, len(x)))
+        return SimpleNamespace(certified=torch.arange(len(x)) < len(x) - 1)
+
+    robust = SimpleNamespace(clean=torch.ones(4).bool(), robust=torch.ones(4).bool())
+    monkeypatch.setattr(bounds, "evaluate", lambda *_, **__: robust)
+    monkeypatch.setattr(bounds, "certify", certify)
+    assert bounds.line(MODEL, "linf:0.1", 4)[4:6] == ["75", "75"]
+    assert asked == [("ibp", 4), ("crown", 1)]
+
+
+def test_shares_have_the_decimals_that_their_images_tell_apart() -> None:
+    assert [bounds.percent(torch.arange(n) < n // 3) for n in (4, 100, 1000, 10_000)] == ["25", "33", "33.3", "33.33"]

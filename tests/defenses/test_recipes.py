@@ -25,6 +25,7 @@ from robustbench_local.defenses.autoencoder import Autoencoder, Denoiser
 from robustbench_local.defenses.distillation import Distillation
 from robustbench_local.defenses.ensemble import Ensemble
 from robustbench_local.defenses.gradient_regularisation import GradientRegularisation
+from robustbench_local.defenses.ibp import Ibp
 from robustbench_local.defenses.label_smoothing import LabelSmoothing
 from robustbench_local.defenses.mart import Mart
 from robustbench_local.defenses.noise_fusion import NoiseFusion
@@ -61,6 +62,7 @@ DEFENSES = [
     AdversarialTraining(threat="linf:0.1", method="free", steps=2),
     Trades(threat="linf:0.1", steps=1),
     Mart(threat="linf:0.1", steps=1),
+    Ibp(threat="linf:0.1", steps=1, ratio=0.5),
     LabelSmoothing(),
     GradientRegularisation(),
     Distillation(),
@@ -89,6 +91,7 @@ def test_a_checkpoint_becomes_again_what_was_deployed(
             "adversarial_training",
             "trades",
             "mart",
+            "ibp",
             "label_smoothing",
             "distillation",
             "gradient_regularisation",

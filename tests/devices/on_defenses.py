@@ -25,6 +25,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "binary_detector": {"threat": "linf:0.3", "images": 40, "steps": 1, "epochs": 1, "width": 2},
     "density_detector": {"images": 100},
     "ensemble": {"members": 2},
+    "ibp": {"threat": "linf:0.1", "steps": 2, "ratio": 0.5, "warmup": 0.0, "ramp": 0.5},
     "mart": {"threat": "linf:0.1", "steps": 2},
     "purifier": {"images": 40, "epochs": 1, "steps": 2, "width": 4},
     "randomized_smoothing": {"samples": 20},

@@ -24,7 +24,8 @@ from robustbench_local.storage import checkpoints
 from robustbench_local.storage.checkpoints import load, restore, save, weights_digest
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-SHAPES = dict.fromkeys(("lenet5", "preact_small", "preact_resnet18", "wide_resnet28_10"), (3, 32, 32))
+COLOURED = ("lenet5", "preact_small", "preact_resnet18", "wide_resnet28_10", "cifar10_strided")
+SHAPES = dict.fromkeys(COLOURED, (3, 32, 32))
 
 
 @pytest.fixture
