@@ -1,1 +1,1 @@
-"""Lower bounds: what no attack can change, by intervals, by linear bounds carried backwards, and by branch and bound."""
+"""Lower bounds: what no attack can change, by intervals, by lines carried backwards, and by branch and bound."""
