@@ -80,6 +80,16 @@ def _over(value: Tensor, spread: Tensor, top: Tensor) -> Tensor:
     return value / (spread + least).clamp_min(1e-30)
 
 
+def tempered(loss: Loss) -> Loss:
+    """The loss, of logits beyond usual size as if they were usual: their softmax would be saturated."""
+
+    def cool(logits: Tensor, y: Tensor) -> Tensor:
+        large = size(logits.detach(), y)
+        return loss(logits / torch.where(large > 32 * USUAL, large / USUAL, 1)[:, None], y)
+
+    return cool
+
+
 def spread_alike(loss: Loss) -> Loss:
     """The loss of logits brought to the same spread, 10 from their mean to the largest: times a constant, they are the
     same to it.
