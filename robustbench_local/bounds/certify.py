@@ -14,7 +14,7 @@ from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
 from robustbench_local.config.arguments import Threat, checked
 from robustbench_local.config.ranges import Positive
-from robustbench_local.core.bound_methods import Method
+from robustbench_local.core.bound_methods import SECONDS, Method
 from robustbench_local.core.containment import guarded
 from robustbench_local.core.defense import call
 from robustbench_local.core.errors import BoundsError, DataError
@@ -41,7 +41,7 @@ class Certificate:
 @guarded()
 @checked()
 def certify(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Method = "crown", seconds: Positive = 30.0
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, method: Method = "crown", seconds: Positive = SECONDS
 ) -> Certificate:
     """Lower bounds of the margins of images x (N, C, H, W) in [0, 1] with labels y (N,), whatever an attack does.
 

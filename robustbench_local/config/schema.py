@@ -36,8 +36,9 @@ class GridConfig:
     baseline    a defense, in front of the same architecture, that corruption errors are also given relative to
     model_info  who models are of: {MODEL or "MODEL / DEFENSE": {title, authors, venue, link, code, extra_data, licence,
                 bibtex}}, which reports show and no row is named by
-    certify     ibp or crown: which images no attack within the threats can break (docs/bounds.md), of models that a
-                bound is known of or that certify themselves by sampling; the column certified
+    certify     ibp, crown, alpha_crown or branch_and_bound: which images no attack within the threats can break
+                (docs/bounds.md), of models that a bound is known of or that certify themselves by sampling; the
+                column certified
     attack_under   a corruption and its severity, fog:3: images meet it first, attacks start there
     seeds       seeds of the attacks' randomness
     n, ids, sample, split, source   which images (see load_data): n=100, ids=1000:10000, sample=stratified (of a

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.bound_methods import Method
+from robustbench_local.core.bound_methods import SECONDS, Method
 from robustbench_local.core.threat import Norm
 
 NAME = "certify"
@@ -28,7 +28,8 @@ class Certifying(Attack):
 
     def definition(self) -> dict[str, Any]:
         """What the name of its row says, beside model, images and threat."""
-        return {"certificate": self.method, "certificate_version": self.version}
+        name = {"certificate": self.method, "certificate_version": self.version}
+        return name | {"seconds": SECONDS} if self.method == "branch_and_bound" else name
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         """No pass that a meter counts: about what it takes beside attacks."""
