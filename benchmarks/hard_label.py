@@ -28,11 +28,12 @@ from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
-from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.evaluation.evaluate import Tensors
+from robustbench_local.evaluation.judge import Judge
 from robustbench_local.report.markdown import markdown_table
 
-ATTACKS = {"hopskipjump": (1000, (0, 1)), "adba": (500, (0,))}  # queries of an image, seeds
-AT = (100, 200, 300, 400, 500, 750, 1000)  # queries after which distances are told
+ATTACKS = {"hopskipjump": (4000, (0, 1)), "adba": (2000, (0,))}  # queries of an image, seeds
+AT = (100, 200, 500, 1000, 2000, 4000)  # queries after which distances are told
 EVERYWHERE = ThreatModel(Norm.LINF, 0.49)  # a ball that holds whatever is found
 
 
@@ -58,9 +59,8 @@ def distances(subject: Subject, attack: str, images: int, queries: int, seed: in
     met: list[tuple[Tensor, Tensor, Tensor]] = []
     plugin = find_attack(attack, {})
     assert isinstance(plugin, IterativeAttack)
-    verdict = evaluate(
-        model_of(subject, "cpu"), x, y, followed(plugin, met), EVERYWHERE, budget=queries, seed=seed, ids=range(images)
-    )
+    judge = Judge(seed=seed, budget=queries)
+    verdict = judge(model_of(subject, "cpu"), Tensors(x, y, torch.arange(images)), followed(plugin, met), EVERYWHERE)
     table = {}
     for at in (at for at in AT if at <= queries):
         nearest = torch.full((images,), torch.inf)
