@@ -15,7 +15,6 @@ from robustbench_local.attacks.adba import ADBA
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.evaluation.judge import Judge
 
-
 Far = dict[str, list[float | None]]
 
 
