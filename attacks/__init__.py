@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustbench_local.attacks.adapters.foolbox import Foolbox as Foolbox
     from robustbench_local.attacks.adapters.pyautoattack import PyAutoAttack as PyAutoAttack
     from robustbench_local.attacks.adapters.torchattacks import Torchattacks as Torchattacks
+    from robustbench_local.attacks.adba import ADBA as ADBA
     from robustbench_local.attacks.apgd import APGD as APGD
     from robustbench_local.attacks.autoattack import AutoAttack as AutoAttack
     from robustbench_local.attacks.best import Best as Best

@@ -1,7 +1,7 @@
 """The robust accuracy under attacks, and how long they take, beside torchattacks, Foolbox, ART and pyautoattack.
 
-Compared in slow tests instead: universal with ART's, spatial with Foolbox's, transfer with torchattacks'. Compared with
-nobody: nes, sparse_l1 and sparse_rs, which none of these packages has, and patch, for which ART needs torchvision.
+Compared in slow tests instead: universal with ART's, spatial with Foolbox's, transfer with torchattacks'. Compared
+with nobody: adba, nes, sparse_l1 and sparse_rs, which none of these has, and patch, for which ART needs torchvision.
 
     python -m benchmarks.strength                        everything, some hours on a CPU: stop and go on at will
     python -m benchmarks.strength --only "apgd* mnist*"  what is named so

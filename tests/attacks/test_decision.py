@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks._decision import DecisionAttack, bisect, mosaic, nearest
+from robustbench_local.attacks.adba import ADBA, halved, median
 from robustbench_local.attacks.boundary import Boundary
 from robustbench_local.attacks.hopskipjump import HopSkipJump
 from robustbench_local.core.access import Access
-from robustbench_local.core.attack import State
+from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
@@ -28,16 +29,18 @@ from tests.helpers.linear import distances, two_classes
 
 L2, LINF = ThreatModel.parse("l2:0.2"), ThreatModel.parse("linf:0.1")
 CLOSE = 1.1  # how far beyond the exact distance an attack may end, as a median
-CASES: list[tuple[DecisionAttack, ThreatModel]] = [
+CASES: list[tuple[IterativeAttack, ThreatModel]] = [
     (HopSkipJump(steps=10), L2),
     (HopSkipJump(steps=15), LINF),
     (Boundary(steps=700), L2),
+    (ADBA(steps=300), LINF),
 ]
-QUICK: list[tuple[DecisionAttack, ThreatModel]] = [
+WALKS: list[tuple[DecisionAttack, ThreatModel]] = [
     (HopSkipJump(steps=2, evaluations=30), L2),
     (HopSkipJump(steps=2, evaluations=30), LINF),
     (Boundary(steps=30), L2),
 ]
+QUICK: list[tuple[IterativeAttack, ThreatModel]] = [*WALKS, (ADBA(steps=20), LINF)]
 
 
 class Labels(nn.Module):
@@ -66,7 +69,7 @@ def images(model: nn.Module, dtype: torch.dtype = torch.float32, count: int = 8,
         return Tensors(x, model.to(dtype)(x).argmax(1), torch.arange(100, 100 + count))
 
 
-def comes_close(attack: DecisionAttack, threat: ThreatModel) -> bool:
+def comes_close(attack: IterativeAttack, threat: ThreatModel) -> bool:
     model, x, y, _ = two_classes(threat)
     x, y = x[::10], y[::10]
     verdict = evaluate(Labels(model), x, y, attack, threat)
@@ -80,7 +83,7 @@ def comes_close(attack: DecisionAttack, threat: ThreatModel) -> bool:
 
 
 @pytest.mark.parametrize(("attack", "threat"), CASES, ids=str)
-def test_on_a_linear_model_the_exact_distance_is_nearly_reached(attack: DecisionAttack, threat: ThreatModel) -> None:
+def test_on_a_linear_model_the_exact_distance_is_nearly_reached(attack: IterativeAttack, threat: ThreatModel) -> None:
     assert comes_close(attack, threat)
 
 
@@ -101,21 +104,37 @@ class NoAdaptation:
         return moved | {"around": state["around"], "towards": state["towards"]}
 
 
+class AnyRadius:
+    def _successes(self, oracle: Oracle, x: Tensor, y: Tensor, pair: Tensor, radius: Tensor) -> Tensor:
+        won: Tensor = super()._successes(oracle, x, y, pair, radius)  # type: ignore[misc]
+        return won | (radius < 1)[:, None]
+
+
+class OtherDirection:
+    def _compared(self, state: State, pair: Tensor, *given: Any) -> State:
+        compared: State = super()._compared(state, pair, *given)  # type: ignore[misc]
+        first = (compared["signs"] == pair[:, 0]).flatten(1).all(1).view(-1, 1, 1, 1)
+        return compared | {"signs": torch.where(first, pair[:, 1], pair[:, 0])}
+
+
 class NoBoundary:
     def start(self, *given: Any) -> tuple[Tensor, Tensor]:
         first, found = super().start(*given)  # type: ignore[misc]
         return first, torch.zeros_like(found)
 
 
-def twin(attack: DecisionAttack, broken: type) -> DecisionAttack:
+def twin(attack: IterativeAttack, broken: type) -> IterativeAttack:
     kind: Any = dataclass(frozen=True)(type("Twin", (broken, type(attack)), {}))
-    made: DecisionAttack = kind(**asdict(attack))
+    made: IterativeAttack = kind(**asdict(attack))
     return made
 
 
 @pytest.mark.parametrize(
     ("case", "broken"),
-    [(0, NoStep), (1, NoStep), (2, NoStep), (0, WrongSign), (1, WrongSign), (2, NoAdaptation), (0, NoBoundary)],
+    [
+        *[(0, NoStep), (1, NoStep), (2, NoStep), (0, WrongSign), (1, WrongSign), (2, NoAdaptation), (0, NoBoundary)],
+        *[(3, NoStep), (3, AnyRadius), (3, OtherDirection)],
+    ],
 )
 def test_broken_twins_are_caught(case: int, broken: type) -> None:
     attack, threat = CASES[case]
@@ -123,7 +142,7 @@ def test_broken_twins_are_caught(case: int, broken: type) -> None:
 
 
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
-def test_in_float64_batch_and_order_change_nothing(attack: DecisionAttack, threat: ThreatModel) -> None:
+def test_in_float64_batch_and_order_change_nothing(attack: IterativeAttack, threat: ThreatModel) -> None:
     model = network()
     data = images(model, torch.float64)
 
@@ -142,7 +161,7 @@ def test_in_float64_batch_and_order_change_nothing(attack: DecisionAttack, threa
 
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_comes_back_wins_inside_the_box(attack: DecisionAttack, threat: ThreatModel, channels: int) -> None:
+def test_what_comes_back_wins_inside_the_box(attack: IterativeAttack, threat: ThreatModel, channels: int) -> None:
     model = network(channels)
     data = images(model, channels=channels)
     x = data.x.round()  # black and white touch both sides of the box
@@ -156,7 +175,7 @@ def test_what_comes_back_wins_inside_the_box(attack: DecisionAttack, threat: Thr
 
 
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
-def test_longer_walks_end_nearer(attack: DecisionAttack, threat: ThreatModel) -> None:
+def test_longer_walks_end_nearer(attack: IterativeAttack, threat: ThreatModel) -> None:
     model = network()
     data = images(model)
     short, long = (Judge()(model, data, replace(attack, steps=steps * attack.steps), threat) for steps in (1, 10))
@@ -165,7 +184,7 @@ def test_longer_walks_end_nearer(attack: DecisionAttack, threat: ThreatModel) ->
 
 
 @pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
-def test_in_a_suite_what_is_broken_retires(attack: DecisionAttack, threat: ThreatModel) -> None:
+def test_in_a_suite_what_is_broken_retires(attack: IterativeAttack, threat: ThreatModel) -> None:
     """With a ball and no wish for the nearest: rows leave when they are broken, and the result is inside."""
     kind: Any = dataclass(frozen=True)(type("Member", (type(attack),), {"minimises": False}))
     model = network()
@@ -190,7 +209,7 @@ def test_where_nothing_wins_the_candidates_are_all_it_costs(attack: DecisionAtta
     assert verdict.robust.all() and verdict.forwards.eq(7).all() and torch.equal(verdict.x_adv, x)
 
 
-@pytest.mark.parametrize(("attack", "threat"), QUICK, ids=str)
+@pytest.mark.parametrize(("attack", "threat"), WALKS, ids=str)
 def test_targets_are_reached_from_images_of_the_attackers_own(attack: DecisionAttack, threat: ThreatModel) -> None:
     model = network()
     data = images(model)
@@ -239,6 +258,38 @@ def test_the_nearest_that_wins_is_chosen() -> None:
     assert torch.allclose(first[:, 0, 0, 0], torch.tensor([0.1, 0.2, 0.0])) and found.tolist() == [True, True, False]
 
 
+def test_blocks_are_halved_down_to_every_pixel() -> None:
+    assert [halved(i, 12) for i in range(7)] == [
+        *[(0, 6, 12), (0, 3, 6), (6, 9, 12)],
+        *[(0, 1, 3), (3, 4, 6), (6, 7, 9), (9, 10, 12)],
+    ]
+    assert [halved(i, 12) for i in range(15, 27)] == [(k, k, k + 1) for k in range(12)]
+    for level in range(6):  # no number is left out, none is in two blocks
+        blocks = [halved(i, 12) for i in range(2**level - 1, 2**level - 1 + min(2**level, 12))]
+        assert [place for first, _, last in blocks for place in range(first, last)] == [*range(12)]
+
+
+def test_the_median_has_half_of_the_boundaries_on_either_side() -> None:
+    low, high, largest = torch.tensor([[0.0, 0.0, 0.1], [0.5, 0.2, 0.15], [0.5, 0.8, 0.2]], dtype=torch.float64)
+    middle = median(low, high, largest)
+
+    def mass(start: Tensor, end: Tensor) -> Tensor:
+        k = start + (end - start) * torch.linspace(0, 1, 100_001, dtype=torch.float64)[:, None]
+        density = 0.03133292769944518 / (k + 0.13403850261898806) ** 3.0659694403842903 + 0.16755646970211466
+        return torch.trapezoid(density, k, dim=0)
+
+    shares = [1 - radius / largest for radius in (high, middle, low)]
+    assert torch.allclose(mass(*shares[:2]), mass(*shares[1:]), rtol=1e-3)
+    assert (middle[0] / largest[0] - 0.5).abs() > 0.3, "most boundaries are near the largest radius"
+
+
+def test_adba_takes_no_targets() -> None:
+    model = network()
+    data = images(model)
+    with pytest.raises(ConfigError, match="takes no targets"):
+        evaluate(model, data.x, data.labels, ADBA(steps=2), LINF, targets=(data.labels + 1) % 4)
+
+
 def test_mosaics_are_in_the_box_and_of_many_grains() -> None:
     x = torch.zeros(200, 3, 8, 8)
     noise = mosaic(x, Draws(0, torch.arange(200)), finest=False)
@@ -254,6 +305,12 @@ def test_mosaics_are_in_the_box_and_of_many_grains() -> None:
 def test_settings_of_hopskipjump_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         HopSkipJump(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"searches": 0}])
+def test_settings_of_adba_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        ADBA(**settings)
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"spherical": 0.0}, {"source": 1.0}, {"adaptation": 1.0}])

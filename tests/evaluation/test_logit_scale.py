@@ -42,6 +42,7 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
     ("boundary", {"steps": 30}, "l2:0.2"),
     ("hopskipjump", {"steps": 3}, "l2:0.2"),
     ("hopskipjump", {"steps": 3}, "linf:0.03"),
+    ("adba", {"steps": 20}, "linf:0.03"),
     ("spatial", {"search": "random"}, "none"),
 ]
 MARGINS: list[tuple[str, dict[str, Any], str]] = [

@@ -16,6 +16,7 @@ from tests.helpers.small_networks import network
 
 # {attack: settings that make it short}; of those with steps, by what name they count them and how many they are given
 SHORT: dict[str, dict[str, Any]] = {
+    "adba": {"searches": 3},
     "apgd": {"restarts": 2},
     "autoattack": {},
     "best": {"effort": 0.02},

@@ -23,6 +23,7 @@ THREATS = {"linf": "linf:2/255", "l2": "l2:0.1", "l1": "l1:2", "l0": "l0:4", "no
 FAMILIES = {"art", "foolbox", "torchattacks", "pyautoattack"}  # other packages' attacks, given by name
 OTHERS = {"replay", "transfer", "autoattack"}  # of rows, of models of a data set, of attacks that are here themselves
 FEW: dict[str, dict[str, Any]] = {  # enough to pass every line
+    "adba": {"steps": 3},
     "best": {"effort": 0.02},
     "boundary": {"steps": 3},
     "hopskipjump": {"steps": 2},

@@ -28,6 +28,7 @@ from tests.helpers import short_attacks
 
 # too short a search finds no planted weakness, so these are given time; a walk needs less
 LENGTHS: dict[str, dict[str, int]] = {
+    "adba": {"steps": 30},
     "apgd": {"steps": 50},
     "cw": {"steps": 50, "searches": 4},
     "ddn": {"steps": 50},
