@@ -192,7 +192,7 @@ def test_a_large_ball_is_granted_to_who_asks() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
-        ({"attack": "pdg"}, PluginError, 'pdg.*did you mean "pgd"'),
+        ({"attack": "pgdd"}, PluginError, 'pgdd.*did you mean "pgd"'),
         ({"stepz": 3}, RobustBenchError, 'stepz.*did you mean "steps"'),
         ({"steps": 0}, ConfigError, "steps is 0: it must be at least 1"),
         ({"step_size": "-1/255"}, ConfigError, "step_size is -1/255: it must be above 0"),

@@ -68,7 +68,7 @@ def test_settings_reach_the_plugin() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("pdg", {}, ['unknown attack "pdg"', 'did you mean "pgd"?']),
+        ("pgdd", {}, ['unknown attack "pgdd"', 'did you mean "pgd"?']),
         ("pgd", {"stpes": 3}, ['no setting "stpes"', 'did you mean "steps"?', "restarts"]),
         ("pgd", {"steps": "many"}, ["steps", "'many'", "a whole number"]),
         ("pgd", {"steps": True}, ["steps", "True"]),

@@ -149,7 +149,7 @@ def test_a_suite_stands_for_what_the_model_allows() -> None:
         ({"threat": "linf:0.1", "threats": ["linf:0.2"]}, "threat and threats are both given"),
         ({"attacks": []}, "must not be empty"),
         ({"attacks": ["pgd"], "threats": []}, "must not be empty|no threat"),
-        ({"attacks": ["pdg"]}, 'did you mean "pgd"'),
+        ({"attacks": ["pgdd"]}, 'did you mean "pgd"'),
         ({"attacks": ["suite:quikc"]}, 'did you mean "quick"'),
         ({"attacks": [3]}, "write a name"),
         ({"attacks": 3}, "give a list"),

@@ -514,7 +514,7 @@ def test_a_zoo_model_is_made_measured_and_found_by_its_recipe(folder: Path) -> N
 
 def test_making_a_zoo_model_refuses_a_mistake_before_it_trains() -> None:
     progress = Record()
-    for overrides in ({"schedule.epocs": 1}, {"architecture": "mnist_smal"}, {"attack": "pdg"}, {"treat": "linf:0.1"}):
+    for overrides in ({"schedule.epocs": 1}, {"architecture": "mnist_smal"}, {"attack": "pgdd"}, {"treat": "linf:0.1"}):
         with pytest.raises(RobustBenchError, match="did you mean"):
             make("mnist/none", {**overrides, "source": "bundled"}, progress)
     assert not progress.lines
