@@ -24,9 +24,9 @@ class Ibp(Adversarial):
     image that PGD found in the ball (SABR, Müller et al. 2023), which leaves more accuracy, and less that intervals
     certify. Trained for more than what is to be certified (0.4 for 0.3), a network is certified for more images.
 
-    threat: the ball to be certified, of linf alone. warmup: the share of training, before the ramp, that is on clean images. kappa: at the end of
-    the ramp, over which it falls from 1; in [0, 1]. ratio: the box's radius as a share of eps, in (0, 1]; steps and
-    step_size are those of PGD where it is less than 1.
+    threat: the ball to be certified, of linf alone. warmup: the share of training, before the ramp, that is on clean
+    images. kappa: at the end of the ramp, over which it falls from 1; in [0, 1]. ratio: the box's radius as a share of
+    eps, in (0, 1]; steps and step_size are those of PGD where it is less than 1.
     validate gives the share that intervals certify at ratio 1, else what PGD leaves.
     """
 
