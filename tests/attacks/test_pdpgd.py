@@ -47,6 +47,7 @@ def median(source: str, attack: Attack, images: int = 12) -> float:
     return float(torch.where(verdict.robust, torch.inf, verdict.distance)[verdict.clean].median())
 
 
+@pytest.mark.slow
 def test_where_gradients_are_masked_it_comes_nearer_than_fmn_and_fab_for_the_same_passes() -> None:
     source = "mnist/adversarial_training"
     ours, polished = median(source, PDPGD(steps=240)), median(source, PDPGD(steps=240, polish=0.4))

@@ -85,6 +85,7 @@ def median(verdict: Verdict) -> float:
     return float(torch.where(verdict.robust, torch.inf, verdict.distance)[verdict.clean].median())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [pytest.param("mnist/none", marks=pytest.mark.slow), "mnist/adversarial_training"])
 def test_at_equal_passes_it_needs_fewer_pixels_than_fmn_and_jsma(source: str) -> None:
     model = load_model(f"zoo:{source}")

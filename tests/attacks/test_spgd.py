@@ -72,6 +72,7 @@ def test_the_suite_is_the_published_one() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_it_leaves_no_more_than_any_member() -> None:
     """Gradients get further on an undefended network, and scores where gradients are masked."""
 

@@ -43,6 +43,7 @@ def exact(x: Tensor, y: Tensor) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_given_time_it_certifies_all_that_is_certain() -> None:
     x, y = images()
     true = exact(x, y)
@@ -90,6 +91,7 @@ def test_multipliers_of_the_other_half_are_caught() -> None:
     assert _half(-1, priced=1) > 2.5  # where 2 is exact
 
 
+@pytest.mark.slow
 def test_a_half_left_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def one(*given) -> Parts | None:  # type: ignore[no-untyped-def]
         found = halves(*given)

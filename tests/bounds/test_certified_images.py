@@ -66,6 +66,7 @@ def test_of_every_network_bounds_are_known_or_refused(name: str) -> None:
         assert bool(certify(model, x, y, "linf:0.01").certified.all())
 
 
+@pytest.mark.slow
 def test_the_attacks_are_those_of_the_house() -> None:
     for norm in ("linf", "l2", "l1"):
         known = {name for name in short_attacks.own_attacks() if norm in short_attacks.attack(name).norms}
