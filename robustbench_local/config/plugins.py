@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -150,17 +153,30 @@ def every(group: Group, base: type[T]) -> dict[str, type[T]]:
     return found
 
 
-def _declared(group: Group) -> dict[str, EntryPoint]:
+def _declared(group: Group) -> Mapping[str, EntryPoint]:
     """A package may not take a name of ours; among strangers the first found keeps a name.
 
-    A package is asked for its name once: that reads a file, which for every plug-in of ours takes longer than all else.
+    All installed packages are asked, a file each, so what they said stands until a folder of sys.path has changed.
     """
-    points = list(entry_points(group=group.entry_points))
+    return _scanned(group.entry_points, tuple((os.path.abspath(folder), _changed(folder)) for folder in sys.path))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:  # a folder that is not there holds no package
+        return 0
+
+
+@functools.lru_cache(maxsize=16)
+def _scanned(entry_points_of: str, _path: tuple[tuple[str, int], ...]) -> Mapping[str, EntryPoint]:
+    """A package is asked for its name once, for that reads a file: not for every plug-in."""
+    points = list(entry_points(group=entry_points_of))
     ours = {id(point.dist): _ours(point) for point in {id(point.dist): point for point in points}.values()}
     found: dict[str, EntryPoint] = {}
     for point in sorted(points, key=lambda point: ours[id(point.dist)], reverse=True):
         found.setdefault(point.name, point)
-    return found
+    return MappingProxyType(found)
 
 
 def _ours(point: EntryPoint) -> bool:

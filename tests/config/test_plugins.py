@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from robustbench_local.config import plugins
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
@@ -211,3 +213,22 @@ def test_an_error_of_ours_keeps_its_kind() -> None:
 
     with pytest.raises(ThreatError, match="it: not today"):
         construct(Picky, {}, "it")
+
+
+def test_packages_are_asked_once_and_again_when_one_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(*, group: str) -> EntryPoints:
+        asked.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(plugins, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(3):
+        assert "late" not in {row.name for row in listing(ATTACKS)}
+    assert len(asked) == 1
+    installed(tmp_path, "late", "[robustbench_local.attacks]\nlate = nowhere:Late\n")
+    assert "late" in {row.name for row in listing(ATTACKS)}
+    assert len(asked) == 2

@@ -5,8 +5,7 @@ started, and ended. Linux alone.
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib.metadata
+import importlib
 import os
 import resource
 import subprocess
@@ -20,7 +19,6 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 from robustbench_local.cli.main import main
-from robustbench_local.config import plugins
 from robustbench_local.grids.executors import child, local
 from robustbench_local.storage import claims
 from tests.helpers.killing import TOYS as MODELS
@@ -65,8 +63,6 @@ def prepare(folder: Path, spawned: bool = False) -> None:
         setattr(local, "subprocess", SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))  # noqa: B010
     for module in FIRST:
         importlib.import_module(module)
-    found = functools.cache(importlib.metadata.entry_points)  # most of what opening a grid takes
-    setattr(plugins, "entry_points", found)  # noqa: B010  (mypy refuses to assign to it)
 
 
 class Forked:
