@@ -81,5 +81,14 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def digest(value: Any, digits: int) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+    """So many hex digits of the sha256 of a plain value. ValueError for NaN and infinities."""
+    return digest_of(canonical(value), digits)
+
+
+def canonical(value: Any) -> str:
+    """A plain value as JSON, in the one form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
