@@ -195,13 +195,12 @@ def _record(row: Row, certified: Certified | None) -> dict[str, Any]:
 
 def newest(rows: Iterable[Row]) -> list[Row]:
     """Without the good rows of a cell whose attack or defense a good row has in a later version."""
-    rows = list(rows)
+    cells = [(row, row.of_cell(VERSIONS) if row.ok else "") for row in rows]
     last: dict[str, tuple[list[int], int]] = {}
-    for row in rows:
+    for row, cell in cells:
         if row.ok:
-            cell = row.of_cell(VERSIONS)
             last[cell] = max(last.get(cell, row.versions), row.versions)
-    return [row for row in rows if not row.ok or row.versions == last[row.of_cell(VERSIONS)]]
+    return [row for row, cell in cells if not row.ok or row.versions == last[cell]]
 
 
 def with_rows(folder: Path) -> list[Path]:

@@ -273,7 +273,8 @@ def telling_none_apart(groups: Iterable[Iterable[Row]]) -> tuple[str, ...]:
     """
     rows = [list(group) for group in groups]
     drawn = () if any(len({row._listed(DRAWN) for row in each}) > 1 for each in rows) else DRAWN
-    twice = any(len({row.of_attack(READ) for row in each}) < len({row.of_attack() for row in each}) for each in rows)
+    read = [each for each in rows if any(key in row.definition for row in each for key in READ)]  # most read nothing
+    twice = any(len({row.of_attack(READ) for row in each}) < len({row.of_attack() for row in each}) for each in read)
     return (*drawn, *(() if twice else READ))
 
 
