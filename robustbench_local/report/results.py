@@ -34,7 +34,7 @@ _COLUMNS = (
     *("certified", "certified_low", "certified_high", "corruption", "corruption_low", "corruption_high"),
     *("forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key"),
 )
-_EVERY = ("robust", "bits", "ids", "labels")  # arrays that a table and its page ask every row for
+_EVERY = ("robust", "bits", "ids", "labels", "clean")  # arrays that reports ask every row for
 
 
 @dataclass(frozen=True)

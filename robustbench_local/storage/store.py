@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -38,13 +38,12 @@ _Of = TypeVar("_Of")
 
 
 class _Verified(NamedTuple):
-    """The arrays of a row that were found right. kept: of those that stay in memory all that it has, None where one is
-    too large for it.
-    """
+    """The arrays of a row that were found right: their names, and those that stay in memory."""
 
     file: Stamp | None
     checksum: str
-    kept: dict[str, Array] | None
+    names: KeysView[str]
+    kept: dict[str, Array]
 
 
 class Store:
@@ -143,9 +142,9 @@ class Store:
         return self._of_arrays(key, lambda file: npz.load_rows(file, name, rows))
 
     def _kept(self, name: str, wanted: Collection[str]) -> dict[str, Array] | None:
-        """Of these arrays those that a file has, where all that are wanted stay in memory, and it is the same file."""
+        """Of these arrays those that a file has, where all of them stay in memory, and it is the same file."""
         known = self._verified.get(name)
-        if known is None or known.kept is None or not wanted or not self._keep.issuperset(wanted):
+        if known is None or not wanted or not known.kept.keys() >= known.names & {*wanted}:
             return None
         try:
             seen = stamp(self._place(name)) or self._packed.seen
@@ -247,9 +246,8 @@ class Store:
                         continue
                     fault = str(error)
             if fault is None:
-                whole = kept.keys() >= self._keep & row["arrays"].keys()
-                own = {each: kept[each] for each in self._keep & kept.keys()} if whole else None
-                self._verified[name] = _Verified(seen or self._packed.seen, row["checksum"], own)
+                own = {each: kept[each] for each in self._keep & kept.keys()}
+                self._verified[name] = _Verified(seen or self._packed.seen, row["checksum"], row["arrays"].keys(), own)
             return fault and f"{name} beside it: {fault}"
         return None
 

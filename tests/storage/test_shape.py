@@ -14,7 +14,7 @@ from robustbench_local.storage.schema import CELL, RECORD
 from robustbench_local.storage.shape import Shape, all_of, count, either, flag, maybe, number, only, share, text, wrong
 from tests.helpers.rows import a_row
 
-ODD = (None, True, -1, 2, 0.5, 1.5, 10**400, float("nan"), "x", [], [1, "x"], {}, {"x": 1})
+ODD: tuple[Any, ...] = (None, True, -1, 2, 0.5, 1.5, 10**400, float("nan"), "x", [], [1, "x"], {}, {"x": 1})
 SHAPE = {
     "a": text,
     "b?": [count],
@@ -35,8 +35,7 @@ VALUE = {
 
 def spoilt(value: Any) -> Iterator[Any]:
     """The value with something else in one place, or without it, or with more."""
-    for odd in ODD:
-        yield odd
+    yield from ODD
     if isinstance(value, dict):
         yield value | {"further": 1}
         for key, item in value.items():
