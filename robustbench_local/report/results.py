@@ -84,7 +84,9 @@ class Results:
         return cls(attacked, stores, grids={} if alone else grids, certificates=certified)
 
     def arrays(self, row: Row, *names: str) -> dict[str, Array]:
-        """Those of these arrays that a good row has. StoreError where they are damaged."""
+        """Those of these arrays that a good row has, to be copied before they are written to. StoreError where they are
+        damaged.
+        """
         return self.stores[row.key].arrays(row.key, *names)
 
     def array_rows(self, row: Row, name: str, places: Sequence[int]) -> Array:

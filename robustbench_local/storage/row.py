@@ -38,6 +38,7 @@ _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adap
 _UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
 LEFT_OUT = "LeftOut"  # the type of an error that is none
 CRASHED, TIMED_OUT = "crashed", "timed out"  # of errors that nobody caught: the process was ended
+_ENCODER = json.JSONEncoder(sort_keys=True)  # once: to make one takes as long as to write a row's columns
 _KEY = 24  # hex digits
 _WHOLE = re.compile(r"\.0[],}]|e\+")  # how JSON ends floats that are whole; in a text it is no matter
 _RENAMED = {"won": "success"}  # arrays that older rows call otherwise
@@ -313,4 +314,4 @@ def _shares(arrays: Mapping[str, Array], bits: str, whole: str) -> npt.NDArray[n
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return _ENCODER.encode(value)

@@ -15,6 +15,7 @@ from robustbench_local.core.errors import StoreError
 SCHEMA = 1  # raised when old records can no longer be read as new ones
 
 Record = dict[str, Any]
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class OutdatedError(StoreError):
@@ -87,7 +88,7 @@ def digest(value: Any, digits: int) -> str:
 
 def canonical(value: Any) -> str:
     """A plain value as JSON, in the one form that digests are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest_of(text: str, digits: int) -> str:
