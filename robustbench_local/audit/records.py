@@ -18,7 +18,7 @@ import numpy.typing as npt
 from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.core.escaping import shown
 from robustbench_local.storage.row import Row
-from robustbench_local.storage.shape import all_of, count, either, flag, maybe, number, one_of, only, text, whole, wrong
+from robustbench_local.storage.shape import Shape, all_of, count, either, flag, maybe, number, one_of, only, text, whole
 from robustbench_local.storage.store import Store
 
 RETRIED = "a stronger attack"  # the check that is said of
@@ -32,11 +32,13 @@ _FINDING = {
     "advice": text,
 }
 _RETRY = {"threat": text, "attack": text, "asked": count, "fell": [whole], "lowers": [text]}
-_SHAPE = {
-    "rows": [text],
-    "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
-    "retries": [either(only(_RETRY), only({**_RETRY, "also": [whole]}))],
-}
+_SHAPE = Shape(
+    {
+        "rows": [text],
+        "findings": [{"finding": only(_FINDING), "threat": text, "attack": flag}],
+        "retries": [either(only(_RETRY), only({**_RETRY, "also": [whole]}))],
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def keep(store: Store, name: str, audit: Audit) -> None:
 
 def read(record: Mapping[str, Any]) -> Audit | None:
     """None, and a warning, for what is not as audits are."""
-    if fault := wrong(record, _SHAPE, "it"):
+    if fault := _SHAPE.wrong(record, "it"):
         warnings.warn(shown(f"the audit {record['name']} counts as missing: {fault}", "terminal"), stacklevel=2)
         return None
     findings = tuple(

@@ -126,6 +126,8 @@ class Certificates:
 
     def denied(self, attack: Row, shares: npt.NDArray[np.float64]) -> list[Contradiction]:
         """The certificates that an attack shows to be wrong, or itself. shares (N,): of each image, as robust to it."""
+        if not self._by_model:  # most folders have none, and thousands of attacks to ask of
+            return []
         found = []
         within = ThreatModel.parse(attack.threat, allow_large=True)
         for row in self._by_model.get(_around(attack), []):

@@ -98,15 +98,16 @@ def heat(values: npt.NDArray[np.float64], rows: Sequence[str], columns: Sequence
 
     figure, (axes,) = panels(1, width=9.3, height=1.0 + 0.34 * len(rows))
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    for (i, j), value in np.ndenumerate(values):
+    size = 9 if len(columns) < 12 else 7.5
+    for (i, j), value in np.ndenumerate(values):  # what lies inside takes part in no layout, which would measure it
         missing = np.isnan(value)
         if not missing:
-            axes.add_patch(
-                Rectangle((j - 0.485, i - 0.47), 0.97, 0.94, facecolor=shade(value), linewidth=0, clip_on=False)
-            )
+            cell = Rectangle((j - 0.485, i - 0.47), 0.97, 0.94, facecolor=shade(value), linewidth=0, clip_on=False)
+            cell.set_in_layout(False)
+            axes.add_patch(cell)
         colour = SOFT if missing else ink(value)
         said = DASH if missing else percent(value)
-        axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=9 if len(columns) < 12 else 7.5)
+        axes.text(j, i, said, ha="center", va="center", color=colour, fontsize=size, in_layout=False)
     across = 100 // len(columns)  # letters that fit side by side
     if across >= 13:
         axes.set_xticks(range(len(columns)), [wrapped(name, across) for name in columns], fontsize=9)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from robustbench_local.core.escaping import shown, visible
-from robustbench_local.report import words
+from robustbench_local.report import fragments, words
 from robustbench_local.report.certified import Certified
 from robustbench_local.report.corruption import CorruptionTable
 from robustbench_local.report.detail import Detail, Flag, detail, flags_of
@@ -154,30 +154,27 @@ def page(
     entries = [entry for board in boards for entry in board.lines]
     script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            title=visible(title),
-            boards=boards,
-            count=len(entries),
-            answer=answer(tables, [table for table, _ in corruptions]),
-            rule=RULE,
-            gallery=gallery,
-            certifies=any(table.certifies for table in tables),
-            glance=1 < len(boards) + len(natures) <= _GLANCE,
-            script=script,
-            packed=_packed(boards, drawn),
-            policy=policy(f"'sha256-{digest}'"),
-            glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
-            natures=natures,
-            filters=[
-                ("data", "Data", sorted({board.table.data for board in boards})),
-                ("threat", "Threat", sorted({board.table.threat for board in boards})),
-                ("family", "Defense", sorted({family for entry in entries for family in entry.families})),
-                ("flag", "Flag", sorted({flag.name for entry in entries for flag in entry.flags})),
-            ],
-        )
+    templates = environment()
+    return templates.get_template("page.html.j2").render(
+        title=visible(title),
+        boards=boards,
+        count=len(entries),
+        answer=answer(tables, [table for table, _ in corruptions]),
+        rule=RULE,
+        gallery=gallery,
+        certifies=any(table.certifies for table in tables),
+        glance=1 < len(boards) + len(natures) <= _GLANCE,
+        script=script,
+        packed=_packed(boards, drawn, templates),
+        policy=policy(f"'sha256-{digest}'"),
+        glossary=[(name.replace("_", " "), why) for name, why in FLAGS.items()],
+        natures=natures,
+        filters=[
+            ("data", "Data", sorted({board.table.data for board in boards})),
+            ("threat", "Threat", sorted({board.table.threat for board in boards})),
+            ("family", "Defense", sorted({family for entry in entries for family in entry.families})),
+            ("flag", "Flag", sorted({flag.name for entry in entries for flag in entry.flags})),
+        ],
     )
 
 
@@ -194,6 +191,7 @@ def environment() -> jinja2.Environment:
         finalize=_seen,
         auto_reload=False,  # a page of thousands of rows would ask each time whether a template changed
     )
+    made.globals["fragments"] = fragments
     made.filters["breakable"] = lambda text: Markup(shown(text, "html").replace("_", "_<wbr>"))
     return made
 
@@ -261,7 +259,7 @@ def _tables(boards: Iterable[Board]) -> list[Table]:
     return [board.table for board in boards]
 
 
-def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
+def _packed(boards: Sequence[Board], pictures: Sequence[Picture], templates: jinja2.Environment) -> str:
     """All that is not seen at once, as JSON, deflated (RFC 1950) and in base64: what opens below each model, by its id;
     plots, by their names; and of each board the lines that do not stand on the page, each with what sorts and finds it,
     and its row. Alike as they are, they shrink to a tenth.
@@ -269,7 +267,7 @@ def _packed(boards: Sequence[Board], pictures: Sequence[Picture]) -> str:
     opened: dict[str, str] = {}
     rest = []
     for board in boards:
-        html = environment().get_template("packed.html.j2").render(board=board).split("<!--|-->")
+        html = templates.get_template("packed.html.j2").render(board=board).split("<!--|-->")
         parts = list(zip(board.lines, html[::2], html[1::2], strict=False))  # what follows the last is empty
         opened |= {entry.id: below for entry, _, below in parts}
         rest.append([entry.data | {"row": row} for entry, row, _ in parts[board.most :]])

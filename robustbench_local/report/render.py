@@ -146,25 +146,28 @@ def csv_text(tables: Iterable[Table]) -> str:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
+        attacks = [shown(attack, "csv") for attack in table.attacks]
         for line in table.lines:
-            where = {
-                "data": table.data,
-                "split": table.split,
-                "images": table.images,
-                "threat": table.threat,
-                "targets": table.targets,
-                "model": line.model,
-                "defense": line.defense,
-                **_three("clean", line.clean),
-                **_three("certified", line.certified.rate if line.certified else None),
-            }
-            for attack, row, robust in zip(table.attacks, line.rows, line.robust, strict=True):
-                writer.writerow(plain_texts(where | {"attack": attack} | _three("robust", robust) | _of_row(row)))
+            where = plain_texts(
+                {
+                    "data": table.data,
+                    "split": table.split,
+                    "images": table.images,
+                    "threat": table.threat,
+                    "targets": table.targets,
+                    "model": line.model,
+                    "defense": line.defense,
+                    **_three("clean", line.clean),
+                    **_three("certified", line.certified.rate if line.certified else None),
+                }
+            )
+            for attack, row, robust in zip(attacks, line.rows, line.robust, strict=True):
+                writer.writerow(where | {"attack": attack} | _three("robust", robust) | plain_texts(_of_row(row)))
             for name, robust in zip((*table.worst, *table.beside), (*line.worst, *line.beside), strict=True):
                 status = {"status": "ok" if robust else "missing"}
                 flags = [f"not audited: {line.unaudited}"] if line.unaudited else []
                 status |= {"flags": "; ".join([*flags, *(f"audit: {fault.check}" for fault in line.faults)])}
-                writer.writerow(plain_texts(where | {"attack": name} | _three("robust", robust) | status))
+                writer.writerow(where | plain_texts({"attack": name} | _three("robust", robust) | status))
     return text.getvalue()
 
 

@@ -34,6 +34,7 @@ _COLUMNS = (
     *("certified", "certified_low", "certified_high", "corruption", "corruption_low", "corruption_high"),
     *("forwards_mean", "backwards_mean", "distance_median", "seconds", "flags", "error", "key"),
 )
+_EVERY = ("robust", "bits", "ids", "labels", "clean")  # arrays that reports ask every row for
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Results:
         found = [one for folder in named for one in with_rows(folder)]
         grids: dict[str, list[Row]] = {}
         for folder in found:
-            store = Store(folder)
+            store = Store(folder, keep=_EVERY)
             attacked, certified = _apart(store.every())
             grids[folder.name] = newest(attacked)
             for row in (*grids[folder.name], *certified):
@@ -83,7 +84,9 @@ class Results:
         return cls(attacked, stores, grids={} if alone else grids, certificates=certified)
 
     def arrays(self, row: Row, *names: str) -> dict[str, Array]:
-        """Those of these arrays that a good row has. StoreError where they are damaged."""
+        """Those of these arrays that a good row has, to be copied before they are written to. StoreError where they are
+        damaged.
+        """
         return self.stores[row.key].arrays(row.key, *names)
 
     def array_rows(self, row: Row, name: str, places: Sequence[int]) -> Array:
@@ -194,13 +197,12 @@ def _record(row: Row, certified: Certified | None) -> dict[str, Any]:
 
 def newest(rows: Iterable[Row]) -> list[Row]:
     """Without the good rows of a cell whose attack or defense a good row has in a later version."""
-    rows = list(rows)
+    cells = [(row, row.of_cell(VERSIONS) if row.ok else "") for row in rows]
     last: dict[str, tuple[list[int], int]] = {}
-    for row in rows:
+    for row, cell in cells:
         if row.ok:
-            cell = row.of_cell(VERSIONS)
             last[cell] = max(last.get(cell, row.versions), row.versions)
-    return [row for row in rows if not row.ok or row.versions == last[row.of_cell(VERSIONS)]]
+    return [row for row, cell in cells if not row.ok or row.versions == last[cell]]
 
 
 def with_rows(folder: Path) -> list[Path]:

@@ -29,6 +29,7 @@ def svg(figure: Figure) -> str:
     Groups without a meaning are opened up, identifiers are short.
     """
     file = io.StringIO()
+    _lay_out(figure)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r">\s+<", "><", _PREAMBLE.sub("", file.getvalue())).strip()
     styles: dict[str, str] = {}
@@ -39,6 +40,19 @@ def svg(figure: Figure) -> str:
     dark = "".join(f".{name}{{{_night(style)}}}" for style, name in styles.items() if _night(style) != style)
     rules = f"<style>{_FONT}{light}@media (prefers-color-scheme:dark){{{dark}}}</style>"
     return text.replace(">", f">{rules}", 1)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find each part its place. savefig would draw all of it once more for that."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure)
+    figure.set_dpi(FigureCanvasSVG.fixed_dpi)
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
 
 
 def _grouped(tag: str, opened: list[bool]) -> str:

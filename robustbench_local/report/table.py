@@ -184,7 +184,8 @@ def _table(
     certificates: Certificates | None,
 ) -> Table:
     alike = telling_none_apart(groups)
-    columns = {row.of_attack(alike): row for group in groups for row in group}  # one row to speak for each
+    found = [{row.of_attack(alike): row for row in group} for group in groups]  # of each model its row per attack
+    columns = {attack: row for own in found for attack, row in own.items()}  # one row to speak for each
     order = sorted(columns, key=lambda attack: (columns[attack].access, attack))
     attacks = attack_labels([columns[attack] for attack in order], alike)
     models = defense_labels([group[0] for group in groups])
@@ -193,9 +194,8 @@ def _table(
     judging = {attack: row for attack, row in columns.items() if row.adaptive}
     levels = sorted({row.access for row in judging.values()} - {Access.NONE}) or [Access.NONE]
     lines = []
-    for model, group in zip(models, groups, strict=True):
-        found = {row.of_attack(alike): row for row in group}
-        cells = {attack: found.get(attack) for attack in order}
+    for model, group, own in zip(models, groups, found, strict=True):
+        cells = {attack: own.get(attack) for attack in order}
         worst = [
             _rate(least([cells[attack] for attack, row in judging.items() if row.access <= level], shares_of))
             for level in levels
@@ -341,6 +341,8 @@ def met_before(row: Row) -> str | None:
 def _over_seeds(lines: Sequence[Line], attacks: Sequence[Label], shares_of: SharesOf) -> Iterator[str]:
     """Of each attack that ran from several seeds: what all of them leave, image by image, and each alone."""
     for line in lines:
+        if len({row.said("seed") for row in line.rows if row is not None}) < 2:
+            continue
         alike: dict[str, list[tuple[Label, Row]]] = defaultdict(list)
         for attack, row in zip(attacks, line.rows, strict=True):
             if done(row):

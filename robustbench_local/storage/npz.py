@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -20,7 +22,10 @@ Array = npt.NDArray[Any]
 MOST_BYTES = 4 * 2**30  # of a row's arrays together, unpacked
 _BLOCK = 2**20
 _READ = 2**26  # bytes of an array at a time
+_SMALL = 2**14  # bytes of an array in its file, up to which it is read at once, and what is alike is kept but once
 _FIRST = b"PK\x03\x04"  # which numpy asks for, and zipfile does not
+_LOCAL = struct.Struct("<4s2xH18x2H")  # before a member: sign, flags, and how long its name and what follows that are
+_ENCRYPTED = 1
 
 # Kinds as numpy has them, and dimensions; of other names any numbers, an image in the first dimension.
 _KNOWN = {
@@ -43,10 +48,10 @@ def checksums(archive: BinaryIO) -> dict[str, str]:
         return {entry.filename.removesuffix(".npy"): f"{entry.CRC:08x}" for entry in file.infolist()}
 
 
-def verify(archive: BinaryIO, sums: Mapping[str, str], n: int) -> str | None:
+def verify(archive: BinaryIO, sums: Mapping[str, str], n: int, keep: dict[str, Array] | None = None) -> str | None:
     """Why these are not the arrays that a row of n images lists, or None. StoreError where they cannot be read at all.
 
-    All of it is decompressed once, piece by piece.
+    All of it is decompressed once, piece by piece. keep: where the small ones go, which nobody may write to.
     """
     try:
         if archive.read(4) != _FIRST:
@@ -56,9 +61,11 @@ def verify(archive: BinaryIO, sums: Mapping[str, str], n: int) -> str | None:
             if sum(entry.file_size for entry in entries) > MOST_BYTES:
                 return f"its arrays unpack to more than {MOST_BYTES / 2**30:.0f} GiB"
             for entry in entries:
-                fault = _verify(file, entry, n)
-                if fault:
+                head, values = _content(file, entry)
+                if fault := _fault(entry, head, n):
                     return f"{entry.filename!r:.60} in it {fault}"
+                if keep is not None and values is not None:
+                    keep[entry.filename.removesuffix(".npy")] = values
             found = {entry.filename.removesuffix(".npy"): f"{entry.CRC:08x}" for entry in entries}
     except Exception as error:  # zipfile, zlib and numpy have a dozen kinds for it
         raise StoreError(f"it is damaged ({error})") from error
@@ -131,6 +138,8 @@ def _parsed(head: bytes) -> _Head:
 
 
 def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+    if _is_small(entry) and (values := _content(file, entry)[1]) is not None:
+        return values.copy("K")
     with file.open(entry) as stream:
         block = stream.read(_BLOCK)
         head = _head(block)
@@ -145,13 +154,59 @@ def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     return values.reshape(head.shape, order="F" if head.fortran else "C")
 
 
-def _verify(file: zipfile.ZipFile, entry: zipfile.ZipInfo, n: int) -> str | None:
+def _content(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[_Head, Array | None]:
+    """The head of an array, read to its end, where its checksum is compared; and a small one itself."""
+    if _is_small(entry):
+        return _unpacked(_packed(file, entry), entry.compress_type, entry.file_size, entry.CRC)
     with file.open(entry) as stream:
         head = _head(stream.read(_BLOCK))
-        if head.version != (1, 0):
-            return f"has version {head.version} of its format, not (1, 0)"
-        while stream.read(_BLOCK):  # to its end, where its checksum is compared
+        while stream.read(_BLOCK):
             pass
+    return head, None
+
+
+def _is_small(entry: zipfile.ZipInfo) -> bool:
+    return max(entry.compress_size, entry.file_size) <= _SMALL
+
+
+def _packed(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """A member as it is in the archive. To open it takes zipfile ten times as long as to unpack a small one."""
+    assert file.fp is not None
+    file.fp.seek(entry.header_offset)
+    begin = file.fp.read(_LOCAL.size)
+    sign, flags, name, extra = _LOCAL.unpack(begin)
+    about = file.fp.read(name + extra)
+    if sign != _FIRST or flags & _ENCRYPTED or about[:name] != entry.orig_filename.encode():
+        raise zipfile.BadZipFile(f"{entry.filename!r:.60} is not where its directory says")
+    packed = file.fp.read(entry.compress_size)
+    if len(packed) != entry.compress_size:
+        raise EOFError(f"{entry.filename!r:.60} is cut short")
+    return packed
+
+
+@functools.lru_cache(maxsize=256)  # labels, ids and more are the same in all rows of a model, or of a grid
+def _unpacked(packed: bytes, method: int, size: int, checksum: int) -> tuple[_Head, Array | None]:
+    """The head of an array of so many bytes, and the array, unless its head belies it; read-only, as it is shared."""
+    content = packed
+    if method == zipfile.ZIP_DEFLATED:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = inflate.decompress(packed, size + 1)
+    elif method != zipfile.ZIP_STORED:
+        raise zipfile.BadZipFile(f"method {method} of compression")
+    if len(content) != size or zlib.crc32(content) != checksum:
+        raise zipfile.BadZipFile("its checksum is another")
+    head = _head(content)
+    try:
+        values = np.frombuffer(content, head.dtype, offset=head.size)
+        return head, values.reshape(head.shape, order="F" if head.fortran else "C")
+    except ValueError:
+        return head, None
+
+
+def _fault(entry: zipfile.ZipInfo, head: _Head, n: int) -> str | None:
+    """What tells an array from those that a row of n images has, by its name."""
+    if head.version != (1, 0):
+        return f"has version {head.version} of its format, not (1, 0)"
     shape, dtype = head.shape, head.dtype
     kind, dimensions = _KNOWN.get(entry.filename.removesuffix(".npy"), ("biuf", len(shape)))
     if dtype.kind not in kind or len(shape) != dimensions or not shape or shape[0] != n:

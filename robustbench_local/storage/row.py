@@ -6,6 +6,7 @@ Whatever asks a row something asks here, so that what older rows say otherwise, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeGuard, cast
 
@@ -16,7 +17,7 @@ from robustbench_local.core.access import Access
 from robustbench_local.core.errors import StoreError
 from robustbench_local.storage.npz import Array
 from robustbench_local.storage.schema import Definition, Results, row_fault
-from robustbench_local.storage.sealing import SCHEMA, digest, plain, unsealed
+from robustbench_local.storage.sealing import SCHEMA, canonical, digest, digest_of, plain, unsealed
 
 # Which keys of a definition say what. A key that is new is the attack's until it is named here, and never left out:
 # rows that differ in it are two cells.
@@ -37,6 +38,9 @@ _ATTACK = ("attack", "attack_settings", "attack_version", *JUDGED, *DRAWN, "adap
 _UNSAID = {"adaptive": True}  # what a definition leaves out where it is so
 LEFT_OUT = "LeftOut"  # the type of an error that is none
 CRASHED, TIMED_OUT = "crashed", "timed out"  # of errors that nobody caught: the process was ended
+_ENCODER = json.JSONEncoder(sort_keys=True)  # once: to make one takes as long as to write a row's columns
+_KEY = 24  # hex digits
+_WHOLE = re.compile(r"\.0[],}]|e\+")  # how JSON ends floats that are whole; in a text it is no matter
 _RENAMED = {"won": "success"}  # arrays that older rows call otherwise
 
 
@@ -46,7 +50,13 @@ def row_key(definition: Mapping[str, Any]) -> str:
     Neither the order of keys matters nor whether a whole number is written as 1 or 1.0. StoreError for what JSON
     cannot hold.
     """
-    return digest(plain({"schema": SCHEMA, "definition": definition}, exact=True), 24)
+    return digest(plain({"schema": SCHEMA, "definition": definition}, exact=True), _KEY)
+
+
+def _key_read(definition: Mapping[str, Any]) -> str:
+    """The row_key of a definition that came out of JSON: plain, but for floats that are whole; most have none."""
+    text = canonical({"schema": SCHEMA, "definition": definition})
+    return row_key(definition) if _WHOLE.search(text) else digest_of(text, _KEY)
 
 
 class Row(dict[str, Any]):
@@ -244,8 +254,8 @@ def row_of(content: bytes, key: str) -> Row:
     """The row of that key that a file holds. StoreError where it is damaged, another's or not as rows are."""
     record = unsealed(content)
     fault = row_fault(record)
-    if fault is None and (record["key"] != key or row_key(record["definition"]) != key):
-        fault = f"it is the row of {row_key(record['definition'])}"
+    if fault is None and {record["key"], own := _key_read(record["definition"])} != {key}:
+        fault = f"it is the row of {own}"
     if fault:
         raise StoreError(f"{fault}: it is not a row of that name")
     return Row(record)
@@ -264,7 +274,8 @@ def telling_none_apart(groups: Iterable[Iterable[Row]]) -> tuple[str, ...]:
     """
     rows = [list(group) for group in groups]
     drawn = () if any(len({row._listed(DRAWN) for row in each}) > 1 for each in rows) else DRAWN
-    twice = any(len({row.of_attack(READ) for row in each}) < len({row.of_attack() for row in each}) for each in rows)
+    read = [each for each in rows if any(key in row.definition for row in each for key in READ)]  # most read nothing
+    twice = any(len({row.of_attack(READ) for row in each}) < len({row.of_attack() for row in each}) for each in read)
     return (*drawn, *(() if twice else READ))
 
 
@@ -303,4 +314,4 @@ def _shares(arrays: Mapping[str, Array], bits: str, whole: str) -> npt.NDArray[n
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return _ENCODER.encode(value)

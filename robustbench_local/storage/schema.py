@@ -8,6 +8,7 @@ from robustbench_local.core.access import Access
 from robustbench_local.core.errors import RobustBenchError
 from robustbench_local.core.threat import ThreatModel
 from robustbench_local.storage.shape import (
+    Shape,
     all_of,
     count,
     difference,
@@ -21,7 +22,6 @@ from robustbench_local.storage.shape import (
     size,
     text,
     whole,
-    wrong,
 )
 
 
@@ -111,13 +111,13 @@ class Results(TypedDict):
 def row_fault(record: dict[str, Any]) -> str | None:
     """What of a record is not as rows are; None where all of it is."""
     good = record.get("status") == "ok"
-    fault = wrong(record, RECORD[good], "it")
+    fault = _RECORD[good].wrong(record, "it")
     if fault is None and "attack" in record["definition"]:
-        fault = wrong(record, CELL[good], "it")
+        fault = _CELL[good].wrong(record, "it")
         if fault is None and good and "corruption" in record["definition"]:
-            fault = wrong(record["results"], CORRUPTED, "results")
+            fault = _CORRUPTED.wrong(record["results"], "results")
     elif fault is None and "certificate" in record["definition"]:
-        fault = wrong(record, CERTIFICATE[good], "it")
+        fault = _CERTIFICATE[good].wrong(record, "it")
     return fault
 
 
@@ -262,3 +262,8 @@ CELL = {
     }
     for good in (True, False)
 }
+
+_RECORD, _CELL, _CERTIFICATE = (
+    {good: Shape(shape) for good, shape in shapes.items()} for shapes in (RECORD, CELL, CERTIFICATE)
+)
+_CORRUPTED = Shape(CORRUPTED)

@@ -15,6 +15,7 @@ from robustbench_local.core.errors import StoreError
 SCHEMA = 1  # raised when old records can no longer be read as new ones
 
 Record = dict[str, Any]
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class OutdatedError(StoreError):
@@ -81,5 +82,14 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def digest(value: Any, digits: int) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+    """So many hex digits of the sha256 of a plain value. ValueError for NaN and infinities."""
+    return digest_of(canonical(value), digits)
+
+
+def canonical(value: Any) -> str:
+    """A plain value as JSON, in the one form that digests are taken of."""
+    return _CANONICAL.encode(value)
+
+
+def digest_of(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,17 +37,28 @@ _Read = TypeVar("_Read", bound=Record)
 _Of = TypeVar("_Of")
 
 
+class _Verified(NamedTuple):
+    """The arrays of a row that were found right: their names, and those that stay in memory."""
+
+    file: Stamp | None
+    checksum: str
+    names: KeysView[str]
+    kept: dict[str, Array]
+
+
 class Store:
     """Rows in a folder, which is made when first written to.
 
-    own: whether what is damaged may be set aside; it is named in any case.
+    own: whether what is damaged may be set aside; it is named in any case. keep: names of arrays that stay in memory
+    where they are small, once they were verified, for who asks for those of every row.
     """
 
-    def __init__(self, folder: str | Path, own: bool = True) -> None:
+    def __init__(self, folder: str | Path, own: bool = True, keep: Iterable[str] = ()) -> None:
         self.folder, self.own = Path(folder), own
+        self._keep = {*names_before(keep)}
         self._rows = self.folder / ROWS
         self._packed = Packed(self.folder / NAME)
-        self._verified: dict[str, tuple[object, ...]] = {}
+        self._verified: dict[str, _Verified] = {}
 
     def check_writable(self) -> None:
         """StoreError now where rows could not be written later; clears what killed writers left behind."""
@@ -118,12 +129,28 @@ class Store:
         return [row for row in map(self.read, keys) if row is not None]
 
     def arrays(self, key: str, *names: str) -> dict[str, Array]:
-        """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged."""
-        return renamed(self._of_arrays(key, lambda file: npz.load(file, names_before(names))))
+        """The per-sample arrays of a row, or those of the names that it has. StoreError where they are damaged.
+
+        Those that stay in memory are read-only.
+        """
+        wanted = names_before(names)
+        found = self._kept(f"{key}.npz", wanted)
+        return renamed(self._of_arrays(key, lambda file: npz.load(file, wanted)) if found is None else found)
 
     def array_rows(self, key: str, name: str, rows: Sequence[int]) -> Array:
         """Of one array (N, ...) of a row, such as its images, those of these places (n, ...) alone."""
         return self._of_arrays(key, lambda file: npz.load_rows(file, name, rows))
+
+    def _kept(self, name: str, wanted: Collection[str]) -> dict[str, Array] | None:
+        """Of these arrays those that a file has, where all of them stay in memory, and it is the same file."""
+        known = self._verified.get(name)
+        if known is None or not wanted or not known.kept.keys() >= known.names & {*wanted}:
+            return None
+        try:
+            seen = stamp(self._place(name)) or self._packed.seen
+        except OSError:  # who reads it says what it is
+            return None
+        return {each: known.kept[each] for each in wanted if each in known.kept} if seen == known.file else None
 
     def _of_arrays(self, key: str, read: Callable[[BinaryIO], _Of]) -> _Of:
         path = self._place(f"{key}.npz")
@@ -172,11 +199,10 @@ class Store:
         path = self._place(name)
         try:
             if (seen := stamp(path)) is not None:
-                file = path.open("rb", _BUFFER)
                 if seen[2] > _BUFFER:
-                    return file, seen
-                with file:
-                    return io.BytesIO(file.read(_BUFFER)), seen
+                    return path.open("rb", _BUFFER), seen
+                with path.open("rb", 0) as file:
+                    return io.BytesIO(file.readall()), seen
         except FileNotFoundError:
             pass  # packed meanwhile
         except OSError as error:
@@ -209,17 +235,19 @@ class Store:
             if file is None:
                 return f"{name} beside it is absent"
             with file:
-                known = (seen or self._packed.seen, row["checksum"])
-                if self._verified.get(name) == known:
+                known = self._verified.get(name)
+                if known is not None and (known.file, known.checksum) == (seen or self._packed.seen, row["checksum"]):
                     return None
+                kept: dict[str, Array] = {}
                 try:
-                    fault = npz.verify(file, row["arrays"], row.results["n"])
+                    fault = npz.verify(file, row["arrays"], row.results["n"], kept)
                 except StoreError as error:
                     if self._set_aside(self._place(name), str(error), seen):
                         continue
                     fault = str(error)
             if fault is None:
-                self._verified[name] = known
+                own = {each: kept[each] for each in self._keep & kept.keys()}
+                self._verified[name] = _Verified(seen or self._packed.seen, row["checksum"], row["arrays"].keys(), own)
             return fault and f"{name} beside it: {fault}"
         return None
 

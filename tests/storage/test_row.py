@@ -11,10 +11,10 @@ import pytest
 
 from robustbench_local.core.access import Access
 from robustbench_local.core.errors import StoreError
-from robustbench_local.storage import schema
+from robustbench_local.storage import row, schema
 from robustbench_local.storage.archive import NAME, Packed
-from robustbench_local.storage.row import Row, clean_shares, robust_shares, row_of
-from robustbench_local.storage.sealing import sealed, written
+from robustbench_local.storage.row import Row, clean_shares, robust_shares, row_key, row_of
+from robustbench_local.storage.sealing import SCHEMA, digest, sealed, written
 from robustbench_local.storage.store import Store
 from tests.helpers.rows import FOG, a_row
 
@@ -85,3 +85,16 @@ def test_shares_are_of_draws_where_there_are_several() -> None:
     assert clean_shares(fixed).tolist() == [1.0, 0.0] and robust_shares(fixed).tolist() == [0.0, 0.0]
     random = fixed | {"bits": np.array([[1, 0], [0, 0]], bool), "clean_bits": np.array([[1, 1], [1, 0]], bool)}
     assert clean_shares(random).tolist() == [1.0, 0.5] and robust_shares(random).tolist() == [0.5, 0.0]
+
+
+WHOLES = ({"a": 1.0}, {"a": [2.0, 1]}, {"a": 1e16}, {"a": 1e300}, {"a": -0.0}, {"a": {"b": 3.0}})
+
+
+@pytest.mark.parametrize(
+    "definition", [*WHOLES, {"a": 1}, {"a": 0.5}, {"a": 1e-7}, {"a": "x.0}"}, {"a": "1e+5"}, {"a": "9.0"}, {"a": True}]
+)
+def test_the_key_of_what_was_read_is_that_of_what_was_written(definition: dict[str, object]) -> None:
+    read = json.loads(json.dumps(definition))
+    assert row._key_read(read) == row_key(definition)
+    bare = digest({"schema": SCHEMA, "definition": read}, 24)  # as if no float were whole
+    assert (bare != row_key(definition)) is any(definition is each for each in WHOLES)
