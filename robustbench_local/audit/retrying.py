@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
+from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic, undefended
@@ -52,7 +52,8 @@ class Expected:
 
 
 def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int) -> float:
-    """Passes that a stronger attack will spend on one model, about, where no check suspects the others.
+    """Passes that a stronger attack will spend on one model, about, where no check suspects the others and hardly any
+    of the images that were nearest to a success fall.
 
     eot, draws: per query and per verdict, of a random model; 1 of any other.
     """
@@ -64,10 +65,23 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     left = {threat: robust for threat, robust in left.items() if robust >= 1}
     total = 0.0
     for threat, robust in left.items():
+        budget, brief = SHARE * sum(known) / len(left), 2 * SHORTEST[threat.norm]
+        drawn = draws_within(budget, FEW, brief, eot, draws)
+        nearest = FEW * (brief * drawn + JUDGED * draws)
         least = max(FEW, min(robust, LOOK[draws > 1]))
-        dearest = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
-        total += min(dearest, max(SHARE * sum(known) / len(left), 2 * FEW * SHORTEST[threat.norm] * eot))
+        look = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
+        rest = budget - nearest
+        total += nearest + (min(rest, look) if rest >= FEW * brief * drawn else 0.0)
     return total
+
+
+def draws_within(budget: float, count: int, passes: float, eot: int, draws: int) -> int:
+    """Draws per query with which so many images, of `passes` each for every draw, cost no more than the budget: eot at
+    most, and where that is more than DRAWN, no fewer than these.
+
+    draws: per verdict.
+    """
+    return min(eot, max(DRAWN, int((budget / count - JUDGED * draws) / passes)))
 
 
 @dataclass
@@ -75,10 +89,10 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for they take as long. known: what the model answered before. ordered: whether
-    its rows tell which images are near. tried: the ids that it tried; shortest: the
-    least queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried
-    last.
+    as of FEW, for they take as long. What is tried in any case takes the mean of fewer draws per query of a random
+    model than the row did, where these are beyond the budget. known: what the model answered before. ordered: whether
+    its rows tell which images are near. tried: the ids that it tried; shortest: the least queries that any of these was
+    allowed, where not all were allowed all; fell: the share of those that it tried last.
     """
 
     attack: Attack
@@ -118,9 +132,9 @@ class Retrying:
         others, or all if most of the last ones fell, each of which may then be asked about less often.
         """
         ids = ids[~np.isin(ids, self.broken)]
-        count = max(least, self._enough)
+        count, full = max(least, self._enough), sum(self._cost)
         while count and len(ids):
-            self._try(ids[:count])
+            self._try(ids[:count], draws=self._draws_within(self._left, count, full))
             ids, count = ids[count:], self._enough
         ids = ids[~np.isin(ids, self.tried)]
         others = ids if self._falling else ids[:FEW]  # where most fell, any may
@@ -134,8 +148,9 @@ class Retrying:
         few = [f"tried on {len(self.tried)}{first}"] if len(self.tried) < robust else []
         return few + ([f"on some with {self.shortest} queries at most"] if self.shortest else [])
 
-    def _try(self, ids: Ids, queries: int | None = None) -> None:
-        verdict = self._judged(self.attack, ids, queries)
+    def _try(self, ids: Ids, queries: int | None = None, draws: int | None = None) -> None:
+        """queries: of each image at most, None for all that the attack wants; draws: per query, of a random model."""
+        verdict = self._judged(self.attack, ids, queries, draws or self._drawn)
         self.fell = float((~verdict.robust).double().mean())
         self.broken += tuple(int(i) for i in verdict.ids[verdict.clean & ~verdict.robust].tolist())
         self.tried += tuple(int(i) for i in ids if i not in self.tried)
@@ -148,15 +163,23 @@ class Retrying:
 
     @property
     def _floor(self) -> int:
-        """Queries that an image is allowed at least."""
-        return SHORTEST[self._threat.norm] * _draws(self.row, "eot")
+        """Queries that an image is allowed at least, each draw counted."""
+        return SHORTEST[self._threat.norm] * self._drawn
 
-    def _judged(self, attack: Attack, ids: Ids, queries: int | None = None) -> Verdict:
+    @property
+    def _drawn(self) -> int:
+        """Draws per query of a few images that are tried with few queries."""
+        return self._draws_within(self.budget, FEW, 2 * SHORTEST[self._threat.norm])
+
+    def _draws_within(self, budget: float, count: int, passes: float) -> int:
+        return draws_within(budget, count, passes, _draws(self.row, "eot"), _draws(self.row, "draws"))
+
+    def _judged(self, attack: Attack, ids: Ids, queries: int | None, draws: int) -> Verdict:
         about = self.row.definition
         where = torch.isin(self.images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(self.images.ids.device)
         some = Tensors(self.images[where], self.images.labels[where], self.images.ids[where])
-        settings: dict[str, Any] = {key: self.row.said(key) for key in ("eot", "draws") if key in about}
-        judge = Judge(seed=int(about["seed"]), budget=queries, **settings)
+        settings: dict[str, Any] = {"draws": self.row.said("draws")} if "draws" in about else {}
+        judge = Judge(seed=int(about["seed"]), budget=queries, eot=draws, **settings)
         verdict = judge(self.model, some, attack, self._threat, known=self.known)
         judged = JUDGED * _draws(self.row, "draws") * len(ids)  # as `passes` counts it
         spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + judged
@@ -180,10 +203,14 @@ class Retrying:
     @property
     def _price(self) -> float:
         """Passes of an image that falls to nothing, neither to the attack on the model nor on its undefended part."""
-        cost = sum(self.attack.cost(len(self.row.results["per_class"]), self._threat.norm))
+        cost = sum(self._cost)
         bare, draws = undefended(self.model), _draws(self.row, "eot")
         static = 0 if bare is None else draws if is_stochastic(bare) else 1
         return cost * (draws + static) + JUDGED * _draws(self.row, "draws")
+
+    @property
+    def _cost(self) -> tuple[int, int]:
+        return self.attack.cost(len(self.row.results["per_class"]), self._threat.norm)
 
 
 def _draws(row: Row, key: str) -> int:

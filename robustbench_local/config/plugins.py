@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -153,9 +156,24 @@ def every(group: Group, base: type[T]) -> dict[str, type[T]]:
 def _declared(group: Group) -> dict[str, EntryPoint]:
     """A package may not take a name of ours; among strangers the first found keeps a name.
 
-    A package is asked for its name once: that reads a file, which for every plug-in of ours takes longer than all else.
+    They are looked for again where a folder of packages changed since: to read what all of them say takes longer than
+    all else that a name needs.
     """
-    points = list(entry_points(group=group.entry_points))
+    return _found(group.entry_points, tuple((path, _changed(path)) for path in sys.path))
+
+
+def _changed(path: str) -> int | None:
+    """When something was last put into a folder or taken out of it, in ns; None where there is none."""
+    try:
+        return os.stat(path or os.curdir).st_mtime_ns
+    except OSError:
+        return None
+
+
+@lru_cache
+def _found(group: str, _: tuple[tuple[str, int | None], ...]) -> dict[str, EntryPoint]:
+    """As `_declared`; a package is asked for its name once, which reads a file."""
+    points = list(entry_points(group=group))
     ours = {id(point.dist): _ours(point) for point in {id(point.dist): point for point in points}.values()}
     found: dict[str, EntryPoint] = {}
     for point in sorted(points, key=lambda point: ours[id(point.dist)], reverse=True):

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from robustbench_local.audit.escalation import _nearest_first
-from robustbench_local.audit.retrying import Expected, Retrying, expected_passes, passes
-from robustbench_local.audit.stronger import EFFORT, FEW, SHARE, SHORTEST
+from robustbench_local.audit.retrying import Expected, Retrying, draws_within, expected_passes, passes
+from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, SHARE, SHORTEST
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.answer_cache import AnswerCache
+from robustbench_local.evaluation.budget import JUDGED
 from robustbench_local.evaluation.evaluate import Tensors
 from robustbench_local.storage.row import Row
 
@@ -27,31 +28,38 @@ FLOOR = SHORTEST[Norm.LINF]
 LINF = ThreatModel.parse("linf:0.3")
 
 
+EOT, DRAWS = 10, 20  # of a random model
+
+
 def row(**results: Any) -> Row:
-    about = {"threat": "linf:0.3", "seed": 0, "eot": 20, "draws": 20}
+    about = {"threat": "linf:0.3", "seed": 0, "eot": EOT, "draws": DRAWS}
     found = {"per_class": [{}] * 10, "stochastic": False, "n": 50, "forwards_mean": 10.0, "backwards_mean": 9.0}
     return Row(key="0", status="ok", definition=about, results=found | results)
 
 
 @dataclass
 class Told(Retrying):
-    """Asks nobody: images below `fall` fall, for `cheap` passes each. asked: (images, queries) of each try."""
+    """Asks nobody: images below `fall` fall, for `cheap` passes each. asked: (images, queries) of each try; drew: the
+    draws per query.
+    """
 
     cheap: float = 20.0
     fall: int = 0
     asked: list[tuple[int, int | None]] = field(default_factory=list)
+    drew: list[int] = field(default_factory=list)
 
-    def _judged(self, attack: Any, ids: Any, queries: int | None = None) -> Any:
+    def _judged(self, attack: Any, ids: Any, queries: int | None, draws: int) -> Any:
         self.asked.append((len(ids), queries))
+        self.drew.append(draws)
         robust = torch.as_tensor(ids) >= self.fall
         dear = FULL if queries is None else min(FULL, 2 * queries)
         self.spent += float(torch.where(robust, dear, self.cheap).sum()) * max(1.0, FEW / len(ids))
         return SimpleNamespace(ids=torch.as_tensor(ids), clean=torch.ones(len(ids), dtype=torch.bool), robust=robust)
 
 
-def told(budget: float, **given: Any) -> Told:
+def told(budget: float, *, random: bool = False, **given: Any) -> Told:
     nobody = Tensors(torch.zeros(0), torch.zeros(0), torch.zeros(0))
-    return Told(BEST, row(), nn.Identity(), nobody, budget, AnswerCache(), **given)
+    return Told(BEST, row(stochastic=random), nn.Identity(), nobody, budget, AnswerCache(), **given)
 
 
 def test_where_the_rows_spent_enough_all_are_tried_in_full_at_once() -> None:
@@ -116,6 +124,26 @@ def test_of_the_nearest_a_few_are_tried_in_any_case_and_more_for_half_the_budget
         assert len(retrying.asked) == blocks
 
 
+@pytest.mark.parametrize(("enough", "more", "draws"), [(0, 0, DRAWN), (3, 0, 3), (EOT, -1, EOT - 1), (EOT, 1e9, EOT)])
+def test_of_a_random_model_a_few_take_as_many_draws_as_the_budget_is_enough_for(
+    enough: int, more: float, draws: int
+) -> None:
+    retrying = told(FEW * (2 * FLOOR * enough + JUDGED * DRAWS) + more, random=True)
+    retrying.nearest(IDS)
+    assert retrying.asked[0] == (FEW, draws * FLOOR) and retrying.drew[0] == draws
+
+
+def test_a_suspected_attack_on_a_random_model_is_looked_at_with_fewer_draws_too() -> None:
+    for budget, draws in ((0.0, DRAWN), (1e9, EOT)):
+        retrying = told(budget, random=True)
+        retrying(IDS, least=10)
+        assert (retrying.asked[0][1], retrying.drew[0]) == (None, draws)
+
+
+def test_a_model_that_is_not_random_is_asked_once() -> None:
+    assert [draws_within(budget, FEW, 100, 1, 1) for budget in (0.0, 1e9)] == [1, 1]
+
+
 def test_who_fell_already_is_not_tried_again_and_who_was_asked_little_is() -> None:
     retrying = told(1e9, fall=2)
     retrying.nearest(np.arange(100))
@@ -129,13 +157,30 @@ def test_the_passes_of_a_row_are_all_it_asked() -> None:
     assert passes(row(stochastic=True)) == 50 * (19 + 3 * 20)
 
 
-def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
+def test_what_is_to_be_expected_is_the_nearest_and_what_the_budget_leaves() -> None:
     def of(passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True) -> float:
         return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
 
-    assert of(1e9) == 20 * FULL and of(0.0) == of(float("nan")) == 2 * FEW * FLOOR
+    nearest = FEW * (2 * FLOOR + JUDGED)
+    assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest
+    assert of((nearest + 2 * FEW * FLOOR - 1) / SHARE) == nearest
     assert of(5e4) == SHARE * 5e4
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
+
+
+@pytest.mark.parametrize("budget", [0.0, 2e3, 8e3, 3e4, 1e9])
+@pytest.mark.parametrize("random", [False, True])
+def test_what_is_expected_is_what_is_tried(budget: float, *, random: bool) -> None:
+    retrying = told(budget, random=random)
+    retrying.nearest(np.arange(20, 100))
+    retrying(np.arange(10 if random else 20), whole=True)
+    tried = 0.0
+    for (images, queries), draws in zip(retrying.asked, retrying.drew, strict=True):
+        each = draws * sum(BEST.cost(10)) if queries is None else 2 * queries
+        tried += images * (each + JUDGED * (DRAWS if random else 1))
+    eot, judged = (EOT, DRAWS) if random else (1, 1)
+    told_before = expected_passes([Expected("pgd", LINF, True, budget / SHARE, 50.0)], 10, eot, judged)
+    assert 0.8 < told_before / tried < 1.25, (told_before, tried)
 
 
 def test_rows_that_do_not_tell_which_images_are_near_are_not_said_to() -> None:
