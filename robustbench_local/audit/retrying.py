@@ -67,7 +67,7 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     for threat, robust in left.items():
         budget, brief = SHARE * sum(known) / len(left), 2 * SHORTEST[threat.norm]
         drawn = draws_within(budget, FEW, brief, eot, draws)
-        nearest = FEW * (brief * drawn + JUDGED * draws)
+        nearest = min(robust, FEW) * (brief * drawn + JUDGED * draws)
         least = max(FEW, min(robust, LOOK[draws > 1]))
         look = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
         rest = budget - nearest

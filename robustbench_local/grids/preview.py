@@ -109,7 +109,7 @@ def _audit(found: Sequence[tuple[Task, Estimate]], model: nn.Module, pace: Pace)
     if not asked:
         return 0.0
     few = Pace.of(model, found[0][0].images, FEW).seconds
-    return asked * (few.forwards + few.backwards / 2)
+    return asked * (few.forwards + few.backwards) / 2  # about as many of either
 
 
 class _Before:

@@ -165,6 +165,7 @@ def test_what_is_to_be_expected_is_the_nearest_and_what_the_budget_leaves() -> N
     assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest
     assert of((nearest + 2 * FEW * FLOOR - 1) / SHARE) == nearest
     assert of(5e4) == SHARE * 5e4
+    assert of(0.0, robust=3.0) == nearest / 4
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
 
 
