@@ -122,7 +122,18 @@ def published_share(rows: Sequence[Measured]) -> float:
 
 
 def cases_table(measured: Sequence[Row]) -> str:
-    heads = ["grid", "said", "took", "said / took", "audit said", "took", "said / took", "audit / cells", "tried", "broken"]
+    heads = [
+        "grid",
+        "said",
+        "took",
+        "said / took",
+        "audit said",
+        "took",
+        "said / took",
+        "audit / cells",
+        "tried",
+        "broken",
+    ]
     lines = []
     for row in measured:
         said, took = row["said"], row["took"]
@@ -149,8 +160,8 @@ def _ratio(said: float, took: float) -> str:
 def table(measured: Sequence[Row], published: Mapping[str, float]) -> str:
     machines = ", ".join(sorted({row["hardware"] for row in measured}))
     about = (
-        "`python -m benchmarks.audit_cost`: CPU seconds of one thread, cells and audits together, as a dry run says them"
-        " and as the grid took them, and of its audits alone. Tried: images that the audit's stronger attack was run"
+        "`python -m benchmarks.audit_cost`: CPU seconds of one thread, cells and audits together, as a dry run says"
+        " them and as the grid took them, and of its audits alone. Tried: images that the audit's stronger attack was run"
         f" on; broken: on which it succeeded. Measured on {machines}, beside other work."
     )
     shares = [[name, f"{share:.3f}"] for name, share in published.items()]
@@ -158,16 +169,19 @@ def table(measured: Sequence[Row], published: Mapping[str, float]) -> str:
         "Of the published grids, at their sizes: what share of their passes an audit is expected to spend, where no"
         " check suspects an attack. Passes of its small batches take up to twice as long."
     )
-    return "\n\n".join(
-        [
-            "# What a grid takes beside what its dry run says, and its audit",
-            about,
-            cases_table(measured),
-            besides,
-            markdown_table(["grid", "audit / cells, passes"], shares),
-            "",
-        ]
-    ).rstrip("\n") + "\n"
+    return (
+        "\n\n".join(
+            [
+                "# What a grid takes beside what its dry run says, and its audit",
+                about,
+                cases_table(measured),
+                besides,
+                markdown_table(["grid", "audit / cells, passes"], shares),
+                "",
+            ]
+        ).rstrip("\n")
+        + "\n"
+    )
 
 
 def main() -> None:

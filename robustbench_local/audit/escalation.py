@@ -246,7 +246,7 @@ def _finding(
         RETRIED,
         status,
         "; ".join([text, *faults]),
-        {"share": share, "lower": lower, "cost": cost, "passes": trial.spent},
+        {"share": share, "lower": lower, "cost": cost, "passes": trial.passes},
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
+from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LEAST, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic, undefended
@@ -66,13 +66,23 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     total = 0.0
     for threat, robust in left.items():
         budget, brief = SHARE * sum(known) / len(left), 2 * SHORTEST[threat.norm]
-        drawn = draws_within(budget, FEW, brief, eot, draws)
-        nearest = min(robust, FEW) * (brief * drawn + JUDGED * draws)
+        few, drawn = few_within(budget, brief, eot, draws)
+        nearest = min(robust, few) * (brief * drawn + JUDGED * draws)
         least = max(FEW, min(robust, LOOK[draws > 1]))
         look = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
         rest = budget - nearest
         total += nearest + (min(rest, look) if rest >= FEW * brief * drawn else 0.0)
     return total
+
+
+def few_within(budget: float, passes: float, eot: int, draws: int) -> tuple[int, int]:
+    """How many images are tried at once with few queries, `passes` for every draw, and with how many draws per query:
+    FEW with eot where the budget is enough, otherwise LEAST images or more, and then DRAWN draws or more.
+
+    eot, draws: per query and per verdict.
+    """
+    few = min(FEW, max(LEAST, int(budget / (passes * eot + JUDGED * draws))))
+    return few, draws_within(budget, few, passes, eot, draws)
 
 
 def draws_within(budget: float, count: int, passes: float, eot: int, draws: int) -> int:
@@ -89,10 +99,11 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for they take as long. What is tried in any case takes the mean of fewer draws per query of a random
-    model than the row did, where these are beyond the budget. known: what the model answered before. ordered: whether
-    its rows tell which images are near. tried: the ids that it tried; shortest: the least queries that any of these was
-    allowed, where not all were allowed all; fell: the share of those that it tried last.
+    as of FEW, for small networks take as long. What is tried in any case takes the mean of fewer draws per query of a
+    random model than the row did, where these are beyond the budget. known: what the model answered before. ordered:
+    whether its rows tell which images are near. passes: forward and backward, as many as there were; tried: the ids
+    that it tried; shortest: the least queries that any of these was allowed, where not all were allowed all; fell: the
+    share of those that it tried last.
     """
 
     attack: Attack
@@ -103,6 +114,7 @@ class Retrying:
     known: AnswerCache
     ordered: bool = True
     spent: float = 0.0
+    passes: float = 0.0
     tried: tuple[int, ...] = ()
     shortest: int | None = None
     broken: tuple[int, ...] = ()
@@ -115,13 +127,15 @@ class Retrying:
 
     def nearest(self, ids: Ids) -> None:
         """Try ids (M,), the nearest to a success first, a few at a time with few queries each, until hardly any
-        of these fall, or half the budget is spent; the first few in any case.
+        of these fall, or half the budget is spent; the first in any case, and FEW if some of them fall.
         """
-        dearest = 2 * FEW * self._floor  # passes of so many
-        for start in range(0, len(ids), FEW):
-            if start and (self.fell < WORTH or self.spent + dearest > NEAR * self.budget):
+        few, _ = self._few
+        dearest = 2 * few * self._floor  # passes of so many
+        for start in range(0, len(ids), few):
+            beyond = start >= FEW and self.spent + dearest > NEAR * self.budget
+            if start and (self.fell < WORTH or beyond):
                 return
-            self._try(ids[start : start + FEW], self._floor)
+            self._try(ids[start : start + few], self._floor)
 
     def __call__(self, ids: Ids, least: int = 0, *, whole: bool = False) -> None:
         """Try ids (M,), `least` of them in full in any case, and the nearest to a success first.
@@ -133,8 +147,9 @@ class Retrying:
         """
         ids = ids[~np.isin(ids, self.broken)]
         count, full = max(least, self._enough), sum(self._cost)
+        drawn = _draws(self.row, "eot"), _draws(self.row, "draws")
         while count and len(ids):
-            self._try(ids[:count], draws=self._draws_within(self._left, count, full))
+            self._try(ids[:count], draws=draws_within(self._left, count, full, *drawn))
             ids, count = ids[count:], self._enough
         ids = ids[~np.isin(ids, self.tried)]
         others = ids if self._falling else ids[:FEW]  # where most fell, any may
@@ -150,7 +165,7 @@ class Retrying:
 
     def _try(self, ids: Ids, queries: int | None = None, draws: int | None = None) -> None:
         """queries: of each image at most, None for all that the attack wants; draws: per query, of a random model."""
-        verdict = self._judged(self.attack, ids, queries, draws or self._drawn)
+        verdict = self._judged(self.attack, ids, queries, draws or self._few[1])
         self.fell = float((~verdict.robust).double().mean())
         self.broken += tuple(int(i) for i in verdict.ids[verdict.clean & ~verdict.robust].tolist())
         self.tried += tuple(int(i) for i in ids if i not in self.tried)
@@ -164,15 +179,13 @@ class Retrying:
     @property
     def _floor(self) -> int:
         """Queries that an image is allowed at least, each draw counted."""
-        return SHORTEST[self._threat.norm] * self._drawn
+        return SHORTEST[self._threat.norm] * self._few[1]
 
     @property
-    def _drawn(self) -> int:
-        """Draws per query of a few images that are tried with few queries."""
-        return self._draws_within(self.budget, FEW, 2 * SHORTEST[self._threat.norm])
-
-    def _draws_within(self, budget: float, count: int, passes: float) -> int:
-        return draws_within(budget, count, passes, _draws(self.row, "eot"), _draws(self.row, "draws"))
+    def _few(self) -> tuple[int, int]:
+        """How many images are tried at once with few queries, and draws per query."""
+        draws = _draws(self.row, "eot"), _draws(self.row, "draws")
+        return few_within(self.budget, 2 * SHORTEST[self._threat.norm], *draws)
 
     def _judged(self, attack: Attack, ids: Ids, queries: int | None, draws: int) -> Verdict:
         about = self.row.definition
@@ -183,6 +196,7 @@ class Retrying:
         verdict = judge(self.model, some, attack, self._threat, known=self.known)
         judged = JUDGED * _draws(self.row, "draws") * len(ids)  # as `passes` counts it
         spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + judged
+        self.passes += spent
         self.spent += spent * max(1.0, FEW / len(ids))
         return verdict
 

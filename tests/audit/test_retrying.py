@@ -13,7 +13,7 @@ from torch import nn
 
 from robustbench_local.audit.escalation import _nearest_first
 from robustbench_local.audit.retrying import Expected, Retrying, draws_within, expected_passes, passes
-from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, SHARE, SHORTEST
+from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LEAST, SHARE, SHORTEST
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.answer_cache import AnswerCache
@@ -118,19 +118,32 @@ def test_the_nearest_are_tried_until_hardly_any_fall(fall: int, blocks: int) -> 
 
 
 def test_of_the_nearest_a_few_are_tried_in_any_case_and_more_for_half_the_budget() -> None:
-    for budget, blocks in ((0.0, 1), (4 * FEW * FLOOR, 1), (2 * (2 * FEW * FLOOR + FEW * 20.0), 2)):
+    enough = FEW * (2 * FLOOR + JUDGED)
+    for budget, blocks in ((enough, 1), (4 * FEW * FLOOR, 1), (2 * (2 * FEW * FLOOR + FEW * 20.0), 2)):
         retrying = told(budget, fall=100)
         retrying.nearest(np.arange(100))
-        assert len(retrying.asked) == blocks
+        assert [images for images, _ in retrying.asked] == [FEW] * blocks
 
 
-@pytest.mark.parametrize(("enough", "more", "draws"), [(0, 0, DRAWN), (3, 0, 3), (EOT, -1, EOT - 1), (EOT, 1e9, EOT)])
-def test_of_a_random_model_a_few_take_as_many_draws_as_the_budget_is_enough_for(
-    enough: int, more: float, draws: int
+@pytest.mark.parametrize(("fall", "blocks"), [(0, 1), (1, 2), (4, 2), (5, 3), (100, 3)])
+def test_with_little_budget_fewer_are_tried_and_as_many_as_ever_where_some_fall(fall: int, blocks: int) -> None:
+    retrying = told(0.0, fall=fall)
+    retrying.nearest(np.arange(100))
+    assert retrying.asked == [(LEAST, FLOOR)] * blocks and LEAST * 3 == FEW
+    assert retrying.broken == tuple(range(min(fall, FEW)))
+
+
+@pytest.mark.parametrize(
+    ("images", "draws", "more"),
+    [(0, 0, 0), (LEAST, DRAWN, 0), (LEAST, 7, 0), (LEAST, EOT, 0), (9, EOT, 50), (FEW, EOT, 1e9)],
+)
+def test_of_a_random_model_first_fewer_images_are_tried_and_then_with_fewer_draws(
+    images: int, draws: int, more: float
 ) -> None:
-    retrying = told(FEW * (2 * FLOOR * enough + JUDGED * DRAWS) + more, random=True)
+    retrying = told(images * (2 * FLOOR * draws + JUDGED * DRAWS) + more, random=True)
     retrying.nearest(IDS)
-    assert retrying.asked[0] == (FEW, draws * FLOOR) and retrying.drew[0] == draws
+    asked = max(draws, DRAWN)
+    assert retrying.asked[0] == (max(images, LEAST), asked * FLOOR) and retrying.drew[0] == asked
 
 
 def test_a_suspected_attack_on_a_random_model_is_looked_at_with_fewer_draws_too() -> None:
@@ -162,10 +175,10 @@ def test_what_is_to_be_expected_is_the_nearest_and_what_the_budget_leaves() -> N
         return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
 
     nearest = FEW * (2 * FLOOR + JUDGED)
-    assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest
+    assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest * LEAST / FEW
     assert of((nearest + 2 * FEW * FLOOR - 1) / SHARE) == nearest
     assert of(5e4) == SHARE * 5e4
-    assert of(0.0, robust=3.0) == nearest / 4
+    assert of(0.0, robust=3.0) == nearest * 3 / FEW
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
 
 
