@@ -87,7 +87,6 @@ def measure(name: str, case: Case, folder: Path) -> Row:
         "took": took,
         "dry_run": dry,
         "passes": {"cells": sum(map(passes, rows)), "audit": audits_passes(grid.store)},
-        "tried": sum(retry.tried for retry in retries),
         "broken": sum(len(retry.broken) for retry in retries),
         **surroundings(torch.device("cpu")),
     }
@@ -122,18 +121,7 @@ def published_share(rows: Sequence[Measured]) -> float:
 
 
 def cases_table(measured: Sequence[Row]) -> str:
-    heads = [
-        "grid",
-        "said",
-        "took",
-        "said / took",
-        "audit said",
-        "took",
-        "said / took",
-        "audit / cells",
-        "tried",
-        "broken",
-    ]
+    heads = ["grid", "said", "took", "said / took", "audit said", "took", "said / took", "audit / cells", "broken"]
     lines = []
     for row in measured:
         said, took = row["said"], row["took"]
@@ -146,7 +134,6 @@ def cases_table(measured: Sequence[Row]) -> str:
                 *(f"{each['audit']:.2f}" for each in (said, took)),
                 _ratio(said["audit"], took["audit"]),
                 f"{took['audit'] / took['cells']:.2f}",
-                str(row["tried"]),
                 str(row["broken"]),
             ]
         )
@@ -161,8 +148,8 @@ def table(measured: Sequence[Row], published: Mapping[str, float]) -> str:
     machines = ", ".join(sorted({row["hardware"] for row in measured}))
     about = (
         "`python -m benchmarks.audit_cost`: CPU seconds of one thread, cells and audits together, as a dry run says"
-        " them and as the grid took them, and of its audits alone. Tried: images that the audit's stronger attack was run"
-        f" on; broken: on which it succeeded. Measured on {machines}, beside other work."
+        " them and as the grid took them, and of its audits alone. Broken: images on which the audit's stronger attack"
+        f" succeeded. Measured on {machines}, beside other work."
     )
     shares = [[name, f"{share:.3f}"] for name, share in published.items()]
     besides = (

@@ -76,11 +76,13 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
 
 
 def few_within(budget: float, passes: float, eot: int, draws: int) -> tuple[int, int]:
-    """How many images are tried at once with few queries, `passes` for every draw, and with how many draws per query:
-    FEW with eot where the budget is enough, otherwise LEAST images or more, and then DRAWN draws or more.
+    """How many images are tried at once with few queries, `passes` for every draw, and with how many draws per query.
 
-    eot, draws: per query and per verdict.
+    FEW, with eot draws. Of a random model, whose draws are asked for one after the other, as many as the budget is
+    enough for, but LEAST; and with as many draws, but DRAWN. eot, draws: per query and per verdict, 1 of any other.
     """
+    if eot == 1:
+        return FEW, 1
     few = min(FEW, max(LEAST, int(budget / (passes * eot + JUDGED * draws))))
     return few, draws_within(budget, few, passes, eot, draws)
 
@@ -99,11 +101,10 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for small networks take as long. What is tried in any case takes the mean of fewer draws per query of a
-    random model than the row did, where these are beyond the budget. known: what the model answered before. ordered:
-    whether its rows tell which images are near. passes: forward and backward, as many as there were; tried: the ids
-    that it tried; shortest: the least queries that any of these was allowed, where not all were allowed all; fell: the
-    share of those that it tried last.
+    as of FEW, for small networks take as long. Of a random model what is tried in any case is fewer images with fewer
+    draws per query, see few_within. known: what the model answered before. ordered: whether its rows tell which images
+    are near. passes: forward and backward, as many as there were; tried: the ids that it tried; shortest: the least
+    queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried last.
     """
 
     attack: Attack

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from robustbench_local.audit.escalation import _nearest_first
-from robustbench_local.audit.retrying import Expected, Retrying, draws_within, expected_passes, passes
+from robustbench_local.audit.retrying import Expected, Retrying, expected_passes, few_within, passes
 from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LEAST, SHARE, SHORTEST
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.threat import Norm, ThreatModel
@@ -119,17 +119,19 @@ def test_the_nearest_are_tried_until_hardly_any_fall(fall: int, blocks: int) -> 
 
 def test_of_the_nearest_a_few_are_tried_in_any_case_and_more_for_half_the_budget() -> None:
     enough = FEW * (2 * FLOOR + JUDGED)
-    for budget, blocks in ((enough, 1), (4 * FEW * FLOOR, 1), (2 * (2 * FEW * FLOOR + FEW * 20.0), 2)):
+    for budget, blocks in ((0.0, 1), (enough, 1), (4 * FEW * FLOOR, 1), (2 * (2 * FEW * FLOOR + FEW * 20.0), 2)):
         retrying = told(budget, fall=100)
         retrying.nearest(np.arange(100))
         assert [images for images, _ in retrying.asked] == [FEW] * blocks
 
 
 @pytest.mark.parametrize(("fall", "blocks"), [(0, 1), (1, 2), (4, 2), (5, 3), (100, 3)])
-def test_with_little_budget_fewer_are_tried_and_as_many_as_ever_where_some_fall(fall: int, blocks: int) -> None:
-    retrying = told(0.0, fall=fall)
+def test_of_a_random_model_with_little_budget_fewer_are_tried_and_as_many_as_ever_where_some_fall(
+    fall: int, blocks: int
+) -> None:
+    retrying = told(0.0, fall=fall, random=True)
     retrying.nearest(np.arange(100))
-    assert retrying.asked == [(LEAST, FLOOR)] * blocks and LEAST * 3 == FEW
+    assert retrying.asked == [(LEAST, DRAWN * FLOOR)] * blocks and LEAST * 3 == FEW
     assert retrying.broken == tuple(range(min(fall, FEW)))
 
 
@@ -154,7 +156,7 @@ def test_a_suspected_attack_on_a_random_model_is_looked_at_with_fewer_draws_too(
 
 
 def test_a_model_that_is_not_random_is_asked_once() -> None:
-    assert [draws_within(budget, FEW, 100, 1, 1) for budget in (0.0, 1e9)] == [1, 1]
+    assert [few_within(budget, 100, 1, 1) for budget in (0.0, 1e9)] == [(FEW, 1)] * 2
 
 
 def test_who_fell_already_is_not_tried_again_and_who_was_asked_little_is() -> None:
@@ -175,7 +177,7 @@ def test_what_is_to_be_expected_is_the_nearest_and_what_the_budget_leaves() -> N
         return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
 
     nearest = FEW * (2 * FLOOR + JUDGED)
-    assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest * LEAST / FEW
+    assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest
     assert of((nearest + 2 * FEW * FLOOR - 1) / SHARE) == nearest
     assert of(5e4) == SHARE * 5e4
     assert of(0.0, robust=3.0) == nearest * 3 / FEW
