@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from robustbench_local.audit.stronger import EFFORT, FEW, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
+from robustbench_local.audit.stronger import DRAWN, EFFORT, FEW, LEAST, LOOK, NEAR, SHARE, SHORTEST, STRONGER, WORTH
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.defense import is_stochastic, undefended
@@ -52,7 +52,8 @@ class Expected:
 
 
 def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int) -> float:
-    """Passes that a stronger attack will spend on one model, about, where no check suspects the others.
+    """Passes that a stronger attack will spend on one model, about, where no check suspects the others and hardly any
+    of the images that were nearest to a success fall.
 
     eot, draws: per query and per verdict, of a random model; 1 of any other.
     """
@@ -64,10 +65,35 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     left = {threat: robust for threat, robust in left.items() if robust >= 1}
     total = 0.0
     for threat, robust in left.items():
+        budget, brief = SHARE * sum(known) / len(left), 2 * SHORTEST[threat.norm]
+        few, drawn = few_within(budget, brief, eot, draws)
+        nearest = min(robust, few) * (brief * drawn + JUDGED * draws)
         least = max(FEW, min(robust, LOOK[draws > 1]))
-        dearest = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
-        total += min(dearest, max(SHARE * sum(known) / len(left), 2 * FEW * SHORTEST[threat.norm] * eot))
+        look = least * (sum(strongest.cost(classes, threat.norm)) * eot + JUDGED * draws)
+        rest = budget - nearest
+        total += nearest + (min(rest, look) if rest >= FEW * brief * drawn else 0.0)
     return total
+
+
+def few_within(budget: float, passes: float, eot: int, draws: int) -> tuple[int, int]:
+    """How many images are tried at once with few queries, `passes` for every draw, and with how many draws per query.
+
+    FEW, with eot draws. Of a random model, whose draws are asked for one after the other, as many as the budget is
+    enough for, but LEAST; and with as many draws, but DRAWN. eot, draws: per query and per verdict, 1 of any other.
+    """
+    if eot == 1:
+        return FEW, 1
+    few = min(FEW, max(LEAST, int(budget / (passes * eot + JUDGED * draws))))
+    return few, draws_within(budget, few, passes, eot, draws)
+
+
+def draws_within(budget: float, count: int, passes: float, eot: int, draws: int) -> int:
+    """Draws per query with which so many images, of `passes` each for every draw, cost no more than the budget: eot at
+    most, and where that is more than DRAWN, no fewer than these.
+
+    draws: per verdict.
+    """
+    return min(eot, max(DRAWN, int((budget / count - JUDGED * draws) / passes)))
 
 
 @dataclass
@@ -75,10 +101,10 @@ class Retrying:
     """An attack on a model, judged as `row` was. What it spent, and the ids of the images that it broke.
 
     images contain all that it is to try. budget: passes, forward and backward; of fewer than FEW images at once as many
-    as of FEW, for they take as long. known: what the model answered before. ordered: whether
-    its rows tell which images are near. tried: the ids that it tried; shortest: the
-    least queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried
-    last.
+    as of FEW, for small networks take as long. Of a random model what is tried in any case is fewer images with fewer
+    draws per query, see few_within. known: what the model answered before. ordered: whether its rows tell which images
+    are near. passes: forward and backward, as many as there were; tried: the ids that it tried; shortest: the least
+    queries that any of these was allowed, where not all were allowed all; fell: the share of those that it tried last.
     """
 
     attack: Attack
@@ -89,6 +115,7 @@ class Retrying:
     known: AnswerCache
     ordered: bool = True
     spent: float = 0.0
+    passes: float = 0.0
     tried: tuple[int, ...] = ()
     shortest: int | None = None
     broken: tuple[int, ...] = ()
@@ -101,13 +128,15 @@ class Retrying:
 
     def nearest(self, ids: Ids) -> None:
         """Try ids (M,), the nearest to a success first, a few at a time with few queries each, until hardly any
-        of these fall, or half the budget is spent; the first few in any case.
+        of these fall, or half the budget is spent; the first in any case, and FEW if some of them fall.
         """
-        dearest = 2 * FEW * self._floor  # passes of so many
-        for start in range(0, len(ids), FEW):
-            if start and (self.fell < WORTH or self.spent + dearest > NEAR * self.budget):
+        few, _ = self._few
+        dearest = 2 * few * self._floor  # passes of so many
+        for start in range(0, len(ids), few):
+            beyond = start >= FEW and self.spent + dearest > NEAR * self.budget
+            if start and (self.fell < WORTH or beyond):
                 return
-            self._try(ids[start : start + FEW], self._floor)
+            self._try(ids[start : start + few], self._floor)
 
     def __call__(self, ids: Ids, least: int = 0, *, whole: bool = False) -> None:
         """Try ids (M,), `least` of them in full in any case, and the nearest to a success first.
@@ -118,9 +147,10 @@ class Retrying:
         others, or all if most of the last ones fell, each of which may then be asked about less often.
         """
         ids = ids[~np.isin(ids, self.broken)]
-        count = max(least, self._enough)
+        count, full = max(least, self._enough), sum(self._cost)
+        drawn = _draws(self.row, "eot"), _draws(self.row, "draws")
         while count and len(ids):
-            self._try(ids[:count])
+            self._try(ids[:count], draws=draws_within(self._left, count, full, *drawn))
             ids, count = ids[count:], self._enough
         ids = ids[~np.isin(ids, self.tried)]
         others = ids if self._falling else ids[:FEW]  # where most fell, any may
@@ -134,8 +164,9 @@ class Retrying:
         few = [f"tried on {len(self.tried)}{first}"] if len(self.tried) < robust else []
         return few + ([f"on some with {self.shortest} queries at most"] if self.shortest else [])
 
-    def _try(self, ids: Ids, queries: int | None = None) -> None:
-        verdict = self._judged(self.attack, ids, queries)
+    def _try(self, ids: Ids, queries: int | None = None, draws: int | None = None) -> None:
+        """queries: of each image at most, None for all that the attack wants; draws: per query, of a random model."""
+        verdict = self._judged(self.attack, ids, queries, draws or self._few[1])
         self.fell = float((~verdict.robust).double().mean())
         self.broken += tuple(int(i) for i in verdict.ids[verdict.clean & ~verdict.robust].tolist())
         self.tried += tuple(int(i) for i in ids if i not in self.tried)
@@ -148,18 +179,25 @@ class Retrying:
 
     @property
     def _floor(self) -> int:
-        """Queries that an image is allowed at least."""
-        return SHORTEST[self._threat.norm] * _draws(self.row, "eot")
+        """Queries that an image is allowed at least, each draw counted."""
+        return SHORTEST[self._threat.norm] * self._few[1]
 
-    def _judged(self, attack: Attack, ids: Ids, queries: int | None = None) -> Verdict:
+    @property
+    def _few(self) -> tuple[int, int]:
+        """How many images are tried at once with few queries, and draws per query."""
+        draws = _draws(self.row, "eot"), _draws(self.row, "draws")
+        return few_within(self.budget, 2 * SHORTEST[self._threat.norm], *draws)
+
+    def _judged(self, attack: Attack, ids: Ids, queries: int | None, draws: int) -> Verdict:
         about = self.row.definition
         where = torch.isin(self.images.ids.cpu(), torch.as_tensor(ids)).nonzero()[:, 0].to(self.images.ids.device)
         some = Tensors(self.images[where], self.images.labels[where], self.images.ids[where])
-        settings: dict[str, Any] = {key: self.row.said(key) for key in ("eot", "draws") if key in about}
-        judge = Judge(seed=int(about["seed"]), budget=queries, **settings)
+        settings: dict[str, Any] = {"draws": self.row.said("draws")} if "draws" in about else {}
+        judge = Judge(seed=int(about["seed"]), budget=queries, eot=draws, **settings)
         verdict = judge(self.model, some, attack, self._threat, known=self.known)
         judged = JUDGED * _draws(self.row, "draws") * len(ids)  # as `passes` counts it
         spent = int(verdict.forwards.sum() + verdict.backwards.sum()) + judged
+        self.passes += spent
         self.spent += spent * max(1.0, FEW / len(ids))
         return verdict
 
@@ -180,10 +218,14 @@ class Retrying:
     @property
     def _price(self) -> float:
         """Passes of an image that falls to nothing, neither to the attack on the model nor on its undefended part."""
-        cost = sum(self.attack.cost(len(self.row.results["per_class"]), self._threat.norm))
+        cost = sum(self._cost)
         bare, draws = undefended(self.model), _draws(self.row, "eot")
         static = 0 if bare is None else draws if is_stochastic(bare) else 1
         return cost * (draws + static) + JUDGED * _draws(self.row, "draws")
+
+    @property
+    def _cost(self) -> tuple[int, int]:
+        return self.attack.cost(len(self.row.results["per_class"]), self._threat.norm)
 
 
 def _draws(row: Row, key: str) -> int:

@@ -19,6 +19,8 @@ MANY = 0.1  # of those looked at: good attacks leave some that a better one brea
 SHARE = 0.08  # of the passes of the rows that are audited: a fifth of their time, for small batches are slower
 FEW = 12  # images at once take as long as fewer would
 NEAR = 0.5  # of the budget for the images, of all, that were nearest to a success
+LEAST = 4  # of a random model, where the budget is not enough for more; as long as some fall it goes on
+DRAWN = 3  # draws per query of it, at least: with two or one many fewer fall where there is much noise
 WORTH = 0.25  # of a few of these have to fall for the next to be tried
 # queries of an image are allowed at least: two climbs of the stronger attack; in L1 and L2 all, and a walk after them,
 # without which masked gradients stop it

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from itertools import islice
 
 from torch import nn
 
@@ -52,7 +53,7 @@ def _preview(grid: Grid) -> list[Row]:
         waiting = [task for task in tasks if not there and not shelf.is_done(task.key)]
         if text := bill(model, waiting):
             grid.progress.line(text)
-        pace = Pace.of(model, grid.images[spec.data, None])
+        pace = Pace.of(model, grid.images[spec.data, None], None if waiting else 1)  # the pace of what is done is idle
         found: list[tuple[Task, Estimate]] = []
         for task in tasks:
             done, seconds = task not in waiting, 0.0
@@ -62,7 +63,7 @@ def _preview(grid: Grid) -> list[Row]:
             needs_more = beyond(task.cell.attack.access, model) is not None
             status = "left out" if needs_more else "done" if done else "must train" if untrained else "to do"
             if done:
-                found += [(task, Estimate.of_row(row)) for _, row in shelf.good(task.key)][:1]
+                found += [(task, Estimate.of_row(row)) for _, row in islice(shelf.good(task.key), 1)]
             elif not needs_more:
                 estimate = Estimate.of(task, model, pace, trained=not untrained, before=before.like(task))
                 found.append((task, estimate))
@@ -108,7 +109,7 @@ def _audit(found: Sequence[tuple[Task, Estimate]], model: nn.Module, pace: Pace)
     if not asked:
         return 0.0
     few = Pace.of(model, found[0][0].images, FEW).seconds
-    return asked * (few.forwards + few.backwards / 2)
+    return asked * (few.forwards + few.backwards) / 2  # about as many of either
 
 
 class _Before:

@@ -30,6 +30,7 @@ from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 
 MOMENT = 0.3  # seconds that a cell is tried out, about
+WARM = 4 * MOMENT  # seconds that a batch may take, whose pace is measured: of a dear model it is made of fewer images
 LEAST, MOST = 4, 32  # images on which it is, between these
 RUNS = 4  # of a batch: the first pays for what is set up once
 
@@ -43,7 +44,10 @@ def known_cost(attack: Attack) -> bool:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a model is: seconds of the passes of one image, in batches of `size`. classes: K of its answers."""
+    """How fast a model is: seconds of the passes of one image, in batches of `size`, or of fewer where these take long.
+
+    classes: K of its answers.
+    """
 
     seconds: Passes
     classes: int
@@ -62,10 +66,12 @@ class Pace:
         draws = Draws(0, images.ids)
         with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
             size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
-            x = images[:size].contiguous(memory_format=torch.channels_last)
+            answer, *alone = _measured(model, images[:1], draws[:1], runs=2)
+            few = round(min(max(WARM / max(2 * alone[0] + alone[1], 1e-9), LEAST), size))
+            x = images[:few].contiguous(memory_format=torch.channels_last)
             bare = undefended(model)
-            answer, *own = _measured(model, x, draws[:size])
-            other = [0.0, 0.0] if bare is None else _measured(bare, x, draws[:size])[1:]
+            own = _measured(model, x, draws[:few])[1:]
+            other = [0.0, 0.0] if bare is None else _measured(bare, x, draws[:few])[1:]
         return cls(Passes(*own, *other), answer.shape[1], is_stochastic(model), size)
 
     def price(self, passes: Passes) -> float:
@@ -211,10 +217,10 @@ def known_works(works: Sequence[float]) -> list[float]:
     return [mean if math.isnan(each) else each for each in works]
 
 
-def _measured(model: nn.Module, x: Tensor, draws: Draws) -> tuple[Tensor, float, float]:
+def _measured(model: nn.Module, x: Tensor, draws: Draws, runs: int = RUNS) -> tuple[Tensor, float, float]:
     """What it answers, and seconds per image of a forward and of a backward pass: the fastest of some runs."""
     best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
-    for run in range(RUNS):
+    for run in range(runs):
         if run > 1 and clock(x.device) > ends:
             break
         leaf, started = x.clone().requires_grad_(), clock(x.device)
