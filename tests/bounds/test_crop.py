@@ -58,7 +58,7 @@ class Wide(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(2, 2, 1, padding=2), nn.Conv2d(2, 2, 3, padding=3)
+        self.first, self.second = nn.Conv2d(2, 2, 1, padding=2, bias=False), nn.Conv2d(2, 2, 3, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.first(x) + self.second(x)
