@@ -2,19 +2,22 @@
 
 A value of a convolution hangs on a window of what it reads, that on a window of what is before, and so on back to the
 image: its receptive field. Outside of these windows the coefficients that are carried back from it are 0, so its bounds
-are those of the whole network, at the price of the windows.
+are those of the whole network, at the price of the windows. What hangs on no bound, as the room for rounding, is found
+once.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import Tensor
 
-from robustbench_local.bounds.affine import Pad
+from robustbench_local.bounds.affine import Affine, Pad
 from robustbench_local.bounds.ball import Ball
+from robustbench_local.bounds.chain import Chain
 from robustbench_local.bounds.network import Network, Placed
 from robustbench_local.bounds.step import Box, Step
 from robustbench_local.bounds.window import Window
@@ -54,6 +57,7 @@ def squares(wanted: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Window, Te
 def crop(network: Network, boxes: list[Box], ball: Ball, place: int, window: Window) -> Crop:
     """What a window of a place hangs on. boxes: the intervals of that place and of all before it."""
     windows, kept = _needed(network, [Window.whole(box.low.shape[1:]) for box in boxes], place, window)
+    readers = Counter(each for here in kept for each in network.steps[here - 1].inputs)
     made, steps, cropped = {0: 0}, list[Placed](), [_of(windows[0], boxes[0])]
     for here in sorted(kept):
         step, reads = kept[here]
@@ -65,11 +69,30 @@ def crop(network: Network, boxes: list[Box], ball: Ball, place: int, window: Win
                 cropped.append(pad.interval(cropped[made[each]]))
                 steps.append(Placed(pad, (made[each],)))
                 inputs[-1] = len(steps)
+        if isinstance(step, Affine):
+            inner, before = cropped[inputs[0]], steps[inputs[0] - 1].step if inputs[0] else None
+            if isinstance(before, Chain) and readers[network.steps[here - 1].inputs[0]] == 1:
+                step, inputs = before.then(step, inner), list(steps[inputs[0] - 1].inputs)
+            else:
+                step = Chain.of(step, inner)
         cropped.append(_of(windows[here], boxes[here]))
         steps.append(Placed(step, tuple(inputs)))
         made[here] = len(steps)
     images = _of(windows[0], Box(ball.x, ball.x)).low
     return Crop(Network(tuple(steps)), cropped, Ball(images, ball.norm, ball.eps))
+
+
+def coefficients(network: Network, boxes: list[Box], place: int, wanted: Tensor) -> int:
+    """How many are carried back in all, from these values of a place to the image."""
+    shapes = [box.low.shape[1:] for box in boxes[: place + 1]]
+    whole, found = [Window.whole(shape) for shape in shapes], 0
+    for window, values, _ in squares(wanted, shapes[place]):
+        windows, _ = _needed(network, whole, place, window)
+        found += len(values) * sum(
+            math.prod((shapes[here][0], *part.sides) if len(shapes[here]) == 3 else shapes[here])
+            for here, part in windows.items()
+        )
+    return found
 
 
 def _needed(

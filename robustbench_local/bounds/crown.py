@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from robustbench_local.bounds.ball import Ball
-from robustbench_local.bounds.crop import crop, squares
+from robustbench_local.bounds.crop import coefficients, crop, squares
 from robustbench_local.bounds.network import Network, undecided
 from robustbench_local.bounds.relu import ReLU
 from robustbench_local.bounds.step import Box, least
 from robustbench_local.core.threat import Norm
 
-VALUES = 2**20  # float64 numbers in one tensor of coefficients, at most: 8 MiB, of which some stay in a core's cache
+VALUES = 2**18  # float64 numbers in one tensor of coefficients, at most: 2 MiB, of which some stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def lower(
         else:
             found = placed.step.backward(above, *inputs)
         total = total + found.constant
-        for each, coefficients in zip(placed.inputs, found.coefficients, strict=True):
-            pending[each] = pending[each] + coefficients if each in pending else coefficients
+        for each, back in zip(placed.inputs, found.coefficients, strict=True):
+            pending[each] = pending[each] + back if each in pending else back
     if seen is not None:
         seen[0] = pending[0]
     return total + ball.minimum(pending[0])
@@ -111,6 +111,14 @@ def tightened(network: Network, ball: Ball, bound: Bound = lower, known: list[Bo
             wanted = undecided(network, place, box).nonzero()[:, 0]
             boxes[place] = _tighter(network, boxes, ball, place, wanted, bound)
     return boxes
+
+
+def price(network: Network, ball: Ball, boxes: list[Box]) -> int:
+    """How many coefficients are carried back, of an image, to tighten these intervals by one bound on either side."""
+    exact = network.exact(ball.norm)
+    places = [place for place in range(1, len(boxes)) if not exact[place]]
+    wanted = {place: undecided(network, place, boxes[place]).nonzero()[:, 0] for place in places}
+    return 2 * sum(coefficients(network, boxes, place, values) for place, values in wanted.items())
 
 
 def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted: Tensor, bound: Bound) -> Box:

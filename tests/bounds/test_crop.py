@@ -15,7 +15,7 @@ from robustbench_local.bounds import crop as cropping
 from robustbench_local.bounds.affine import AveragePool, Conv, Pad, Scale
 from robustbench_local.bounds.alpha import retightened
 from robustbench_local.bounds.ball import Ball
-from robustbench_local.bounds.crop import crop, squares
+from robustbench_local.bounds.crop import Crop, crop, squares
 from robustbench_local.bounds.crown import tightened
 from robustbench_local.bounds.max_pool import MaxPool
 from robustbench_local.bounds.network import Network
@@ -68,6 +68,9 @@ class Wide(nn.Module):
 class Spread(nn.Module):
     """Another constant for each pixel, and one for each column."""
 
+    shift: Tensor
+    factor: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.linspace(-1, 1, 42).view(1, 7, 6))
@@ -108,8 +111,9 @@ def network(name: str) -> tuple[nn.Sequential, Tensor]:
         first, between = nn.Conv2d(2, 2, 3, padding=1), BETWEEN[name]()
         for layer in between.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.running_mean, -0.3, 0.3)
-                nn.init.uniform_(layer.running_var, 0.3, 2.0)
+                for values, low, high in ((layer.running_mean, -0.3, 0.3), (layer.running_var, 0.3, 2.0)):
+                    assert isinstance(values, Tensor)
+                    nn.init.uniform_(values, low, high)
         body = nn.Sequential(first, nn.ReLU(), between, nn.ReLU()).eval()
         x = torch.rand(2, *SHAPE)
         channels = body(x).shape[1]
@@ -124,6 +128,10 @@ def boxes(name: str, threat: str, how: Callable[..., list[Box]] = tightened) -> 
         return how(read(net, x), Ball.around(x, ThreatModel.parse(threat)))
 
 
+def uncropped(network: Network, boxes: list[Box], ball: Ball, place: int, window: Window) -> Crop:
+    return Crop(Network(network.steps[:place]), boxes, ball)
+
+
 def whole(wanted: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[Window, Tensor, Tensor]]:
     """As squares, without windows."""
     yield Window.whole(shape), wanted, wanted
@@ -133,6 +141,7 @@ def differs(name: str, threat: str, monkeypatch: pytest.MonkeyPatch, how: Callab
     """Whether the intervals through windows of single pixels are others than without windows, or cannot be made."""
     with monkeypatch.context() as patch:
         patch.setattr(crown, "squares", whole)
+        patch.setattr(crown, "crop", uncropped)
         expected = boxes(name, threat, how)
     monkeypatch.setattr(cropping, "TOGETHER", 1)
     try:
