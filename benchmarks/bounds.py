@@ -4,8 +4,9 @@
     python -m benchmarks.bounds --threads 1 --only mnist/ibp --images 10000 --parts FOLDER    all test images
 
 Lines of the table that a call does not measure stay as they are. With --parts what is found of every 500 images is kept
-there, and a later call goes on from it. The true robust accuracy lies between the last method's share and "robust at most", which is what `best` leaves. Beside
-the shares that auto_LiRPA 0.7.1 certifies of the same weights and images, where these were measured.
+there, and a later call goes on from it. The true robust accuracy lies between the last method's share and "robust at
+most", which is what `best` leaves. Beside the shares that auto_LiRPA 0.7.1 certifies of the same weights and images,
+where these were measured.
 """
 
 from __future__ import annotations
