@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.grad import conv2d_input
 
 from robustbench_local.bounds.rounding import UNDERFLOW, gamma
 from robustbench_local.bounds.step import Box, Linear, Step, product
+from robustbench_local.bounds.window import Window
 
 
 class Affine(Step):
@@ -79,6 +80,11 @@ class Conv(Affine):
         found: Tensor = conv2d_input(size, self.weight, rows, self.stride, self.padding, self.dilation, self.groups)
         return found.view(*above.shape[:2], *self.inner)
 
+    def through(self, window: Window) -> tuple[Conv, Window]:
+        height, width = self.weight.shape[2:]
+        read = window.read_by((height, width), self.stride, self.padding, self.dilation)
+        return replace(self, inner=(self.inner[0], *read.sides), padding=(0, 0)), read
+
 
 @dataclass(frozen=True)
 class Matrix(Affine):
@@ -123,6 +129,10 @@ class Scale(Affine):
     def room(self, inner: Box) -> Tensor:
         room = super().room(inner)
         return room if self.parts is None else room + gamma(self.terms) * self.parts
+
+    def through(self, window: Window) -> tuple[Scale, Window]:
+        bias, parts = (None if each is None else window.of(each) for each in (self.bias, self.parts))
+        return Scale(window.of(self.factor), bias, parts), window
 
 
 @dataclass(frozen=True)
@@ -169,6 +179,10 @@ class AveragePool(Affine):
         found: Tensor = conv2d_input(size, share, rows, self.stride, self.padding, groups=self.inner[0])
         return found.view(*above.shape[:2], *self.inner)
 
+    def through(self, window: Window) -> tuple[AveragePool, Window]:
+        read = window.read_by(self.kernel, self.stride, self.padding)
+        return replace(self, inner=(self.inner[0], *read.sides), padding=(0, 0)), read
+
 
 @dataclass(frozen=True)
 class Reshape(Step):
@@ -200,6 +214,10 @@ class Pad(Step):
         left, right, top, bottom = self.sides
         return Linear((F.pad(above, (-left, -right, -top, -bottom)),), above.new_zeros(above.shape[:2]))
 
+    def through(self, window: Window) -> tuple[Pad, Window]:
+        left, _, top, _ = self.sides
+        return Pad((0, 0, 0, 0)), Window(window.top - top, window.bottom - top, window.left - left, window.right - left)
+
 
 @dataclass(frozen=True)
 class Concat(Step):
@@ -214,6 +232,9 @@ class Concat(Step):
     def backward(self, above: Tensor, *inputs: Box) -> Linear:
         return Linear(above.split(self.sizes, 2), above.new_zeros(above.shape[:2]))
 
+    def through(self, window: Window) -> tuple[Concat, Window]:
+        return self, window
+
 
 @dataclass(frozen=True)
 class Add(Step):
@@ -226,6 +247,9 @@ class Add(Step):
 
     def backward(self, above: Tensor, *inputs: Box) -> Linear:
         return Linear((above, above), -product(above.abs(), self._room(*inputs)))
+
+    def through(self, window: Window) -> tuple[Add, Window]:
+        return self, window
 
     def _room(self, first: Box, second: Box) -> Tensor:
         return gamma(1) * (first.magnitude + second.magnitude) + UNDERFLOW

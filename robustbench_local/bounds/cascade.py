@@ -11,11 +11,13 @@ from torch import Tensor
 from robustbench_local.bounds.alpha import raised, retightened
 from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.branching import branched
-from robustbench_local.bounds.crown import lower, nearest, tightened
+from robustbench_local.bounds.crown import lower, nearest, price, tightened
 from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.rounding import LARGEST
 from robustbench_local.bounds.step import Box
 from robustbench_local.core.bound_methods import Method
+
+AFFORDABLE = 5e7  # coefficients, up to which intervals are raised by slopes of their own: about a minute an image
 
 # boxes of a network's places, and rows (N, R, K) times its logits: tighter boxes, and lower bounds (N, R)
 Stage = Callable[[Network, Ball, list[Box], Tensor], tuple[list[Box], Tensor]]
@@ -35,6 +37,8 @@ def _outer(network: Network, ball: Ball, boxes: list[Box], rows: Tensor) -> tupl
 
 
 def _inner(network: Network, ball: Ball, boxes: list[Box], rows: Tensor) -> tuple[list[Box], Tensor]:
+    if price(network, ball, boxes) > AFFORDABLE:
+        return boxes, rows.new_full(rows.shape[:2], -torch.inf)
     return _outer(network, ball, retightened(network, ball, boxes), rows)
 
 

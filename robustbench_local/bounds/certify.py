@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.cascade import least_margins, stages
-from robustbench_local.bounds.crown import VALUES, answers
+from robustbench_local.bounds.crown import answers
 from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
 from robustbench_local.config.arguments import Threat, checked
@@ -23,7 +23,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.evaluation.evaluate import home
 from robustbench_local.evaluation.preflight import check_images
 
-ROWS = 16  # bounds that are carried back together, at least, and then of fewer images
+VALUES = 2**16  # of the widest step, of all images that are bounded together
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def certify(
     x, y = x.detach().to(device, torch.float32), y.to(device)
     with torch.no_grad(), as_deployed(model), full_float32():
         network = read(model, x)
-        size = max(1, VALUES // (ROWS * _widest(network, x)))
+        size = max(1, VALUES // _widest(network, x))
         parts = []
         for images, labels in zip(x.split(size), y.split(size), strict=True):
             logits = call(model, images, None)

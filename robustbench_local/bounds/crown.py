@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor
 
 from robustbench_local.bounds.ball import Ball
+from robustbench_local.bounds.crop import coefficients, crop, squares
 from robustbench_local.bounds.network import Network, undecided
 from robustbench_local.bounds.relu import ReLU
 from robustbench_local.bounds.step import Box, least
 from robustbench_local.core.threat import Norm
 
-VALUES = 2**20  # float64 numbers in one tensor of coefficients, at most: 8 MiB, of which some stay in a core's cache
+VALUES = 2**18  # float64 numbers in one tensor of coefficients, at most: 2 MiB, of which some stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def lower(
         else:
             found = placed.step.backward(above, *inputs)
         total = total + found.constant
-        for each, coefficients in zip(placed.inputs, found.coefficients, strict=True):
-            pending[each] = pending[each] + coefficients if each in pending else coefficients
+        for each, back in zip(placed.inputs, found.coefficients, strict=True):
+            pending[each] = pending[each] + back if each in pending else back
     if seen is not None:
         seen[0] = pending[0]
     return total + ball.minimum(pending[0])
@@ -111,16 +113,26 @@ def tightened(network: Network, ball: Ball, bound: Bound = lower, known: list[Bo
     return boxes
 
 
+def price(network: Network, ball: Ball, boxes: list[Box]) -> int:
+    """How many coefficients are carried back, of an image, to tighten these intervals by one bound on either side."""
+    exact = network.exact(ball.norm)
+    places = [place for place in range(1, len(boxes)) if not exact[place]]
+    wanted = {place: undecided(network, place, boxes[place]).nonzero()[:, 0] for place in places}
+    return 2 * sum(coefficients(network, boxes, place, values) for place, values in wanted.items())
+
+
 def _tighter(network: Network, boxes: list[Box], ball: Ball, place: int, wanted: Tensor, bound: Bound) -> Box:
     box = boxes[place]
-    shape = box.low.shape[1:]
     low, high = (end.flatten(1).clone() for end in box)
-    widest = max(each.low.numel() for each in boxes[: place + 1])
-    for some in wanted.split(max(1, VALUES // (2 * widest))):
-        rows = torch.zeros(len(some), low.shape[1], dtype=low.dtype, device=low.device)
-        rows.scatter_(1, some.unsqueeze(1), 1)
-        both = torch.cat([rows, -rows]).view(1, -1, *shape)
-        below, above = bound(network, boxes, ball, place, both).chunk(2, 1)
-        low[:, some] = low[:, some].maximum(below)
-        high[:, some] = high[:, some].minimum(-above)
+    for window, values, numbers in squares(wanted, box.low.shape[1:]):
+        part = crop(network, boxes, ball, place, window)
+        shape = part.boxes[-1].low.shape[1:]
+        widest = max(each.low.numel() for each in part.boxes)
+        together = max(1, VALUES // (2 * widest))
+        for some, own in zip(values.split(together), numbers.split(together), strict=True):
+            rows = low.new_zeros(len(some), math.prod(shape)).scatter_(1, own.unsqueeze(1), 1)
+            both = torch.cat([rows, -rows]).view(1, -1, *shape)
+            below, above = bound(part.network, part.boxes, part.ball, len(part.network.steps), both).chunk(2, 1)
+            low[:, some] = low[:, some].maximum(below)
+            high[:, some] = high[:, some].minimum(-above)
     return Box(low.view_as(box.low), high.view_as(box.high))

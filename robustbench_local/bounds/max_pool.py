@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from robustbench_local.bounds.step import Box, Linear, Step, product
+from robustbench_local.bounds.window import Window
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class MaxPool(Step):
         flat.scatter_add_(3, places, through.flatten(3))
         constant = product(negative, ceiling.masked_fill(certain, 0))
         return Linear((flat.view(images, rows, *self.inner),), constant)
+
+    def through(self, window: Window) -> tuple[MaxPool, Window] | None:
+        if self.padding != (0, 0) or self.ceil:  # over the edges is no zero, but nothing
+            return None
+        read = window.read_by(self.kernel, self.stride, self.padding, self.dilation)
+        return replace(self, inner=(self.inner[0], *read.sides)), read
 
     def _pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The largest of each window, and its place in height times width."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustbench_local.bounds.rounding import UNDERFLOW, gamma
 from robustbench_local.bounds.step import Box, Linear, Step, product
+from robustbench_local.bounds.window import Window
 
 _ROUNDINGS = 16  # units in the last place of 1, which sigmoid and tanh in float32 are nowhere off by
 _SLOPES: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
@@ -46,3 +47,6 @@ class SShaped(Step):
         positive, negative = above.clamp(min=0), above.clamp(max=0)
         constant = product(positive, ends[0] - below * low - room) + product(negative, ends[1] - over * high + room)
         return Linear((positive * below.unsqueeze(1) + negative * over.unsqueeze(1),), constant)
+
+    def through(self, window: Window) -> tuple[SShaped, Window]:
+        return self, window

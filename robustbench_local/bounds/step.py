@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from robustbench_local.bounds.rounding import SLACK
+from robustbench_local.bounds.window import Window
 
 
 class Box(NamedTuple):
@@ -48,6 +49,12 @@ class Step(ABC):
     @abstractmethod
     def backward(self, above: Tensor, *inputs: Box) -> Linear:
         """For coefficients above (B, R, *shape) of its output: a lower bound of their product, linear in its inputs."""
+
+    def through(self, window: Window) -> tuple[Step, Window] | None:
+        """A step that makes this window of an image alone, and the window that it reads of each input, zeros over the
+        edges included. None where no such step is known: all is made, then, of all inputs.
+        """
+        return None
 
 
 def product(coefficients: Tensor, values: Tensor) -> Tensor:

@@ -49,5 +49,30 @@ def test_a_method_is_asked_about_what_the_one_before_left(monkeypatch: pytest.Mo
     assert asked == [("ibp", 4), ("crown", 1)]
 
 
+def test_parts_that_are_kept_are_not_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = []
+
+    def part(subject: Subject, threat: str, images: slice, methods: object) -> dict[str, list[float]]:
+        made.append((images.start, images.stop))
+        bits = [float(number % 2) for number in range(images.start, images.stop)]
+        return {"clean": [1.0] * len(bits), "robust": bits, "ibp": bits, "s ibp": [float(len(bits))] * len(bits)}
+
+    monkeypatch.setattr(bounds, "part", part)
+    monkeypatch.setattr(bounds, "TOGETHER", 2)
+    first = bounds.line(MODEL, "linf:0.1", 2, ("ibp",), tmp_path)
+    cells = bounds.line(MODEL, "linf:0.1", 5, ("ibp",), tmp_path)
+    assert made == [(0, 2), (2, 4), (4, 5)]
+    assert first[3:8] == ["100", "50", "-", "50", "2.0000"] and cells[3:8] == ["100", "40", "-", "40", "1.8000"]
+
+
+def test_lines_that_are_not_measured_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bounds, "line", lambda subject, threat, *_: [subject.name, threat, "3", *["1"] * 8])
+    bounds.main(["--out", str(tmp_path), "--only", "mnist/none"])
+    monkeypatch.setattr(bounds, "line", lambda subject, threat, *_: [subject.name, threat, "3", *["2"] * 8])
+    bounds.main(["--out", str(tmp_path), "--only", "cifar10/ibp"])
+    lines = bounds.measured(tmp_path / "bounds.md")
+    assert {key[0]: each[-1] for key, each in lines.items()} == {"mnist/none": "1", "cifar10/ibp": "2"}
+
+
 def test_shares_have_the_decimals_that_their_images_tell_apart() -> None:
     assert [bounds.percent(torch.arange(n) < n // 3) for n in (4, 100, 1000, 10_000)] == ["25", "33", "33.3", "33.33"]

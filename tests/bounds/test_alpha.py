@@ -12,8 +12,10 @@ from robustbench_local.bounds import alpha, cascade
 from robustbench_local.bounds.alpha import raised, retightened
 from robustbench_local.bounds.ball import Ball
 from robustbench_local.bounds.certify import certify
-from robustbench_local.bounds.crown import Lines, lower, tightened
+from robustbench_local.bounds.crown import Lines, lower, price, tightened
+from robustbench_local.bounds.network import Network
 from robustbench_local.bounds.reading import read
+from robustbench_local.bounds.step import Box
 from robustbench_local.core.model_state import seeded
 from robustbench_local.core.threat import ThreatModel
 from tests.helpers.exact_margins import Residual, exact_margin
@@ -130,3 +132,34 @@ def test_what_is_certified_is_not_given_to_the_next_stage(monkeypatch: pytest.Mo
     assert (
         dict(given)["ibp"] == 3 and dict(given)["crown"] == open_to["ibp"] and dict(given)["outer"] == open_to["crown"]
     )
+
+
+@pytest.mark.parametrize("dear", [False, True])
+def test_inner_slopes_are_left_out_where_they_are_too_dear(dear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def watched(network: Network, ball: Ball, boxes: list[Box]) -> list[Box]:
+        calls.append(len(ball.x))
+        return retightened(network, ball, boxes)
+
+    monkeypatch.setattr(cascade, "retightened", watched)
+    if dear:
+        monkeypatch.setattr(cascade, "AFFORDABLE", 0)
+    net = _network("maximum")
+    x, y = _images(net)
+    found = certify(net, x, y, "linf:0.3", method="alpha_crown").margins
+    assert calls == ([] if dear else [3])
+    assert bool((found >= certify(net, x, y, "linf:0.3").margins).all())
+
+
+def test_the_price_is_counted_in_coefficients() -> None:
+    with seeded(2):
+        first = [nn.Flatten(), nn.Linear(12, 4), nn.ReLU()]
+        net = nn.Sequential(*first, nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    with torch.no_grad():
+        x = torch.full((1, 3, 2, 2), 0.5)
+        network, ball = read(net, x), Ball.around(x, ThreatModel.parse("linf:0.4"))
+        boxes = network.intervals(ball)
+        box = next(box for box in boxes if box.low.shape[1:] == (5,))
+        wanted = int(((box.low < 0) & (box.high > 0)).sum())
+        assert wanted > 0 and price(network, ball, boxes) == 2 * wanted * (5 + 4 + 4 + 12 + 12)
