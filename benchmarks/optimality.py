@@ -40,40 +40,43 @@ from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.report.markdown import markdown_table
 
 PASSES = 2000
+SUBJECTS = (*ZOO, Subject("mnist/ibp", "mnist", 0.1, 1.5))
 EVERYWHERE = {Norm.L0: 1e6, Norm.L1: 1e6, Norm.L2: 1e6, Norm.LINF: 0.49}  # balls that hold whatever is found
 LONG = {"fmn": {"steps": 999}, "fab": {"steps": 160}}
 ATTACKS: dict[Norm, dict[str, dict[str, Any]]] = {
     Norm.L0: {"sigma_zero": {"steps": 999}, "fmn": LONG["fmn"], "jsma": {}},
     Norm.L1: {**LONG, "pdpgd": {"steps": 999, "polish": 0.4}, "ead": {"steps": 110, "searches": 6, "rule": "l1"}},
-    Norm.L2: {**LONG, "ddn": {"steps": 999}, "cw": {"steps": 166, "searches": 6}, "deepfool": {}},
-    Norm.LINF: {**LONG, "deepfool": {}},
+    Norm.L2: {"nearest": {}, **LONG, "ddn": {"steps": 999}, "cw": {"steps": 166, "searches": 6}, "deepfool": {}},
+    Norm.LINF: {"nearest": {}, **LONG, "deepfool": {}},
 }
 PEERS: dict[Norm, dict[str, dict[str, Any]]] = {
     Norm.L0: {
         "foolbox:L0FMNAttack": {"steps": 999},
         "adv_lib:sigma_zero": {"num_steps": 999},
-        "adv_lib:fmn": {"steps": 999},
+        "adv_lib:vfga": {"max_iter": 90, "targeted": False},
     },
     Norm.L1: {
         "foolbox:L1FMNAttack": {"steps": 999},
         "foolbox:EADAttack": {"steps": 160, "binary_search_steps": 6, "decision_rule": "L1"},
         "adv_lib:pdpgd": {"num_steps": 999},
         "adv_lib:fmn": {"steps": 999},
-        "adv_lib:alma": {"num_steps": 999},
+        "adv_lib:alma": {"num_steps": 999, "init_lr_distance": 0.5},
+        "art:ElasticNet": {"max_iter": 20, "binary_search_steps": 6, "decision_rule": "L1"},
     },
     Norm.L2: {
         "foolbox:L2FMNAttack": {"steps": 999},
         "foolbox:DDNAttack": {"steps": 999},
-        "foolbox:L2CarliniWagnerAttack": {"steps": 160, "binary_search_steps": 6},
-        "adv_lib:ddn": {"steps": 999},
-        "adv_lib:fmn": {"steps": 999},
-        "adv_lib:alma": {"num_steps": 999},
+        "adv_lib:alma": {"num_steps": 999, "init_lr_distance": 0.1},
         "adv_lib:pdgd": {"num_steps": 999},
+        "adv_lib:sdf": {"steps": 13},
+        "torchattacks:FAB": {"steps": 160},
+        "art:DeepFool": {},
     },
     Norm.LINF: {
         "foolbox:LInfFMNAttack": {"steps": 999},
-        "adv_lib:fmn": {"steps": 999},
         "adv_lib:pdpgd": {"num_steps": 999},
+        "adv_lib:tr": {"iter": 490, "adaptive": True},
+        "torchattacks:FAB": {"steps": 160},
     },
 }
 
@@ -181,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "optimality.jsonl"
     machine = surroundings(torch.device(given.device))["hardware"]
-    for subject in [*ZOO, *others(given.weights)] if given.images else []:
+    for subject in [*SUBJECTS, *others(given.weights)] if given.images else []:
         for norm, attack, settings in [(each, *one) for each in ATTACKS for one in listed(each).items()]:
             if not all(word in f"{subject.name} {norm} {attack}" for word in given.only.split()):
                 continue
