@@ -62,7 +62,6 @@ PEERS: dict[Norm, dict[str, dict[str, Any]]] = {
         "foolbox:L1FMNAttack": {"steps": 999},
         "foolbox:EADAttack": {"steps": 160, "binary_search_steps": 6, "decision_rule": "L1"},
         "adv_lib:pdpgd": {"num_steps": 999},
-        "adv_lib:fmn": {"steps": 999},
         "adv_lib:alma": {"num_steps": 999, "init_lr_distance": 0.5},
         "art:ElasticNet": {"max_iter": 20, "binary_search_steps": 6, "decision_rule": "L1"},
     },
