@@ -26,7 +26,7 @@ LAST_STEP = 0.01  # of the first
 
 @dataclass(frozen=True)
 class FMN(IterativeAttack):
-    """Pintor et al. 2021, algorithm 1, from the clean image, or where an earlier attack of a suite succeeded, from there.
+    """Pintor et al. 2021, algorithm 1, from the clean image; after another attack of a suite, from its nearest success.
 
     Until a first success the radius is the distance to the linearised boundary; from then on it is times 1 - gamma
     after a success, and never above the smallest one, and times 1 + gamma after a failure (L0: by one pixel at least).

@@ -22,7 +22,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 LEAST = 100  # passes: of fewer FAB has not two steps a round
 ROUNDS = {"targets": 3, "restarts": 2}  # of FAB: a round of `steps` takes 2 steps + 1 forwards and `steps` backwards
-SEARCH = 0.45  # of the passes are FAB's
+SEARCH = {Norm.L2: 0.45, Norm.LINF: 0.72}  # of the passes are FAB's
 FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within half of it: in L2 a corner of the box
 
 
@@ -58,7 +58,7 @@ class Nearest(Suite):
             case Norm.L1:
                 return {"pdpgd": PDPGD(steps=steps, polish=0.4)}
         rounds = ROUNDS["targets"] * ROUNDS["restarts"]
-        search = FAB(steps=int((SEARCH * self.passes / rounds - 1) / 3), **ROUNDS)
+        search = FAB(steps=int((SEARCH[norm] * self.passes / rounds - 1) / 3), **ROUNDS)
         return {"fab": search, "fmn": FMN(steps=(self.passes - 4 - rounds * (3 * search.steps + 1)) // 2)}
 
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:

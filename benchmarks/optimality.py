@@ -13,8 +13,8 @@ would lower every figure.
 
 Forward and backward passes of an image are at most 2,000 by the meter, of ours and of peers, or the benchmark stops. Of
 a peer too the nearest success counts that it asked about. Peers have their own default settings but for the steps, and
-ALMA for the length of its first step, as published: its default, 0.1 for every coordinate, leaves an L1 distance of 5 on
-CIFAR-10. In L0 this package counts pixels, adversarial-library and Foolbox their channels. adversarial-library was
+ALMA for the length of its first step, as published: its default, 0.1 for every coordinate, leaves an L1 distance of 5
+on CIFAR-10. In L0 this package counts pixels, adversarial-library and Foolbox their channels. adversarial-library was
 measured with an empty stand-in of visdom, which it imports and these attacks do not use. Not in the table, since they
 were behind on six images of mnist/none: torchattacks' CW, EADL1, DeepFool, JSMA and SparseFool, ART's CarliniL2Method,
 CarliniLInfMethod and NewtonFool. Foolbox's Brendel-Bethge attacks need numba and were not tried. Each attack's
@@ -168,7 +168,9 @@ def advice(table: Sequence[Sequence[str]]) -> list[str]:
     """
     sentences = []
     for norm in dict.fromkeys(line[0] for line in table):
-        ranked = sorted((line for line in table if line[0] == norm and line[2] != "-"), key=lambda line: -float(line[2]))
+        ranked = sorted(
+            (line for line in table if line[0] == norm and line[2] != "-"), key=lambda line: -float(line[2])
+        )
         ours = [f"`{attack}` ({mean})" for _, attack, mean, *_ in ranked if ":" not in attack][:1]
         theirs = [f"of other packages `{attack}` ({mean})" for _, attack, mean, *_ in ranked if ":" in attack][:1]
         if ours:

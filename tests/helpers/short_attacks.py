@@ -52,7 +52,9 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 LENGTHS = {
     **dict.fromkeys(SHORT, "steps"),
-    **dict.fromkeys(("autoattack", "best", "fgsm", "jsma", "nearest", "noise", "sparse_autoattack", "spatial", "substitute"), ""),
+    **dict.fromkeys(
+        ("autoattack", "best", "fgsm", "jsma", "nearest", "noise", "sparse_autoattack", "spatial", "substitute"), ""
+    ),
     **{"one_pixel": "generations", "patch": "epochs", "universal": "epochs"},
 }
 ELSEWHERE = {"torchattacks", "foolbox", "art", "pyautoattack", "replay", "transfer"}  # the last two in on_grids.py
