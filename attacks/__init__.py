@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from robustbench_local.attacks.hopskipjump import HopSkipJump as HopSkipJump
     from robustbench_local.attacks.jsma import JSMA as JSMA
     from robustbench_local.attacks.mim import MIM as MIM
+    from robustbench_local.attacks.nearest import Nearest as Nearest
     from robustbench_local.attacks.nes import NES as NES
     from robustbench_local.attacks.noise import Noise as Noise
     from robustbench_local.attacks.one_pixel import OnePixel as OnePixel

@@ -26,7 +26,7 @@ LAST_STEP = 0.01  # of the first
 
 @dataclass(frozen=True)
 class FMN(IterativeAttack):
-    """Pintor et al. 2021, algorithm 1, from the clean image.
+    """Pintor et al. 2021, algorithm 1, from the clean image; after another attack of a suite, from its nearest success.
 
     Until a first success the radius is the distance to the linearised boundary; from then on it is times 1 - gamma
     after a success, and never above the smallest one, and times 1 + gamma after a failure (L0: by one pixel at least).
@@ -57,7 +57,7 @@ class FMN(IterativeAttack):
 
     def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         radius = x.new_full((len(x),), 1.0 if threat.norm is Norm.L0 else math.inf)
-        return {"x_adv": x, "radius": radius, "smallest": torch.full_like(radius, math.inf)}
+        return {"x_adv": oracle.best(x), "radius": radius, "smallest": torch.full_like(radius, math.inf)}
 
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int

@@ -27,7 +27,7 @@ NOT_LINF = {
     "OnePixel": Norm.L0,
     "Pixle": Norm.L0,
 }
-MINIMISING = {"CW", "DeepFool", "EADL1", "EADEN", "JSMA", "SparseFool"}
+MINIMISING = {"CW", "DeepFool", "EADL1", "EADEN", "FAB", "JSMA", "SparseFool"}
 BLACK_BOX = {"GN", "OnePixel", "Pixle", "SPSA", "Square"}
 
 

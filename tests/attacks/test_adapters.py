@@ -72,7 +72,9 @@ def test_one_step_is_our_step(name: str) -> None:
     assert theirs.backwards.eq(1).all() and theirs.forwards.max() <= 2
 
 
-@pytest.mark.parametrize("name", ["foolbox:L2DeepFoolAttack", "torchattacks:DeepFool", "art:DeepFool"])
+@pytest.mark.parametrize(
+    "name", ["foolbox:L2DeepFoolAttack", "torchattacks:DeepFool", "torchattacks:FAB", "art:DeepFool"]
+)
 def test_what_minimises_is_judged_by_its_distance(name: str) -> None:
     threat = ThreatModel.parse("l2:0.2")
     model, x, y, _ = two_classes(threat)

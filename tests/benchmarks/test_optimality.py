@@ -82,7 +82,7 @@ def a_peer(
 
 def test_of_peers_only_the_installed_count_and_the_meter_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "release", lambda package: {"adv_lib": "1.0"}.get(package))
-    assert [*benchmark.listed(Norm.L0)] == [*benchmark.ATTACKS[Norm.L0], "adv_lib:sigma_zero", "adv_lib:fmn"]
+    assert [*benchmark.listed(Norm.L0)] == [*benchmark.ATTACKS[Norm.L0], "adv_lib:sigma_zero", "adv_lib:vfga"]
     monkeypatch.setattr(benchmark, "release", lambda package: None)
     assert benchmark.listed(Norm.L0) == benchmark.ATTACKS[Norm.L0]
     monkeypatch.setitem(sys.modules, "adv_lib.attacks", SimpleNamespace(peer=a_peer))
@@ -94,6 +94,25 @@ def test_of_peers_only_the_installed_count_and_the_meter_decides(monkeypatch: py
     monkeypatch.setattr(benchmark, "PASSES", 5)
     with pytest.raises(ValueError, match=r"adv_lib:peer took \d+ passes of an image: allowed are 5"):
         benchmark.distances(ZOO[0], Norm.L2, "adv_lib:peer", {"num_steps": 9}, 4)
+
+
+def test_adversarial_library_is_given_images_that_it_can_change_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept_in_place(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        """As its projections work: through a view that is flat, which is a copy where channels come last."""
+        inputs.flatten(1).zero_()
+        model(inputs)
+        return inputs
+
+    monkeypatch.setitem(sys.modules, "adv_lib.attacks", SimpleNamespace(kept_in_place=kept_in_place))
+    x, y = images_of("cifar10", 4, "cpu")
+
+    def black() -> list[bool]:
+        verdict = evaluate(model_of(ZOO[2], "cpu"), x, y, AdvLib("kept_in_place"), "l1:3072")
+        return (verdict.x_adv == 0).flatten(1).all(1)[verdict.clean & ~verdict.robust].tolist()
+
+    assert black() and all(black())
+    monkeypatch.setattr(torch, "contiguous_format", torch.preserve_format)  # the twin
+    assert not any(black())
 
 
 def test_weights_are_networks_beside_the_zoo_and_words_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +146,13 @@ def test_the_table_holds_each_models_figures_and_their_mean() -> None:
     assert benchmark.lines([*rows, row("a", "m", 2.0, 2.0, 4.0)])[1][4] == "1.000 (2)"  # the last of two counts
 
 
+def test_a_sentence_for_each_norm_says_which_attack_to_take() -> None:
+    rows = [row("a", "m", 1.0, 2.0, 4.0), row("b", "m", 2.0, 2.0, 4.0), row("x:c", "m", 1.0, 3.0, 4.0)]
+    assert benchmark.advice(benchmark.lines(rows)[1:]) == ["l0: `a` (1.000); of other packages `x:c` (0.800)"]
+    assert benchmark.advice(benchmark.lines([*rows, row("b", "n", 1.0, 2.0, 9.0)])[1:]) == ["l0: `b` (0.900)"]
+    assert "- l0: `a` (1.000)" in benchmark.markdown(rows)
+
+
 def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
@@ -136,7 +162,7 @@ def test_what_is_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(benchmark, "distances", found)
     for images in ("2", "2", "0"):
-        benchmark.main(["--out", str(tmp_path), "--images", images])
-    assert len(asked) == len({*asked}) == 4 * sum(len(benchmark.listed(norm)) for norm in benchmark.ATTACKS)
+        benchmark.main(["--out", str(tmp_path), "--images", images, "--only", "l0"])
+    assert len(asked) == len({*asked}) == len(benchmark.SUBJECTS) * len(benchmark.listed(Norm.L0))
     assert len(kept(tmp_path / "optimality.jsonl")) == len(asked)
     assert "| l0 | sigma_zero | 1.000 |" in (tmp_path / "optimality.md").read_text(encoding="utf-8").replace("  ", "")

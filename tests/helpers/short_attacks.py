@@ -32,6 +32,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "hopskipjump": {"candidates": 4, "evaluations": 8},
     "jsma": {},
     "mim": {},
+    "nearest": {"passes": 101},
     "nes": {"samples": 4},
     "noise": {},
     "one_pixel": {"population": 6},
@@ -51,7 +52,9 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 LENGTHS = {
     **dict.fromkeys(SHORT, "steps"),
-    **dict.fromkeys(("autoattack", "best", "fgsm", "jsma", "noise", "sparse_autoattack", "spatial", "substitute"), ""),
+    **dict.fromkeys(
+        ("autoattack", "best", "fgsm", "jsma", "nearest", "noise", "sparse_autoattack", "spatial", "substitute"), ""
+    ),
     **{"one_pixel": "generations", "patch": "epochs", "universal": "epochs"},
 }
 ELSEWHERE = {"torchattacks", "foolbox", "art", "pyautoattack", "replay", "transfer"}  # the last two in on_grids.py

@@ -1,0 +1,66 @@
+"""The nearest adversarial image, in any norm: in each, of what is here, what finds it best in so many passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.fmn import FMN
+from robustbench_local.attacks.pdpgd import PDPGD
+from robustbench_local.attacks.sigma_zero import SigmaZero
+from robustbench_local.core.access import Access
+from robustbench_local.core.attack import Attack
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.errors import ConfigError
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.suite import Suite
+from robustbench_local.core.threat import Norm, ThreatModel
+
+LEAST = 100  # passes: of fewer FAB has not two steps a round
+ROUNDS = {"targets": 3, "restarts": 2}  # of FAB: a round of `steps` takes 2 steps + 1 forwards and `steps` backwards
+SEARCH = {Norm.L2: 0.45, Norm.LINF: 0.72}  # of the passes are FAB's
+FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within half of it: in L2 a corner of the box
+
+
+@dataclass(frozen=True)
+class Nearest(Suite):
+    """L2 and L∞: six rounds of targeted FAB (Croce and Hein 2020), to three classes, from the clean image and from far
+    away; then FMN (Pintor et al. 2021) from the nearest success. L1: PDPGD (Matyasko and Chau 2021), whose last two
+    fifths are FMN's. L0: sigma-zero (Cinà et al. 2025).
+
+    FAB leaves regions where gradients are masked, and FMN's steps cost two passes each; the ball is of no account. Per
+    image: at most `passes`, forwards and backwards together, the one of the clean image included.
+
+    passes: so many at most, at least 100.
+    """
+
+    access: ClassVar[Access] = Access.GRADIENTS
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L0, Norm.L1, Norm.L2, Norm.LINF})
+    minimises: ClassVar[bool] = True
+    summary: ClassVar[str] = "nearest image, by what finds it best in that norm for the same passes"
+    paper: ClassVar[str] = "the members' own"
+
+    passes: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.passes < LEAST:
+            raise ConfigError(f"passes is {self.passes}: at least {LEAST}, forwards and backwards together")
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        steps = (self.passes - 3) // 2  # the clean image's pass, the last image's, the answer's
+        match norm:
+            case Norm.L0:
+                return {"sigma_zero": SigmaZero(steps=steps)}
+            case Norm.L1:
+                return {"pdpgd": PDPGD(steps=steps, polish=0.4)}
+        rounds = ROUNDS["targets"] * ROUNDS["restarts"]
+        search = FAB(steps=int((SEARCH[norm] * self.passes / rounds - 1) / 3), **ROUNDS)
+        return {"fab": search, "fmn": FMN(steps=(self.passes - 4 - rounds * (3 * search.steps + 1)) // 2)}
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        far = replace(threat, eps=FAR.get(threat.norm, threat.eps))
+        return super().__call__(oracle, x, y, far, draws)
