@@ -4,9 +4,9 @@
     python -m benchmarks.best_seeds --weights trades_cnn=PATH --weights fast_cnn=PATH --only cnn    those of others
     python -m benchmarks.best_seeds --images 0                     only the table again
 
-A row a net, attack and seed, kept in seeds.jsonl as it ends. AutoAttack runs once; where `best` was asked about fewer
-images, it is what AutoAttack leaves of the same ones, and its passes per image are those over all it was asked about.
-The bar: the mean over seeds is no more than 0.1 points above AutoAttack.
+A row a net, attack and seed, kept in seeds.jsonl as it ends. AutoAttack runs once. Where one was asked about more
+images than the other, shares are those of the first ones, which both attacked; passes per image are each one's over
+all of its images. The bar: the mean over seeds is no more than 0.1 points above AutoAttack.
 """
 
 from __future__ import annotations
@@ -67,26 +67,29 @@ def measured(subject: Subject, attack: str, seed: int, images: int, device: str)
 
 
 def line(ours: Sequence[Row], theirs: Row | None) -> list[str]:
-    """One line of the table: the rows of `best` on one net and ball, and AutoAttack's of the same images or more."""
+    """One line of the table: the rows of `best` on one net and ball, and AutoAttack's there."""
     what = ours[0]["what"]
-    count = what["images"]
-    robust = [100 * row["robust"].count("1") / count for row in ours]
+    count = min(size(row) for row in (ours[0], theirs or ours[0]))
+    robust = [100 * row["robust"][:count].count("1") / count for row in ours]
     points, reference = "-", "-"
-    passes = [mean(row[kind] for row in ours) / count for kind in ("forwards", "backwards")]
+    passes = [mean(row[kind] for row in ours) / what["images"] for kind in ("forwards", "backwards")]
     spent = [f"{each:.0f}" for each in passes]
     if theirs:
         left = 100 * theirs["robust"][:count].count("1") / count
         reference, points = f"{left:.1f}", f"{mean(robust) - left:+.2f}"
-        full = [theirs[kind] / theirs["what"]["images"] for kind in ("forwards", "backwards")]
+        full = [theirs[kind] / size(theirs) for kind in ("forwards", "backwards")]
         spent = [f"{each:.0f} ({each / more:.3f} of AutoAttack's)" for each, more in zip(passes, full, strict=True)]
     spread = [f"{mean(robust):.2f}", f"{min(robust):.1f}", f"{max(robust):.1f}"]
     return [what["subject"], what["threat"], str(count), *spread, reference, points, *spent]
 
 
-def covers(row: Row, what: Row) -> bool:
-    """Whether AutoAttack's row is of this net, ball and version, of as many images or more."""
-    same = all(row["what"][key] == what[key] for key in what if key not in ("images", "seed"))
-    return same and bool(row["what"]["images"] >= what["images"])
+def alike(row: Row, what: Row) -> bool:
+    """Whether the row is of this net, ball, attack and version, whatever its seed and images."""
+    return all(row["what"][key] == what[key] for key in what if key not in ("images", "seed"))
+
+
+def size(row: Row) -> int:
+    return int(row["what"]["images"])
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -110,7 +113,7 @@ def markdown(rows: Sequence[Row]) -> str:
     table = []
     for group in groups.values():
         beside = group[0]["what"] | {"attack": "autoattack", "version": newest.get("autoattack")}
-        table.append(line(group, next((row for row in theirs if covers(row, beside)), None)))
+        table.append(line(group, max((row for row in theirs if alike(row, beside)), key=size, default=None)))
     return "\n".join([*lines, markdown_table(HEADS, table)]) + "\n"
 
 
@@ -138,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             version = find_attack(attack).version_in(Norm.LINF)
             for seed in SEEDS if attack == "best" else SEEDS[:1]:
                 what = about | {"attack": attack, "version": version, "seed": seed}
-                if any(row["what"] == what or (attack == "autoattack" and covers(row, what)) for row in kept(file)):
+                done = [row for row in kept(file) if alike(row, what) and attack == "autoattack"]
+                if any(row["what"] == what for row in kept(file)) or any(size(row) >= given.images for row in done):
                     continue
                 found = measured(subject, attack, seed, given.images, given.device)
                 keep(file, {"what": what, "surroundings": surroundings(torch.device(given.device))} | found)

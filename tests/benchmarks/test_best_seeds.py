@@ -31,14 +31,17 @@ def test_the_line_says_mean_least_and_most_and_what_autoattack_leaves() -> None:
     assert benchmark.line(ours, None)[6:] == ["-", "-", "60", "30"]
 
 
-def test_of_fewer_images_it_stands_beside_what_autoattack_left_of_the_same() -> None:
-    theirs = row("autoattack", 0, 5, 60_000)
-    theirs |= {"what": theirs["what"] | {"images": 20}, "robust": "1" * 7 + "0" * 13}
-    text = benchmark.markdown([row("best", 0, 6, 300), theirs])
+def test_shares_are_those_of_the_images_that_both_attacked() -> None:
+    """The first ones are robust in these rows, the others not."""
+    longer = row("autoattack", 0, 5, 60_000)
+    longer |= {"what": longer["what"] | {"images": 20}, "robust": "1" * 7 + "0" * 13}
+    text = benchmark.markdown([row("best", 0, 6, 300), longer])
     assert "| 10 | 60.00 | 60.0 | 60.0 | 70.0 | -10.00 | 30 (0.010 of AutoAttack's) | 15 (0.010" in text
-    fewer = row("autoattack", 0, 5, 60_000)
-    fewer["what"] |= {"images": 9}
-    assert "| - | - |" in benchmark.markdown([row("best", 0, 6, 300), fewer])
+    fewer = row("autoattack", 0, 4, 30_000)
+    fewer["what"] |= {"images": 5}
+    fewer["robust"] = "11110"
+    text = benchmark.markdown([row("best", 0, 6, 300), fewer])
+    assert "| 5 | 100.00 | 100.0 | 100.0 | 80.0 | +20.00 | 30 (0.005 of AutoAttack's) |" in text
 
 
 def test_of_each_attack_the_newest_version_is_shown() -> None:
