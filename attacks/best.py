@@ -68,7 +68,8 @@ class Best(IterativeAttack):
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402
-    and 200. In L0 up to S + 4 forwards and S / 10 backwards. Of a network trained for L∞ a lower effort leaves many more images robust in these norms.
+    and 200. Of a network trained for L∞ a lower effort leaves many more images robust in these norms. In L0 at most
+    S + 4 forwards and S / 10 backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
