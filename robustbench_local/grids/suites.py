@@ -21,7 +21,7 @@ COMMON = (  # the fifteen of CIFAR-10-C and ImageNet-C (Hendrycks and Dietterich
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 SEVERITY = 3
-PGD = ("pgd", {"pgd": {"random_start": False}})  # some networks that resist one of the two starts fall to the other
+PGD = ("pgd", {"pgd": {"random_start": False}})  # some images that resist one of the two starts fall to the other
 SPARSE = {"sparse_rs": {"steps": 2000}}  # in L0 alone
 _PREFIX = "suite:"
 _ASKING = {  # the access that each needs
