@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks.fab import FAB
+from robustbench_local.attacks.sparse_autoattack import SparseAutoAttack
 from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
@@ -31,6 +32,7 @@ TRIED = 6  # climbs before an image may be given up
 HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS = FAB(targets=2)  # there too, before an image may be given up
+SPARSE = 0.1  # in L0: the share of all queries that ask for a gradient
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Best(IterativeAttack):
     In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
     four times as large (as in arXiv:2103.01208, but there for L1 alone), and two rounds of FAB towards the nearest two
     classes come before an image may be given up.
+    In L0 it is `sparse_autoattack`, short: a tenth of the queries go to sparse PGD, half of them with either gradient,
+    and the others to Sparse-RS, on what is left. Nothing is given up, and climb, p and hopeless are of no effect.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
@@ -64,11 +68,12 @@ class Best(IterativeAttack):
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402
-    and 200. Of a network trained for L∞ a lower effort leaves many more images robust in these norms.
+    and 200. Of a network trained for L∞ a lower effort leaves many more images robust in these norms. In L0 at most
+    S + 4 forwards and S / 10 backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
-    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1})
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.LINF, Norm.L2, Norm.L1, Norm.L0})
     version: ClassVar[int] = 4  # where gradients are of no use, scores are searched
     summary: ClassVar[str] = "margin climbs; for what gives way more of them, in turn with Square from the best point"
     paper: ClassVar[str] = "this package; ideas of arXiv:2203.05154, arXiv:2407.02240 and arXiv:1912.00049"
@@ -91,6 +96,8 @@ class Best(IterativeAttack):
     def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         if self.effort != 1:
             return replace(self, steps=self._total(), effort=1.0)(oracle, x, y, threat, draws)
+        if threat.norm is Norm.L0:
+            return self._sparse()(oracle, x, y, threat, draws)
         return super().__call__(oracle, x, y, threat, draws)
 
     def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
@@ -142,6 +149,8 @@ class Best(IterativeAttack):
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         total = self._total()
+        if norm is Norm.L0:
+            return replace(self, steps=total)._sparse().cost(classes, norm)
         climbs = replace(self, steps=total)._climbs()
         forwards, backwards = WALKS.cost(classes, norm) if norm is not Norm.LINF and climbs[0] >= TRIED else (0, 0)
         return total + 1 + forwards, min(total, self.climb * sum(climbs)) + backwards
@@ -206,6 +215,10 @@ class Best(IterativeAttack):
 
     def version_in(self, norm: Norm) -> int:
         return 5 if norm is Norm.LINF else self.version  # there images are given up by how their margin comes down
+
+    def _sparse(self) -> SparseAutoAttack:
+        climbed = max(1, round(SPARSE * self.steps / 2))
+        return SparseAutoAttack(steps=climbed, queries=max(1, self.steps - 2 * climbed))
 
     def _total(self) -> int:
         return max(1, round(self.effort * self.steps))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.evaluation.evaluate import evaluate
 
 Craft = Callable[[Tensor, Tensor], Tensor]  # images and labels (or targets) -> images
 PIP = {
@@ -37,7 +38,13 @@ def peer(
 ) -> Craft:
     """The attack "package:Class" with the settings of its constructor; ball, norm and seed are given where it asks."""
     package, _, kind = name.partition(":")
-    build = {"torchattacks": _torchattacks, "foolbox": _foolbox, "art": _art, "pyautoattack": _pyautoattack}[package]
+    build = {
+        "torchattacks": _torchattacks,
+        "foolbox": _foolbox,
+        "art": _art,
+        "pyautoattack": _pyautoattack,
+        "robustbench_local": _house,
+    }[package]
 
     def craft(x: Tensor, y: Tensor) -> Tensor:
         torch.manual_seed(seed)
@@ -139,3 +146,12 @@ def _pyautoattack(
     device = next(model.parameters()).device
     attack = module(model, eps=threat.eps, norm=NAMES[threat.norm], seed=seed, device=device, **settings)
     return lambda x, y: attack.run_standard_evaluation(x, y)[0]
+
+
+def _house(
+    kind: str, settings: Mapping[str, Any], model: nn.Module, threat: ThreatModel, targeted: bool, seed: int
+) -> Craft:
+    """An attack of this package, where no other has anything of the kind."""
+    if targeted:
+        raise ValueError(f"{kind} is asked for targets: attacks of this package stand here without, in place of peers")
+    return lambda x, y: evaluate(model, x, y, kind, threat, seed, **settings).x_adv

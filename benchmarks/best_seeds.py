@@ -4,8 +4,9 @@
     python -m benchmarks.best_seeds --weights trades_cnn=PATH --weights fast_cnn=PATH --only cnn    those of others
     python -m benchmarks.best_seeds --images 0                     only the table again
 
-A row a net, attack and seed, kept in seeds.jsonl as it ends. AutoAttack runs once. The bar: the mean over seeds is no
-more than 0.1 points above AutoAttack.
+A row a net, attack and seed, kept in seeds.jsonl as it ends. AutoAttack runs once. Where one was asked about more
+images than the other, shares are those of the first ones, which both attacked; passes per image are each one's over
+all of its images. The bar: the mean over seeds is no more than 0.1 points above AutoAttack.
 """
 
 from __future__ import annotations
@@ -65,22 +66,30 @@ def measured(subject: Subject, attack: str, seed: int, images: int, device: str)
     }
 
 
-def line(rows: Sequence[Row]) -> list[str]:
-    """One line of the table: the rows of one net and ball."""
-    what = rows[0]["what"]
-    count = what["images"]
-    ours = [row for row in rows if row["what"]["attack"] == "best"]
-    theirs = [row for row in rows if row["what"]["attack"] == "autoattack"]
-    robust = [100 * row["robust"].count("1") / count for row in ours]
-    reference = [100 * row["robust"].count("1") / count for row in theirs]
-    passes = [
-        f"{mean(row[kind] for row in ours) / count:.0f}"
-        + (f" ({mean(row[kind] for row in ours) / theirs[0][kind]:.3f} of AutoAttack's)" if theirs else "")
-        for kind in ("forwards", "backwards")
-    ]
-    points = [f"{reference[0]:.1f}", f"{mean(robust) - reference[0]:+.2f}"] if theirs else ["-", "-"]
+def line(ours: Sequence[Row], theirs: Row | None) -> list[str]:
+    """One line of the table: the rows of `best` on one net and ball, and AutoAttack's there."""
+    what = ours[0]["what"]
+    count = min(size(row) for row in (ours[0], theirs or ours[0]))
+    robust = [100 * row["robust"][:count].count("1") / count for row in ours]
+    points, reference = "-", "-"
+    passes = [mean(row[kind] for row in ours) / what["images"] for kind in ("forwards", "backwards")]
+    spent = [f"{each:.0f}" for each in passes]
+    if theirs:
+        left = 100 * theirs["robust"][:count].count("1") / count
+        reference, points = f"{left:.1f}", f"{mean(robust) - left:+.2f}"
+        full = [theirs[kind] / size(theirs) for kind in ("forwards", "backwards")]
+        spent = [f"{each:.0f} ({each / more:.3f} of AutoAttack's)" for each, more in zip(passes, full, strict=True)]
     spread = [f"{mean(robust):.2f}", f"{min(robust):.1f}", f"{max(robust):.1f}"]
-    return [what["subject"], what["threat"], str(count), *spread, *points, *passes]
+    return [what["subject"], what["threat"], str(count), *spread, reference, points, *spent]
+
+
+def alike(row: Row, what: Row) -> bool:
+    """Whether the row is of this net, ball, attack and version, whatever its seed and images."""
+    return all(row["what"][key] == what[key] for key in what if key not in ("images", "seed"))
+
+
+def size(row: Row) -> int:
+    return int(row["what"]["images"])
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -89,17 +98,22 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         name = row["what"]["attack"]
         newest[name] = max(newest.get(name, 0), row["what"]["version"])
+    shown = [row for row in rows if row["what"]["version"] == newest[row["what"]["attack"]]]
+    theirs = [row for row in shown if row["what"]["attack"] == "autoattack"]
     groups: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
+    for row in shown:
         what = row["what"]
-        if what["version"] == newest[what["attack"]]:
+        if what["attack"] == "best":
             groups.setdefault((what["subject"], what["threat"], what["images"]), []).append(row)
-    seeds = sorted({row["what"]["seed"] for row in rows if row["what"]["attack"] == "best"})
+    seeds = sorted({row["what"]["seed"] for group in groups.values() for row in group})
     machines = sorted({row["surroundings"]["hardware"] for row in rows})
     versions = ", ".join(f"{name} {version}" for name, version in sorted(newest.items()))
     head = f"Versions: {versions}; seeds of best: {', '.join(map(str, seeds))}. Robust accuracy in percent, passes per"
     lines = ["# best beside AutoAttack, over seeds", "", f"{head} image. Hardware: {', '.join(machines)}.", ""]
-    table = [line(group) for group in groups.values() if any(row["what"]["attack"] == "best" for row in group)]
+    table = []
+    for group in groups.values():
+        beside = group[0]["what"] | {"attack": "autoattack", "version": newest.get("autoattack")}
+        table.append(line(group, max((row for row in theirs if alike(row, beside)), key=size, default=None)))
     return "\n".join([*lines, markdown_table(HEADS, table)]) + "\n"
 
 
@@ -127,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             version = find_attack(attack).version_in(Norm.LINF)
             for seed in SEEDS if attack == "best" else SEEDS[:1]:
                 what = about | {"attack": attack, "version": version, "seed": seed}
-                if any(row["what"] == what for row in kept(file)):
+                done = [row for row in kept(file) if alike(row, what) and attack == "autoattack"]
+                if any(row["what"] == what for row in kept(file)) or any(size(row) >= given.images for row in done):
                     continue
                 found = measured(subject, attack, seed, given.images, given.device)
                 keep(file, {"what": what, "surroundings": surroundings(torch.device(given.device))} | found)

@@ -1,7 +1,8 @@
 """The robust accuracy under attacks, and how long they take, beside torchattacks, Foolbox, ART and pyautoattack.
 
 Compared in slow tests instead: universal with ART's, spatial with Foolbox's, transfer with torchattacks'. Compared
-with nobody: adba, nes, sparse_l1 and sparse_rs, which none of these has, and patch, for which ART needs torchvision.
+with nobody: adba, nes and sparse_l1, which none of these has, and patch, for which ART needs torchvision. Nor do they
+have sparse_autoattack: it stands beside our own sparse_rs of as many passes.
 
     python -m benchmarks.strength                        everything, some hours on a CPU: stop and go on at will
     python -m benchmarks.strength --only "apgd* mnist*"  what is named so

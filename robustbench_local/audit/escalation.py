@@ -25,7 +25,18 @@ from robustbench_local.audit.finding import Finding, Status
 from robustbench_local.audit.records import RETRIED, Audit, Retry, RowFinding, keep, read
 from robustbench_local.audit.retrying import Retrying, passes
 from robustbench_local.audit.statistics import ALPHA, MATERIAL, Discordance, by_share
-from robustbench_local.audit.stronger import BLIND, EFFORT, LABELS, LOOK, MANY, SHARE, STRONGER, WHOLE, in_words
+from robustbench_local.audit.stronger import (
+    BLIND,
+    EFFORT,
+    LABELS,
+    LOOK,
+    MANY,
+    SHARE,
+    SHORTEST,
+    STRONGER,
+    WHOLE,
+    in_words,
+)
 from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import beyond
 from robustbench_local.core.attack import Attack
@@ -91,9 +102,9 @@ def _untried(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _could(row: Row) -> bool:
-    """Whether the stronger attack knows the norm of that row, and its goal: it cannot aim."""
+    """Whether the stronger attack is tried in the norm of that row, and for its goal: it cannot aim."""
     norm = ThreatModel.parse(row.threat, allow_large=True).norm
-    return norm in _stronger().norms and row.said("targets") is None
+    return norm in SHORTEST and row.said("targets") is None
 
 
 def _is_stronger(row: Row) -> bool:

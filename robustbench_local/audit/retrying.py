@@ -60,7 +60,7 @@ def expected_passes(rows: Iterable[Expected], classes: int, eot: int, draws: int
     rows, strongest = [*rows], find_attack(STRONGER, {"effort": EFFORT})
     known = [row.passes for row in rows if not math.isnan(row.passes)]
     stronger = {row.threat for row in rows if row.attack == STRONGER}
-    able = [row for row in rows if row.threat not in stronger and row.aimless and row.threat.norm in strongest.norms]
+    able = [row for row in rows if row.threat not in stronger and row.aimless and row.threat.norm in SHORTEST]
     left = {threat: min(row.robust for row in able if row.threat == threat) for threat in {row.threat for row in able}}
     left = {threat: robust for threat, robust in left.items() if robust >= 1}
     total = 0.0

@@ -24,11 +24,24 @@ def row(attack: str, seed: int, robust: int, passes: int, version: int = 5, subj
 
 def test_the_line_says_mean_least_and_most_and_what_autoattack_leaves() -> None:
     ours = [row("best", seed, robust, 300 * (seed + 1)) for seed, robust in enumerate((5, 6, 7))]
-    cells = benchmark.line([*ours, row("autoattack", 0, 5, 60_000)])
+    cells = benchmark.line(ours, row("autoattack", 0, 5, 60_000))
     assert cells[:5] == ["net", "linf:0.3", "10", "60.00", "50.0"] and cells[5] == "70.0"
     assert cells[6:8] == ["50.0", "+10.00"]
     assert cells[8:] == ["60 (0.010 of AutoAttack's)", "30 (0.010 of AutoAttack's)"]
-    assert benchmark.line(ours)[6:] == ["-", "-", "60", "30"]
+    assert benchmark.line(ours, None)[6:] == ["-", "-", "60", "30"]
+
+
+def test_shares_are_those_of_the_images_that_both_attacked() -> None:
+    """The first ones are robust in these rows, the others not."""
+    longer = row("autoattack", 0, 5, 60_000)
+    longer |= {"what": longer["what"] | {"images": 20}, "robust": "1" * 7 + "0" * 13}
+    text = benchmark.markdown([row("best", 0, 6, 300), longer])
+    assert "| 10 | 60.00 | 60.0 | 60.0 | 70.0 | -10.00 | 30 (0.010 of AutoAttack's) | 15 (0.010" in text
+    fewer = row("autoattack", 0, 4, 30_000)
+    fewer["what"] |= {"images": 5}
+    fewer["robust"] = "11110"
+    text = benchmark.markdown([row("best", 0, 6, 300), fewer])
+    assert "| 5 | 100.00 | 100.0 | 100.0 | 80.0 | +20.00 | 30 (0.005 of AutoAttack's) |" in text
 
 
 def test_of_each_attack_the_newest_version_is_shown() -> None:
@@ -50,6 +63,7 @@ def test_three_seeds_are_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     words = ["--out", str(tmp_path), "--only", "mnist/none", "--images", "4"]
     benchmark.main(words)
     benchmark.main(words)
+    benchmark.main([*words[:-1], "2", "--attacks", "autoattack"])  # these are among the four
     assert asked == [("best", 0), ("best", 1), ("best", 2), ("autoattack", 0)]
     assert [len(found["robust"]) for found in kept(tmp_path / "seeds.jsonl")] == [4] * 4
     assert "mnist/none" in (tmp_path / "seeds.md").read_text()

@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks import _comparisons
 from benchmarks._comparisons import AUTOATTACK, ZOO, Comparison, entries, figures, images_of, model_of
 from benchmarks._kept import keep, kept
+from benchmarks._peers import peer
 from benchmarks.strength import behind, main, markdown, newest
 
 
@@ -83,6 +84,17 @@ def test_an_image_outside_the_ball_is_not_broken(monkeypatch: pytest.MonkeyPatch
     everywhere = Comparison(ZOO[0], nearest._replace(eps=28.0), "torchattacks:DeepFool", 4)
     assert not everywhere.after_theirs(model, x, y, 0).any()
     assert not comparison.after_theirs(model, x, (y + 1) % 10, 0).any()  # misclassified from the start
+
+
+@pytest.mark.parametrize(("eps", "robust_images"), [(200.0, 0), (1.0, 4)])
+def test_an_attack_of_ours_stands_in_for_a_peer(eps: float, robust_images: int) -> None:
+    name = "robustbench_local:sparse_rs"
+    entry = next(entry for entry in entries(0.1) if name in entry.theirs)
+    comparison = Comparison(ZOO[0], entry._replace(theirs={name: {"steps": 50}}, eps=eps), name, 4)
+    model, (x, y) = model_of(ZOO[0], "cpu"), images_of("mnist", 4, "cpu")
+    assert comparison.after_theirs(model, x, y, 0).sum() == robust_images
+    with pytest.raises(ValueError, match="targets"):
+        peer(name, {}, model, comparison.threat, targeted=True, seed=0)(x, y)
 
 
 def test_a_second_call_adds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
