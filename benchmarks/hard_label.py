@@ -1,6 +1,6 @@
 """How near attacks by labels alone come to an image, by the queries they have made: adba beside hopskipjump, in L∞.
 
-    python -m benchmarks.hard_label                      the zoo's four networks, the first 10 test images, two seeds
+    python -m benchmarks.hard_label                      the zoo's four networks, the first 50 test images, two seeds
     python -m benchmarks.hard_label --only cifar10       models whose name holds this
     python -m benchmarks.hard_label --images 0           only the table again
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/hard_label"))
     parser.add_argument("--only", default="", help="models whose name holds this; an empty one: the four")
-    parser.add_argument("--images", type=int, default=10, help="the first so many test images")
+    parser.add_argument("--images", type=int, default=50, help="the first so many test images")
     given = parser.parse_args(arguments)
     if given.images < 0:
         parser.error(f"--images is {given.images}: give 0 or more")
