@@ -184,9 +184,10 @@ def markdown(rows: Sequence[Row]) -> str:
     machines = "; ".join(sorted({row["hardware"] for row in rows}))
     head = f"""# Optimality of minimum-norm attacks
 
-AttackBench's formula, at most {PASSES:,} passes of an image; in brackets the median distance. All attacks of the table
-together are the reference. Mean: over the models that the norm was measured on. Measured on {machines}.
-`nearest` has `sigma_zero` and `pdpgd` with these settings in L0 and L1, with one step less.
+AttackBench's formula, at most {PASSES:,} passes of an image; in brackets the median distance. All attacks measured on a
+model are its reference. Mean: over the models that the norm was measured on. A dash: not measured; where a model has
+more of them its reference is weaker, and its figures are higher. `nearest` has `sigma_zero` and `pdpgd` with these
+settings in L0 and L1, with one step less. Measured on {machines}.
 
 Which to take:
 
