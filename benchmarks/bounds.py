@@ -46,9 +46,9 @@ ZOO: dict[str, tuple[tuple[str, ...], int, tuple[Method, ...]]] = {
     "mnist/trades": (("linf:0.02", "linf:0.1"), 100, METHODS),
     "mnist/ibp": (("linf:0.1", "linf:0.3"), 1000, ("ibp",)),
     "cifar10/ibp": (("linf:2/255",), 100, METHODS),
-    "cifar10/none": (("linf:1/1020",), 3, METHODS),
-    "cifar10/adversarial_training": (("linf:1/255",), 3, METHODS),
-    "cifar10/trades": (("linf:1/255",), 3, METHODS),
+    "cifar10/none": (("linf:1/1020",), 2, METHODS),
+    "cifar10/adversarial_training": (("linf:1/255",), 2, METHODS),
+    "cifar10/trades": (("linf:1/255",), 2, METHODS),
 }
 TOGETHER = 500  # images, of which what is found is kept
 HEADS = (

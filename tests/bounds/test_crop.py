@@ -111,9 +111,9 @@ def network(name: str) -> tuple[nn.Sequential, Tensor]:
         first, between = nn.Conv2d(2, 2, 3, padding=1), BETWEEN[name]()
         for layer in between.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                for values, low, high in ((layer.running_mean, -0.3, 0.3), (layer.running_var, 0.3, 2.0)):
-                    assert isinstance(values, Tensor)
-                    nn.init.uniform_(values, low, high)
+                for statistic, low, high in ((layer.running_mean, -0.3, 0.3), (layer.running_var, 0.3, 2.0)):
+                    assert isinstance(statistic, Tensor)
+                    nn.init.uniform_(statistic, low, high)
         body = nn.Sequential(first, nn.ReLU(), between, nn.ReLU()).eval()
         x = torch.rand(2, *SHAPE)
         channels = body(x).shape[1]
