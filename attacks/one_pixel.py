@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 STRATEGIES = ("rand1", "best1")
 STARTS = ("normal", "latin_hypercube")
+GENERATIONS = 10  # that a budget is to suffice for, at least
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class OnePixel(IterativeAttack):
     preset: "su2019", the paper's evolution (rand/1, f 0.5, no crossover, 400 members, 100 generations; colours start
     normal around mid-grey), or "best1bin", SciPy's best/1 with f drawn from 0.5 to 1, 400 members and 75 generations,
     started as a Latin hypercube. population, generations, f, crossover, strategy and start change a preset.
+    A preset's population is no more than a tenth of the budget of forward passes, where one is given, but 4 at least.
     pixels: how many, by default the eps of threat l0:k. Cost: population * (generations + 1) forwards, no backwards.
 
     population: how many members, at least 4. generations: how many, at least 1. f: the weight of differences, in (0,
@@ -126,11 +129,18 @@ class OnePixel(IterativeAttack):
     def rounds(self, oracle: Oracle) -> int:
         if self.pixels is not None and self.pixels > oracle.threat.eps:
             raise ConfigError(f"pixels is {self.pixels}, and the threat {oracle.threat} allows {oracle.threat.eps:g}")
+        first = self._members(oracle) * oracle.eot
+        if oracle.budget is not None and oracle.budget < 2 * first:
+            warnings.warn(
+                f"one_pixel may make {oracle.budget} forward passes of an image, and a generation takes {first}:"
+                f" nothing evolves below {2 * first}. Give a larger budget or a smaller population (4 or more)",
+                stacklevel=2,
+            )
         return int(oracle.threat.eps > 0)  # without a pixel there is nothing to evolve
 
     def init(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         draws = draws.stream("start")
-        size = self.evolution.population, self.pixels or int(threat.eps)
+        size = self._members(oracle), self.pixels or int(threat.eps)
         if self.evolution.start == "normal":
             colours = (0.5 + 0.5 * draws.normal(*size, x.shape[1])).clamp(0, 1)
             genes = torch.cat([draws.uniform(*size, 2), colours], 3).flatten(2)
@@ -147,6 +157,11 @@ class OnePixel(IterativeAttack):
         fitter = fitness >= state["fitness"]
         genes = torch.where(fitter.unsqueeze(2), child, state["genes"])
         return self._fittest(genes, torch.where(fitter, fitness, state["fitness"]), x)
+
+    def _members(self, oracle: Oracle) -> int:
+        if self.population is not None or oracle.budget is None:
+            return self.evolution.population
+        return min(self.evolution.population, max(4, oracle.budget // (GENERATIONS * oracle.eot)))
 
     def _fittest(self, genes: Tensor, fitness: Tensor, x: Tensor) -> State:
         best = _members(genes, fitness.argmax(1, keepdim=True))

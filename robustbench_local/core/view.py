@@ -38,6 +38,11 @@ class LedgerView:
         return whole.clone() if self._rows is None else whole[self._rows]
 
     @property
+    def budget(self) -> int | None:
+        """Forward passes that a sample may have, None: any number."""
+        return self._ledger.budget
+
+    @property
     def broken(self) -> Tensor:
         """(N,) bool: an in-ball image beyond doubt misclassified was seen (never so for a random model)."""
         return self._mine(self._ledger.broken)

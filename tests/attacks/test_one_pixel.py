@@ -228,6 +228,25 @@ def test_cost_and_access() -> None:
     assert OnePixel().cost(10) == (400 * 101, 0) and OnePixel(preset="best1bin").cost(10) == (400 * 76, 0)
 
 
+def test_a_small_budget_has_a_small_population() -> None:
+    model, (x, y) = small(), tiny_digits()
+
+    def left(budget: int, **settings: Any) -> float:
+        return evaluate(model, x, y, OnePixel(**settings), "l0:1", budget=budget).robust_accuracy
+
+    with pytest.warns(UserWarning, match="195 forward passes of an image, .* takes 400: nothing evolves below 800"):
+        spent = left(200, population=400)  # the broken twin: the preset's own
+    assert left(200) < spent - 0.2
+    with pytest.warns(UserWarning, match="nothing evolves below 8"):
+        left(5)
+
+
+def test_a_large_budget_changes_nothing() -> None:
+    model, (x, y) = small(), tiny_digits()
+    free, bounded = (evaluate(model, x[:3], y[:3], OnePixel(generations=2), "l0:1", budget=b) for b in (None, 5000))
+    assert torch.equal(free.x_adv, bounded.x_adv) and torch.equal(free.forwards, bounded.forwards)
+
+
 def test_targets() -> None:
     reaches_targets(OnePixel(population=40, generations=15), ThreatModel.parse("l0:3"))
 
