@@ -213,7 +213,7 @@ class Best(IterativeAttack):
     def _aimed(self, oracle: Oracle, restart: int) -> bool:
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
-    def version_in(self, norm: Norm) -> int:
+    def version_in(self, norm: Norm, budget: int | None = None) -> int:
         return 5 if norm is Norm.LINF else self.version  # there images are given up by how their margin comes down
 
     def _sparse(self) -> SparseAutoAttack:

@@ -181,6 +181,9 @@ class OnePixel(IterativeAttack):
         odds = settled(odds, oracle.unit[:, None])
         return odds if oracle.targeted else -odds
 
+    def version_in(self, norm: Norm, budget: int | None = None) -> int:
+        return self.version + (budget is not None and self.population is None)  # a budget makes a preset's smaller
+
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.evolution.population * (self.evolution.generations + 1), 0
 

@@ -26,8 +26,8 @@ class Attack:
 
     access: what it needs of the oracle. norms: the threat models it knows. minimises: it looks for the nearest
     adversarial image instead of any in the ball. summary and paper are what `list attacks` shows. A change of what an
-    attack computes raises its version, so that older rows are made again; one that leaves some norms as they were
-    raises `version_in` the others.
+    attack computes raises its version, so that older rows are made again; one that leaves some norms or budgets as they
+    were raises `version_in` the others.
     """
 
     access: ClassVar[Access] = Access.NONE
@@ -56,8 +56,8 @@ class Attack:
         vars(other).update(learnt)
         return other
 
-    def version_in(self, norm: Norm) -> int:
-        """The version by which rows of this norm are named."""
+    def version_in(self, norm: Norm, budget: int | None = None) -> int:
+        """The version by which rows of this norm and budget of forward passes are named."""
         return self.version
 
     def sources(self) -> dict[str, str]:

@@ -77,5 +77,5 @@ def _runs(row: Row) -> bool:
         attack = find_attack(row.attack, row.definition["attack_settings"])
     except RobustBenchError:  # it is not installed here, or has other settings
         return False
-    version = attack.version_in(ThreatModel.parse(row.threat, allow_large=True).norm)
+    version = attack.version_in(ThreatModel.parse(row.threat, allow_large=True).norm, row.said("budget"))
     return not attack.own_images and version == row.definition["attack_version"]

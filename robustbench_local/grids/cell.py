@@ -105,7 +105,7 @@ class Task:
             "defense_version": model.version,
             "attack": cell.attack_name,
             "attack_settings": asdict(attack),
-            "attack_version": attack.version_in(cell.threat.norm),
+            "attack_version": attack.version_in(cell.threat.norm, config.budget),
             "access": attack.access.name.lower(),
             "threat": str(cell.threat),
             "eps": cell.threat.eps,

@@ -68,7 +68,7 @@ def in_words(cell: Cell, config: GridConfig) -> str:
     }
     usual = defaults(GridConfig)
     changed = [f"{key} {value}" for key, value in judged.items() if value != usual.get(key)]
-    version = cell.attack.version_in(cell.threat.norm)
+    version = cell.attack.version_in(cell.threat.norm, config.budget)
     return ", ".join([f"{cell.attack_name}({settings}) version {version}", str(cell.threat), *changed])
 
 
