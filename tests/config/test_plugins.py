@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from robustbench_local.config import plugins
 from robustbench_local.config.plugins import ATTACKS, DEFENSES, find_attack, find_defense, listing
 from robustbench_local.config.settings import construct
 from robustbench_local.core.errors import ConfigError, PluginError, ThreatError
@@ -211,3 +213,23 @@ def test_an_error_of_ours_keeps_its_kind() -> None:
 
     with pytest.raises(ThreatError, match="it: not today"):
         construct(Picky, {}, "it")
+
+
+def test_a_package_that_is_installed_later_is_found_and_an_unchanged_folder_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(group: str) -> Any:
+        asked.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(plugins, "entry_points", counted)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(PluginError, match='unknown attack "late"'):
+            find_attack("late")
+    assert len(asked) == 1
+    (tmp_path / "tardy.py").write_text(STRANGER)
+    installed(tmp_path, "tardy", "[robustbench_local.attacks]\nlate = tardy:Nothing\n")
+    assert type(find_attack("late")).__name__ == "Nothing" and len(asked) == 2
