@@ -201,8 +201,32 @@ def test_unknown_work_counts_as_the_mean_of_the_others(monkeypatch: pytest.Monke
     assert known_works([1.0, math.nan, 3.0]) == [1.0, 2.0, 3.0] and known_works([math.nan]) == [1.0]
 
 
-def test_a_done_cell_costs_nothing_more() -> None:
+def test_a_done_cell_costs_nothing_more_and_its_model_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     about: dict[str, Any] = {"models": ["zoo:mnist/none"], "attacks": ["fgsm"], "n": 8}
     run_grid("priced.yaml", **about)
+    sizes = timed_batches(monkeypatch)
     (row,) = run_grid("priced.yaml", **about, dry_run=True)
     assert (row["status"], row["seconds"], row["audit"]) == ("done", 0.0, 0.0)
+    assert {*sizes} == {1}
+
+
+def timed_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the batches have whose passes are timed from now on."""
+    sizes: list[int] = []
+    honest = price._measured
+
+    def noted(model: Any, x: Any, *given: Any, **more: Any) -> Any:
+        sizes.append(len(x))
+        return honest(model, x, *given, **more)
+
+    monkeypatch.setattr(price, "_measured", noted)
+    return sizes
+
+
+def test_a_dear_models_pace_is_that_of_a_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, sizes = opened(models=["zoo:mnist/none"], attacks=["fgsm"]), timed_batches(monkeypatch)
+    model, images = grid.builder.build(grid.groups[0].spec), grid.images["mnist", None]
+    whole = Pace.of(model, images)
+    monkeypatch.setattr(price, "WARM", 0.0)
+    few = Pace.of(model, images)
+    assert sizes == [1, 120, 1, price.LEAST] and few.size == whole.size == 120
