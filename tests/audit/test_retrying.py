@@ -130,12 +130,15 @@ def test_the_passes_of_a_row_are_all_it_asked() -> None:
 
 
 def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
-    def of(passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True) -> float:
-        return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
+    def of(
+        passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True, within: ThreatModel = LINF
+    ) -> float:
+        return expected_passes([Expected(attack, within, aimless, passes, robust)], 10, 1, 1)
 
     assert of(1e9) == 20 * FULL and of(0.0) == of(float("nan")) == 2 * FEW * FLOOR
     assert of(5e4) == SHARE * 5e4
     assert of(1e9, robust=0.4) == of(1e9, attack="best") == of(1e9, aimless=False) == 0.0
+    assert of(1e9, within=ThreatModel.parse("l0:3")) == 0.0
 
 
 def test_rows_that_do_not_tell_which_images_are_near_are_not_said_to() -> None:
