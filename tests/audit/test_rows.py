@@ -219,6 +219,8 @@ def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> N
     pgd, little, much = made_up(("pgd", {}, [], {}), ("best", {"effort": 0.2}, [], {}), ("best", {}, [], {}))
     assert list(escalation._untried([pgd[0]])) == list(escalation._untried([pgd[0], little[0]])) == ["linf:0.1"]
     assert not escalation._untried([pgd[0], much[0]])
+    ((sparse, _),) = made_up(("pgd", {}, [], {"threat": "l0:3"}))
+    assert not escalation._untried([sparse])
     fewer = made_up(("best", {"steps": 100, "effort": 1.0}, [], {}), ("best", {}, [], {"budget": 50}))
     for weaker, _ in [*fewer, *made_up(("best", {"effort": 1.0}, [], {"adaptive": False}))]:
         assert list(escalation._untried([pgd[0], weaker])) == ["linf:0.1"]
