@@ -172,17 +172,11 @@ def test_the_passes_of_a_row_are_all_it_asked() -> None:
     assert passes(row(stochastic=True)) == 50 * (19 + 3 * 20)
 
 
-<<<<<<< HEAD
 def test_what_is_to_be_expected_is_the_nearest_and_what_the_budget_leaves() -> None:
-    def of(passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True) -> float:
-        return expected_passes([Expected(attack, LINF, aimless, passes, robust)], 10, 1, 1)
-=======
-def test_what_is_to_be_expected_is_what_the_budget_allows() -> None:
     def of(
         passes: float, *, robust: float = 50.0, attack: str = "pgd", aimless: bool = True, within: ThreatModel = LINF
     ) -> float:
         return expected_passes([Expected(attack, within, aimless, passes, robust)], 10, 1, 1)
->>>>>>> best
 
     nearest = FEW * (2 * FLOOR + JUDGED)
     assert of(1e9) == nearest + 20 * FULL and of(0.0) == of(float("nan")) == nearest

@@ -7,11 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-<<<<<<< HEAD
 from importlib.metadata import EntryPoints, entry_points
-=======
-from importlib.metadata import entry_points
->>>>>>> price
 from pathlib import Path
 from typing import Any, Literal
 
@@ -219,26 +215,16 @@ def test_an_error_of_ours_keeps_its_kind() -> None:
         construct(Picky, {}, "it")
 
 
-<<<<<<< HEAD
 def test_packages_are_asked_once_and_again_when_one_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     def counted(*, group: str) -> EntryPoints:
-=======
-def test_a_package_that_is_installed_later_is_found_and_an_unchanged_folder_is_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def counted(group: str) -> Any:
->>>>>>> price
         asked.append(group)
         return entry_points(group=group)
 
     monkeypatch.setattr(plugins, "entry_points", counted)
-<<<<<<< HEAD
     monkeypatch.syspath_prepend(tmp_path)
     for _ in range(3):
         assert "late" not in {row.name for row in listing(ATTACKS)}
@@ -246,13 +232,3 @@ def test_a_package_that_is_installed_later_is_found_and_an_unchanged_folder_is_r
     installed(tmp_path, "late", "[robustbench_local.attacks]\nlate = nowhere:Late\n")
     assert "late" in {row.name for row in listing(ATTACKS)}
     assert len(asked) == 2
-=======
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for _ in range(2):
-        with pytest.raises(PluginError, match='unknown attack "late"'):
-            find_attack("late")
-    assert len(asked) == 1
-    (tmp_path / "tardy.py").write_text(STRANGER)
-    installed(tmp_path, "tardy", "[robustbench_local.attacks]\nlate = tardy:Nothing\n")
-    assert type(find_attack("late")).__name__ == "Nothing" and len(asked) == 2
->>>>>>> price
