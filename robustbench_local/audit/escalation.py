@@ -215,7 +215,8 @@ def _retried(
         lowers = tuple(row.key for row in rows if row.access is top)
         also = tuple(each for each in trial.tried if each not in look)
         retry = Retry(threat, name, len(look), trial.broken, lowers, also)
-        return retry, _finding(retry, look, left, in_words(name, settings), faults, trial)
+        limits = trial.limits(len(left.ids))
+        return retry, _finding(retry, look, left, in_words(name, settings), faults, limits, trial.passes)
     return Retry(threat, STRONGER, 0, (), ()), Finding(
         RETRIED,
         Status.UNCHECKED,
@@ -231,16 +232,22 @@ def _share(trial: Retrying, look: npt.NDArray[Any]) -> float:
 
 
 def _finding(
-    retry: Retry, look: npt.NDArray[Any], left: _Left, attack: str, faults: Sequence[str], trial: Retrying
+    retry: Retry,
+    look: npt.NDArray[Any],
+    left: _Left,
+    attack: str,
+    faults: Sequence[str],
+    limits: Sequence[str],
+    passes: float,
 ) -> Finding:
-    """look: ids of the images that stand for all; attack: as it is said; faults: why with no stronger one.
+    """look: ids of the images that stand for all; attack: as it is said; faults: why with no stronger one; limits: what
+    it was not allowed; passes: forward and backward, that it took.
 
     By the share of the images looked at, or of all robust ones, whichever says more: of all of them those count as
     robust that were never tried. As `weaker` has it: broken takes most of what was robust, more images than chance
     (exact McNemar) and two points.
     """
     broken, robust = len(retry.broken), len(left.ids)
-    limits = trial.limits(robust)
     seen = np.isin(look, retry.broken)
     share = max(float(seen.mean()), broken / robust)
     lower, cost = broken / left.total, share * robust / left.total
@@ -257,7 +264,7 @@ def _finding(
         RETRIED,
         status,
         "; ".join([text, *faults]),
-        {"share": share, "lower": lower, "cost": cost, "passes": trial.passes},
+        {"share": share, "lower": lower, "cost": cost, "passes": passes},
         source="Carlini et al. 2019, arXiv:1902.06705, section 5.1",
         advice="the table takes the lower number on these images: run the stronger attack on all",
     )

@@ -242,12 +242,12 @@ def test_the_stronger_attack_is_not_tried_where_it_was_but_for_less_of_it() -> N
 def test_the_word_is_as_strong_as_the_gap(broken: int, asked: int, robust: int, total: int, status: Status) -> None:
     retry = Retry("linf:0.1", "best", asked, tuple(range(broken)), ("a",))
     left = escalation._Left(np.arange(robust), np.arange(robust), total)
-    finding = escalation._finding(retry, np.arange(asked), left, "best", (), ())
-    assert finding.status is status
+    finding = escalation._finding(retry, np.arange(asked), left, "best", (), (), 40.0)
+    assert finding.status is status and finding.figures["passes"] == 40
     off = f"{100 * broken / total:.1f} points off the worst case"
     assert f"{broken} of the {robust} robust images: {off}" in finding.evidence
     assert ("on all it would be about" in finding.evidence) is (asked < robust)
-    limited = escalation._finding(retry, np.arange(asked), left, "best", (), ["tried on 3, the nearest first"])
+    limited = escalation._finding(retry, np.arange(asked), left, "best", (), ["tried on 3, the nearest first"], 40.0)
     assert limited.status is status and "images, tried on 3, the nearest first: " in limited.evidence
     assert limited.evidence.endswith(" or more") is (asked < robust)
 
@@ -256,10 +256,10 @@ def test_the_nearest_stand_for_themselves_alone() -> None:
     """What breaks most of the nearest is no proof that most images would break."""
     left = escalation._Left(np.arange(195), np.arange(195)[::-1], 500)
     near = Retry("linf:0.1", "best", 20, tuple(range(180, 195)), ("a",), tuple(range(175, 195)))
-    finding = escalation._finding(near, np.arange(20), left, "best", (), ())
+    finding = escalation._finding(near, np.arange(20), left, "best", (), (), 40.0)
     assert finding.status is Status.SUSPICIOUS and finding.figures["lower"] == 15 / 500
     few = Retry("linf:0.1", "best", 20, (194, 193), ("a",), tuple(range(175, 195)))
-    assert escalation._finding(few, np.arange(20), left, "best", (), ()).status is Status.SOUND
+    assert escalation._finding(few, np.arange(20), left, "best", (), (), 40.0).status is Status.SOUND
 
 
 def test_a_small_budget_on_few_images_is_not_called_broken() -> None:
