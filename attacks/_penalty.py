@@ -40,9 +40,8 @@ class PenaltyAttack(Attack):
 
     access: ClassVar[Access] = Access.GRADIENTS
     minimises: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4  # c follows the slope, whatever it is
     patience: ClassVar[float] = 0.1
-    octaves: ClassVar[float] = 0  # the unit of c goes by powers of two to so many; 0: by the slope itself
 
     steps: int = 10_000
     searches: int = 9
@@ -72,14 +71,11 @@ class PenaltyAttack(Attack):
         raise NotImplementedError
 
     def unit(self, state: State, slope: Tensor) -> Tensor:
-        """(N, 1, 1, 1): the slope at the clean image over a usual one, rounded to whole `octaves` on the log scale."""
+        """(N, 1, 1, 1): the slope at the clean image over a usual one."""
         if "unit" in state:
             return state["unit"]
         size = length(slope.flatten(1))
-        steeper = torch.where(size > 0, size / SLOPE, 1)
-        if self.octaves:
-            steeper = torch.exp2(self.octaves * (steeper.log2() / self.octaves).round())
-        return steeper.view(-1, 1, 1, 1)
+        return torch.where(size > 0, size / SLOPE, 1).view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""
