@@ -18,7 +18,6 @@ from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel, length
 
-SLOPE = 10.0  # of a margin, per unit of L2, where c counts as it is
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
@@ -42,6 +41,7 @@ class PenaltyAttack(Attack):
     minimises: ClassVar[bool] = True
     version: ClassVar[int] = 4  # c follows the slope, whatever it is
     patience: ClassVar[float] = 0.1
+    usual: ClassVar[float] = 10.0  # the slope of a margin, per unit of L2, where c counts as it is
 
     steps: int = 10_000
     searches: int = 9
@@ -75,7 +75,7 @@ class PenaltyAttack(Attack):
         if "unit" in state:
             return state["unit"]
         size = length(slope.flatten(1))
-        return torch.where(size > 0, size / SLOPE, 1).view(-1, 1, 1, 1)
+        return torch.where(size > 0, size / self.usual, 1).view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""
