@@ -327,7 +327,7 @@ def test_twins_that_see_the_size_of_logits_are_caught(monkeypatch: pytest.Monkey
 @EVERY
 @pytest.mark.parametrize("targeted", [False, True])
 def test_what_is_broken_lies_in_the_ball_and_all_in_the_box(attack: Attack, norm: Norm, targeted: bool) -> None:
-    if targeted and isinstance(attack, DeepFool):
+    if targeted and isinstance(attack, DeepFool | Nearest):
         pytest.skip("takes no targets")
     model = network().float()
     data = images(model)
@@ -382,7 +382,7 @@ def test_budgets_are_hard_and_frozen_rows_do_no_harm(attack: Attack, norm: Norm)
         assert all(flag == "unchecked" or "outside" in flag for flag in verdict.flags)  # a small budget pays no checks
 
 
-def test_targets_are_reached_and_deepfool_takes_none() -> None:
+def test_targets_are_reached_or_refused() -> None:
     model = network().float()
     data = images(model)
     model.float()
@@ -390,8 +390,8 @@ def test_targets_are_reached_and_deepfool_takes_none() -> None:
     with torch.no_grad():
         clean = model(x)
     for attack, norm in SHORT:
-        if isinstance(attack, DeepFool):
-            with pytest.raises(ConfigError, match="takes no targets"):
+        if isinstance(attack, DeepFool | Nearest):
+            with pytest.raises(ConfigError, match="takes no targets|cannot be given one to reach"):
                 evaluate(model, x, y, attack, threat(norm), targets="random")
             continue
         goal = clean.scatter(1, y[:, None], -torch.inf).topk(2, 1).indices[:, 1]
