@@ -28,6 +28,7 @@ FEW: dict[str, dict[str, Any]] = {  # enough to pass every line
     "boundary": {"steps": 3},
     "hopskipjump": {"steps": 2},
     "jsma": {"gamma": 0.002},
+    "nearest": {"passes": 101},
     "one_pixel": {"population": 8, "generations": 2},
     "patch": {"images": 6, "epochs": 1},
     "universal": {"images": 6, "epochs": 1},
