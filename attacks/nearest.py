@@ -23,6 +23,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 LEAST = 100  # passes: of fewer FAB has not two steps a round
 ROUNDS = {"targets": 3, "restarts": 2}  # of FAB: a round of `steps` takes 2 steps + 1 forwards and `steps` backwards
 SEARCH = {Norm.L2: 0.45, Norm.LINF: 0.72}  # of the passes are FAB's
+SPARSE = {1.0: 1e-2, 0.5: 3e-4, 0.25: 1e-3}  # {step_size: sigma} of sigma-zero: each finds what the others miss
 FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within half of it: in L2 a corner of the box
 
 
@@ -30,7 +31,7 @@ FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within
 class Nearest(Suite):
     """L2 and L∞: six rounds of targeted FAB (Croce and Hein 2020), to three classes, from the clean image and from far
     away; then FMN (Pintor et al. 2021) from the nearest success. L1: PDPGD (Matyasko and Chau 2021), whose last two
-    fifths are FMN's. L0: sigma-zero (Cinà et al. 2025).
+    fifths are FMN's. L0: sigma-zero (Cinà et al. 2025) three times, with steps of other sizes and other softness.
 
     FAB leaves regions where gradients are masked, and FMN's steps cost two passes each; the ball is of no account. Per
     image: at most `passes`, forwards and backwards together, the one of the clean image included.
@@ -54,7 +55,11 @@ class Nearest(Suite):
         steps = (self.passes - 3) // 2  # the clean image's pass, the last image's, the answer's
         match norm:
             case Norm.L0:
-                return {"sigma_zero": SigmaZero(steps=steps)}
+                steps = (self.passes - 2 - len(SPARSE)) // (2 * len(SPARSE))
+                return {
+                    f"sigma_zero, steps of {size:g}": SigmaZero(steps=steps, step_size=size, sigma=sigma)
+                    for size, sigma in SPARSE.items()
+                }
             case Norm.L1:
                 return {"pdpgd": PDPGD(steps=steps, polish=0.4)}
         rounds = ROUNDS["targets"] * ROUNDS["restarts"]

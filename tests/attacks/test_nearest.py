@@ -12,7 +12,7 @@ from torch import Tensor
 from robustbench_local.attacks import nearest
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN
-from robustbench_local.attacks.nearest import Nearest
+from robustbench_local.attacks.nearest import SPARSE, Nearest
 from robustbench_local.attacks.pdpgd import PDPGD
 from robustbench_local.attacks.sigma_zero import SigmaZero
 from robustbench_local.core.attack import Attack, State
@@ -64,7 +64,8 @@ def test_no_image_takes_more_than_its_passes(norm: Norm, passes: int = 101) -> N
 
 def test_each_norm_has_the_members_that_the_benchmark_found_best() -> None:
     attack = Nearest()
-    assert attack.members(Norm.L0) == {"sigma_zero": SigmaZero(steps=998)}
+    thrice = [SigmaZero(steps=332, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
+    assert [*attack.members(Norm.L0).values()] == thrice
     assert attack.members(Norm.L1) == {"pdpgd": PDPGD(steps=998, polish=0.4)}
     assert attack.members(Norm.L2) == {"fab": FAB(steps=49, targets=3, restarts=2), "fmn": FMN(steps=554)}
     assert attack.members(Norm.LINF) == {"fab": FAB(steps=79, targets=3, restarts=2), "fmn": FMN(steps=284)}

@@ -107,7 +107,7 @@ def test_a_cell_that_failed_ends_with_1_and_is_named(capsys: pytest.CaptureFixtu
 def test_a_dry_run_fetches_and_writes_nothing(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     asked = "robustbench-local evaluate my_models.py:net --data mnist"
     assert commands(f"{asked} dry_run=true") == 0
-    assert "4 of 4 cells to do" in capsys.readouterr().out and not (folder / "results").exists()
+    assert "5 of 5 cells to do" in capsys.readouterr().out and not (folder / "results").exists()
     assert commands(f"{asked} --n 2000 dry_run=true") == 2
     said = capsys.readouterr().err
     assert "robustbench-local data fetch mnist" in said and "a dry run downloads nothing" in said
