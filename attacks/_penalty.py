@@ -18,6 +18,7 @@ from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import ThreatModel, length
 
+SLOPE = 10.0  # of a margin, per unit of L2, where c counts as it is
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
@@ -39,9 +40,9 @@ class PenaltyAttack(Attack):
 
     access: ClassVar[Access] = Access.GRADIENTS
     minimises: ClassVar[bool] = True
-    version: ClassVar[int] = 4  # c follows the slope, whatever it is
+    version: ClassVar[int] = 3
     patience: ClassVar[float] = 0.1
-    usual: ClassVar[float] = 10.0  # the slope of a margin, per unit of L2, where c counts as it is
+    octaves: ClassVar[float] = 0  # the unit of c goes by powers of two to so many; 0: by the slope itself
 
     steps: int = 10_000
     searches: int = 9
@@ -71,11 +72,14 @@ class PenaltyAttack(Attack):
         raise NotImplementedError
 
     def unit(self, state: State, slope: Tensor) -> Tensor:
-        """(N, 1, 1, 1): the slope at the clean image over a usual one."""
+        """(N, 1, 1, 1): the slope at the clean image over a usual one, rounded to whole `octaves` on the log scale."""
         if "unit" in state:
             return state["unit"]
         size = length(slope.flatten(1))
-        return torch.where(size > 0, size / self.usual, 1).view(-1, 1, 1, 1)
+        steeper = torch.where(size > 0, size / SLOPE, 1)
+        if self.octaves:
+            steeper = torch.exp2(self.octaves * (steeper.log2() / self.octaves).round())
+        return steeper.view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""

@@ -29,6 +29,7 @@ class EAD(PenaltyAttack):
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})
+    version: ClassVar[int] = 4  # c follows the slope, whatever it is
     summary: ClassVar[str] = "smallest L1 or elastic-net perturbation, by shrinking and a search for c"
     patience: ClassVar[float] = 0.2  # its momentum makes the objective swing
     paper: ClassVar[str] = "Chen et al. 2018, arXiv:1709.04114"

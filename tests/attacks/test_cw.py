@@ -49,7 +49,7 @@ def test_confidence_is_a_margin_and_costs_distance(attack: Attack) -> None:
 
 def test_more_searches_come_nearer() -> None:
     model, x, y = mnist(4)
-    few: Any = dict(steps=60, constant=5, step_size=0.1, abort_early=False)
+    few: Any = dict(steps=60, constant=100, step_size=0.1, abort_early=False)
     found = [evaluate(model, x, y, CW(searches=k, **few), FAR) for k in (1, 4)]
     assert not found[0].robust.any() and (found[1].distance <= found[0].distance).all()
     assert found[1].distance.mean() < 0.9 * found[0].distance.mean()
@@ -66,7 +66,7 @@ def test_a_constant_that_is_too_small_grows_until_it_succeeds() -> None:
 def test_early_ends_cost_next_to_nothing() -> None:
     model, x, y = mnist(3)
     whole, early = (
-        evaluate(model, x, y, CW(steps=200, searches=3, constant=0.2, step_size=0.1, abort_early=abort), FAR)
+        evaluate(model, x, y, CW(steps=200, searches=3, constant=1, step_size=0.1, abort_early=abort), FAR)
         for abort in (False, True)
     )
     assert early.forwards.double().mean() < 0.95 * whole.forwards.double().mean() and whole.forwards.eq(600).all()
