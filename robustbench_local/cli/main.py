@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import traceback
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Its exit code, one of output.EXITS."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     streams.replace_missing()
+    if "OMP_WAIT_POLICY" not in os.environ:  # before torch: threads that wait by spinning for long starve beside others
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     formatted = warnings.formatwarning
     warnings.formatwarning = _in_a_line
     try:

@@ -215,3 +215,18 @@ def test_a_warning_is_one_line_and_a_name_cannot_turn_the_terminal(
         assert main(["report", str(tmp_path)]) == 0
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(lines) == 1 and lines[0].startswith("warning: ") and "\\x1b[31mred.json counts as missing" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_wait_without_spinning_for_long_unless_told_otherwise(before: dict[str, str], after: str) -> None:
+    """OpenMP reads it when torch is loaded, so it must stand there before."""
+    script = (
+        "import os, sys; from robustbench_local.cli.main import main; main(['completion', 'bash']);"
+        "sys.exit('torch' in sys.modules or str(os.environ.get('GOMP_SPINCOUNT')))"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = plain | {"PYTHONPATH": os.pathsep.join(sys.path)} | before
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == after
