@@ -13,8 +13,8 @@ would lower every figure.
 
 Forward and backward passes of an image are at most 2,000 by the meter, of ours and of peers, or the benchmark stops. Of
 a peer too the nearest success counts that it asked about. Peers have their own default settings but for the steps, and
-ALMA for the length of its first step, as published: its default, 0.1 for every coordinate, leaves an L1 distance of 5
-on CIFAR-10. In L0 this package counts pixels, adversarial-library and Foolbox their channels. adversarial-library was
+ALMA for the length of its first step: its default, 0.1 for every coordinate, leaves an L1 distance of 5 on CIFAR-10.
+In L0 this package counts pixels, adversarial-library and Foolbox their channels. adversarial-library was
 measured with an empty stand-in of visdom, which it imports and these attacks do not use. Not in the table, since they
 were behind on six images of mnist/none: torchattacks' CW, EADL1, DeepFool, JSMA and SparseFool, ART's CarliniL2Method,
 CarliniLInfMethod and NewtonFool. Foolbox's Brendel-Bethge attacks need numba and were not tried. Each attack's
