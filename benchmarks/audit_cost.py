@@ -64,6 +64,7 @@ CASES = {
     "cifar10_pgd, 50 images": Case("cifar10_pgd", 50, {}),
     "quickstart, 200 images": Case("quickstart", 200, {}),
     "mnist_certified, 10 images": Case(CERTIFIED, 10, {"models": ["zoo:mnist/adversarial_training"]}),
+    "mnist_certified, 100 images": Case(CERTIFIED, 100, {"models": ["zoo:mnist/adversarial_training"]}),
 }
 
 

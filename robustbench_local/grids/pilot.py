@@ -38,21 +38,22 @@ class Passes(NamedTuple):
 
 
 NONE = Passes(0, 0, 0, 0)
+LULL = 16  # calls before which nothing is said about what was given up
 
 
 @dataclass(frozen=True)
 class Pilot:
     """What a search spent on `tried` images; those that err without an attack spend nothing.
 
-    calls: questions to the model, of however many images. spent: passes of all images together; fell: those of images
-    that fell. alive: how many did not; left: of how many no success is known, which of a random model is told by the
-    mean of its draws. whole: whether it came to its end. seconds: see `clock`.
+    calls: questions to the model, of however many images. spent: passes of all images together; ended: those of images
+    that fell or were given up. alive: how many were neither; left: of how many no success is known, which of a random
+    model is told by the mean of its draws. whole: whether it came to its end. seconds: see `clock`.
     """
 
     tried: int
     calls: int = 0
     spent: Passes = NONE
-    fell: Passes = NONE
+    ended: Passes = NONE
     alive: int = 0
     left: int = 0
     whole: bool = True
@@ -117,27 +118,46 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Meter:
-    """The oracles of a search, and how often they asked the model until the moment is over."""
+    """The oracles of a search, and how often they asked the model until the moment is over.
+
+    looks: the first oracle's forward passes of each image after 1, 2, 4, 8, ... calls, the last two.
+    """
 
     ends: float = float("inf")
     calls: int = 0
     oracles: list[Oracle] = field(default_factory=list)
+    looks: list[Tensor] = field(default_factory=list)
 
     def start(self, ends: float) -> None:
-        self.ends, self.calls, self.oracles = ends, 0, []
+        self.ends, self.calls, self.oracles, self.looks = ends, 0, [], []
+
+    def count(self) -> None:
+        self.calls += 1
+        if self.calls & (self.calls - 1) == 0:
+            self.looks = [*self.looks[-1:], self.oracles[0].forwards.clone()]
 
     def read(self, tried: int, attacked: int, adaptive: bool, whole: bool, seconds: float) -> Pilot:
         if not self.oracles:
             return Pilot(tried, alive=attacked, left=attacked, whole=whole, seconds=seconds)
         first = self.oracles[0]
-        spent, fell = NONE, NONE
+        spent, ended = NONE, NONE
+        over = first.broken | self._given_up(first.forwards)
         for place, oracle in enumerate(self.oracles):  # after the adaptive one the naive one, on what that left
             bare = place > 0 or not adaptive
             spent = spent.plus(_passes(oracle.forwards, oracle.backwards, bare))
             if oracle is first:
-                fell = _passes(oracle.forwards[oracle.broken], oracle.backwards[oracle.broken], bare)
-        alive, left = int((~first.broken).sum()), int((~first.succeeded).sum())
-        return Pilot(tried, self.calls, spent, fell, alive, left, whole, seconds)
+                ended = _passes(oracle.forwards[over], oracle.backwards[over], bare)
+        alive, left = int((~over).sum()), int((~first.succeeded).sum())
+        return Pilot(tried, self.calls, spent, ended, alive, left, whole, seconds)
+
+    def _given_up(self, forwards: Tensor) -> Tensor:
+        """Which images were not asked about in at least the last half of the calls, but had been more than in passing.
+
+        Those of an attack that takes one image after the other may only wait for their turn.
+        """
+        if self.calls < LULL:
+            return torch.zeros_like(forwards, dtype=torch.bool)
+        return (forwards == self.looks[0]) & (forwards * LULL > self.calls)
 
 
 def _passes(forwards: Tensor, backwards: Tensor, bare: bool) -> Passes:
@@ -158,7 +178,7 @@ class _Timed(Search):
         def counted(x: Tensor, draws: Draws | None) -> Tensor:
             if clock(x.device) > meter.ends:
                 raise _EnoughError
-            meter.calls += 1
+            meter.count()
             return answer(x, draws)
 
         vars(oracle)["_answer"] = counted

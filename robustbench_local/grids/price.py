@@ -32,6 +32,7 @@ from robustbench_local.storage.row import Row
 MOMENT = 0.3  # seconds that a cell is tried out, about
 WARM = 4 * MOMENT  # seconds that a batch may take, whose pace is measured: of a dear model it is made of fewer images
 LEAST, MOST = 4, 32  # images on which it is, between these
+LONGER = 1 / 4  # of its price, WARM at most: for so long a cell is tried out once more that had not ended within MOMENT
 RUNS = 4  # of a batch: the first pays for what is set up once
 
 
@@ -138,6 +139,9 @@ class Estimate:
         tried = () if priced(model) else (1, min(count, n))
         trials = [pilot(task, model, few, MOMENT, trained=trained) for few in tried]
         seen = [trial for trial in trials if trial is not None]
+        longer = min(LONGER * n * each, WARM)
+        if seen and not seen[-1].whole and longer > MOMENT:
+            seen[-1] = pilot(task, model, seen[-1].tried, longer, trained=trained) or seen[-1]
         robust, spent = 1.0, most
         if before is not None:
             robust, spent = before.results["robust_accuracy"], _of_row(before, most)
@@ -256,8 +260,8 @@ def _of_one(task: Task, model: nn.Module, pace: Pace) -> Passes:
 
 
 def _of_trial(trial: Pilot, most: Passes) -> Passes:
-    """The mean of the images of a trial, those that had not fallen when it was ended at their dearest."""
-    whole = trial.spent if trial.whole else trial.fell.plus(most, trial.alive)
+    """The mean of the images of a trial, those that were still attacked when it was ended at their dearest."""
+    whole = trial.spent if trial.whole else trial.ended.plus(most, trial.alive)
     return whole.times(1 / trial.tried)
 
 
@@ -286,5 +290,5 @@ def _calls(trials: Sequence[Pilot], most: Passes) -> float:
     last = trials[-1]
     if last.whole or math.isnan(most.forwards) or not last.alive:
         return last.calls
-    longest = sum(last.spent.plus(last.fell, -1)) / last.alive
+    longest = sum(last.spent.plus(last.ended, -1)) / last.alive
     return last.calls * sum(most) / max(1.0, longest)

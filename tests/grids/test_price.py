@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from robustbench_local.audit.retrying import passes
 from robustbench_local.cli.preview import show_preview
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.progress import Progress
+from robustbench_local.core.threat import Norm
 from robustbench_local.grids import bench, price
+from robustbench_local.grids import pilot as grids_pilot
 from robustbench_local.grids.grid import Grid
 from robustbench_local.grids.pilot import pilot
 from robustbench_local.grids.preview import preview
@@ -178,6 +181,69 @@ def test_a_trial_leaves_the_model_as_it_was_and_ends_in_time() -> None:
     trial = pilot(grid.task(group.cells[0], before), model, 8, 0.1)
     assert trial is not None and not trial.whole and trial.alive and time.process_time() - started < 3
     assert weights_digest(model) == before and not any(weight.grad is not None for weight in model.parameters())
+
+
+# attacks that give images up
+
+
+class Yielding(Attack):
+    """Goes on with the first image alone after so many questions about all."""
+
+    access = Access.SCORES
+    all_of_them = 100
+
+    def __call__(self, oracle: Any, x: Any, y: Any, threat: Any, draws: Any) -> Any:
+        for question in range(1500):
+            asked = slice(None) if question < self.all_of_them else slice(0, 1)
+            rows = torch.arange(len(x))[asked]
+            oracle[rows].logits(x[rows])
+        return x
+
+    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
+        return 1500, 0
+
+
+class OneByOne(Yielding):
+    """Asks about one image until it is done with it."""
+
+    def __call__(self, oracle: Any, x: Any, y: Any, threat: Any, draws: Any) -> Any:
+        for k in range(len(x)):
+            for _ in range(1500):
+                oracle[torch.tensor([k])].logits(x[k : k + 1])
+        return x
+
+
+def alive_after(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of 4 images, how many a trial that was ended says are still attacked."""
+    grid = silent(opened(models=["zoo:mnist/adversarial_training"], attacks=["fgsm"]), attack, monkeypatch)
+    model = grid.builder.build(grid.groups[0].spec)
+    trial = pilot(grid.task(grid.cells[0], weights_digest(model)), model, 4, 0.3)
+    assert trial is not None and not trial.whole
+    assert trial.ended.forwards == (4 - trial.alive) * Yielding.all_of_them
+    return trial.alive
+
+
+def test_what_an_attack_gave_up_is_told_from_what_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert alive_after(Yielding(), monkeypatch) == 1
+    assert alive_after(OneByOne(), monkeypatch) == 4
+    monkeypatch.setattr(grids_pilot, "LULL", 10**9)  # the check above catches a trial that sees nobody given up
+    assert alive_after(Yielding(), monkeypatch) == 4
+
+
+def test_a_cell_that_had_not_ended_is_tried_out_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = opened(models=["zoo:mnist/adversarial_training"], attacks=["fgsm"], n=20)
+    grid = silent(grid, Yielding(), monkeypatch)
+    moments: list[float] = []
+    honest = price.pilot
+
+    def noted(task: Any, model: Any, count: int, seconds: float, **more: Any) -> Any:
+        moments.append(seconds)
+        return honest(task, model, count, seconds, **more)
+
+    monkeypatch.setattr(price, "pilot", noted)
+    (estimate,) = estimates(grid)
+    assert moments[:2] == [0.05, 0.05] and 0.05 < moments[2] <= price.WARM
+    assert estimate.passes < 20 * 1500 * 0.6  # a quarter of the images at their dearest, not all
 
 
 # what orders cells
