@@ -26,6 +26,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 
 GRADIENTS = 0.39  # the share of all queries that ask for a gradient
 TARGETED = 2  # every second climb goes for one class
+SOFT = 4  # in L∞ the third of every four raises cross-entropy, which leads where the margin does not
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
@@ -42,7 +43,8 @@ class Best(IterativeAttack):
     A climb starts where Square does (L∞: stripes at +-eps) and takes steps of eps (1 - j / climb): a first step of eps,
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
-    margin. From the sixth climb on, whenever one has ended, an image may be given up: in L∞ where after t of S queries
+    margin, in L∞ every second of them cross-entropy, of logits brought to the same spread: it follows all classes at
+    once. From the sixth climb on, whenever one has ended, an image may be given up: in L∞ where after t of S queries
     more than the share hopeless * S / 5 t of its clean margin would be left if the margin came down once more by what
     it did since it was last looked at. An image is asked about the longer the less is left, and longer while that gets
     less. In L1 and L2 it is given up once, after six climbs, where more than the share `hopeless` is left. Where more
@@ -120,7 +122,8 @@ class Best(IterativeAttack):
             aimed = self._aimed(oracle, restart)
             masked = threat.norm is not Norm.LINF and not oracle.targeted
             ball = self._wider(threat, j) if aimed and masked else threat
-            state = self._ascend(state, oracle, x, y, threat, 1 - j / self.climb, aimed, ball)
+            loss = self._loss(oracle, state, threat, restart)
+            state = self._ascend(state, oracle, x, y, threat, 1 - j / self.climb, loss, ball)
             if i + 1 == TRIED * self.climb:
                 if masked:
                     WALKS(oracle, x, y, threat, draws.stream("walk"))  # where it succeeds, the oracle knows
@@ -138,7 +141,8 @@ class Best(IterativeAttack):
         if restart < polishes and j >= stretch:
             j -= stretch
             state = state | {"x_adv": state["best"]} if j == 0 else state
-            state = self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), False, threat)
+            loss = losses.named("margin", targeted=oracle.targeted)
+            state = self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), loss, threat)
             return self._looked(state, threat, i + 1) if j + 1 == self.climb else state
         k = after - min(restart, polishes) * self.climb
         side = math.sqrt(self.p * x[0, 0].numel()) ** (1 - k / proposals)
@@ -186,12 +190,10 @@ class Best(IterativeAttack):
         y: Tensor,
         threat: ThreatModel,
         share: float,
-        aimed: bool,
+        loss: losses.Loss,
         ball: ThreatModel,
     ) -> State:
         """A step of `share` times the ball's eps, in the ball."""
-        loss = losses.named("margin", targeted=oracle.targeted)
-        loss = partial(losses.margin_to, target=state["target"]) if aimed else loss
         x_adv = state["x_adv"]
         _, grad, logits = oracle.grad(x_adv, y, loss)
         climbed = ball.climb(x_adv, grad, x, share * ball.eps)
@@ -210,11 +212,19 @@ class Best(IterativeAttack):
         left = max(0.0, 1 - j / (RETURN * self.climb))
         return replace(threat, eps=threat.eps * (1 + (REACH - 1) * left))
 
+    def _loss(self, oracle: Oracle, state: State, threat: ThreatModel, restart: int) -> losses.Loss:
+        """What a climb from the edge raises."""
+        if self._aimed(oracle, restart):
+            return partial(losses.margin_to, target=state["target"])
+        if threat.norm is Norm.LINF and restart % SOFT == SOFT // 2:
+            return losses.spread_alike(losses.named("ce", targeted=oracle.targeted))
+        return losses.named("margin", targeted=oracle.targeted)
+
     def _aimed(self, oracle: Oracle, restart: int) -> bool:
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
-        return 5 if norm is Norm.LINF else self.version  # there images are given up by how their margin comes down
+        return 6 if norm is Norm.LINF else self.version  # there some climbs raise cross-entropy
 
     def _sparse(self) -> SparseAutoAttack:
         climbed = max(1, round(SPARSE * self.steps / 2))
