@@ -234,7 +234,7 @@ def test_a_cell_that_had_not_ended_is_tried_out_for_longer(monkeypatch: pytest.M
     grid = opened(models=["zoo:mnist/adversarial_training"], attacks=["fgsm"], n=20)
     grid = silent(grid, Yielding(), monkeypatch)
     moments: list[float] = []
-    honest = price.pilot
+    honest = pilot
 
     def noted(task: Any, model: Any, count: int, seconds: float, **more: Any) -> Any:
         moments.append(seconds)
