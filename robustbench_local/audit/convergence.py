@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import combinations
 from operator import itemgetter
 
-from scipy.stats import binomtest
 from torch import Tensor
 
 from robustbench_local.audit.check import Check, check
@@ -31,6 +30,7 @@ from robustbench_local.config.settings import defaults
 from robustbench_local.core.access import Access
 from robustbench_local.core.threat import Norm
 from robustbench_local.core.verdict import Verdict
+from robustbench_local.metrics.paired import mcnemar
 
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705, section 5"
 PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
@@ -167,7 +167,7 @@ def climbs(subject: Subject) -> Result:
     worse = int((after < before)[moved].sum())
     total = int(moved.sum())
     text = f"the margin grew against the attacker on {worse} of {total} images that it moved"
-    if total and binomtest(worse, total, alternative="greater").pvalue < ALPHA:
+    if total and mcnemar(worse, total - worse, "greater") < ALPHA:
         return broken(text, share=worse / total)
     return sound(text, share=worse / max(total, 1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor
 
 from robustbench_local.audit.finding import Result, at_most_suspicious, broken, sound, suspicious
@@ -36,7 +36,7 @@ def at_least(k: int, n: int) -> float:
     """The lower end of the exact 95 % interval of a share of k in n (Clopper and Pearson 1934): one image of a few is
     no share yet.
     """
-    return float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
+    return float(betaincinv(k, n - k + 1, 0.025)) if k else 0.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.stats import binomtest, fisher_exact
 from torch import Tensor
 
 from robustbench_local.audit.check import check
@@ -20,6 +19,7 @@ from robustbench_local.core.errors import ModelError
 from robustbench_local.core.threat import Norm
 from robustbench_local.evaluation.evaluate import named_by_content
 from robustbench_local.evaluation.judge import Judge
+from robustbench_local.metrics.paired import mcnemar
 from robustbench_local.metrics.rates import wilson
 
 NO_GRADIENT = "no gradient attack runs on this model"
@@ -89,7 +89,7 @@ def leaking(subject: Subject) -> Result:
         return unchecked("there are no two classes to compare")
     follow, stay, pixels = kept
     text = f"with {pixels} pixels put on an image of another class, {follow} of {follow + stay} take their label"
-    if binomtest(follow, follow + stay, alternative="greater").pvalue < ALPHA:
+    if mcnemar(follow, stay, "greater") < ALPHA:
         return broken(text, pixels=pixels, follow=follow)
     return sound(text, pixels=pixels, follow=follow)
 
@@ -147,6 +147,8 @@ def robust_overfitting(subject: Subject) -> Result:
     except ModelError:
         return unchecked(NO_GRADIENT)
     counts = [[int(run.robust.sum()), int((run.clean & ~run.robust).sum())] for run in (trained, tested)]
+    from scipy.stats import fisher_exact  # here: it takes a second to load
+
     p = float(fisher_exact(np.array(counts), alternative="greater").pvalue)
     here, there = trained.robust_accuracy, tested.robust_accuracy
     text = f"{100 * here:.1f} % robust on training images, {100 * there:.1f} % on these, p = {p:.2g}"

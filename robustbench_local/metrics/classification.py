@@ -60,15 +60,21 @@ def auc(labels: Ints, scores: Floats) -> Floats:
     """(K,) area under the ROC curve of each class against the rest (Hanley and McNeil 1982), NaN where a class has no
     image or all of them. A NaN score is the model's error: it ranks last where it should be first, and first elsewhere.
     """
-    from scipy.stats import rankdata  # here: it takes a second to load
-
     ks = np.arange(scores.shape[1])
     own = labels[:, None] == ks
-    ranks = rankdata(np.where(np.isnan(scores), np.where(own, -np.inf, np.inf), scores), axis=0)
+    known = np.where(np.isnan(scores), np.where(own, -np.inf, np.inf), scores)
+    ranks = np.stack([_ranks(column) for column in known.T], axis=1)
     count = own.sum(0)
     pairs = count * (len(labels) - count)
     above = (ranks * own).sum(0) - count * (count + 1) / 2
     found: Floats = np.divide(above, pairs, out=np.full(len(ks), np.nan), where=pairs > 0)
+    return found
+
+
+def _ranks(values: Floats) -> Floats:
+    """Of each value (N,), from 1 for the smallest; equal ones share the mean of theirs."""
+    ordered = np.sort(values)
+    found: Floats = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
     return found
 
 
