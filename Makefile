@@ -29,8 +29,9 @@ help:
 demo: .venv/.installed
 	$(PY) -m experiments.run grid=quickstart
 
+# Compiled modules are kept, also where the environment says not to: tests start some hundred processes.
 test: .venv/.installed-dev .venv/.browser
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 slow: .venv/.installed-dev
 	$(PY) -m pytest -m slow

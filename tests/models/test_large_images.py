@@ -32,6 +32,7 @@ FEW: dict[str, dict[str, Any]] = {  # enough to pass every line
     "one_pixel": {"population": 8, "generations": 2},
     "patch": {"images": 6, "epochs": 1},
     "universal": {"images": 6, "epochs": 1},
+    "sparse_autoattack": {"steps": 4, "queries": 4},
     "substitute": {"seeds": 6, "rounds": 2},
     "spatial": {"rotations": 3, "translations": 3},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ FACADES = ("regression", "testing")  # whose public names are asked for as robus
 
 def imports(source: str, module: str, known: set[str]) -> Iterator[tuple[str, bool]]:
     """(module of ours, whether a function imports it) of a module's source. Those for type checkers count as well."""
-    for inside, node in _statements(ast.parse(source), False):
+    for inside, node in _read(source):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}, line {node.lineno}: a relative import"
             for alias in node.names:
@@ -53,6 +54,12 @@ def imports(source: str, module: str, known: set[str]) -> Iterator[tuple[str, bo
                 yield (full if full in known else str(node.module)), inside
         else:
             yield from ((alias.name, inside) for alias in node.names)
+
+
+@cache
+def _read(source: str) -> list[tuple[bool, ast.Import | ast.ImportFrom]]:
+    """Its import statements: parsed once for all checks."""
+    return list(_statements(ast.parse(source), False))
 
 
 def _statements(tree: ast.AST, inside: bool) -> Iterator[tuple[bool, ast.Import | ast.ImportFrom]]:
