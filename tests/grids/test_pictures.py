@@ -65,7 +65,7 @@ def test_the_strongest_attack_of_each_model_and_threat_is_shown(tmp_path: Path) 
         assert shown.results["robust_accuracy"] == min(robust)
         arrays = Store(tmp_path / "mnist_pgd").arrays(shown.key)
         broken = int((arrays["clean"] & ~arrays["robust"]).sum())
-        assert (panel.ended, panel.looked) == (broken, 20) and panel.columns == list(COLUMNS)
+        assert (panel.fell, panel.looked) == (broken, 20) and panel.columns == list(COLUMNS)
         assert [each["rank"] for each in panel.samples][:: len(panel.samples) - 1] == [1, broken]
         for each in panel.samples:
             place = int(np.flatnonzero(arrays["ids"] == each["id"])[0])
@@ -188,7 +188,7 @@ def test_detectors_and_random_models_have_pictures_too(tmp_path: Path, name: str
     (row,) = run(tmp_path, models=[f"own_pictured.py:{name}"], attacks=[{"pgd": {"steps": 6}}], threats=["linf:0.15"])
     assert row.ok
     (panel,) = panels(tmp_path)
-    assert panel.ended and panel.columns == list(COLUMNS)
+    assert panel.fell and panel.columns == list(COLUMNS)
     for each in panel.samples:
         assert each["before"]["name"] == each["label"] != each["after"]["name"] != "rejected"
 
@@ -196,7 +196,7 @@ def test_detectors_and_random_models_have_pictures_too(tmp_path: Path, name: str
 def test_where_nothing_fell_robust_images_are_shown(tmp_path: Path) -> None:
     run(tmp_path, attacks=["fgsm"], threats=["linf:0.0001"])
     (panel,) = panels(tmp_path)
-    assert panel.ended == 0 and NEAREST not in panel.columns
+    assert panel.fell == 0 and NEAREST not in panel.columns
     assert {(each["rank"], each["nearest"]) for each in panel.samples} == {(0, None)}
     assert "broke none of the 20 images" in shown(tmp_path)[0].rule
 
@@ -228,7 +228,7 @@ def test_published_rows_get_pictures_from_the_same_images(tmp_path: Path, capsys
     assert main(["gallery", str(folder), "--pictures", "--source", "bundled", "--device", "cpu"]) == 0
     assert "9 images of pgd" in capsys.readouterr().out
     (again,) = panels(tmp_path)
-    assert (again.row, again.ended, again.looked) == (drawn.row, drawn.fell, drawn.looked)
+    assert (again.row, again.fell, again.looked) == (drawn.row, drawn.fell, drawn.looked)
     for a, b in zip(again.samples, drawn.samples, strict=True):
         assert (a["id"], a["rank"], a["after"]["name"]) == (b["id"], b["rank"], b["after"]["name"])
         assert a["after"]["confidence"] == pytest.approx(b["after"]["confidence"], abs=1e-3)
