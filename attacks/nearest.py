@@ -52,16 +52,16 @@ class Nearest(Suite):
             raise ConfigError(f"passes is {self.passes}: at least {LEAST}, forwards and backwards together")
 
     def members(self, norm: Norm) -> Mapping[str, Attack]:
-        steps = (self.passes - 3) // 2  # the clean image's pass, the last image's, the answer's
+        alone = self.passes - 3  # without the clean image's pass, the last image's, the answer's
         match norm:
             case Norm.L0:
-                steps = (self.passes - 2 - len(SPARSE)) // (2 * len(SPARSE))
+                steps = (alone + 1 - len(SPARSE)) // (2 * len(SPARSE))
                 return {
                     f"sigma_zero, steps of {size:g}": SigmaZero(steps=steps, step_size=size, sigma=sigma)
                     for size, sigma in SPARSE.items()
                 }
             case Norm.L1:
-                return {"pdpgd": PDPGD(steps=steps, polish=0.4)}
+                return {"pdpgd": PDPGD(steps=alone // 2, polish=0.4)}
         rounds = ROUNDS["targets"] * ROUNDS["restarts"]
         search = FAB(steps=int((SEARCH[norm] * self.passes / rounds - 1) / 3), **ROUNDS)
         return {"fab": search, "fmn": FMN(steps=(self.passes - 4 - rounds * (3 * search.steps + 1)) // 2)}
