@@ -67,8 +67,13 @@ def exchanged(state: State, x: Tensor, draws: Draws, leaving: int, entering: int
     chosen = chosen.scatter(1, out, False)
     into = draws.uniform(chosen.shape[1]).masked_fill(chosen, -1).topk(entering, dim=1).indices
     out_all, into_all = (places[:, None].expand(-1, x.shape[1], -1) for places in (out, into))
-    colour = draws.integers(2, x.shape[1], entering).to(x)
-    idle = (colour == clean.gather(2, into_all)).all(1, keepdim=True)
-    colour = torch.where(idle, 1 - colour, colour)
+    colour = corners(clean.gather(2, into_all), draws)
     image = image.scatter(2, out_all, clean.gather(2, out_all)).scatter(2, into_all, colour)
     return {"x_adv": image.view_as(x), "chosen": chosen.scatter(1, into, True)}
+
+
+def corners(clean: Tensor, draws: Draws) -> Tensor:
+    """Random corners of the colour cube for pixels whose clean colours are (N, C, P); of the clean one the opposite."""
+    colour = draws.integers(2, *clean.shape[1:]).to(clean)
+    idle = (colour == clean).all(1, keepdim=True)
+    return torch.where(idle, 1 - colour, colour)

@@ -215,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not all(word in f"{subject.name} {norm} {attack}" for word in given.only.split()):
                 continue
             same = {"subject": subject.name, "norm": str(norm), "attack": attack, "settings": settings}
-            version = release(attack.partition(":")[0]) if ":" in attack else find_attack(attack, settings).version
+            package = attack.partition(":")[0]
+            version = release(package) if package != attack else find_attack(attack, settings).version_in(norm)
             what = same | {"version": version, "images": given.images}
             if what in [row["what"] for row in kept(file)]:
                 continue

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_local.attacks import nearest
+from robustbench_local.attacks._sparser import Sparser
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN
 from robustbench_local.attacks.nearest import SPARSE, Nearest
@@ -44,11 +45,36 @@ class Apart(Nearest):
         return {name: Forgetful(steps=each.steps) if isinstance(each, FMN) else each for name, each in members.items()}
 
 
-def distances(attack: Attack, norm: Norm, images: int = 8, eps: float | None = None) -> Tensor:
+class Graded(Nearest):
+    """In L0 all passes are sigma-zero's."""
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        steps = (self.passes - 5) // (2 * len(SPARSE))
+        return {str(size): SigmaZero(steps=steps, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()}
+
+
+@dataclass(frozen=True)
+class Then(Nearest):
+    """In L0 some steps of sigma-zero, then the search: 480 passes of an image."""
+
+    search: int = 320
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        return {"sigma_zero": SigmaZero(steps=80, step_size=0.25), "sparser": Sparser(steps=self.search)}
+
+
+class Alone(Nearest):
+    """In L0 the random search alone, from random colours."""
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        return {"sparser": Sparser(steps=self.passes - 2)}
+
+
+def distances(attack: Attack, norm: Norm, images: int = 8, eps: float | None = None, passes: int = PASSES) -> Tensor:
     """(N,): how far the nearest is that was found, on the zoo's robust network; infinite where none was."""
     x, y = load_data("mnist", n=images, source="bundled")
     verdict = evaluate(load_model("zoo:mnist/adversarial_training"), x, y, attack, ThreatModel(norm, eps or HUGE[norm]))
-    assert int((verdict.forwards + verdict.backwards).max()) <= PASSES
+    assert int((verdict.forwards + verdict.backwards).max()) <= passes
     return verdict.distance
 
 
@@ -64,8 +90,8 @@ def test_no_image_takes_more_than_its_passes(norm: Norm, passes: int = 101) -> N
 
 def test_each_norm_has_the_members_that_the_benchmark_found_best() -> None:
     attack = Nearest()
-    thrice = [SigmaZero(steps=332, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
-    assert [*attack.members(Norm.L0).values()] == thrice
+    thrice = [SigmaZero(steps=166, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
+    assert [*attack.members(Norm.L0).values()] == [*thrice, Sparser(steps=998)]
     assert attack.members(Norm.L1) == {"pdpgd": PDPGD(steps=998, polish=0.4)}
     assert attack.members(Norm.L2) == {"fab": FAB(steps=49, targets=3, restarts=2), "fmn": FMN(steps=554)}
     assert attack.members(Norm.LINF) == {"fab": FAB(steps=79, targets=3, restarts=2), "fmn": FMN(steps=284)}
@@ -87,3 +113,56 @@ def test_the_ball_is_of_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(*found)
     monkeypatch.setattr(nearest, "FAR", {})  # the twin: FAB's far starts end with the ball
     assert not torch.equal(distances(Nearest(passes=100), Norm.L2, 2, 0.5), found[0])
+
+
+@pytest.mark.slow
+def test_in_l0_random_search_drops_pixels_that_masked_gradients_keep() -> None:
+    ours = distances(Nearest(), Norm.L0, passes=2000).mean()
+    assert ours < 0.8 * distances(SigmaZero(steps=999), Norm.L0, passes=2000).mean()
+    assert distances(Graded(), Norm.L0, passes=2000).mean() > 1.1 * ours  # the twin
+
+
+def test_the_search_finds_fewer_pixels_than_sigma_zero_alone_in_as_many_passes() -> None:
+    alone = distances(SigmaZero(steps=240), Norm.L0, 4, passes=482).mean()
+    assert distances(Then(), Norm.L0, 4, passes=482).mean() < 0.8 * alone
+    assert distances(Then(search=1), Norm.L0, 4, passes=482).mean() > 0.8 * alone  # the twin: hardly any search
+
+
+def test_without_any_success_the_search_begins_with_all_pixels() -> None:
+    found = distances(Alone(passes=200), Norm.L0, 4)
+    assert found.isfinite().all() and (found < 100).all()
+
+
+def test_the_search_ends_where_one_pixel_is_enough() -> None:
+    """Class 1 needs one of two pixels to be white."""
+    layer = nn.Linear(16, 2)
+    with torch.no_grad():
+        layer.weight.zero_()[1, [3, 8]] = 1
+        layer.bias.copy_(torch.tensor([0.5, 0]))
+    x, y = torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.int64)
+    verdict = evaluate(nn.Sequential(nn.Flatten(), layer), x, y, Sparser(steps=400), ThreatModel(Norm.L0, 16))
+    assert (verdict.distance == 1).all()
+    assert int(verdict.forwards.max()) < 200 and not verdict.backwards.any()
+
+
+def test_each_image_is_searched_alone() -> None:
+    """Any batch, the same images: draws are addressed, counts are the image's own."""
+    x, y = load_data("mnist", n=6, source="bundled")
+    model, attack, threat = load_model("zoo:mnist/none"), Nearest(passes=101), ThreatModel(Norm.L0, 784)
+    whole, parts = (evaluate(model, x, y, attack, threat, batch_size=size) for size in (6, 2))
+    assert torch.equal(whole.distance, parts.distance) and torch.equal(whole.x_adv, parts.x_adv)
+    assert torch.equal(whole.forwards, parts.forwards)
+    changed = (whole.x_adv != x).any(1).flatten(1).sum(1)
+    assert torch.equal(changed[~whole.robust], whole.distance[~whole.robust].long())
+    assert ((whole.x_adv >= 0) & (whole.x_adv <= 1)).all()
+
+
+def test_a_budget_ends_the_search() -> None:
+    x, y = load_data("mnist", n=4, source="bundled")
+    threat = ThreatModel(Norm.L0, 784)
+    verdict = evaluate(load_model("zoo:mnist/none"), x, y, Nearest(passes=400), threat, budget=150)
+    assert int(verdict.forwards.max()) <= 150 and not verdict.robust[verdict.clean].any()
+
+
+def test_only_rows_in_l0_are_made_again() -> None:
+    assert {norm: Nearest().version_in(norm) for norm in HUGE} == dict.fromkeys(HUGE, 1) | {Norm.L0: 2}
