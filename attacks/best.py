@@ -213,12 +213,17 @@ class Best(IterativeAttack):
         return replace(threat, eps=threat.eps * (1 + (REACH - 1) * left))
 
     def _loss(self, oracle: Oracle, state: State, threat: ThreatModel, restart: int) -> losses.Loss:
-        """What a climb from the edge raises."""
+        """What a climb from the edge raises.
+
+        Where no gradient was of use before, the margin: of cross-entropy a softmax's rounding alone would have a slope.
+        """
         if self._aimed(oracle, restart):
             return partial(losses.margin_to, target=state["target"])
-        if threat.norm is Norm.LINF and restart % SOFT == SOFT // 2:
-            return losses.spread_alike(losses.named("ce", targeted=oracle.targeted))
-        return losses.named("margin", targeted=oracle.targeted)
+        margin = losses.named("margin", targeted=oracle.targeted)
+        if threat.norm is not Norm.LINF or restart % SOFT != SOFT // 2:
+            return margin
+        soft, blind = losses.spread_alike(losses.named("ce", targeted=oracle.targeted)), oracle.blind
+        return lambda logits, y: torch.where(blind, margin(logits, y), soft(logits, y))
 
     def _aimed(self, oracle: Oracle, restart: int) -> bool:
         return not oracle.targeted and restart % TARGETED == TARGETED - 1

@@ -134,6 +134,8 @@ def _by_few_pixels(subject: Subject) -> tuple[int, int, int] | None:
 )
 def robust_overfitting(subject: Subject) -> Result:
     """Robust accuracy on training images above that on test images, beyond what is so without an attack."""
+    from scipy.stats import fisher_exact  # here: it takes a second to load
+
     if subject.train is None:
         return unchecked("give images the model was trained on: train=(x, y)")
     tested = subject.pgd()
@@ -147,8 +149,6 @@ def robust_overfitting(subject: Subject) -> Result:
     except ModelError:
         return unchecked(NO_GRADIENT)
     counts = [[int(run.robust.sum()), int((run.clean & ~run.robust).sum())] for run in (trained, tested)]
-    from scipy.stats import fisher_exact  # here: it takes a second to load
-
     p = float(fisher_exact(np.array(counts), alternative="greater").pvalue)
     here, there = trained.robust_accuracy, tested.robust_accuracy
     text = f"{100 * here:.1f} % robust on training images, {100 * there:.1f} % on these, p = {p:.2g}"

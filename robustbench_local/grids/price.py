@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from robustbench_local.audit.retrying import passes
@@ -279,6 +278,8 @@ def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
     left = [max(0.0, trial.seconds - pace.price(trial.spent)) for trial in trials]
     if not trials:
         return 0.0, 0.0
+    from scipy.optimize import nnls  # here: every worker would wait a third of a second for it
+
     (call, image), _ = nnls(units, left)
     return float(call), float(image)
 

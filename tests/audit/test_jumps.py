@@ -95,6 +95,7 @@ def test_a_vote_may_tie_and_tell_black_from_nearly_black() -> None:
 def test_one_image_of_a_few_is_no_share() -> None:
     assert at_least(0, 24) == 0
     assert at_least(1, 24) == pytest.approx(1 - 0.975 ** (1 / 24))  # the closed form of one in n
+    assert at_least(24, 24) == pytest.approx(0.025 ** (1 / 24))  # and of all
     faults = torch.zeros(32, dtype=torch.bool)
     for count, status in ((1, Status.SOUND), (2, Status.SUSPICIOUS), (17, Status.BROKEN)):
         faults[:count] = True

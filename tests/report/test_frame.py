@@ -15,7 +15,7 @@ from robustbench_local.core.errors import StoreError
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a real grid: two attacks, a corruption, and a model that cannot read these images."""
     place = tmp_path_factory.mktemp("results")
-    broken = place / "broken.py"
+    broken = tmp_path_factory.mktemp("models") / "broken.py"
     broken.write_text("from torch import nn\n\ndef net():\n    return nn.Linear(3, 4)\n")
     rbl.run_grid(
         data="mnist",
