@@ -23,7 +23,7 @@ class CW(PenaltyAttack):
 
     Carlini and Wagner 2017, section 6.A, with f_6 on the logits; the defaults are the paper's. Where logits are
     multiplied the search for c begins elsewhere, and few searches end elsewhere. Per image that never
-    robust: steps * searches forwards and backwards.
+    falls: steps * searches forwards and backwards.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
