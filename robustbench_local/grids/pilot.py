@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +31,11 @@ class Passes(NamedTuple):
     bare_forwards: float
     bare_backwards: float
 
+    @property
+    def asked(self) -> float:
+        """Questions to the model, or to its undefended part."""
+        return self.forwards + self.bare_forwards
+
     def plus(self, other: Passes, times: float = 1.0) -> Passes:
         return Passes(*(one + times * another for one, another in zip(self, other, strict=True)))
 
@@ -39,6 +45,7 @@ class Passes(NamedTuple):
 
 NONE = Passes(0, 0, 0, 0)
 LULL = 16  # calls before which nothing is said about what was given up
+LATE = 0.9  # of the calls: an image that was last asked about before is done with
 
 
 @dataclass(frozen=True)
@@ -46,16 +53,20 @@ class Pilot:
     """What a search spent on `tried` images; those that err without an attack spend nothing.
 
     calls: questions to the model, of however many images. spent: passes of all images together; ended: those of images
-    that fell or were given up. alive: how many were neither; left: of how many no success is known, which of a random
-    model is told by the mean of its draws. whole: whether it came to its end. seconds: see `clock`.
+    that fell or were given up. alive: which rows of the task's images were neither, kept: what share of them there is
+    of those that were alive when half as many questions had been asked. left: of how many images no success is known,
+    which of a random model is told by the mean of its draws; lost: how many of these were given up. whole: whether it
+    came to its end. seconds: see `clock`.
     """
 
     tried: int
     calls: int = 0
     spent: Passes = NONE
     ended: Passes = NONE
-    alive: int = 0
+    alive: tuple[int, ...] = ()
+    kept: float = 1.0
     left: int = 0
+    lost: int = 0
     whole: bool = True
     seconds: float = 0.0
 
@@ -66,14 +77,18 @@ def clock(device: torch.device) -> float:
     return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
-def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: bool = True) -> Pilot | None:
-    """The task's search on `count` of its images, for so long at most; None where it dies, or must learn beforehand.
+def pilot(
+    task: Task, model: nn.Module, asked: int | Sequence[int], seconds: float, *, trained: bool = True
+) -> Pilot | None:
+    """The task's search on some of its images, for so long at most; None where it dies, or must learn beforehand.
 
-    trained: whether the model's answers mean anything; otherwise they are taken for right.
+    asked: how many images, at even distances, or which. trained: whether the model's answers mean anything; otherwise
+    they are taken for right.
     """
     judge, attack = task.judge, task.cell.attack
     images = judge.sees(task.images)
-    rows = torch.arange(count, device=images.ids.device) * len(images) // count
+    rows = torch.arange(asked) * len(images) // asked if isinstance(asked, int) else torch.tensor(asked)
+    rows = rows.to(images.ids.device)
     if attack.own_images:
         return None
     with suppress(Exception), restored(model), as_deployed(model), full_float32(), kept_random_state(rows.device):
@@ -87,7 +102,7 @@ def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: 
         if is_stochastic(model) or isinstance(attack, Corruption):
             right = torch.ones_like(right)
         if not right.any():
-            return Pilot(count)
+            return Pilot(len(rows))
         goal = y if judge.targets is None else (y + 1) % classes
         meter = _Meter()
         search = _Timed(
@@ -108,7 +123,7 @@ def pilot(task: Task, model: nn.Module, count: int, seconds: float, *, trained: 
             ready(model, x[right], goal[right], draws[right])
         except _EnoughError:
             whole = False
-        return meter.read(count, int(right.sum()), judge.adaptive, whole, clock(x.device) - started)
+        return meter.read(len(rows), rows[right], judge.adaptive, whole, clock(x.device) - started)
     return None
 
 
@@ -120,44 +135,58 @@ class _EnoughError(Exception):
 class _Meter:
     """The oracles of a search, and how often they asked the model until the moment is over.
 
-    looks: the first oracle's forward passes of each image after 1, 2, 4, 8, ... calls, the last two.
+    own: calls of the first oracle alone; spent: its forward passes of each image up to the last of them, asked: at
+    which of them each image was last asked about.
     """
 
     ends: float = float("inf")
     calls: int = 0
+    own: int = 0
     oracles: list[Oracle] = field(default_factory=list)
-    looks: list[Tensor] = field(default_factory=list)
+    spent: Tensor = field(default_factory=lambda: torch.zeros(0))
+    asked: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def start(self, ends: float) -> None:
-        self.ends, self.calls, self.oracles, self.looks = ends, 0, [], []
+        self.ends, self.calls, self.own, self.oracles = ends, 0, 0, []
 
-    def count(self) -> None:
-        self.calls += 1
-        if self.calls & (self.calls - 1) == 0:
-            self.looks = [*self.looks[-1:], self.oracles[0].forwards.clone()]
-
-    def read(self, tried: int, attacked: int, adaptive: bool, whole: bool, seconds: float) -> Pilot:
+    def watch(self, oracle: Oracle) -> None:
         if not self.oracles:
-            return Pilot(tried, alive=attacked, left=attacked, whole=whole, seconds=seconds)
+            self.spent, self.asked = oracle.forwards.clone(), torch.zeros_like(oracle.forwards)
+        self.oracles.append(oracle)
+
+    def count(self, oracle: Oracle) -> None:
+        self.calls += 1
+        if oracle is self.oracles[0]:
+            self.own += 1
+            self.asked = self.asked.where(oracle.forwards == self.spent, self.own)
+            self.spent = oracle.forwards.clone()
+
+    def read(self, tried: int, rows: Tensor, adaptive: bool, whole: bool, seconds: float) -> Pilot:
+        if not self.oracles:
+            return Pilot(tried, alive=tuple(rows.tolist()), left=len(rows), whole=whole, seconds=seconds)
         first = self.oracles[0]
         spent, ended = NONE, NONE
-        over = first.broken | self._given_up(first.forwards)
+        given_up, kept = self._given_up(first)
+        over = first.broken | given_up
         for place, oracle in enumerate(self.oracles):  # after the adaptive one the naive one, on what that left
             bare = place > 0 or not adaptive
             spent = spent.plus(_passes(oracle.forwards, oracle.backwards, bare))
             if oracle is first:
                 ended = _passes(oracle.forwards[over], oracle.backwards[over], bare)
-        alive, left = int((~over).sum()), int((~first.succeeded).sum())
-        return Pilot(tried, self.calls, spent, ended, alive, left, whole, seconds)
+        alive, left = tuple(rows[~over].tolist()), int((~first.succeeded).sum())
+        lost = int((over & ~first.succeeded).sum())
+        return Pilot(tried, self.calls, spent, ended, alive, kept, left, lost, whole, seconds)
 
-    def _given_up(self, forwards: Tensor) -> Tensor:
-        """Which images were not asked about in at least the last half of the calls, but had been more than in passing.
+    def _given_up(self, first: Oracle) -> tuple[Tensor, float]:
+        """Which images were not asked about lately, but had been more than in passing; what share of the others stayed.
 
         Those of an attack that takes one image after the other may only wait for their turn.
         """
-        if self.calls < LULL:
-            return torch.zeros_like(forwards, dtype=torch.bool)
-        return (forwards == self.looks[0]) & (forwards * LULL > self.calls)
+        late, waits = self.own * LATE, first.forwards * LULL <= self.own
+        if self.own < LULL or (waits & ~first.broken).any():
+            return (self.asked < late) & ~waits & (self.own >= LULL), 1.0
+        there, before = int((self.asked >= late).sum()), int((self.asked >= late / 2).sum())
+        return self.asked < late, (there + 1) / (before + 1)
 
 
 def _passes(forwards: Tensor, backwards: Tensor, bare: bool) -> Passes:
@@ -178,9 +207,9 @@ class _Timed(Search):
         def counted(x: Tensor, draws: Draws | None) -> Tensor:
             if clock(x.device) > meter.ends:
                 raise _EnoughError
-            meter.count()
+            meter.count(oracle)
             return answer(x, draws)
 
         vars(oracle)["_answer"] = counted
-        meter.oracles.append(oracle)
+        meter.watch(oracle)
         return oracle

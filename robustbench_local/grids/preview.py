@@ -19,7 +19,8 @@ from robustbench_local.core.errors import BoundsError
 from robustbench_local.grids.cell import Task, applicable
 from robustbench_local.grids.certifying import Certifying
 from robustbench_local.grids.grid import Grid
-from robustbench_local.grids.price import Estimate, Pace, Price, bill, seconds_of
+from robustbench_local.grids.pace import Pace
+from robustbench_local.grids.price import Estimate, Price, bill, seconds_of
 from robustbench_local.grids.shelf import Shelf
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.checkpoints import weights_digest

@@ -7,32 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustbench_local.audit.retrying import passes
 from robustbench_local.core.access import Access, beyond
 from robustbench_local.core.attack import Attack
-from robustbench_local.core.defense import call, is_stochastic, undefended
-from robustbench_local.core.device import kept_random_state
-from robustbench_local.core.draws import Draws
-from robustbench_local.core.model_state import as_deployed, full_float32
-from robustbench_local.data.images import Images
-from robustbench_local.evaluation.batch_size import first_guess
+from robustbench_local.core.defense import is_stochastic, undefended
 from robustbench_local.evaluation.budget import JUDGED
 from robustbench_local.evaluation.evaluate import Tensors
-from robustbench_local.evaluation.preflight import REPEATS, SAMPLE, Tally
+from robustbench_local.evaluation.preflight import REPEATS, SAMPLE
 from robustbench_local.grids.cell import Cell, Task
 from robustbench_local.grids.certificates import certificate
 from robustbench_local.grids.certifying import Certifying
-from robustbench_local.grids.pilot import Passes, Pilot, clock, pilot
+from robustbench_local.grids.pace import Pace
+from robustbench_local.grids.pilot import Passes, clock
+from robustbench_local.grids.trials import Trials
 from robustbench_local.models.priced import priced
 from robustbench_local.storage.row import Row
 
-MOMENT = 0.3  # seconds that a cell is tried out, about
-WARM = 4 * MOMENT  # seconds that a batch may take, whose pace is measured: of a dear model it is made of fewer images
-LEAST, MOST = 4, 32  # images on which it is, between these
-LONGER = 1 / 4  # of its price, WARM at most: for so long a cell is tried out once more that had not ended within MOMENT
-RUNS = 4  # of a batch: the first pays for what is set up once
+MOMENT = 0.3  # seconds that a certificate is tried out, about
+MOST = 32  # images on which it is, at most
 
 
 def known_cost(attack: Attack) -> bool:
@@ -40,43 +34,6 @@ def known_cost(attack: Attack) -> bool:
     kind = type(attack)
     says = kind.cost is not Attack.cost or kind.prepare_cost is not Attack.prepare_cost
     return says or attack.access is Access.NONE
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How fast a model is: seconds of the passes of one image, in batches of `size`, or of fewer where these take long.
-
-    classes: K of its answers.
-    """
-
-    seconds: Passes
-    classes: int
-    stochastic: bool
-    size: int
-
-    @classmethod
-    def of(cls, model: nn.Module, images: Images, count: int | None = None) -> Pace:
-        """Measured, unless that would cost money: a model that has a price says its own.
-
-        count: images in a batch, if not as many as a judge attacks at once.
-        """
-        paid = priced(model)
-        if paid is not None and paid.classes is not None:
-            return cls(Passes(paid.seconds, 0, 0, 0), paid.classes, is_stochastic(model), len(images))
-        draws = Draws(0, images.ids)
-        with as_deployed(model), full_float32(), kept_random_state(images.ids.device):
-            size = min(len(images), count or first_guess(model, images[:1], draws[:1], Tally()))
-            answer, *alone = _measured(model, images[:1], draws[:1], runs=2)
-            few = round(min(max(WARM / max(2 * alone[0] + alone[1], 1e-9), LEAST), size))
-            x = images[:few].contiguous(memory_format=torch.channels_last)
-            bare = undefended(model)
-            own = _measured(model, x, draws[:few])[1:]
-            other = [0.0, 0.0] if bare is None else _measured(bare, x, draws[:few])[1:]
-        return cls(Passes(*own, *other), answer.shape[1], is_stochastic(model), size)
-
-    def price(self, passes: Passes) -> float:
-        """Seconds that these take."""
-        return sum(count * each for count, each in zip(passes, self.seconds, strict=True))
 
 
 @dataclass(frozen=True)
@@ -133,26 +90,16 @@ class Estimate:
         """
         cell, n = task.cell, len(task.images)
         most = _of_one(task, model, pace)
-        each = pace.price(most)
-        count = LEAST if math.isnan(each) else round(min(max(MOMENT / max(each, 1e-9), LEAST), MOST))
-        tried = () if priced(model) else (1, min(count, n))
-        trials = [pilot(task, model, few, MOMENT, trained=trained) for few in tried]
-        seen = [trial for trial in trials if trial is not None]
-        longer = min(LONGER * n * each, WARM)
-        if seen and not seen[-1].whole and longer > MOMENT:
-            seen[-1] = pilot(task, model, seen[-1].tried, longer, trained=trained) or seen[-1]
+        trials = Trials.none() if priced(model) else Trials.of(task, model, pace, most, trained=trained)
         robust, spent = 1.0, most
         if before is not None:
             robust, spent = before.results["robust_accuracy"], _of_row(before, most)
-        elif seen and trained:
-            robust, spent = seen[-1].left / seen[-1].tried, _of_trial(seen[-1], most)
+        elif trials.seen and trained:
+            robust, spent = trials.robust, trials.spent(most)
         judged = JUDGED * n * (cell.draws if pace.stochastic else 1)
         before_all = cell.attack.prepare_cost(pace.classes, cell.threat.norm)
         whole = spent.times(n).plus(Passes(before_all[0] + judged, before_all[1], 0, 0))
-        call, own = _beside(seen, pace)
-        calls = math.ceil(n / pace.size) * _calls(seen, most)
-        asked = max(1.0, spent.forwards + spent.bare_forwards)
-        return cls(sum(whole), pace.price(whole) + calls * call + n * asked * own, robust)
+        return cls(sum(whole), pace.price(whole) + trials.beside(pace, most, spent, n), robust)
 
 
 def seconds_of(task: Task, model: nn.Module) -> float:
@@ -220,25 +167,6 @@ def known_works(works: Sequence[float]) -> list[float]:
     return [mean if math.isnan(each) else each for each in works]
 
 
-def _measured(model: nn.Module, x: Tensor, draws: Draws, runs: int = RUNS) -> tuple[Tensor, float, float]:
-    """What it answers, and seconds per image of a forward and of a backward pass: the fastest of some runs."""
-    best, ends = [math.inf, math.inf], clock(x.device) + 2 * MOMENT
-    for run in range(runs):
-        if run > 1 and clock(x.device) > ends:
-            break
-        leaf, started = x.clone().requires_grad_(), clock(x.device)
-        with torch.no_grad():
-            answer = call(model, x, draws)
-        asked = clock(x.device)
-        with torch.enable_grad():
-            graded = call(model, leaf, draws)
-            if graded.requires_grad:
-                torch.autograd.grad(graded.sum(), leaf)
-        best = [min(best[0], asked - started), min(best[1], clock(x.device) - asked)]
-    forward, both = (seconds / len(x) for seconds in best)
-    return answer, forward, max(0.0, both - forward)
-
-
 def _of_one(task: Task, model: nn.Module, pace: Pace) -> Passes:
     """Of an image that falls to nothing; NaN where the attack does not say.
 
@@ -258,38 +186,9 @@ def _of_one(task: Task, model: nn.Module, pace: Pace) -> Passes:
     return alone.plus(static) if cell.adaptive else static
 
 
-def _of_trial(trial: Pilot, most: Passes) -> Passes:
-    """The mean of the images of a trial, those that were still attacked when it was ended at their dearest."""
-    whole = trial.spent if trial.whole else trial.ended.plus(most, trial.alive)
-    return whole.times(1 / trial.tried)
-
-
 def _of_row(row: Row, most: Passes) -> Passes:
     """The mean of the images of a row, of which it does not say how many were of the undefended part."""
     forwards, backwards = row.results["forwards_mean"], row.results["backwards_mean"]
     left = row.results["robust_accuracy"] if most.forwards and not row.stochastic else 1.0
     bare = min(forwards, left * most.bare_forwards), min(backwards, left * most.bare_backwards)
     return Passes(forwards - bare[0], backwards - bare[1], *bare)
-
-
-def _beside(trials: Sequence[Pilot], pace: Pace) -> tuple[float, float]:
-    """Seconds that a search takes beside its passes: per question to the model, and per image in it."""
-    units = [(trial.calls, max(trial.spent.forwards + trial.spent.bare_forwards, trial.tried)) for trial in trials]
-    left = [max(0.0, trial.seconds - pace.price(trial.spent)) for trial in trials]
-    if not trials:
-        return 0.0, 0.0
-    from scipy.optimize import nnls  # here: every worker would wait a third of a second for it
-
-    (call, image), _ = nnls(units, left)
-    return float(call), float(image)
-
-
-def _calls(trials: Sequence[Pilot], most: Passes) -> float:
-    """Questions to the model about one batch: as many as the images take that hold out longest."""
-    if not trials:
-        return 0.0
-    last = trials[-1]
-    if last.whole or math.isnan(most.forwards) or not last.alive:
-        return last.calls
-    longest = sum(last.spent.plus(last.ended, -1)) / last.alive
-    return last.calls * sum(most) / max(1.0, longest)

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from robustbench_local.audit.retrying import passes
 from robustbench_local.cli.preview import show_preview
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.progress import Progress
-from robustbench_local.core.threat import Norm
-from robustbench_local.grids import bench, price
-from robustbench_local.grids import pilot as grids_pilot
+from robustbench_local.grids import bench, pace, trials
 from robustbench_local.grids.grid import Grid
-from robustbench_local.grids.pilot import pilot
+from robustbench_local.grids.pace import Pace
 from robustbench_local.grids.preview import preview
-from robustbench_local.grids.price import Estimate, Load, Pace, known_works, work
+from robustbench_local.grids.price import Estimate, Load, known_works, work
 from robustbench_local.grids.run import measured, run_grid
 from robustbench_local.storage.checkpoints import weights_digest
 from robustbench_local.storage.row import Row
@@ -54,9 +51,9 @@ def estimates(grid: Grid) -> list[Estimate]:
     found = []
     for group in grid.groups:
         model = grid.builder.build(group.spec)
-        pace = Pace.of(model, grid.images[group.spec.data, None])
+        speed = Pace.of(model, grid.images[group.spec.data, None])
         tasks = [grid.task(cell, weights_digest(model)) for cell in group.cells]
-        found += [Estimate.of(task, model, pace, trained=True) for task in tasks]
+        found += [Estimate.of(task, model, speed, trained=True) for task in tasks]
     return found
 
 
@@ -72,7 +69,7 @@ def test_passes_are_foreseen_where_images_fall_early() -> None:
 def test_without_a_trial_they_would_not_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above catches an estimate in which no image falls."""
     grid = opened(models=["zoo:mnist/none"], attacks=[{"pgd": {"steps": 40}}])
-    monkeypatch.setattr(price, "pilot", lambda *_, **__: None)
+    monkeypatch.setattr(trials, "pilot", lambda *_, **__: None)
     (estimate,) = estimates(grid)
     (row,) = measured(grid)
     assert estimate.passes > 2 * passes(row)
@@ -88,7 +85,7 @@ def test_draws_are_paid_for_and_the_undefended_part_is_attacked_too() -> None:
 
 def test_a_row_of_the_same_attack_says_how_early_images_fall(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = measured(opened(models=["zoo:mnist/none"], attacks=[{"pgd": {"steps": 40}}], n=40))
-    monkeypatch.setattr(price, "pilot", lambda *_, **__: None)
+    monkeypatch.setattr(trials, "pilot", lambda *_, **__: None)
     seen: list[Row | None] = []
     honest = Estimate.of
 
@@ -150,7 +147,7 @@ class Endless(Silent):
 def silent(grid: Grid, attack: Attack, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The same grid with its first cell's attack another."""
     vars(grid.cells[0])["attack"] = attack
-    monkeypatch.setattr(price, "MOMENT", 0.05)
+    monkeypatch.setattr(trials, "MOMENT", 0.05)
     return grid
 
 
@@ -171,79 +168,6 @@ def test_what_it_asks_of_a_few_images_tells_if_it_ends(monkeypatch: pytest.Monke
     assert row["forwards"] is None and row["seconds"] > 0
     (estimate,) = estimates(grid)
     assert 120 * 3 < estimate.passes < 120 * 7
-
-
-def test_a_trial_leaves_the_model_as_it_was_and_ends_in_time() -> None:
-    grid = opened(models=["zoo:mnist/adversarial_training"], attacks=[{"square": {"steps": 100_000}}])
-    (group,) = grid.groups
-    model = grid.builder.build(group.spec)
-    before, started = weights_digest(model), time.process_time()
-    trial = pilot(grid.task(group.cells[0], before), model, 8, 0.1)
-    assert trial is not None and not trial.whole and trial.alive and time.process_time() - started < 3
-    assert weights_digest(model) == before and not any(weight.grad is not None for weight in model.parameters())
-
-
-# attacks that give images up
-
-
-class Yielding(Attack):
-    """Goes on with the first image alone after so many questions about all."""
-
-    access = Access.SCORES
-    all_of_them = 100
-
-    def __call__(self, oracle: Any, x: Any, y: Any, threat: Any, draws: Any) -> Any:
-        for question in range(1500):
-            asked = slice(None) if question < self.all_of_them else slice(0, 1)
-            rows = torch.arange(len(x))[asked]
-            oracle[rows].logits(x[rows])
-        return x
-
-    def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
-        return 1500, 0
-
-
-class OneByOne(Yielding):
-    """Asks about one image until it is done with it."""
-
-    def __call__(self, oracle: Any, x: Any, y: Any, threat: Any, draws: Any) -> Any:
-        for k in range(len(x)):
-            for _ in range(1500):
-                oracle[torch.tensor([k])].logits(x[k : k + 1])
-        return x
-
-
-def alive_after(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of 4 images, how many a trial that was ended says are still attacked."""
-    grid = silent(opened(models=["zoo:mnist/adversarial_training"], attacks=["fgsm"]), attack, monkeypatch)
-    model = grid.builder.build(grid.groups[0].spec)
-    trial = pilot(grid.task(grid.cells[0], weights_digest(model)), model, 4, 0.3)
-    assert trial is not None and not trial.whole
-    assert trial.ended.forwards == (4 - trial.alive) * Yielding.all_of_them
-    return trial.alive
-
-
-def test_what_an_attack_gave_up_is_told_from_what_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert alive_after(Yielding(), monkeypatch) == 1
-    assert alive_after(OneByOne(), monkeypatch) == 4
-    monkeypatch.setattr(grids_pilot, "LULL", 10**9)  # the check above catches a trial that sees nobody given up
-    assert alive_after(Yielding(), monkeypatch) == 4
-
-
-def test_a_cell_that_had_not_ended_is_tried_out_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = opened(models=["zoo:mnist/adversarial_training"], attacks=["fgsm"], n=20)
-    grid = silent(grid, Yielding(), monkeypatch)
-    moments: list[float] = []
-    honest = pilot
-
-    def noted(task: Any, model: Any, count: int, seconds: float, **more: Any) -> Any:
-        moments.append(seconds)
-        return honest(task, model, count, seconds, **more)
-
-    monkeypatch.setattr(price, "pilot", noted)
-    (estimate,) = estimates(grid)
-    assert moments[:2] == [0.05, 0.05] and 0.05 < moments[2] <= price.WARM
-    assert estimate.passes < 20 * 1500 * 0.6  # a quarter of the images at their dearest, not all
 
 
 # what orders cells
@@ -279,13 +203,13 @@ def test_a_done_cell_costs_nothing_more_and_its_model_is_not_timed(monkeypatch: 
 def timed_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images the batches have whose passes are timed from now on."""
     sizes: list[int] = []
-    honest = price._measured
+    honest = pace._measured
 
     def noted(model: Any, x: Any, *given: Any, **more: Any) -> Any:
         sizes.append(len(x))
         return honest(model, x, *given, **more)
 
-    monkeypatch.setattr(price, "_measured", noted)
+    monkeypatch.setattr(pace, "_measured", noted)
     return sizes
 
 
@@ -293,6 +217,6 @@ def test_a_dear_models_pace_is_that_of_a_smaller_batch(monkeypatch: pytest.Monke
     grid, sizes = opened(models=["zoo:mnist/none"], attacks=["fgsm"]), timed_batches(monkeypatch)
     model, images = grid.builder.build(grid.groups[0].spec), grid.images["mnist", None]
     whole = Pace.of(model, images)
-    monkeypatch.setattr(price, "WARM", 0.0)
+    monkeypatch.setattr(pace, "WARM", 0.0)
     few = Pace.of(model, images)
-    assert sizes == [1, 120, 1, price.LEAST] and few.size == whole.size == 120
+    assert sizes == [1, 120, 1, pace.LEAST] and few.size == whole.size == 120
