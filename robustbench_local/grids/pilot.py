@@ -182,9 +182,10 @@ class _Meter:
 
         Those of an attack that takes one image after the other may only wait for their turn.
         """
-        late, waits = self.own * LATE, first.forwards * LULL <= self.own
-        if self.own < LULL or (waits & ~first.broken).any():
-            return (self.asked < late) & ~waits & (self.own >= LULL), 1.0
+        last = int(self.asked.max())  # of a random model a question is several calls
+        late, waits = last * LATE, first.forwards * LULL <= last
+        if last < LULL or (waits & ~first.broken).any():
+            return (self.asked < late) & ~waits & (last >= LULL), 1.0
         there, before = int((self.asked >= late).sum()), int((self.asked >= late / 2).sum())
         return self.asked < late, (there + 1) / (before + 1)
 

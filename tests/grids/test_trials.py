@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.config.plugins import find_attack
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
 from robustbench_local.core.progress import Progress
@@ -77,10 +78,11 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pilots, "clock", lambda _device: next(ticks) / 1000)
 
 
-def opened(folder: Path, attack: Attack, n: int = 40) -> tuple[Task, nn.Module]:
+def opened(folder: Path, attack: Attack, n: int = 40, **defense: Any) -> tuple[Task, nn.Module]:
     """The cell of that attack on a network that is right about each of its images."""
     about: dict[str, Any] = {"data": "mnist", "source": "bundled", "n": n, "models": ["zoo:mnist/none"]}
     about |= {"attacks": ["fgsm"], "threats": ["linf:1"], "allow_large": True, "device": "cpu", "results": str(folder)}
+    about |= {"defenses": [defense]} if defense else {}
     (folder / "uneven.yaml").write_text("\n".join(f"{name}: {value}" for name, value in about.items()))
     grid = Grid.open(str(folder / "uneven.yaml"), {}, Progress())
     vars(grid.cells[0])["attack"] = attack
@@ -111,6 +113,13 @@ def test_what_an_attack_gave_up_is_told_from_what_waits_for_its_turn(
     assert alive_after(tmp_path, OneByOne()) == 4
     monkeypatch.setattr(pilots, "LULL", 10**9)  # the check above catches a trial that sees nobody given up
     assert alive_after(tmp_path, Yielding()) == 4
+
+
+def test_a_question_of_several_draws_is_about_the_same_images(tmp_path: Path, ticking: None) -> None:
+    noise = {"training": False, "kind": "gaussian", "amplitude": 0.1}
+    trial = pilot(*opened(tmp_path, find_attack("pgd"), noise_fusion=noise), 8, 0.048)
+    assert trial is not None and 45 <= trial.calls <= 49 and not trial.whole
+    assert len(trial.alive) == 8 and trial.kept == 1 and trial.ended.asked == 0
 
 
 def expected(folder: Path, n: int) -> tuple[float, float]:
