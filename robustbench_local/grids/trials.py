@@ -61,11 +61,12 @@ class Trials:
 
     @property
     def robust(self) -> float:
-        """The share of images of which no success is known."""
+        """The share of images of which no success is known; to the few of the last trial one comes that holds out."""
         last = self.seen[-1]
         if self.deep is None or self.wide is None:
             return last.left / last.tried
-        return (self.wide.lost + len(self.wide.alive) * self.deep.left / self.deep.tried) / self.wide.tried
+        held = (self.deep.left + 1) / (self.deep.tried + 1)
+        return (self.wide.lost + len(self.wide.alive) * held) / self.wide.tried
 
     def spent(self, most: Passes) -> Passes:
         """Passes per image."""
@@ -80,10 +81,10 @@ class Trials:
         last = self.seen[-1]
         if last.whole or math.isnan(most.forwards) or not last.alive:
             return last.calls
-        left = n * len(last.alive) / last.tried
+        left = n * len(last.alive) / last.tried  # of a batch, when the trial was ended
         if self.deep is not None and self.wide is not None:
             left *= len(self.wide.alive) / self.wide.tried
-        so_far = (last.spent.plus(last.ended, -1)).asked / len(last.alive)
+        so_far = last.spent.plus(last.ended, -1).asked / len(last.alive)
         return last.calls * _lasting(last.kept, most.asked / max(1.0, so_far), max(1.0, left))
 
     def beside(self, pace: Pace, most: Passes, spent: Passes, n: int) -> float:
