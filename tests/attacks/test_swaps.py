@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks import _swaps
+from robustbench_local.attacks._sparser import first
 from robustbench_local.attacks._swaps import Swaps
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack
@@ -88,10 +89,9 @@ def test_on_true_gradients_it_finds_the_fewest_pixels(channels: int, monkeypatch
     assert least > 2
     x = torch.zeros(2, channels, 5, 5)
     assert (found(model, x, Swapped()).distance == least).all()
-    ordered = _swaps.first
 
     def least_first(score: Tensor, count: Tensor) -> Tensor:
-        return ordered(torch.where(score.isfinite(), -score, score), count)
+        return first(torch.where(score.isfinite(), -score, score), count)
 
     monkeypatch.setattr(_swaps, "first", least_first)  # the twin
     assert (found(model, x, Swapped()).distance > least).all()
