@@ -27,7 +27,7 @@ ROUNDS = {"targets": 3, "restarts": 2}  # of FAB: a round of `steps` takes 2 ste
 SEARCH = {Norm.L2: 0.45, Norm.LINF: 0.72}  # of the passes are FAB's
 SPARSE = {1.0: 1e-2, 0.5: 3e-4, 0.25: 1e-3}  # {step_size: sigma} of sigma-zero: each finds what the others miss
 GRADED = 0.5  # of the passes are sigma-zero's
-SWAPPED = 0.08  # of the passes are for swaps by gradients, the others the random search's
+SWAPPED = 0.04  # of the passes are for swaps by gradients, the others the random search's
 FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within half of it: in L2 a corner of the box
 
 

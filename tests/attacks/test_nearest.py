@@ -115,7 +115,7 @@ def test_no_image_takes_more_than_its_passes(norm: Norm, passes: int = 101) -> N
 def test_each_norm_has_the_members_that_the_benchmark_found_best() -> None:
     attack = Nearest()
     thrice = [SigmaZero(steps=166, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
-    assert [*attack.members(Norm.L0).values()] == [*thrice, Swaps(steps=80), Sparser(steps=837)]
+    assert [*attack.members(Norm.L0).values()] == [*thrice, Swaps(steps=40), Sparser(steps=917)]
     assert attack.members(Norm.L1) == {"pdpgd": PDPGD(steps=998, polish=0.4)}
     assert attack.members(Norm.L2) == {"fab": FAB(steps=49, targets=3, restarts=2), "fmn": FMN(steps=554)}
     assert attack.members(Norm.LINF) == {"fab": FAB(steps=79, targets=3, restarts=2), "fmn": FMN(steps=284)}
@@ -161,14 +161,15 @@ def test_in_l0_misleading_slopes_keep_it_from_no_pixel(twin: type[Nearest]) -> N
     assert (pixels(twin(passes=600)) > fewest).all()
 
 
+@pytest.mark.slow
 def test_in_l0_swaps_drop_pixels_where_slopes_are_true() -> None:
     x, y = load_data("mnist", n=6, source="bundled")
     model = load_model("zoo:mnist/none")
     ours, search, graded = (
         evaluate(model, x, y, attack, ThreatModel(Norm.L0, 784)).distance.mean()
-        for attack in (Nearest(passes=200), Searching(passes=200), Graded(passes=200))
+        for attack in (Nearest(passes=400), Searching(passes=400), Graded(passes=400))
     )
-    assert ours < 0.9 * search and ours < graded  # twins: no swaps, and all passes to sigma-zero
+    assert ours < 0.96 * search and ours < 0.96 * graded  # twins: no swaps, and all passes to sigma-zero
 
 
 def test_without_any_success_the_search_begins_with_all_pixels() -> None:
