@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from robustbench_local.attacks._sparser import Sparser
+from robustbench_local.attacks._swaps import Swaps
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN
 from robustbench_local.attacks.pdpgd import PDPGD
@@ -25,7 +26,8 @@ LEAST = 100  # passes: of fewer FAB has not two steps a round
 ROUNDS = {"targets": 3, "restarts": 2}  # of FAB: a round of `steps` takes 2 steps + 1 forwards and `steps` backwards
 SEARCH = {Norm.L2: 0.45, Norm.LINF: 0.72}  # of the passes are FAB's
 SPARSE = {1.0: 1e-2, 0.5: 3e-4, 0.25: 1e-3}  # {step_size: sigma} of sigma-zero: each finds what the others miss
-GRADED = 0.5  # of the passes are sigma-zero's, the others the random search's
+GRADED = 0.5  # of the passes are sigma-zero's
+SWAPPED = 0.04  # of the passes are for swaps by gradients, the others the random search's
 FAR = {Norm.L2: 1e6, Norm.LINF: 0.49}  # every second round of FAB starts within half of it: in L2 a corner of the box
 
 
@@ -34,7 +36,8 @@ class Nearest(Suite):
     """L2 and L∞: six rounds of targeted FAB (Croce and Hein 2020), to three classes, from the clean image and from far
     away; then FMN (Pintor et al. 2021) from the nearest success. L1: PDPGD (Matyasko and Chau 2021), whose last two
     fifths are FMN's. L0: sigma-zero (Cinà et al. 2025) three times, with steps of other sizes and other softness, half
-    of the passes; then a random search by scores, as Sparse-RS (Croce et al. 2022), for a success with fewer pixels.
+    of the passes; then for a success with fewer pixels: one pixel for another by gradients, with a tabu list (Glover
+    1989), and a random search by scores, as Sparse-RS (Croce et al. 2022).
 
     FAB leaves regions where gradients are masked, and FMN's steps cost two passes each; the ball is of no account. Per
     image: at most `passes`, forwards and backwards together, the one of the clean image included.
@@ -55,18 +58,19 @@ class Nearest(Suite):
             raise ConfigError(f"passes is {self.passes}: at least {LEAST}, forwards and backwards together")
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
-        return self.version + (norm is Norm.L0)
+        return self.version + 2 * (norm is Norm.L0)
 
     def members(self, norm: Norm) -> Mapping[str, Attack]:
         alone = self.passes - 3  # without the clean image's pass, the last image's, the answer's
         match norm:
             case Norm.L0:
-                steps = int(GRADED * self.passes / (2 * len(SPARSE)))
+                steps, swaps = int(GRADED * self.passes / (2 * len(SPARSE))), int(SWAPPED * self.passes / 2)
                 graded = {
                     f"sigma_zero, steps of {size:g}": SigmaZero(steps=steps, step_size=size, sigma=sigma)
                     for size, sigma in SPARSE.items()
                 }
-                return graded | {"sparser": Sparser(steps=alone - len(SPARSE) * (2 * steps + 1))}
+                left = alone - len(SPARSE) * (2 * steps + 1) - (2 * swaps + 1)
+                return graded | {"swaps": Swaps(steps=swaps), "sparser": Sparser(steps=left)}
             case Norm.L1:
                 return {"pdpgd": PDPGD(steps=alone // 2, polish=0.4)}
         rounds = ROUNDS["targets"] * ROUNDS["restarts"]

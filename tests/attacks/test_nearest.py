@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_local.attacks import nearest
 from robustbench_local.attacks._sparser import Sparser
+from robustbench_local.attacks._swaps import Swaps
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN
 from robustbench_local.attacks.nearest import SPARSE, Nearest
@@ -53,14 +55,36 @@ class Graded(Nearest):
         return {str(size): SigmaZero(steps=steps, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()}
 
 
-@dataclass(frozen=True)
-class Then(Nearest):
-    """In L0 some steps of sigma-zero, then the search: 600 passes of an image."""
+class Lacking(Nearest):
+    """Without the member of that name."""
 
-    search: int = 400
+    lacks: ClassVar[str]
 
     def members(self, norm: Norm) -> Mapping[str, Attack]:
-        return {"sigma_zero": SigmaZero(steps=100, step_size=0.25), "sparser": Sparser(steps=self.search)}
+        return {name: member for name, member in super().members(norm).items() if name != self.lacks}
+
+
+class Searching(Lacking):
+    lacks = "swaps"
+
+
+class Swapping(Lacking):
+    lacks = "sparser"
+
+
+class Misleading(nn.Module):
+    """Class 1 by what its bright pixels are worth, with slopes that say something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        numbers = torch.Generator().manual_seed(0)
+        self.worth = nn.Parameter(torch.rand(64, generator=numbers))
+        self.slope = nn.Parameter(torch.rand(64, generator=numbers) / 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        score = (x > 0.5).to(x) @ self.worth + x @ self.slope
+        return torch.stack([torch.full_like(score, 3.5), score], 1)
 
 
 class Alone(Nearest):
@@ -91,7 +115,7 @@ def test_no_image_takes_more_than_its_passes(norm: Norm, passes: int = 101) -> N
 def test_each_norm_has_the_members_that_the_benchmark_found_best() -> None:
     attack = Nearest()
     thrice = [SigmaZero(steps=166, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
-    assert [*attack.members(Norm.L0).values()] == [*thrice, Sparser(steps=998)]
+    assert [*attack.members(Norm.L0).values()] == [*thrice, Swaps(steps=40), Sparser(steps=917)]
     assert attack.members(Norm.L1) == {"pdpgd": PDPGD(steps=998, polish=0.4)}
     assert attack.members(Norm.L2) == {"fab": FAB(steps=49, targets=3, restarts=2), "fmn": FMN(steps=554)}
     assert attack.members(Norm.LINF) == {"fab": FAB(steps=79, targets=3, restarts=2), "fmn": FMN(steps=284)}
@@ -122,10 +146,30 @@ def test_in_l0_random_search_drops_pixels_that_masked_gradients_keep() -> None:
     assert distances(Graded(), Norm.L0, passes=2000).mean() > 1.1 * ours  # the twin
 
 
-def test_the_search_finds_fewer_pixels_than_sigma_zero_alone_in_as_many_passes() -> None:
-    alone = distances(SigmaZero(steps=300), Norm.L0, 2, passes=602).mean()
-    assert distances(Then(), Norm.L0, 2, passes=602).mean() < 0.8 * alone
-    assert distances(Then(search=1), Norm.L0, 2, passes=602).mean() > 0.8 * alone  # the twin: no search
+@pytest.mark.parametrize("twin", [Graded, Swapping])
+def test_in_l0_misleading_slopes_keep_it_from_no_pixel(twin: type[Nearest]) -> None:
+    model = Misleading()
+    x, y = torch.zeros(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64)
+
+    def pixels(attack: Attack) -> Tensor:
+        return evaluate(model, x, y, attack, ThreatModel(Norm.L0, 64)).distance
+
+    best = model.worth.detach().sort(descending=True).values.cumsum(0)
+    fewest = int((best < 3.4).sum()) + 1
+    assert (best - 3.5).abs().min() > 0.1  # slopes are too small to make a difference
+    assert (pixels(Nearest(passes=400)) == fewest).all()
+    assert (pixels(twin(passes=400)) > fewest).all()
+
+
+@pytest.mark.slow
+def test_in_l0_swaps_drop_pixels_where_slopes_are_true() -> None:
+    x, y = load_data("mnist", n=6, source="bundled")
+    model = load_model("zoo:mnist/none")
+    ours, search, graded = (
+        evaluate(model, x, y, attack, ThreatModel(Norm.L0, 784)).distance.mean()
+        for attack in (Nearest(passes=400), Searching(passes=400), Graded(passes=400))
+    )
+    assert ours < 0.96 * search and ours < 0.96 * graded  # twins: no swaps, and all passes to sigma-zero
 
 
 def test_without_any_success_the_search_begins_with_all_pixels() -> None:
@@ -165,4 +209,4 @@ def test_a_budget_ends_the_search() -> None:
 
 
 def test_only_rows_in_l0_are_made_again() -> None:
-    assert {norm: Nearest().version_in(norm) for norm in HUGE} == dict.fromkeys(HUGE, 1) | {Norm.L0: 2}
+    assert {norm: Nearest().version_in(norm) for norm in HUGE} == dict.fromkeys(HUGE, 1) | {Norm.L0: 3}
