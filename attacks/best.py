@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -10,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.attacks._near_search import NearSearch
 from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.sparse_autoattack import SparseAutoAttack
@@ -17,7 +19,7 @@ from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
-from robustbench_local.core.attack import IterativeAttack, State
+from robustbench_local.core.attack import Attack, IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.ledger import usable
@@ -33,7 +35,15 @@ TRIED = 6  # climbs before an image may be given up
 HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS = FAB(targets=2)  # there too, before an image may be given up
-SPARSE = 0.1  # in L0: the share of all queries that ask for a gradient
+SPARSE, NEAR_BY = 0.1, 1.25  # in L0: the shares of all queries that ask for a gradient, and at most for scores
+
+
+@dataclass(frozen=True)
+class Sparse(SparseAutoAttack):
+    """With other proposals of its random search, `queries` in both searches together."""
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        return {**super().members(norm), "sparse_rs": NearSearch(steps=self.queries // 2)}
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,9 @@ class Best(IterativeAttack):
     In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
     four times as large (as in arXiv:2103.01208, but there for L1 alone), and two rounds of FAB towards the nearest two
     classes come before an image may be given up.
-    In L0 it is `sparse_autoattack`, short: a tenth of the queries go to sparse PGD, half of them with either gradient,
-    and the others to Sparse-RS, on what is left. Nothing is given up, and climb, p and hopeless are of no effect.
+    In L0 it is `sparse_autoattack`, short: sparse PGD, a tenth of S queries, half of them with either gradient, then
+    1.25 S of Sparse-RS on what is left, in two searches, where half of the new pixels are next to one that they
+    replace. Nothing is given up, and climb, p and hopeless are of no effect.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
@@ -71,7 +82,7 @@ class Best(IterativeAttack):
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L1 and L2, two rounds of FAB come on top: 402
     and 200. Of a network trained for L∞ a lower effort leaves many more images robust in these norms. In L0 at most
-    S + 4 forwards and S / 10 backwards.
+    1.35 S + 6 forwards and S / 10 backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -229,11 +240,11 @@ class Best(IterativeAttack):
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
-        return 6 if norm is Norm.LINF else self.version  # there some climbs raise cross-entropy
+        """In L∞ some climbs raise cross-entropy; in L0 half of the new pixels are near."""
+        return {Norm.LINF: 6, Norm.L0: 5}.get(norm, self.version)
 
-    def _sparse(self) -> SparseAutoAttack:
-        climbed = max(1, round(SPARSE * self.steps / 2))
-        return SparseAutoAttack(steps=climbed, queries=max(1, self.steps - 2 * climbed))
+    def _sparse(self) -> Sparse:
+        return Sparse(steps=max(1, round(SPARSE * self.steps / 2)), queries=max(2, round(NEAR_BY * self.steps)))
 
     def _total(self) -> int:
         return max(1, round(self.effort * self.steps))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks import best
+from robustbench_local.attacks._near_search import NearSearch
 from robustbench_local.attacks.autoattack import AutoAttack
-from robustbench_local.attacks.best import TRIED, WALKS, Best
-from robustbench_local.attacks.sparse_autoattack import SparseAutoAttack
+from robustbench_local.attacks.best import TRIED, WALKS, Best, Sparse
 from robustbench_local.attacks.square import Square
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack, State
@@ -76,13 +76,13 @@ def test_broken_twins_are_caught(threat: ThreatModel, broken: type[Best]) -> Non
 
 @dataclass(frozen=True)
 class NoSearch(Best):
-    def _sparse(self) -> SparseAutoAttack:
-        return replace(super()._sparse(), queries=1)
+    def _sparse(self) -> Sparse:
+        return replace(super()._sparse(), queries=2)
 
 
 @dataclass(frozen=True)
 class NoGradient(Best):
-    def _sparse(self) -> SparseAutoAttack:
+    def _sparse(self) -> Sparse:
         return replace(super()._sparse(), steps=1)
 
 
@@ -117,16 +117,16 @@ def test_in_l0_what_can_fall_falls_by_gradients_or_by_scores(kind: type[NoSlope]
         evaluate(kind(net), x, y, attack(steps=500), threat, precision="float64") for attack in (Best, twin)
     )
     assert threat.contains(found.x_adv, x).all() and found.robust[~falls].all()
-    assert found.robust[falls].sum() <= 0.1 * falls.sum() < without.robust[falls].sum()
+    assert found.robust[falls].sum() <= 0.05 * falls.sum() < without.robust[falls].sum()
 
 
-@pytest.mark.parametrize(("settings", "most"), [({"steps": 40}, (44, 4)), ({"steps": 400, "effort": 0.5}, (204, 20))])
+@pytest.mark.parametrize(("settings", "most"), [({"steps": 40}, (59, 4)), ({"steps": 400, "effort": 0.5}, (275, 20))])
 def test_in_l0_a_tenth_of_the_queries_ask_for_a_gradient(settings: dict[str, float], most: tuple[int, int]) -> None:
     attack = Best(**settings)  # type: ignore[arg-type]
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
     verdict = evaluate(Stubborn(), x, y, attack, "l0:2")
     assert attack.cost(3, Norm.L0) == most and verdict.backwards.tolist() == [most[1]] * 3
-    assert verdict.robust.all() and (verdict.forwards >= most[0] - 4).all() and (verdict.forwards <= most[0]).all()
+    assert verdict.robust.all() and (verdict.forwards >= most[0] - 5).all() and (verdict.forwards <= most[0]).all()
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "random"])
@@ -185,6 +185,18 @@ def test_outside_the_ball_it_finds_what_is_masked_inside(
     assert threat.startswith("l1") or whole.robust.sum() <= evaluate(model, x, y, WALKS, threat).robust.sum()
     monkeypatch.setattr(best, part, without or (lambda *given: None))
     assert whole.robust.sum() < evaluate(model, x, y, Best(), threat).robust.sum() - 1
+
+
+@pytest.mark.slow
+def test_in_l0_neighbours_find_sooner_than_pixels_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net trained for L∞, whose gradients are masked; the twin's new pixels may be anywhere."""
+    model = load_model("zoo:mnist/trades")
+    x, y = load_data("mnist", n=40, source="bundled")
+    ours = evaluate(model, x, y, Best(), "l0:8")
+    monkeypatch.setattr(NearSearch, "near", False)
+    anywhere = evaluate(model, x, y, Best(), "l0:8")
+    assert ours.forwards.sum() < 0.9 * anywhere.forwards.sum()
+    assert ours.robust.sum() <= anywhere.robust.sum()
 
 
 class Wavers(nn.Module):

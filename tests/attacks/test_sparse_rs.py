@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_local.attacks._near_search import NearSearch
 from robustbench_local.attacks.sparse_rs import SparseRS
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
@@ -116,3 +117,24 @@ def test_only_l0() -> None:
     model, data, _ = pixels_that_matter(2, 1)
     with pytest.raises(ThreatError, match="does not know the norm linf"):
         evaluate(model, data.x, data.labels, SparseRS(), "linf:0.1")
+
+
+def test_near_ones_enter_half_of_the_time_next_to_one_that_leaves() -> None:
+    """The twin, Sparse-RS itself, puts them anywhere."""
+    x, threat = torch.zeros(2000, 1, 9, 9), ThreatModel.parse("l0:1")
+    draws = Draws(0, torch.arange(2000))
+    shares = {}
+    for attack in (NearSearch(), SparseRS()):
+        before = attack.start(x, threat, draws.stream("start"))
+        after = attack.propose(before, x, threat, draws.stream("proposal"), 9999, targeted=False)
+        assert (after["chosen"].sum(1) == 1).all() and (after["x_adv"] != x).flatten(1).sum(1).eq(1).all()
+        places = [state["chosen"].long().argmax(1) for state in (before, after)]
+        down, across = ((places[0] // 9 - places[1] // 9).abs(), (places[0] % 9 - places[1] % 9).abs())
+        shares[type(attack)] = (torch.maximum(down, across) <= 1).double().mean().item()
+    assert 0.5 < shares[NearSearch] < 0.6  # half, and a ninth or less of the other half
+    assert shares[SparseRS] < 0.15
+
+
+def test_near_costs_what_it_says() -> None:
+    assert NearSearch(steps=10).cost(3) == (22, 0)
+    costs_what_it_says(NearSearch(steps=10), ThreatModel.parse("l0:2"))

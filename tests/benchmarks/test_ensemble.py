@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from benchmarks import ensemble as benchmark
 from benchmarks._kept import Row, kept
 from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.defenses.adversarial_training import AdversarialTraining
+from robustbench_local.training.builder import ModelBuilder
+from robustbench_local.training.spec import ModelSpec
 
 
 def row(attack: str, robust: str, passes: int) -> Row:
@@ -54,3 +58,25 @@ def test_all_together_leave_what_none_of_them_breaks(monkeypatch: pytest.MonkeyP
     first = benchmark.measured("mnist/none", "fgsm", threat, 12, "cpu")["robust"]
     assert together.count("1") < first.count("1")
     assert all(one <= other for one, other in zip(together, first, strict=True))
+
+
+def test_networks_that_are_no_zoo_s_are_trained_in_their_own_ball(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained here: what would be is looked at."""
+    asked: list[ModelSpec] = []
+
+    def build(self: ModelBuilder, spec: ModelSpec) -> nn.Module:
+        asked.append(spec)
+        return nn.Linear(2, 2)
+
+    monkeypatch.setattr(ModelBuilder, "build", build)
+    for name, ball in benchmark.TRAINED.items():
+        net = benchmark.network(name, "cpu")
+        assert not any(weight.requires_grad for weight in net.parameters())
+        recipe = asked.pop().recipe
+        assert recipe is not None and recipe.schedule.epochs == 3
+        assert isinstance(recipe.defense, AdversarialTraining) and recipe.defense.threat == ball
+        assert ThreatModel.parse(ball).norm in {
+            ThreatModel.parse(each).norm for of, each in benchmark.BALLS if of == name
+        }
+    benchmark.network("mnist/none", "cpu")
+    assert not asked
