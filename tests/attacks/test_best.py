@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -15,6 +15,7 @@ from robustbench_local.attacks import best
 from robustbench_local.attacks._near_search import NearSearch
 from robustbench_local.attacks.autoattack import AutoAttack
 from robustbench_local.attacks.best import TRIED, WALKS, Best, Sparse
+from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack, State
@@ -153,6 +154,7 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
 
     x = (3 * torch.rand(12, channels, 7, 6, generator=torch.Generator().manual_seed(7)) - 1).clamp(0, 1)
     assert (x == 0).any() and (x == 1).any()
+    monkeypatch.setitem(best.TRIED, ball.norm, 6)  # no walks outside
     watch("grad")
     watch("logits")
     verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
@@ -163,7 +165,8 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
 
 @pytest.mark.parametrize("attack", [Best(effort=0.05, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:4"])
-def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
+def test_the_cost_is_as_predicted(attack: Best, threat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(best.TRIED, Norm.L1, 6)  # no gradient is of use here: after the walks scores would be searched
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
     verdict = evaluate(Stubborn(), x, y, attack, threat)
     forwards, backwards = attack.cost(3, ThreatModel.parse(threat).norm)
@@ -171,20 +174,24 @@ def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     assert verdict.forwards.tolist() == [forwards] * 3 and verdict.backwards.tolist() == [backwards] * 3
 
 
+@dataclass(frozen=True)
+class Stays(Attack):
+    def __call__(self, oracle: Oracle, x: Tensor, *rest: object) -> Tensor:
+        return x
+
+
 @pytest.mark.parametrize(
-    ("threat", "part", "without"),
-    [("l2:1.5", "WALKS", None), pytest.param("l1:10", "REACH", 1.0, marks=pytest.mark.slow)],
+    ("threat", "rows", "twin"), [("l2:1.5", range(6), Stays()), ("l1:10", (11, 13, 28), FAB(targets=2))]
 )
 def test_outside_the_ball_it_finds_what_is_masked_inside(
-    threat: str, part: str, without: object, monkeypatch: pytest.MonkeyPatch
+    threat: str, rows: Sequence[int], twin: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A net trained for L∞; the twins keep to the ball."""
-    model = load_model("zoo:mnist/adversarial_training")
-    x, y = load_data("mnist", n=6, source="bundled")
-    whole = evaluate(model, x, y, Best(), threat)
-    assert threat.startswith("l1") or whole.robust.sum() <= evaluate(model, x, y, WALKS, threat).robust.sum()
-    monkeypatch.setattr(best, part, without or (lambda *given: None))
-    assert whole.robust.sum() < evaluate(model, x, y, Best(), threat).robust.sum() - 1
+    """A net trained for L∞. The twins: in L2 all stays in the ball, in L1 FAB's walks begin at the clean image."""
+    model, norm = load_model("zoo:mnist/adversarial_training"), ThreatModel.parse(threat).norm
+    x, y = (part[list(rows)] for part in load_data("mnist", n=max(rows) + 1, source="bundled"))
+    whole = evaluate(model, x, y, Best(effort=0.35), threat)
+    monkeypatch.setattr(best, "WALKS", {norm: twin})
+    assert whole.robust.sum() < evaluate(model, x, y, Best(effort=0.35), threat).robust.sum() - 1
 
 
 @pytest.mark.slow
@@ -207,7 +214,7 @@ class Wavers(nn.Module):
         return torch.stack([lead, 0 * lead, -lead], 1)
 
 
-WALKED = WALKS.cost(3)
+WALKED, IN_L1 = (WALKS[norm].cost(3, norm) for norm in (Norm.L2, Norm.L1))
 WHOLE = "nothing is given up"
 
 
@@ -217,6 +224,8 @@ WHOLE = "nothing is given up"
         ("l2:1.5", 0.4, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs
         ("l2:1.5", 0.6, WHOLE),
         ("l2:1.5", math.inf, WHOLE),
+        ("l1:4", 0.3, (9 + IN_L1[0], 8 + IN_L1[1])),  # after two climbs
+        ("l1:4", math.inf, WHOLE),
         ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left
         ("linf:0.3", 0.55, (29, 28)),  # 0.55 * 24 / 24 is more, 0.55 * 24 / 28 is not
         ("linf:0.3", 1.1, (56, 36)),  # 1.1 * 24 / 55 is less, after the first climb that interrupts the search
@@ -234,7 +243,8 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
     assert asked == (attack.cost(3, ThreatModel.parse(threat).norm) if spent == WHOLE else spent)
     assert verdict.forwards[0] == verdict.forwards[1]
     darker = (x - verdict.x_adv).flatten(1).mean(1)  # 0.3 at most, which four steps of L2 do not quite reach
-    assert (darker > (0.28 if threat.startswith("l2") else 0.3 - 1e-6)).all()  # the best point, given up or not
+    most = {"l2": 0.28, "l1": 0.05, "li": 0.3 - 1e-6}[threat[:2]]
+    assert (darker > most).all()  # the best point, given up or not
 
 
 @pytest.mark.parametrize(
@@ -243,6 +253,7 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
         ("linf:0.3", 125, [0, 0, 0, 0, 0, 0, 0]),
         ("linf:0.3", 200, [1, 1, 0, 0, 0, 0, 0]),
         ("linf:0.3", 800, [1, 1, 1, 1, 1, 0, 0]),
+        ("l1:10", 400, [1, 1, 1, 1, 1, 0, 0]),  # as in L∞ after 800
         ("l2:1", 800, [0, 0, 0, 0, 0, 0, 0]),
     ],
 )
@@ -257,7 +268,7 @@ def test_what_gives_way_is_asked_about_for_longer(threat: str, asked: int, gone:
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
     forwards, backwards = AutoAttack().cost(10)
-    (most, climbed), least = Best().cost(10), TRIED * Best().climb
+    (most, climbed), least = Best().cost(10), TRIED[Norm.LINF] * Best().climb
     assert 0.4 * most + 0.6 * least <= forwards / 10 and 0.4 * climbed + 0.6 * least <= backwards / 5
 
 
