@@ -16,9 +16,8 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.losses import Loss
 from robustbench_local.core.oracle import Oracle
-from robustbench_local.core.threat import ThreatModel, length
+from robustbench_local.core.threat import ThreatModel
 
-SLOPE = 10.0  # of a margin, per unit of L2, where c counts as it is
 SHORTEST = 10  # steps without progress before a search is left: with five, single images were left too soon
 PROGRESS = 0.9999  # times the lowest objective so far is what counts as progress, when a search gets below it
 
@@ -28,10 +27,10 @@ class PenaltyAttack(Attack):
     """Minimise size(x_adv - x) + c * max(0, confidence - margin(x_adv)), with the smallest c that succeeds.
 
     c starts at `constant`; it grows tenfold until a search succeeds and is bisected from then on, `searches` times
-    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). c counts in a unit that follows the
-    margin's slope at the clean image, so that logits may have any size. abort_early ends a sample's search once
-    its lowest objective came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is
-    a margin in logits, never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
+    in all, each sample by itself (Carlini and Wagner 2017, sections 5 and 6). c counts in a unit that is taken from the
+    clean image's answer, so that logits may have any size. abort_early ends a sample's search once its lowest objective
+    came down by less than 0.01 % in `patience` of its steps, and in ten at least. confidence is a margin in logits,
+    never below what the oracle counts as clear. Of all that reached it, the smallest is given back.
 
     steps: how many each search takes, at least 1. searches: how often c is chosen anew, at least 1. constant: the first
     c, above 0. step_size: of the optimiser, above 0. confidence: the margin that counts as success, in logits, at least
@@ -42,7 +41,6 @@ class PenaltyAttack(Attack):
     minimises: ClassVar[bool] = True
     version: ClassVar[int] = 3
     patience: ClassVar[float] = 0.1
-    octaves: ClassVar[float] = 0  # the unit of c goes by powers of two to so many; 0: by the slope itself
 
     steps: int = 10_000
     searches: int = 9
@@ -66,20 +64,10 @@ class PenaltyAttack(Attack):
     def step(
         self, state: State, oracle: Oracle, x: Tensor, y: Tensor, c: Tensor, goal: Tensor, i: int
     ) -> tuple[State, Tensor, Tensor]:
-        """One step with constants c (N, 1, 1, 1), in units of the slope, towards margins `goal` (N,) -> state with its
+        """Step i with constants c (N, 1, 1, 1), in the attack's unit, towards margins `goal` (N,) -> state with its
         x_adv, objective (N,), margin of x_adv (N,).
         """
         raise NotImplementedError
-
-    def unit(self, state: State, slope: Tensor) -> Tensor:
-        """(N, 1, 1, 1): the slope at the clean image over a usual one, rounded to whole `octaves` on the log scale."""
-        if "unit" in state:
-            return state["unit"]
-        size = length(slope.flatten(1))
-        steeper = torch.where(size > 0, size / SLOPE, 1)
-        if self.octaves:
-            steeper = torch.exp2(self.octaves * (steeper.log2() / self.octaves).round())
-        return steeper.view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,): what is to be small."""

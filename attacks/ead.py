@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from robustbench_local.attacks._penalty import PenaltyAttack
 from robustbench_local.core.attack import State
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.oracle import Oracle
-from robustbench_local.core.threat import Norm
+from robustbench_local.core.threat import Norm, length
 
+SLOPE = 10.0  # of a margin, per unit of L2, where c counts as it is
 RULES = ("en", "l1")
 
 
@@ -53,7 +55,7 @@ class EAD(PenaltyAttack):
     ) -> tuple[State, Tensor, Tensor]:
         ahead, margin = state["ahead"], self.margin(oracle, goal)
         value, slope, _ = oracle.grad(ahead, y, margin)
-        unit = self.unit(state, slope)
+        unit = state["unit"] if i else self.unit(slope)
         c = c / unit
         objective = self._elastic(ahead, x) + c.flatten() * (goal - value)
         rate = self.step_size * (1 - i / self.steps) ** 0.5
@@ -61,6 +63,11 @@ class EAD(PenaltyAttack):
         x_adv = (x + delta.sign() * (delta.abs() - self.beta).relu()).clamp(0, 1)
         ahead = x_adv + i / (i + 3) * (x_adv - state["x_adv"])
         return {"x_adv": x_adv, "ahead": ahead, "unit": unit}, objective, margin(oracle.logits(x_adv), y)
+
+    def unit(self, slope: Tensor) -> Tensor:
+        """(N, 1, 1, 1): the margin's slope at the clean image over a usual one, what c counts in."""
+        size = length(slope.flatten(1))
+        return torch.where(size > 0, size / SLOPE, 1).view(-1, 1, 1, 1)
 
     def size(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return self._elastic(x_adv, x) if self.rule == "en" else (x_adv - x).flatten(1).abs().sum(1)

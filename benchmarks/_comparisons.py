@@ -145,7 +145,7 @@ def entries(eps: float) -> list[Entry]:
         Entry(
             "cw",
             Norm.L2,
-            {"steps": 50, "searches": 1, "constant": 1.0, "step_size": rate},
+            {"steps": 50, "searches": 1, "constant": 5.0, "step_size": rate},
             {"torchattacks:CW": {"steps": 50, "c": 1, "lr": rate}},
             (300, 100),
             minimises=True,

@@ -111,8 +111,14 @@ NEAR = 1.01  # a search of a thousand steps amplifies rounding: half a per cent 
 @pytest.mark.parametrize(
     ("source", "count", "attack", "kind", "settings"),
     [
-        ("cifar10/none", 20, CW(steps=50, searches=1, constant=1), "torchattacks:CW", dict(c=1, steps=50)),
-        ("mnist/none", 50, CW(steps=50, searches=1, constant=1), "torchattacks:CW", dict(c=1, steps=50)),
+        ("cifar10/none", 20, CW(steps=50, searches=1, constant=5), "torchattacks:CW", dict(c=1, steps=50)),
+        (
+            "mnist/none",
+            50,
+            CW(steps=50, searches=1, constant=5, step_size=0.1),
+            "torchattacks:CW",
+            dict(c=1, steps=50, lr=0.1),
+        ),
         (
             "cifar10/none",
             8,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -296,13 +295,20 @@ def moved_by_scale(attack: Attack, norm: Norm) -> float:
     return (apart - 1).abs().amax().item()
 
 
-@dataclass(frozen=True)
-class CoarseEAD(EAD):
-    octaves: ClassVar[float] = 14
+class PaperCW(CW):
+    """With c as the paper has it, the same whatever the logits."""
+
+    def unit(self, left: Tensor) -> Tensor:
+        return torch.ones_like(left).view(-1, 1, 1, 1)
 
 
-RESCALED: list[tuple[Attack, Norm]] = [  # but for cw, whose search for c begins elsewhere
-    *(case for case in SHORT if not isinstance(case[0], CW)),
+class PaperEAD(EAD):
+    def unit(self, slope: Tensor) -> Tensor:
+        return slope.new_ones(len(slope), 1, 1, 1)
+
+
+RESCALED: list[tuple[Attack, Norm]] = [
+    *SHORT,
     (FAB(steps=20), Norm.L2),
     (FAB(steps=20), Norm.LINF),
     (FAB(steps=20), Norm.L1),
@@ -317,8 +323,18 @@ def test_logits_may_be_multiplied(attack: Attack, norm: Norm) -> None:
     assert moved_by_scale(attack, norm) < 0.02
 
 
+@pytest.mark.parametrize("abort_early", [True, False])
+def test_times_a_power_of_two_cw_is_the_same_to_the_last_bit(abort_early: bool) -> None:
+    data = images(network())
+    x, y, net = data.x.float(), data.labels, network().float()
+    attack = CW(steps=40, searches=4, step_size=0.1, abort_early=abort_early)
+    found, same = (evaluate(model, x, y, attack, threat(Norm.L2)).x_adv for model in (net, Times(net, 1024)))
+    assert torch.equal(same, found)
+
+
 def test_twins_that_see_the_size_of_logits_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert moved_by_scale(CoarseEAD(steps=20, searches=2, constant=20), Norm.L1) > 0.1
+    assert moved_by_scale(PaperEAD(steps=20, searches=2, constant=20), Norm.L1) > 0.1
+    assert moved_by_scale(PaperCW(steps=25, searches=2, constant=5, step_size=0.1), Norm.L2) > 0.1
     monkeypatch.setattr(losses, "spread_alike", lambda loss: loss)
     assert moved_by_scale(DDN(steps=30), Norm.L2) > 0.1
 
