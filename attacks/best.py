@@ -32,10 +32,10 @@ TARGETED = 2  # every second climb goes for one class
 SOFT = 4  # in L∞ the third of every four raises cross-entropy, which leads where the margin does not
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
-TRIED = {Norm.LINF: 6, Norm.L2: 6, Norm.L1: 2}  # climbs before an image may be given up
-HOPEFUL = {Norm.LINF: 1 / 5, Norm.L1: 1 / 10}  # of all queries: after so many the share `hopeless` may be left
+TRIED = {Norm.LINF: 6, Norm.L2: 6, Norm.L1: 4}  # climbs before an image may be given up
+HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
-WALKS: dict[Norm, Attack] = {Norm.L2: FAB(targets=2), Norm.L1: PDPGD(steps=250, polish=0.4)}  # before giving up there
+WALKS: dict[Norm, Attack] = {Norm.L2: FAB(targets=2), Norm.L1: PDPGD(steps=400, polish=0.4)}  # before giving up there
 SPARSE, NEAR_BY = 0.1, 1.25  # in L0: the shares of all queries that ask for a gradient, and at most for scores
 
 
@@ -55,10 +55,10 @@ class Best(IterativeAttack):
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
     margin, in L∞ every second of them cross-entropy, of logits brought to the same spread: it follows all classes at
-    once. From the sixth climb on (L1: the second), whenever one has ended, an image may be given up: in L∞ where after
-    t of S queries more than the share hopeless * S / 5 t of its clean margin would be left (L1: S / 10 t) if the margin
-    came down once more by what it did since it was last looked at. An image is asked about the longer the less is left,
-    and longer while that gets less. In L1 and L2 it is also given up after these first climbs where more than the share
+    once. From the sixth climb on (L1: the fourth), whenever one has ended, an image may be given up: in L∞ and L1 where
+    after t of S queries more than the share hopeless * S / 5 t of its clean margin would be left if the margin came
+    down once more by what it did since it was last looked at. An image is asked about the longer the less is left, and
+    longer while that gets less. In L1 and L2 it is also given up after these first climbs where more than the share
     `hopeless` is left, in L2 then alone. Where more than that is left, and a gradient was zero or not finite, or no
     climb rose above its start, Square has the queries that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
@@ -66,7 +66,7 @@ class Best(IterativeAttack):
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
     In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
     four times as large (as in arXiv:2103.01208, but there for L1 alone), and before an image may be given up come, in
-    L2, two rounds of FAB towards the nearest two classes, in L1 250 steps of PDPGD, which begins with a far larger
+    L2, two rounds of FAB towards the nearest two classes, in L1 400 steps of PDPGD, which begins with a far larger
     change and ends with FMN's walk along the boundary.
     In L0 it is `sparse_autoattack`, short: sparse PGD, a tenth of S queries, half of them with either gradient, then
     1.25 S of Sparse-RS on what is left, in two searches, where half of the new pixels are next to one that they
@@ -83,7 +83,7 @@ class Best(IterativeAttack):
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L2, two rounds of FAB come on top: 402 and 200.
-    In L1 two climbs stand for the six (effort >= 0.11), and PDPGD's 250 and 250 come on top. Of a network trained for
+    In L1 four climbs stand for the six (effort >= 0.21), and PDPGD's 400 and 400 come on top. Of a network trained for
     L∞ a lower effort leaves many more images robust in these norms. In L0 at most 1.35 S + 6 forwards and S / 10
     backwards.
     """
@@ -188,10 +188,10 @@ class Best(IterativeAttack):
         """After so many queries, at the end of a climb: what is too far from falling is given up."""
         seen = {"seen": state["margin"]}
         tried = TRIED[threat.norm]
-        if threat.norm not in HOPEFUL or self._climbs()[0] < tried or asked < tried * self.climb:
+        if threat.norm is Norm.L2 or self._climbs()[0] < tried or asked < tried * self.climb:
             return state | seen
         ahead = 2 * state["margin"] - state["seen"]  # were it to come down once more by as much
-        far = ahead < self.hopeless * HOPEFUL[threat.norm] * self.steps / asked * state["clean"]
+        far = ahead < self.hopeless * HOPEFUL * self.steps / asked * state["clean"]
         return state | seen | {"abandoned": state["abandoned"] | far}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
