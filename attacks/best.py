@@ -78,7 +78,7 @@ class Best(IterativeAttack):
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
     search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, in L∞
-    after a fifth of the queries, above 0; inf gives no image up.
+    and L1 after a fifth of the queries, above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there

@@ -153,3 +153,14 @@ def test_what_was_left_goes_on_to_fall_as_it_did(kept: float, share: float) -> N
     trial = Pilot(3, 10, Passes(102, 0, 0, 0), Passes(2, 0, 0, 0), alive=(0,), kept=kept, whole=False)
     told = Trials(None, trial, None).spent(Passes(1000, 0, 0, 0))
     assert told.forwards == pytest.approx((2 + 1000 * share) / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "lasts"), [(2, 1 + 2.302585), (4, 1 + 2 * 2.302585 - 0.9)])
+def test_a_batch_is_asked_about_for_as_long_as_its_last_image(n: int, lasts: float) -> None:
+    """Closed form: of 4 images 2 were left after 10 calls and 100 passes each, of 1000; half goes with each doubling.
+
+    Of a batch of 2 images one is left, of a batch of 4 two: of two the mean of the longer of the two lives.
+    """
+    trial = Pilot(4, 10, Passes(206, 0, 0, 0), Passes(6, 0, 0, 0), alive=(0, 1), kept=0.5, whole=False)
+    told = Trials(None, trial, None).calls(Passes(1000, 0, 0, 0), n)
+    assert told == pytest.approx(10 * lasts, rel=1e-3)
