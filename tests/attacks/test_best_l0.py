@@ -53,10 +53,10 @@ def test_what_can_fall_falls_by_gradients_or_by_scores(
     net, x, y, fewest = halves(channels)
     threat, falls = ThreatModel(Norm.L0, 3), fewest <= 3
     assert falls.sum() >= 10
-    found = evaluate(kind(net), x, y, Best(steps=300), threat, precision="float64")
+    found = evaluate(kind(net), x, y, Best(steps=150), threat, precision="float64")
     assert threat.contains(found.x_adv, x).all() and found.robust[~falls].all()
     monkeypatch.setattr(_best_l0, "LED", led)
-    without = evaluate(kind(net), x, y, Best(steps=300), threat, precision="float64")
+    without = evaluate(kind(net), x, y, Best(steps=150), threat, precision="float64")
     assert found.robust[falls].sum() <= 0.05 * falls.sum() < without.robust[falls].sum() - 2
 
 
@@ -71,7 +71,7 @@ def test_what_search_by_scores_leaves_falls_by_gradients(monkeypatch: pytest.Mon
 
 
 class Block(nn.Module):
-    """Class 1 where two by two pixels are white, wherever they are; the scores count them, the gradients say nothing."""
+    """Class 1 where two by two pixels are white, anywhere; the scores count them, and the gradients say nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         white: Tensor = F.avg_pool2d(x, 2, stride=1).amax((1, 2, 3)).detach() + 0 * x.sum()
@@ -80,11 +80,11 @@ class Block(nn.Module):
 
 def test_new_pixels_are_next_to_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin's may be anywhere."""
-    x, y = 0.01 * torch.rand(20, 1, 20, 20, generator=torch.Generator().manual_seed(3)), torch.zeros(20).long()
+    x, y = 0.01 * torch.rand(12, 1, 20, 20, generator=torch.Generator().manual_seed(3)), torch.zeros(12).long()
     found = evaluate(Block(), x, y, Best(steps=100, hopeless=math.inf), "l0:4")
     monkeypatch.setattr(_best_l0, "NEAR", 0.0)
     anywhere = evaluate(Block(), x, y, Best(steps=100, hopeless=math.inf), "l0:4")
-    assert found.robust.sum() <= 2 and anywhere.robust.sum() >= 15
+    assert found.robust.sum() <= 5 and anywhere.robust.all()
 
 
 @pytest.mark.slow
