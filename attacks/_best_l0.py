@@ -72,7 +72,7 @@ class PixelExchange(IterativeAttack):
             point = {"x_adv": state["best"], "chosen": state["best_chosen"]}
             state = state | exchanged(point, x, draws, leaving=at_once, entering=at_once, near=NEAR)
             state = _met(state, oracle.logits(state["x_adv"]), oracle, y)
-        if j + 1 < self._turn:
+        if j + 1 < self._turn and i + 1 < self.steps:
             return state
         far = state["margin"] < self.hopeless * HOPEFUL * self.steps / (i + 1) * state["clean"]
         return state | {"x_adv": state["best"], "abandoned": far}

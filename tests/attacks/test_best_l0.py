@@ -13,6 +13,7 @@ from robustbench_local.attacks import _best_l0
 from robustbench_local.attacks._best_l0 import PixelExchange
 from robustbench_local.attacks.best import Best
 from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 from robustbench_local.data.load import load_data
@@ -152,6 +153,21 @@ def test_each_start_is_at_pixels_of_its_own(
     evaluate(Dims(), torch.ones(9, 1, 20, 20), torch.zeros(9, dtype=torch.int64), kind(steps=40), "l0:3")
     assert len(begun) == 4 and all((each.sum(1) == 3).all() for each in begun)
     assert torch.stack(begun).sum(0).amax(1).double().mean() < 1.5 if anew else torch.equal(begun[0], begun[3])
+
+
+def test_of_many_pixels_a_tenth_are_exchanged_at_first_and_one_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+    ask = _best_l0.exchanged
+
+    def watched(state: State, x: Tensor, draws: Draws, leaving: int, entering: int, near: float = 0.0) -> State:
+        at_once.append(leaving)
+        assert entering == (leaving or 40)
+        return ask(state, x, draws, leaving, entering, near)
+
+    monkeypatch.setattr(_best_l0, "exchanged", watched)
+    x, y = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0)), torch.zeros(2, dtype=torch.int64)
+    evaluate(Stubborn(), x, y, PixelExchange(steps=40), "l0:40")
+    assert at_once == [0, 3, 3, 2, 2, 2, 1, 1, 1, 1] * 4
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "random"])
