@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from robustbench_local.attacks import _best_l0
 from robustbench_local.attacks._best_l0 import PixelExchange
 from robustbench_local.attacks.best import Best
+from robustbench_local.attacks.sparse_rs import exchanged
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
@@ -157,7 +158,7 @@ def test_each_start_is_at_pixels_of_its_own(
 
 def test_of_many_pixels_a_tenth_are_exchanged_at_first_and_one_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
-    ask = _best_l0.exchanged
+    ask = exchanged
 
     def watched(state: State, x: Tensor, draws: Draws, leaving: int, entering: int, near: float = 0.0) -> State:
         at_once.append(leaving)
