@@ -50,13 +50,9 @@ class Swaps(IterativeAttack):
         margin, slope, _ = oracle.grad(state["x_adv"], y, losses.named("margin", targeted=oracle.targeted))
         won = margin >= oracle.near_tie
         fewest = torch.where(won, torch.minimum(size, state["fewest"]), state["fewest"])
-        clean, image, slope = x.flatten(2), state["x_adv"].flatten(2), slope.nan_to_num().flatten(2)
-        corner = torch.where(slope == 0, image, (slope > 0).to(image))
-        gain, worth = (slope * (corner - image)).sum(1), (slope * (image - clean)).sum(1)
-        tabu = state["free_from"] > i
         aim = (fewest - 1).clamp_min(1)
-        new = first(gain.masked_fill(chosen | tabu, -torch.inf), (~won).long()) & ~chosen & ~tabu
-        back = first((-worth).masked_fill(~chosen | tabu, -torch.inf), size + ~won - aim) & chosen & ~tabu
+        clean, image, tabu = x.flatten(2), state["x_adv"].flatten(2), state["free_from"] > i
+        corner, new, back = picked(image, clean, slope.flatten(2), chosen, tabu, (~won).long(), size + ~won - aim)
         chosen = (chosen | new) & ~back
         length = draws.uniform(2) + 0.5
         free_from = torch.where(back, i + 1 + OUT * length[:, :1], state["free_from"])
@@ -67,3 +63,19 @@ class Swaps(IterativeAttack):
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
         return self.steps, self.steps
+
+
+def picked(
+    image: Tensor, clean: Tensor, slope: Tensor, chosen: Tensor, tabu: Tensor, entering: Tensor, leaving: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The corners of the colour cube uphill, and which pixels enter and leave, by first order; none that is tabu.
+
+    image, clean, slope (N, C, P): the pixels and what the margin's gradient says of them. chosen, tabu (N, P) bool.
+    entering, leaving (N,): how many at most -> (N, C, P), and twice (N, P) bool.
+    """
+    slope = slope.nan_to_num()
+    corner = torch.where(slope == 0, image, (slope > 0).to(image))
+    gain, worth = (slope * (corner - image)).sum(1), (slope * (image - clean)).sum(1)
+    new = first(gain.masked_fill(chosen | tabu, -torch.inf), entering) & ~chosen & ~tabu
+    back = first((-worth).masked_fill(~chosen | tabu, -torch.inf), leaving) & chosen & ~tabu
+    return corner, new, back

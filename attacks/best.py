@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -11,11 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_local.attacks._near_search import NearSearch
+from robustbench_local.attacks._best_l0 import PixelExchange
 from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.pdpgd import PDPGD
-from robustbench_local.attacks.sparse_autoattack import SparseAutoAttack
 from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
@@ -36,15 +34,7 @@ TRIED = {Norm.LINF: 6, Norm.L2: 6, Norm.L1: 4}  # climbs before an image may be 
 HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS: dict[Norm, Attack] = {Norm.L2: FAB(targets=2), Norm.L1: PDPGD(steps=400, polish=0.4)}  # before giving up there
-SPARSE, NEAR_BY = 0.1, 1.25  # in L0: the shares of all queries that ask for a gradient, and at most for scores
-
-
-@dataclass(frozen=True)
-class Sparse(SparseAutoAttack):
-    """With other proposals of its random search, `queries` in both searches together."""
-
-    def members(self, norm: Norm) -> Mapping[str, Attack]:
-        return {**super().members(norm), "sparse_rs": NearSearch(steps=self.queries // 2)}
+SPARSE = 3  # in L0: queries for each of the others' where an image is not given up, since most are
 
 
 @dataclass(frozen=True)
@@ -68,9 +58,9 @@ class Best(IterativeAttack):
     four times as large (as in arXiv:2103.01208, but there for L1 alone), and before an image may be given up come, in
     L2, two rounds of FAB towards the nearest two classes, in L1 400 steps of PDPGD, which begins with a far larger
     change and ends with FMN's walk along the boundary.
-    In L0 it is `sparse_autoattack`, short: sparse PGD, a tenth of S queries, half of them with either gradient, then
-    1.25 S of Sparse-RS on what is left, in two searches, where half of the new pixels are next to one that they
-    replace. Nothing is given up, and climb, p and hopeless are of no effect.
+    In L0 one pixel is exchanged for another, from four random starts with 0.75 S queries each: first by gradients, with
+    a tabu list, then at random around the best point. After each start an image is given up of whose clean margin more
+    than a share is left: hopeless * 0.8, then half, a third of it. climb and p are of no effect.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
@@ -84,8 +74,8 @@ class Best(IterativeAttack):
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L2, two rounds of FAB come on top: 402 and 200.
     In L1 four climbs stand for the six (effort >= 0.21), and PDPGD's 400 and 400 come on top. Of a network trained for
-    L∞ a lower effort leaves many more images robust in these norms. In L0 at most 1.35 S + 6 forwards and S / 10
-    backwards.
+    L∞ a lower effort leaves many more images robust in these norms. In L0 at most 3 S + 1 forwards, and a
+    fortieth of 3 S backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -246,11 +236,11 @@ class Best(IterativeAttack):
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
-        """In L∞ some climbs raise cross-entropy; in L1 PDPGD walks, and in L0 half of the new pixels are near."""
-        return {Norm.LINF: 6, Norm.L1: 5, Norm.L0: 5}.get(norm, self.version)
+        """In L∞ some climbs raise cross-entropy; in L1 PDPGD walks, and in L0 pixels are exchanged by gradients too."""
+        return {Norm.LINF: 6, Norm.L1: 5, Norm.L0: 6}.get(norm, self.version)
 
-    def _sparse(self) -> Sparse:
-        return Sparse(steps=max(1, round(SPARSE * self.steps / 2)), queries=max(2, round(NEAR_BY * self.steps)))
+    def _sparse(self) -> PixelExchange:
+        return PixelExchange(steps=SPARSE * self.steps, hopeless=self.hopeless)
 
     def _total(self) -> int:
         return max(1, round(self.effort * self.steps))

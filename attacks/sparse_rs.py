@@ -35,7 +35,6 @@ class SparseRS(RandomSearch):
     with targets, in (0, 1].
     """
 
-    near: ClassVar[bool] = False  # half of what enters is next to what leaves
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L0})
     summary: ClassVar[str] = "random search over sets of pixels, by scores alone"
     paper: ClassVar[str] = "Croce et al. 2022, arXiv:2006.12834"
@@ -59,32 +58,26 @@ class SparseRS(RandomSearch):
         alpha = self.targeted_alpha_init if targeted else self.alpha_init
         alpha /= DIVISORS[phase(i, self.steps, MARKS)]
         size = min(max(int(alpha * threat.eps), 1), int(threat.eps), x[0, 0].numel())
-        return exchanged(state, x, draws, leaving=size, entering=size, near=self.near)
+        return exchanged(state, x, draws, leaving=size, entering=size)
 
 
-def exchanged(state: State, x: Tensor, draws: Draws, leaving: int, entering: int, *, near: bool = False) -> State:
+def exchanged(state: State, x: Tensor, draws: Draws, leaving: int, entering: int, near: float = 0.0) -> State:
     """Put so many random chosen pixels back to x, then so many unchosen ones to random corners of the colour cube.
 
-    near: each of these is, half the time, one of the eight around a pixel put back.
+    near: how often one of these is next to a pixel that was chosen before, in [0, 1).
     """
-    chosen, clean, image = state["chosen"], x.flatten(2), state["x_adv"].flatten(2)
-    out = draws.uniform(chosen.shape[1]).masked_fill(~chosen, -1).topk(leaving, dim=1).indices
-    chosen = chosen.scatter(1, out, False)
+    before, clean, image = state["chosen"], x.flatten(2), state["x_adv"].flatten(2)
+    out = draws.uniform(before.shape[1]).masked_fill(~before, -1).topk(leaving, dim=1).indices
+    chosen = before.scatter(1, out, False)
     drawn = draws.uniform(chosen.shape[1])
     if near:
-        drawn = drawn ** (1 / _weights(out, x))
+        around = F.max_pool2d(before.to(x).view_as(x[:, :1]), 3, stride=1, padding=1).flatten(1).masked_fill(chosen, 0)
+        drawn = drawn ** (1 / (1 - near + near * around * around.shape[1] / around.sum(1, keepdim=True).clamp_min(1)))
     into = drawn.masked_fill(chosen, -1).topk(entering, dim=1).indices
     out_all, into_all = (places[:, None].expand(-1, x.shape[1], -1) for places in (out, into))
     colour = corners(clean.gather(2, into_all), draws)
     image = image.scatter(2, out_all, clean.gather(2, out_all)).scatter(2, into_all, colour)
     return {"x_adv": image.view_as(x), "chosen": chosen.scatter(1, into, True)}
-
-
-def _weights(out: Tensor, x: Tensor) -> Tensor:
-    """(N, P) how likely each pixel is to enter: half of it is shared by all, half by those around the pixels `out`."""
-    left = x.new_zeros(x[:, 0].shape).flatten(1).scatter(1, out, 1.0).view_as(x[:, :1])
-    around = F.max_pool2d(left, 3, stride=1, padding=1).flatten(1)
-    return 1 + around * around.shape[1] / around.sum(1, keepdim=True).clamp_min(1)
 
 
 def corners(clean: Tensor, draws: Draws) -> Tensor:

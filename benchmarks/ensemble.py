@@ -7,7 +7,7 @@
 All together: AutoAttack, PGD from either start and what seeks the nearest image, in L0 Sparse-AutoAttack, Sparse-RS and
 what seeks the fewest pixels, each on what the ones before left, so that their passes are fewer than of each alone. The
 bar: `best` leaves no more than 0.2 points above them, for a tenth of the passes, forward and backward ones together.
-A row a network and ball is kept in ensemble.jsonl as it ends. Two networks are trained for L2 and for L1 on the first
+A row a network and ball is kept in ensemble.jsonl as it ends. Three networks are trained for L2, L1 and L0 on the first
 run, in about four minutes of one core each, and then kept in the cache.
 """
 
@@ -48,8 +48,9 @@ BALLS = (  # in which some images are robust
     ("mnist/trades", "l0:8"),
     ("mnist/trained in L2", "l2:2"),
     ("mnist/trained in L1", "l1:15"),
+    ("mnist/trained in L0", "l0:8"),
 )
-TRAINED = {"mnist/trained in L2": "l2:2", "mnist/trained in L1": "l1:15"}  # adversarially, in this ball
+TRAINED = {"mnist/trained in L2": "l2:2", "mnist/trained in L1": "l1:15", "mnist/trained in L0": "l0:8"}  # in this ball
 EITHER_START: tuple[tuple[str, dict[str, Any]], ...] = (("pgd", {}), ("pgd", {"random_start": False}))
 MEMBERS: Mapping[Norm, tuple[tuple[str, dict[str, Any]], ...]] = {
     Norm.LINF: (*EITHER_START, ("fmn", {}), ("autoattack", {})),

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks import best
-from robustbench_local.attacks._near_search import NearSearch
 from robustbench_local.attacks.autoattack import AutoAttack
-from robustbench_local.attacks.best import TRIED, WALKS, Best, Sparse
+from robustbench_local.attacks.best import TRIED, WALKS, Best
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square
 from robustbench_local.core import losses
@@ -27,7 +26,6 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
-from tests.helpers.fewest_pixels import halves
 from tests.helpers.linear import THREATS, two_classes
 from tests.helpers.score_based import Stubborn, company_changes_nothing
 from tests.helpers.small_networks import images, network
@@ -73,61 +71,6 @@ def test_the_near_points_are_broken_and_no_others(threat: ThreatModel) -> None:
 @pytest.mark.parametrize("threat", THREATS, ids=str)
 def test_broken_twins_are_caught(threat: ThreatModel, broken: type[Best]) -> None:
     assert not fells_the_near(broken(steps=60), threat)
-
-
-@dataclass(frozen=True)
-class NoSearch(Best):
-    def _sparse(self) -> Sparse:
-        return replace(super()._sparse(), queries=2)
-
-
-@dataclass(frozen=True)
-class NoGradient(Best):
-    def _sparse(self) -> Sparse:
-        return replace(super()._sparse(), steps=1)
-
-
-class NoSlope(nn.Module):
-    """Of halves(): the scores show which pixels count, the gradients nothing."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        return out.detach() + 0 * x.sum()
-
-
-class NoScore(NoSlope):
-    """Of halves(): the gradients show which pixels count, the scores only which class it is."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
-        lead = out[:, 0] - out[:, 1]
-        lead = lead + (lead.sign() - lead).detach()
-        return torch.stack([lead, 0 * lead], 1)
-
-
-@pytest.mark.parametrize(("kind", "twin"), [(NoScore, NoGradient), (NoSlope, NoSearch)])
-def test_in_l0_what_can_fall_falls_by_gradients_or_by_scores(kind: type[NoSlope], twin: type[Best]) -> None:
-    net, x, y, fewest = halves(3)
-    threat, falls = ThreatModel(Norm.L0, 3), fewest <= 3
-    assert falls.sum() >= 10
-    found, without = (
-        evaluate(kind(net), x, y, attack(steps=500), threat, precision="float64") for attack in (Best, twin)
-    )
-    assert threat.contains(found.x_adv, x).all() and found.robust[~falls].all()
-    assert found.robust[falls].sum() <= 0.05 * falls.sum() < without.robust[falls].sum()
-
-
-@pytest.mark.parametrize(("settings", "most"), [({"steps": 40}, (59, 4)), ({"steps": 400, "effort": 0.5}, (275, 20))])
-def test_in_l0_a_tenth_of_the_queries_ask_for_a_gradient(settings: dict[str, float], most: tuple[int, int]) -> None:
-    attack = Best(**settings)  # type: ignore[arg-type]
-    x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
-    verdict = evaluate(Stubborn(), x, y, attack, "l0:2")
-    assert attack.cost(3, Norm.L0) == most and verdict.backwards.tolist() == [most[1]] * 3
-    assert verdict.robust.all() and (verdict.forwards >= most[0] - 5).all() and (verdict.forwards <= most[0]).all()
 
 
 @pytest.mark.parametrize("kind", ["deterministic", "random"])
@@ -192,18 +135,6 @@ def test_outside_the_ball_it_finds_what_is_masked_inside(
     whole = evaluate(model, x, y, Best(effort=0.35), threat)
     monkeypatch.setattr(best, "WALKS", {norm: twin})
     assert whole.robust.sum() < evaluate(model, x, y, Best(effort=0.35), threat).robust.sum() - 1
-
-
-@pytest.mark.slow
-def test_in_l0_neighbours_find_sooner_than_pixels_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A net trained for L∞, whose gradients are masked; the twin's new pixels may be anywhere."""
-    model = load_model("zoo:mnist/trades")
-    x, y = load_data("mnist", n=40, source="bundled")
-    ours = evaluate(model, x, y, Best(), "l0:8")
-    monkeypatch.setattr(NearSearch, "near", False)
-    anywhere = evaluate(model, x, y, Best(), "l0:8")
-    assert ours.forwards.sum() < 0.9 * anywhere.forwards.sum()
-    assert ours.robust.sum() <= anywhere.robust.sum()
 
 
 class Wavers(nn.Module):

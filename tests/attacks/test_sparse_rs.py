@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from robustbench_local.attacks._near_search import NearSearch
-from robustbench_local.attacks.sparse_rs import SparseRS
+from robustbench_local.attacks.sparse_rs import SparseRS, exchanged
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError
@@ -119,22 +119,18 @@ def test_only_l0() -> None:
         evaluate(model, data.x, data.labels, SparseRS(), "linf:0.1")
 
 
-def test_near_ones_enter_half_of_the_time_next_to_one_that_leaves() -> None:
-    """The twin, Sparse-RS itself, puts them anywhere."""
-    x, threat = torch.zeros(2000, 1, 9, 9), ThreatModel.parse("l0:1")
-    draws = Draws(0, torch.arange(2000))
-    shares = {}
-    for attack in (NearSearch(), SparseRS()):
-        before = attack.start(x, threat, draws.stream("start"))
-        after = attack.propose(before, x, threat, draws.stream("proposal"), 9999, targeted=False)
-        assert (after["chosen"].sum(1) == 1).all() and (after["x_adv"] != x).flatten(1).sum(1).eq(1).all()
-        places = [state["chosen"].long().argmax(1) for state in (before, after)]
-        down, across = ((places[0] // 9 - places[1] // 9).abs(), (places[0] % 9 - places[1] % 9).abs())
-        shares[type(attack)] = (torch.maximum(down, across) <= 1).double().mean().item()
-    assert 0.5 < shares[NearSearch] < 0.6  # half, and a ninth or less of the other half
-    assert shares[SparseRS] < 0.15
-
-
-def test_near_costs_what_it_says() -> None:
-    assert NearSearch(steps=10).cost(3) == (22, 0)
-    costs_what_it_says(NearSearch(steps=10), ThreatModel.parse("l0:2"))
+def test_near_ones_enter_as_often_as_said_next_to_one_that_was_chosen() -> None:
+    """Never where a pixel is that stays. The twin, Sparse-RS itself, puts them anywhere."""
+    x, threat = torch.zeros(2000, 1, 9, 9), ThreatModel.parse("l0:2")
+    before = SparseRS().start(x, threat, Draws(0, torch.arange(2000)))
+    around = F.max_pool2d(before["chosen"].float().view_as(x), 3, stride=1, padding=1).flatten(1) > 0
+    shares = []
+    for near in (0.5, 0.0):
+        after = exchanged(before, x, Draws(1, torch.arange(2000)), leaving=1, entering=1, near=near)
+        assert (after["chosen"].sum(1) == 2).all() and (after["x_adv"] != x).flatten(1).sum(1).eq(2).all()
+        entered = after["chosen"] & ~before["chosen"]
+        kept = (after["chosen"] & before["chosen"]).sum(1)
+        assert set(kept.tolist()) <= {1, 2}  # what leaves may come back
+        shares.append(((entered & around).any(1) | (kept == 2)).double().mean().item())
+    assert 0.55 < shares[0] < 0.65  # half, and a fifth of the other half
+    assert shares[1] < 0.25
