@@ -73,8 +73,9 @@ def cut(needed: float = 2.5) -> Cut:
     return Cut(torch.linspace(0, 1, 25)[torch.randperm(25, generator=torch.Generator().manual_seed(2))], needed)
 
 
-def found(model: nn.Module, x: Tensor, attack: Attack, **settings: int) -> Verdict:
-    return evaluate(model, x, torch.zeros(len(x), dtype=torch.int64), attack, ANY, **settings)
+def found(model: nn.Module, x: Tensor, attack: Attack, batch_size: int = 100) -> Verdict:
+    y = torch.zeros(len(x), dtype=torch.int64)
+    return evaluate(model, x, y, attack, ANY, batch_size=batch_size)
 
 
 def test_it_finds_what_slopes_do_not_show() -> None:
