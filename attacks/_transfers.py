@@ -17,6 +17,7 @@ from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
 SHRINK = (0.03, 0.003)  # of a success's distance is given up: at first, and at the end
+DUST = 1e-4  # a smaller change is not worth handing on, and may be a last digit that depends on the batch
 REACH = 2  # rows and columns that a neighbour is away at most
 
 
@@ -49,7 +50,7 @@ class Transfers(IterativeAttack):
         clean, change = x.flatten(1), state["x_adv"].flatten(1) - x.flatten(1)
         size = change.abs().sum(1)
         giver, centre = (
-            draws.stream(name).uniform(change.shape[1]).masked_fill(change == 0, -1).argmax(1, keepdim=True)
+            draws.stream(name).uniform(change.shape[1]).masked_fill(change.abs() < DUST, -1).argmax(1, keepdim=True)
             for name in ("giver", "centre")
         )
         held = change.gather(1, giver)
