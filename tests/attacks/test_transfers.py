@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_local.attacks import _transfers
 from robustbench_local.attacks._transfers import REACH, Transfers, neighbour
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
@@ -44,15 +45,28 @@ class White(Attack):
 
 
 @dataclass(frozen=True)
+class Dusty(Attack):
+    """One pixel is white, the others hardly changed."""
+
+    minimises: ClassVar[bool] = True
+
+    def __call__(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
+        x_adv = x + 1e-6
+        x_adv[:, :, 0, 0] = 1
+        return x_adv
+
+
+@dataclass(frozen=True)
 class Transferred(Suite):
     access: ClassVar[Access] = Access.SCORES
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})
     minimises: ClassVar[bool] = True
 
     search: Attack = field(default_factory=Transfers)
+    start: Attack = field(default_factory=White)
 
     def members(self, norm: Norm) -> Mapping[str, Attack]:
-        return {"white": White(), "transfers": self.search}
+        return {"start": self.start, "transfers": self.search}
 
 
 class Giving(Transfers):
@@ -88,6 +102,13 @@ def test_it_finds_what_slopes_do_not_show() -> None:
     assert ((verdict.x_adv >= 0) & (verdict.x_adv <= 1)).all()
     given = found(cut(), x, Transferred(search=Giving(steps=300))).distance  # the twin
     assert (given > verdict.distance).all() and given.mean() > 2 * 1.5
+
+
+def test_dust_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, attack = Cut(torch.ones(25), 0.5), Transferred(Transfers(steps=1), Dusty())
+    assert (found(model, dark(4), attack).distance < 0.98).all()
+    monkeypatch.setattr(_transfers, "DUST", 0)  # the twin
+    assert (found(model, dark(4), attack).distance > 0.98).any()
 
 
 def test_it_costs_its_steps_and_no_gradients() -> None:
