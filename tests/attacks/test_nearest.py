@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustbench_local.attacks import nearest
 from robustbench_local.attacks._sparser import Sparser
 from robustbench_local.attacks._swaps import Swaps
+from robustbench_local.attacks._transfers import Transfers
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.fmn import FMN
 from robustbench_local.attacks.nearest import SPARSE, Nearest
@@ -72,6 +73,19 @@ class Swapping(Lacking):
     lacks = "sparser"
 
 
+class Sloping(Lacking):
+    """In L1 no random search."""
+
+    lacks = "transfers"
+
+
+class Shrinking(Nearest):
+    """In L1 all passes are PDPGD's."""
+
+    def members(self, norm: Norm) -> Mapping[str, Attack]:
+        return {"pdpgd": PDPGD(steps=(self.passes - 3) // 2, polish=0.4)}
+
+
 class Misleading(nn.Module):
     """Class 1 by what its bright pixels are worth, with slopes that say something else."""
 
@@ -116,7 +130,14 @@ def test_each_norm_has_the_members_that_the_benchmark_found_best() -> None:
     attack = Nearest()
     thrice = [SigmaZero(steps=166, step_size=size, sigma=sigma) for size, sigma in SPARSE.items()]
     assert [*attack.members(Norm.L0).values()] == [*thrice, Swaps(steps=40), Sparser(steps=917)]
-    assert attack.members(Norm.L1) == {"pdpgd": PDPGD(steps=998, polish=0.4)}
+    assert attack.members(Norm.L1) == {
+        "fmn": FMN(steps=50),
+        "pdpgd": PDPGD(steps=100),
+        "fab": FAB(steps=15, targets=3),
+        "transfers": Transfers(steps=1255),
+        "polish": FMN(steps=150),
+    }
+    assert Nearest(passes=200).members(Norm.L1)["pdpgd"] == PDPGD(steps=50)
     assert attack.members(Norm.L2) == {"fab": FAB(steps=49, targets=3, restarts=2), "fmn": FMN(steps=554)}
     assert attack.members(Norm.LINF) == {"fab": FAB(steps=79, targets=3, restarts=2), "fmn": FMN(steps=284)}
     with pytest.raises(ConfigError, match="passes is 99: at least 100"):
@@ -172,6 +193,26 @@ def test_in_l0_swaps_drop_pixels_where_slopes_are_true() -> None:
     assert ours < 0.96 * search and ours < 0.96 * graded  # twins: no swaps, and all passes to sigma-zero
 
 
+@pytest.mark.parametrize("twin", [Sloping, Shrinking])
+def test_in_l1_misleading_slopes_keep_it_from_no_coordinate(twin: type[Nearest]) -> None:
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(3)) / 100
+    y = torch.zeros(3, dtype=torch.int64)
+
+    def far(attack: Attack) -> Tensor:
+        return evaluate(Misleading(), x, y, attack, ThreatModel(Norm.L1, 64)).distance
+
+    ours = far(Nearest(passes=600))
+    assert (ours > 1.9).all() and (ours < 4).all()  # four as far as 0.5 are enough
+    assert (far(twin(passes=600)) > 5).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", [Sloping, Shrinking])
+def test_in_l1_random_search_comes_nearer_where_gradients_are_masked(twin: type[Nearest]) -> None:
+    ours, theirs = (distances(each(), Norm.L1, 16, passes=2000) for each in (Nearest, twin))
+    assert ours.log().mean() < theirs.log().mean() - 0.08
+
+
 def test_without_any_success_the_search_begins_with_all_pixels() -> None:
     found = distances(Alone(passes=200), Norm.L0, 4)
     assert found.isfinite().all() and (found < 100).all()
@@ -189,24 +230,30 @@ def test_the_search_ends_where_one_pixel_is_enough() -> None:
     assert int(verdict.forwards.max()) < 200 and not verdict.backwards.any()
 
 
-def test_each_image_is_searched_alone() -> None:
+@pytest.mark.parametrize("norm", [Norm.L0, Norm.L1])
+def test_each_image_is_searched_alone(norm: Norm) -> None:
     """Any batch, the same images: draws are addressed, counts are the image's own."""
     x, y = load_data("mnist", n=6, source="bundled")
-    model, attack, threat = load_model("zoo:mnist/none"), Nearest(passes=101), ThreatModel(Norm.L0, 784)
+    model, attack, threat = load_model("zoo:mnist/none"), Nearest(passes=101), ThreatModel(norm, 784)
     whole, parts = (evaluate(model, x, y, attack, threat, batch_size=size) for size in (6, 2))
-    assert torch.equal(whole.distance, parts.distance) and torch.equal(whole.x_adv, parts.x_adv)
     assert torch.equal(whole.forwards, parts.forwards)
-    changed = (whole.x_adv != x).any(1).flatten(1).sum(1)
-    assert torch.equal(changed[~whole.robust], whole.distance[~whole.robust].long())
+    assert torch.equal(whole.robust, parts.robust)
+    if norm is Norm.L0:  # of gradients the last digits depend on the batch
+        assert torch.equal(whole.distance, parts.distance) and torch.equal(whole.x_adv, parts.x_adv)
+        changed = (whole.x_adv != x).any(1).flatten(1).sum(1)
+        assert torch.equal(changed[~whole.robust], whole.distance[~whole.robust].long())
+    else:
+        assert torch.allclose(whole.distance, parts.distance, rtol=0.01)
     assert ((whole.x_adv >= 0) & (whole.x_adv <= 1)).all()
 
 
-def test_a_budget_ends_the_search() -> None:
+@pytest.mark.parametrize("norm", [Norm.L0, Norm.L1])
+def test_a_budget_ends_the_search(norm: Norm) -> None:
     x, y = load_data("mnist", n=4, source="bundled")
-    threat = ThreatModel(Norm.L0, 784)
+    threat = ThreatModel(norm, 784)
     verdict = evaluate(load_model("zoo:mnist/none"), x, y, Nearest(passes=400), threat, budget=150)
     assert int(verdict.forwards.max()) <= 150 and not verdict.robust[verdict.clean].any()
 
 
-def test_only_rows_in_l0_are_made_again() -> None:
-    assert {norm: Nearest().version_in(norm) for norm in HUGE} == dict.fromkeys(HUGE, 1) | {Norm.L0: 3}
+def test_only_rows_in_l0_and_l1_are_made_again() -> None:
+    assert {norm: Nearest().version_in(norm) for norm in HUGE} == dict.fromkeys(HUGE, 1) | {Norm.L0: 3, Norm.L1: 2}
