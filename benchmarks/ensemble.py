@@ -41,6 +41,8 @@ BALLS = (  # in which some images are robust
     ("mnist/adversarial_training", "linf:0.3"),
     ("mnist/none", "l2:1.5"),
     ("mnist/adversarial_training", "l2:1.5"),
+    ("mnist/trades", "l2:1.5"),
+    ("mnist/ibp", "l2:1.5"),
     ("mnist/none", "l1:10"),
     ("mnist/adversarial_training", "l1:10"),
     ("mnist/none", "l0:5"),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_local.attacks import best
 from robustbench_local.attacks.autoattack import AutoAttack
-from robustbench_local.attacks.best import TRIED, WALKS, Best
+from robustbench_local.attacks.best import NEAR, TRIED, WALKS, Best
 from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square
 from robustbench_local.core import losses
@@ -152,8 +153,8 @@ WHOLE = "nothing is given up"
 @pytest.mark.parametrize(
     ("threat", "hopeless", "spent"),
     [
-        ("l2:1.5", 0.4, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs
-        ("l2:1.5", 0.6, WHOLE),
+        ("l2:1.5", 0.9, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs: 0.9 * 12 / 24 is less than half
+        ("l2:1.5", 1.1, (29 + WALKED[0], 28 + WALKED[1])),
         ("l2:1.5", math.inf, WHOLE),
         ("l1:4", 0.3, (17 + IN_L1[0], 16 + IN_L1[1])),  # after four climbs
         ("l1:4", math.inf, WHOLE),
@@ -185,16 +186,38 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
         ("linf:0.3", 200, [1, 1, 0, 0, 0, 0, 0]),
         ("linf:0.3", 800, [1, 1, 1, 1, 1, 0, 0]),
         ("l1:10", 800, [1, 1, 1, 1, 1, 0, 0]),
-        ("l2:1", 800, [0, 0, 0, 0, 0, 0, 0]),
+        ("l2:1", 400, [1, 1, 1, 1, 1, 0, 0]),
     ],
 )
 def test_what_gives_way_is_asked_about_for_longer(threat: str, asked: int, gone: list[int]) -> None:
-    """The share of its clean margin that an image may have left falls from 0.3 * 320 / 200 to 0.3 * 320 / 800."""
+    """The share of its clean margin that an image may have left: 0.3 * 320 / 800 at last, in L2 0.3 * 160 / 400."""
     left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
     state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
     looked = Best()._looked(state, ThreatModel.parse(threat), asked)
     assert looked["abandoned"].int().tolist() == gone
     assert torch.equal(looked["seen"], state["margin"])
+
+
+@dataclass(frozen=True)
+class Watched(Best):
+    """Notes of every climb before the search whether it begins at the best point."""
+
+    begun: ClassVar[list[bool]] = []
+
+    def _ascend(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, *rest: Any) -> State:
+        if rest[0] in (1, NEAR):  # of eps: a climb's first step
+            self.begun.append(rest[0] == NEAR and torch.equal(state["x_adv"], state["best"]))
+        return super()._ascend(state, oracle, x, y, threat, *rest)
+
+
+@pytest.mark.parametrize(("threat", "from_best"), [("l2:0.01", [5, 11]), ("l1:0.01", []), ("linf:0.001", [])])
+def test_in_l2_every_sixth_climb_begins_at_the_best_point(threat: str, from_best: list[int]) -> None:
+    attack = Watched(steps=200, climb=4, hopeless=math.inf)
+    climbs, _ = attack._climbs()
+    assert climbs >= 12
+    Watched.begun.clear()
+    evaluate(Wavers(), torch.full((1, 1, 5, 5), 0.6), torch.zeros(1, dtype=torch.int64), attack, threat)
+    assert [place for place, best in enumerate(Watched.begun[:climbs]) if best] == from_best
 
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:

@@ -1,0 +1,66 @@
+"""FAB with climbs at the ball's edge: inside what masked gradients hide, at the cost that it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_local.attacks._edge import CLIMB, Edge
+from robustbench_local.attacks.fab import FAB
+from robustbench_local.core.attack import State
+from robustbench_local.core.draws import Draws
+from robustbench_local.core.oracle import Oracle
+from robustbench_local.core.threat import Norm, ThreatModel
+from robustbench_local.data.load import load_data
+from robustbench_local.evaluation.evaluate import evaluate
+from robustbench_local.models.load import load_model
+
+
+@dataclass(frozen=True)
+class StaysOut(Edge):
+    """The broken twin: its climbs begin at the clean image, wherever FAB has been."""
+
+    def step(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws, i: int
+    ) -> State:
+        state = super().step(state, oracle, x, y, threat, draws, i)
+        return state | {"x_adv": x} if i + 1 + CLIMB == self.steps else state
+
+
+@pytest.mark.parametrize("twin", [FAB(steps=95, targets=3), StaysOut()])
+def test_it_falls_from_the_edge_where_gradients_inside_are_masked(twin: FAB | StaysOut) -> None:
+    """A network trained for L∞, in L2; FAB alone with more passes."""
+    x, y = load_data("mnist", 254)
+    rows = [221, 238, 249, 253]
+    x, y, threat = x[rows], y[rows], ThreatModel(Norm.L2, 1.5)
+    net = load_model("zoo:mnist/adversarial_training")
+    found = evaluate(net, x, y, Edge(), threat)
+    assert not found.robust.any()
+    assert threat.contains(found.x_adv, x).all()
+    assert twin.cost(10, Norm.L2) >= Edge().cost(10, Norm.L2)
+    assert evaluate(net, x, y, twin, threat).robust.all()
+
+
+class Sure(nn.Module):
+    """Always class 0 of so many, though its scores move with the image."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.slopes = torch.linspace(1, -1, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).mean(1, keepdim=True) * self.slopes + 9 * (self.slopes == 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_cost_is_as_predicted(classes: int) -> None:
+    x = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    attack = Edge(steps=CLIMB + 4)
+    verdict = evaluate(Sure(classes), x, torch.zeros(2, dtype=torch.int64), attack, ThreatModel(Norm.L2, 0.1))
+    assert verdict.robust.all()
+    forwards, backwards = attack.cost(classes, Norm.L2)
+    assert set(verdict.forwards.tolist()) == {forwards - 1}  # what it returns at last is the judge's to ask
+    assert set(verdict.backwards.tolist()) == {backwards}
