@@ -1,6 +1,6 @@
 """`best` beside all attacks of the house together, in every norm: what it leaves, and for how many of their passes.
 
-    python -m benchmarks.ensemble                       MNIST networks, the first 50 test images of each
+    python -m benchmarks.ensemble                       MNIST networks, the first 100 test images of each
     python -m benchmarks.ensemble --only "l0 trades"    the pairs whose name holds these words
     python -m benchmarks.ensemble --images 0            only the table again
 
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/best"))
     parser.add_argument("--only", default="", help="where NAME BALL holds all these words")
-    parser.add_argument("--images", type=int, default=50, help="the first so many test images")
+    parser.add_argument("--images", type=int, default=100, help="the first so many test images")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
