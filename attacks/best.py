@@ -128,7 +128,7 @@ class Best(IterativeAttack):
             else:
                 state = self._climbed(state, oracle, x, y, threat, draws, restart, j)
             if i + 1 == TRIED[threat.norm] * self.climb:
-                state = self._sorted(state, oracle, x, y, threat, draws)
+                state = self._after_first_climbs(state, oracle, x, y, threat, draws)
             return self._looked(state, threat, i + 1) if j + 1 == self.climb else state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)
@@ -179,11 +179,10 @@ class Best(IterativeAttack):
         loss = losses.named("margin", targeted=oracle.targeted)
         return self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), loss, threat)
 
-    def _sorted(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
-        """After the first climbs: the walks for all, the queries that are left without gradients where they are no use.
-
-        The latter end with that.
-        """
+    def _after_first_climbs(
+        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws
+    ) -> State:
+        """The walks, for all. Where gradients were of no use, scores are searched with all queries that are left."""
         if threat.norm is not Norm.LINF and not oracle.targeted:
             walked = WALKS[threat.norm](oracle, x, y, threat, draws.stream("walk"))  # the oracle knows who succeeded
             if threat.norm is Norm.L2:
