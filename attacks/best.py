@@ -13,12 +13,13 @@ from torch import Tensor
 from robustbench_local.attacks._best_l0 import PixelExchange
 from robustbench_local.attacks._edge import Edge
 from robustbench_local.attacks._random_search import settled
+from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.pdpgd import PDPGD
 from robustbench_local.attacks.square import Square, moved, recoloured
 from robustbench_local.config.settings import check_counts
 from robustbench_local.core import losses
 from robustbench_local.core.access import Access
-from robustbench_local.core.attack import Attack, IterativeAttack, State
+from robustbench_local.core.attack import IterativeAttack, State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError
 from robustbench_local.core.ledger import usable
@@ -30,11 +31,16 @@ TARGETED = 2  # every second climb goes for one class
 SOFT = 4  # in L∞ the third of every four raises cross-entropy, which leads where the margin does not
 POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
-TRIED = {Norm.LINF: 6, Norm.L2: 6, Norm.L1: 4}  # climbs before an image may be given up
+TRIED = 6  # climbs before an image may be given up
 # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
-HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 5}
+HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 100}
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
-WALKS: dict[Norm, Attack] = {Norm.L2: Edge(), Norm.L1: PDPGD(steps=400, polish=0.4)}  # before giving up there
+WALKS: dict[Norm, tuple[Edge, ...]] = {
+    Norm.L2: (Edge(95, FAB(targets=3)),),
+    Norm.L1: (Edge(50, FAB(targets=2)), Edge(225, PDPGD())),
+}
+WALKED = {Norm.L2: 6, Norm.L1: 2}  # climbs before these
+FROM_BEST = {Norm.L2: 5, Norm.L1: 2}  # the place, of every six climbs, of the one that begins at the best point
 SPARSE = 3  # in L0: queries for each of the others' where an image is not given up, since most are
 
 
@@ -46,20 +52,18 @@ class Best(IterativeAttack):
     back into the ball, found more on masked gradients than longer ones. Every second climb goes for one class, in the
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
     margin, in L∞ every second of them cross-entropy, of logits brought to the same spread: it follows all classes at
-    once. From the sixth climb on (L1: the fourth), whenever one has ended, an image may be given up: where after t of S
-    queries more than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t) would be left if the margin came
+    once. From the sixth climb on, whenever one has ended, an image may be given up: where after t of S queries more
+    than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t, L1: S / 100 t) would be left if the margin came
     down once more by what it did since it was last looked at. An image is asked about the longer the less is left, and
-    longer while that gets less. In L1 it is also given up after these first climbs where more than the share `hopeless`
-    is left. Where more than that is left, and a gradient was zero or not finite, or no climb rose above its start,
-    Square has the queries that are left.
+    longer while that gets less. Where after six climbs more than the share `hopeless` is left, and a gradient was zero
+    or not finite, or no climb rose above its start, Square has the queries that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
     In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
-    four times as large (as in arXiv:2103.01208, but there for L1 alone), and before an image may be given up come, in
-    L2, three rounds of FAB, each with a climb from where its nearest image is brought back to the ball's edge, in L1
-    400 steps of PDPGD, which begins with a far larger change and ends with FMN's walk along the boundary. In L2 every
-    sixth climb begins at the best point.
+    four times as large (as in arXiv:2103.01208, but there for L1 alone), one of every six begins at the best point, and
+    attacks that look for the nearest image walk outside, each with a climb from where that image is brought back to the
+    ball's edge: in L2 after six climbs three rounds of FAB, in L1 after two climbs two of FAB and one of PDPGD.
     In L0 one pixel is exchanged for another, from four random starts with 0.75 S queries each: first by gradients, with
     a tabu list, then at random around the best point. After each start an image is given up of whose clean margin more
     than a share is left: hopeless * 0.8, then half, a third of it. climb and p are of no effect.
@@ -70,14 +74,13 @@ class Best(IterativeAttack):
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
     search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, after a
-    fifth of the queries (L2: a tenth), above 0; inf gives no image up.
+    fifth of the queries (L2: a tenth, L1: a hundredth), above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
-    are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L2, FAB's rounds come on top: 501 and 285. In L1
-    four climbs stand for the six (effort >= 0.21), and PDPGD's 400 and 400 come on top. Of a network trained for L∞ a
-    lower effort leaves many more images robust in these norms. In L0 at most 3 S + 1 forwards, and a fortieth of 3 S
-    backwards.
+    are only such where T - T // 3 >= 6 (effort >= 0.33), and there the walks come on top: in L2 501 and 285, in L1 380
+    and 325. Of a network trained for L∞ a lower effort leaves many more images robust in these norms. In L0 at most
+    3 S + 1 forwards, and a fortieth of 3 S backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -123,12 +126,14 @@ class Best(IterativeAttack):
         after = i - climbs * self.climb
         if after < 0:
             restart, j = divmod(i, self.climb)
-            if threat.norm is Norm.L2 and restart % TRIED[Norm.L2] == TRIED[Norm.L2] - 1:
+            if threat.norm is not Norm.LINF and restart % TRIED == FROM_BEST[threat.norm]:
                 state = self._polished(state, oracle, x, y, threat, j)
             else:
                 state = self._climbed(state, oracle, x, y, threat, draws, restart, j)
-            if i + 1 == TRIED[threat.norm] * self.climb:
-                state = self._after_first_climbs(state, oracle, x, y, threat, draws)
+            if climbs >= TRIED and i + 1 == WALKED.get(threat.norm, 0) * self.climb and not oracle.targeted:
+                state = self._walked(state, oracle, x, y, threat, draws)
+            if i + 1 == TRIED * self.climb:
+                state = self._sorted(state, oracle, x, y, threat, draws)
             return self._looked(state, threat, i + 1) if j + 1 == self.climb else state
         proposals = self.steps - (climbs + polishes) * self.climb
         stretch = proposals // (polishes + 1)
@@ -149,8 +154,8 @@ class Best(IterativeAttack):
         if norm is Norm.L0:
             return replace(self, steps=total)._sparse().cost(classes, norm)
         climbs = replace(self, steps=total)._climbs()
-        walks = norm in WALKS and climbs[0] >= TRIED[norm]
-        forwards, backwards = WALKS[norm].cost(classes, norm) if walks else (0, 0)
+        walks = [walk.cost(classes, norm) for walk in WALKS.get(norm, ()) if climbs[0] >= TRIED]
+        forwards, backwards = (sum(passes) for passes in zip(*walks, strict=True)) if walks else (0, 0)
         return total + 1 + forwards, min(total, self.climb * sum(climbs)) + backwards
 
     def _climbed(
@@ -179,21 +184,22 @@ class Best(IterativeAttack):
         loss = losses.named("margin", targeted=oracle.targeted)
         return self._ascend(state, oracle, x, y, threat, NEAR * (1 - j / self.climb), loss, threat)
 
-    def _after_first_climbs(
-        self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws
-    ) -> State:
-        """The walks, for all. Where gradients were of no use, scores are searched with all queries that are left."""
-        if threat.norm is not Norm.LINF and not oracle.targeted:
-            walked = WALKS[threat.norm](oracle, x, y, threat, draws.stream("walk"))  # the oracle knows who succeeded
-            if threat.norm is Norm.L2:
-                state = _met(state, walked, oracle.logits(walked), oracle, y)
+    def _walked(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
+        """What the walks find, from the clean image."""
+        for walk in WALKS[threat.norm]:
+            x_adv = walk(oracle, x, y, threat, draws.stream("walk"))  # the oracle knows who succeeded
+            state = _met(state, x_adv, oracle.logits(x_adv), oracle, y)
+        return state
+
+    def _sorted(self, state: State, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> State:
+        """Where gradients were of no use, scores are searched with all queries that are left."""
         much = state["margin"] < self.hopeless * state["clean"]
         unled = oracle.blind | (much & (state["flat"] | ~state["rose"]))
         lost = (unled & ~oracle.done).nonzero()[:, 0]
         x_adv = state["best"]
         if len(lost):
             x_adv = x_adv.index_put((lost,), self._unled(oracle[lost], x[lost], y[lost], threat, draws[lost]))
-        return state | {"x_adv": x_adv, "abandoned": unled | much & (threat.norm is Norm.L1)}
+        return state | {"x_adv": x_adv, "abandoned": unled}
 
     def _fresh(self, state: State, oracle: Oracle, x: Tensor, threat: ThreatModel, draws: Draws, restart: int) -> State:
         """Where a climb starts, and the class it goes for: the next nearest of those tried so far."""
@@ -207,8 +213,7 @@ class Best(IterativeAttack):
     def _looked(self, state: State, threat: ThreatModel, asked: int) -> State:
         """After so many queries, at the end of a climb: what is too far from falling is given up."""
         seen = {"seen": state["margin"]}
-        tried = TRIED[threat.norm]
-        if self._climbs()[0] < tried or asked < tried * self.climb:
+        if self._climbs()[0] < TRIED or asked < TRIED * self.climb:
             return state | seen
         ahead = 2 * state["margin"] - state["seen"]  # were it to come down once more by as much
         far = ahead < self.hopeless * HOPEFUL[threat.norm] * self.steps / asked * state["clean"]
@@ -216,7 +221,7 @@ class Best(IterativeAttack):
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
         """What scores alone find, with all queries that are left."""
-        search = Square(steps=self.steps - TRIED[threat.norm] * self.climb - 1)
+        search = Square(steps=self.steps - TRIED * self.climb - 1)
         return search(oracle.narrowed(Access.SCORES), x, y, threat, draws.stream("unled"))
 
     def _ascend(
@@ -266,9 +271,9 @@ class Best(IterativeAttack):
         return not oracle.targeted and restart % TARGETED == TARGETED - 1
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
-        """In L∞ some climbs raise cross-entropy, in L2 some begin at the best point, in L1 PDPGD walks, in L0 pixels
-        are exchanged by gradients too."""
-        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 5, Norm.L0: 6}.get(norm, self.version)
+        """In L∞ some climbs raise cross-entropy, in L2 some begin at the best point, in L1 FAB and PDPGD walk, in
+        L0 pixels are exchanged by gradients too."""
+        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 6, Norm.L0: 6}.get(norm, self.version)
 
     def _sparse(self) -> PixelExchange:
         return PixelExchange(steps=SPARSE * self.steps, hopeless=self.hopeless)

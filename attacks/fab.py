@@ -75,7 +75,7 @@ class FAB(IterativeAttack):
             raise ConfigError("FAB looks for the nearest class of any kind: it cannot be given one to reach")
         again = restart % self.restarts
         start = replace(threat, eps=threat.eps / 2).start(x, draws.stream("start")) if again else x
-        state = {"x_adv": start, "found": x, "distance": x.new_full((len(x),), torch.inf)}
+        state = {"x_adv": start, "nearest": x, "distance": x.new_full((len(x),), torch.inf)}
         return state | ({"target": ranked(oracle, x, y, restart // self.restarts)} if self.targets else {})
 
     def step(
@@ -90,11 +90,11 @@ class FAB(IterativeAttack):
         margin = losses.margin(oracle.logits(x_adv), y)
         success, distance = margin >= 0, threat.distance(x_adv, x)
         nearer = (margin >= oracle.near_tie) & (distance < state["distance"])
-        found = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["found"])
+        nearest = torch.where(nearer.view(-1, 1, 1, 1), x_adv, state["nearest"])
         further = torch.where(success.view(-1, 1, 1, 1), x + self.beta * (x_adv - x), x_adv)
         return state | {
-            "x_adv": found if i + 1 == self.steps else further,
-            "found": found,
+            "x_adv": nearest if i + 1 == self.steps else further,
+            "nearest": nearest,
             "distance": torch.where(nearer, distance, state["distance"]),
         }
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks import best
+from robustbench_local.attacks._edge import Edge
 from robustbench_local.attacks.autoattack import AutoAttack
 from robustbench_local.attacks.best import NEAR, TRIED, WALKS, Best
-from robustbench_local.attacks.fab import FAB
 from robustbench_local.attacks.square import Square
 from robustbench_local.core import losses
 from robustbench_local.core.attack import Attack, State
@@ -98,7 +98,6 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
 
     x = (3 * torch.rand(12, channels, 7, 6, generator=torch.Generator().manual_seed(7)) - 1).clamp(0, 1)
     assert (x == 0).any() and (x == 1).any()
-    monkeypatch.setitem(best.TRIED, ball.norm, 6)  # no walks outside
     watch("grad")
     watch("logits")
     verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
@@ -109,8 +108,7 @@ def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: p
 
 @pytest.mark.parametrize("attack", [Best(effort=0.05, climb=7), Best(steps=1), Best(steps=10, effort=2.0)])
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1", "l1:4"])
-def test_the_cost_is_as_predicted(attack: Best, threat: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(best.TRIED, Norm.L1, 6)  # no gradient is of use here: after the walks scores would be searched
+def test_the_cost_is_as_predicted(attack: Best, threat: str) -> None:
     x, y = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.int64)
     verdict = evaluate(Stubborn(), x, y, attack, threat)
     forwards, backwards = attack.cost(3, ThreatModel.parse(threat).norm)
@@ -125,16 +123,22 @@ class Stays(Attack):
 
 
 @pytest.mark.parametrize(
-    ("threat", "rows", "twin"), [("l2:1.5", range(6), Stays()), ("l1:10", (11, 13, 28), FAB(targets=2))]
+    ("threat", "rows", "walks"),
+    [
+        ("l2:1.5", range(6), ()),
+        ("l1:7", (0, 2), ()),
+        ("l1:7", (39, 81), WALKS[Norm.L1][1:]),
+        ("l1:7", (3, 10), WALKS[Norm.L1][:1]),
+    ],
 )
 def test_outside_the_ball_it_finds_what_is_masked_inside(
-    threat: str, rows: Sequence[int], twin: Attack, monkeypatch: pytest.MonkeyPatch
+    threat: str, rows: Sequence[int], walks: tuple[Edge, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A net trained for L∞. The twins: in L2 all stays in the ball, in L1 FAB's walks begin at the clean image."""
+    """A net trained for L∞. The twins stay in the ball, or in L1 walk with FAB or with PDPGD alone."""
     model, norm = load_model("zoo:mnist/adversarial_training"), ThreatModel.parse(threat).norm
     x, y = (part[list(rows)] for part in load_data("mnist", n=max(rows) + 1, source="bundled"))
     whole = evaluate(model, x, y, Best(effort=0.35), threat)
-    monkeypatch.setattr(best, "WALKS", {norm: twin})
+    monkeypatch.setattr(best, "WALKS", {norm: walks})
     assert whole.robust.sum() < evaluate(model, x, y, Best(effort=0.35), threat).robust.sum() - 1
 
 
@@ -146,17 +150,24 @@ class Wavers(nn.Module):
         return torch.stack([lead, 0 * lead, -lead], 1)
 
 
-WALKED, IN_L1 = (WALKS[norm].cost(3, norm) for norm in (Norm.L2, Norm.L1))
+def walks(norm: Norm) -> tuple[int, int]:
+    """Forwards and backwards of the walks outside, of three classes."""
+    forwards, backwards = zip(*(walk.cost(3, norm) for walk in WALKS[norm]), strict=True)
+    return sum(forwards), sum(backwards)
+
+
+IN_L2, IN_L1 = walks(Norm.L2), walks(Norm.L1)
 WHOLE = "nothing is given up"
 
 
 @pytest.mark.parametrize(
     ("threat", "hopeless", "spent"),
     [
-        ("l2:1.5", 0.9, (25 + WALKED[0], 24 + WALKED[1])),  # after six climbs: 0.9 * 12 / 24 is less than half
-        ("l2:1.5", 1.1, (29 + WALKED[0], 28 + WALKED[1])),
+        ("l2:1.5", 0.9, (25 + IN_L2[0], 24 + IN_L2[1])),  # after six climbs: 0.9 * 12 / 24 is less than half
+        ("l2:1.5", 1.1, (29 + IN_L2[0], 28 + IN_L2[1])),
         ("l2:1.5", math.inf, WHOLE),
-        ("l1:4", 0.3, (17 + IN_L1[0], 16 + IN_L1[1])),  # after four climbs
+        ("l1:4", 0.3, (25 + IN_L1[0], 24 + IN_L1[1])),  # after six climbs, though the walks came after two
+        ("l1:4", 15, (29 + IN_L1[0], 28 + IN_L1[1])),  # 11 / 15 is left: 15 * 1.2 / 24 is more, 15 * 1.2 / 28 is not
         ("l1:4", math.inf, WHOLE),
         ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left
         ("linf:0.3", 0.55, (29, 28)),  # 0.55 * 24 / 24 is more, 0.55 * 24 / 28 is not
@@ -180,20 +191,20 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
 
 
 @pytest.mark.parametrize(
-    ("threat", "asked", "gone"),
+    ("threat", "hopeless", "asked", "gone"),
     [
-        ("linf:0.3", 125, [0, 0, 0, 0, 0, 0, 0]),
-        ("linf:0.3", 200, [1, 1, 0, 0, 0, 0, 0]),
-        ("linf:0.3", 800, [1, 1, 1, 1, 1, 0, 0]),
-        ("l1:10", 800, [1, 1, 1, 1, 1, 0, 0]),
-        ("l2:1", 400, [1, 1, 1, 1, 1, 0, 0]),
+        ("linf:0.3", 0.3, 125, [0, 0, 0, 0, 0, 0, 0]),
+        ("linf:0.3", 0.3, 200, [1, 1, 0, 0, 0, 0, 0]),
+        ("linf:0.3", 0.3, 800, [1, 1, 1, 1, 1, 0, 0]),
+        ("l1:10", 1.5, 200, [1, 1, 1, 1, 1, 0, 0]),
+        ("l2:1", 0.3, 400, [1, 1, 1, 1, 1, 0, 0]),
     ],
 )
-def test_what_gives_way_is_asked_about_for_longer(threat: str, asked: int, gone: list[int]) -> None:
-    """The share of its clean margin that an image may have left: 0.3 * 320 / 800 at last, in L2 0.3 * 160 / 400."""
+def test_what_gives_way_is_asked_about_for_longer(threat: str, hopeless: float, asked: int, gone: list[int]) -> None:
+    """The share of the clean margin that may be left: at last 0.3 * 320 / 800, 1.5 * 16 / 200, 0.3 * 160 / 400."""
     left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
     state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
-    looked = Best()._looked(state, ThreatModel.parse(threat), asked)
+    looked = Best(hopeless=hopeless)._looked(state, ThreatModel.parse(threat), asked)
     assert looked["abandoned"].int().tolist() == gone
     assert torch.equal(looked["seen"], state["margin"])
 
@@ -210,8 +221,8 @@ class Watched(Best):
         return super()._ascend(state, oracle, x, y, threat, *rest)
 
 
-@pytest.mark.parametrize(("threat", "from_best"), [("l2:0.01", [5, 11]), ("l1:0.01", []), ("linf:0.001", [])])
-def test_in_l2_every_sixth_climb_begins_at_the_best_point(threat: str, from_best: list[int]) -> None:
+@pytest.mark.parametrize(("threat", "from_best"), [("l2:0.01", [5, 11]), ("l1:0.01", [2, 8]), ("linf:0.001", [])])
+def test_in_l2_and_l1_one_of_six_climbs_begins_at_the_best_point(threat: str, from_best: list[int]) -> None:
     attack = Watched(steps=200, climb=4, hopeless=math.inf)
     climbs, _ = attack._climbs()
     assert climbs >= 12
@@ -222,7 +233,7 @@ def test_in_l2_every_sixth_climb_begins_at_the_best_point(threat: str, from_best
 
 def test_it_costs_a_tenth_of_autoattack_where_two_fifths_are_not_given_up() -> None:
     forwards, backwards = AutoAttack().cost(10)
-    (most, climbed), least = Best().cost(10), TRIED[Norm.LINF] * Best().climb
+    (most, climbed), least = Best().cost(10), TRIED * Best().climb
     assert 0.4 * most + 0.6 * least <= forwards / 10 and 0.4 * climbed + 0.6 * least <= backwards / 5
 
 
