@@ -33,13 +33,13 @@ POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
 # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
-HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 100}
+HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 40}
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS: dict[Norm, tuple[Edge, ...]] = {
     Norm.L2: (Edge(95, FAB(targets=3)),),
     Norm.L1: (Edge(50, FAB(targets=2)), Edge(225, PDPGD())),
 }
-WALKED = {Norm.L2: 6, Norm.L1: 2}  # climbs before these
+WALKED = {Norm.L2: 6, Norm.L1: 1}  # climbs before these
 FROM_BEST = {Norm.L2: 5, Norm.L1: 2}  # the place, of every six climbs, of the one that begins at the best point
 SPARSE = 3  # in L0: queries for each of the others' where an image is not given up, since most are
 
@@ -53,7 +53,7 @@ class Best(IterativeAttack):
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
     margin, in L∞ every second of them cross-entropy, of logits brought to the same spread: it follows all classes at
     once. From the sixth climb on, whenever one has ended, an image may be given up: where after t of S queries more
-    than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t, L1: S / 100 t) would be left if the margin came
+    than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t, L1: S / 40 t) would be left if the margin came
     down once more by what it did since it was last looked at. An image is asked about the longer the less is left, and
     longer while that gets less. Where after six climbs more than the share `hopeless` is left, and a gradient was zero
     or not finite, or no climb rose above its start, Square has the queries that are left.
@@ -63,7 +63,7 @@ class Best(IterativeAttack):
     In L1 and L2, where a net trained for L∞ may mask its gradients inside the ball, climbs for one class begin in one
     four times as large (as in arXiv:2103.01208, but there for L1 alone), one of every six begins at the best point, and
     attacks that look for the nearest image walk outside, each with a climb from where that image is brought back to the
-    ball's edge: in L2 after six climbs three rounds of FAB, in L1 after two climbs two of FAB and one of PDPGD.
+    ball's edge: in L2 after six climbs three rounds of FAB, in L1 after the first two of FAB and one of PDPGD.
     In L0 one pixel is exchanged for another, from four random starts with 0.75 S queries each: first by gradients, with
     a tabu list, then at random around the best point. After each start an image is given up of whose clean margin more
     than a share is left: hopeless * 0.8, then half, a third of it. climb and p are of no effect.
@@ -74,7 +74,7 @@ class Best(IterativeAttack):
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
     search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, after a
-    fifth of the queries (L2: a tenth, L1: a hundredth), above 0; inf gives no image up.
+    fifth of the queries (L2: a tenth, L1: a fortieth), above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there

@@ -166,8 +166,8 @@ WHOLE = "nothing is given up"
         ("l2:1.5", 0.9, (25 + IN_L2[0], 24 + IN_L2[1])),  # after six climbs: 0.9 * 12 / 24 is less than half
         ("l2:1.5", 1.1, (29 + IN_L2[0], 28 + IN_L2[1])),
         ("l2:1.5", math.inf, WHOLE),
-        ("l1:4", 0.3, (25 + IN_L1[0], 24 + IN_L1[1])),  # after six climbs, though the walks came after two
-        ("l1:4", 15, (29 + IN_L1[0], 28 + IN_L1[1])),  # 11 / 15 is left: 15 * 1.2 / 24 is more, 15 * 1.2 / 28 is not
+        ("l1:4", 0.3, (25 + IN_L1[0], 24 + IN_L1[1])),  # after six climbs, though the walks came after one
+        ("l1:4", 6, (29 + IN_L1[0], 28 + IN_L1[1])),  # 11 / 15 is left: 6 * 3 / 24 is more, 6 * 3 / 28 is not
         ("l1:4", math.inf, WHOLE),
         ("linf:0.3", 0.3, (25, 24)),  # half of the margin is left
         ("linf:0.3", 0.55, (29, 28)),  # 0.55 * 24 / 24 is more, 0.55 * 24 / 28 is not
@@ -196,12 +196,12 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
         ("linf:0.3", 0.3, 125, [0, 0, 0, 0, 0, 0, 0]),
         ("linf:0.3", 0.3, 200, [1, 1, 0, 0, 0, 0, 0]),
         ("linf:0.3", 0.3, 800, [1, 1, 1, 1, 1, 0, 0]),
-        ("l1:10", 1.5, 200, [1, 1, 1, 1, 1, 0, 0]),
+        ("l1:10", 0.6, 200, [1, 1, 1, 1, 1, 0, 0]),
         ("l2:1", 0.3, 400, [1, 1, 1, 1, 1, 0, 0]),
     ],
 )
 def test_what_gives_way_is_asked_about_for_longer(threat: str, hopeless: float, asked: int, gone: list[int]) -> None:
-    """The share of the clean margin that may be left: at last 0.3 * 320 / 800, 1.5 * 16 / 200, 0.3 * 160 / 400."""
+    """The share of the clean margin that may be left: at last 0.3 * 320 / 800, 0.6 * 40 / 200, 0.3 * 160 / 400."""
     left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
     state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
     looked = Best(hopeless=hopeless)._looked(state, ThreatModel.parse(threat), asked)
