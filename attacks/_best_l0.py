@@ -20,12 +20,11 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
-STARTS = 4
+STARTS = 10
 LED = 0.025  # of the queries from each start ask for a gradient, and come first
 AT_ONCE = 0.1  # of the k pixels are exchanged at first, in the end one
 OUT = 10  # steps that a pixel stays back, in the mean
 IN = 0.3  # of the k pixels: steps that a pixel stays changed, in the mean
-HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, then less
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class PixelExchange(IterativeAttack):
     the new pixels are next to one of the k, few were tried before, and each takes the place of the pixel that counts
     least. Where gradients are true the first finds nearly all; where they are masked, the second.
 
-    After each start an image is given up where after t of all `steps` more than the share hopeless * steps / 5 t of its
-    clean margin is left. Per image that is not: steps + 1 forwards, and a backward for each step of the tabu searches.
+    After s starts an image is given up where more than the share hopeless / sqrt(s) of its clean margin is left. Per
+    image that is not: steps + 1 forwards, and a backward for each step of the tabu searches.
 
     hopeless: a share of the clean margin, above 0; inf gives no image up.
     """
@@ -76,7 +75,7 @@ class PixelExchange(IterativeAttack):
             state = asked | learnt(state, proposal, asked["last"] - state["loss"])
         if j + 1 < self._turn and i + 1 < self.steps:
             return state
-        far = state["margin"] < self.hopeless * HOPEFUL * self.steps / (i + 1) * state["clean"]
+        far = state["margin"] < self.hopeless * math.sqrt(self._turn / (i + 1)) * state["clean"]
         return state | {"x_adv": state["best"], "abandoned": far}
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
