@@ -20,7 +20,7 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
-STARTS = 8
+STARTS = 10
 LED = 0.025  # of the queries from each start ask for a gradient, and come first
 AT_ONCE = 0.1  # of the k pixels are exchanged at first, in the end one
 OUT = 10  # steps that a pixel stays back, in the mean

@@ -35,7 +35,7 @@ TRIED = {Norm.LINF: 6, Norm.L2: 6, Norm.L1: 4}  # climbs before an image may be 
 HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 5}
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS: dict[Norm, Attack] = {Norm.L2: Edge(), Norm.L1: PDPGD(steps=400, polish=0.4)}  # before giving up there
-SPARSE = 3  # in L0: queries for each of the others' where an image is not given up, since most are
+SPARSE = 4  # in L0: queries for each of the others' where an image is not given up, since most are
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Best(IterativeAttack):
     L2, three rounds of FAB, each with a climb from where its nearest image is brought back to the ball's edge, in L1
     400 steps of PDPGD, which begins with a far larger change and ends with FMN's walk along the boundary. In L2 every
     sixth climb begins at the best point.
-    In L0 one pixel is exchanged for another, from eight random starts with 3/8 S queries each: first by gradients, with
+    In L0 one pixel is exchanged for another, from ten random starts with 0.4 S queries each: first by gradients, with
     a tabu list, then at random around the best point, led by what the exchanges before have shown. After s starts an
     image is given up where more than hopeless / sqrt(s) of its clean margin is left. climb and p are of no effect.
 
@@ -76,7 +76,7 @@ class Best(IterativeAttack):
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there, in L2, FAB's rounds come on top: 501 and 285. In L1
     four climbs stand for the six (effort >= 0.21), and PDPGD's 400 and 400 come on top. Of a network trained for L∞ a
-    lower effort leaves many more images robust in these norms. In L0 at most 3 S + 1 forwards, and a fortieth of 3 S
+    lower effort leaves many more images robust in these norms. In L0 at most 4 S + 1 forwards, and a tenth of S
     backwards.
     """
 
