@@ -94,15 +94,15 @@ def test_new_pixels_are_next_to_those_that_count(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_exchanges_that_learn_find_more_than_pixels_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network trained for L∞, whose gradients are masked; the twin tries any pixel, as often as it comes."""
-    model = load_model("zoo:mnist/trades")
-    x, y = load_data("mnist", n=40, source="bundled")
-    ours = evaluate(model, x, y, Best(), "l0:8")
+    """From one start, where gradients are masked; the twin tries any pixel, as often as it comes."""
+    model, one_start = load_model("zoo:mnist/adversarial_training"), PixelExchange(steps=6400, hopeless=1e-9)
+    x, y = load_data("mnist", n=120, source="bundled")
+    ours = evaluate(model, x, y, one_start, "l0:6")
     monkeypatch.setattr(_exchange, "NEAR", 0.0)
     monkeypatch.setattr(_exchange, "AGAIN", 1.0)
-    anywhere = evaluate(model, x, y, Best(), "l0:8")
+    anywhere = evaluate(model, x, y, one_start, "l0:6")
     assert ours.forwards.sum() < 0.9 * anywhere.forwards.sum()
-    assert ours.robust.sum() <= anywhere.robust.sum()
+    assert ours.robust.sum() < anywhere.robust.sum()
 
 
 @pytest.mark.parametrize(
