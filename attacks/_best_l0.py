@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from robustbench_local.attacks._exchange import learnt, proposed, unlearnt
 from robustbench_local.attacks._random_search import settled
 from robustbench_local.attacks._swaps import picked
 from robustbench_local.attacks.sparse_rs import exchanged
@@ -19,13 +20,11 @@ from robustbench_local.core.draws import Draws
 from robustbench_local.core.oracle import Oracle
 from robustbench_local.core.threat import Norm, ThreatModel
 
-STARTS = 4
+STARTS = 10
 LED = 0.025  # of the queries from each start ask for a gradient, and come first
-NEAR = 0.75  # of the pixels that scores try are next to one of the k
 AT_ONCE = 0.1  # of the k pixels are exchanged at first, in the end one
 OUT = 10  # steps that a pixel stays back, in the mean
 IN = 0.3  # of the k pixels: steps that a pixel stays changed, in the mean
-HOPEFUL = 1 / 5  # of all queries: after so many the share `hopeless` may be left, then less
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class PixelExchange(IterativeAttack):
     A step of the tabu search (Glover 1989) asks for the margin's gradient: by first order the pixel on which it depends
     least goes back, the one that raises it most goes to a corner of the colour cube, and the others to the corners that
     their slopes say. Pixels that have just moved are tabu for a while. The random search begins at the best point of
-    these, exchanges random pixels, most of the new ones next to one of the k, and keeps what raises cross-entropy, as
-    Sparse-RS (Croce et al. 2022). Where gradients are true the first finds nearly all; where they are masked, the
-    second.
+    these and keeps what raises cross-entropy, as Sparse-RS (Croce et al. 2022), but learns from what it tried: half of
+    the new pixels are next to one of the k, few were tried before, and each takes the place of the pixel that counts
+    least. Where gradients are true the first finds nearly all; where they are masked, the second.
 
-    After each start an image is given up where after t of all `steps` more than the share hopeless * steps / 5 t of its
-    clean margin is left. Per image that is not: steps + 1 forwards, and a backward for each step of the tabu searches.
+    After s starts an image is given up where more than the share hopeless / sqrt(s) of its clean margin is left. Per
+    image that is not: steps + 1 forwards, and a backward for each step of the tabu searches.
 
     hopeless: a share of the clean margin, above 0; inf gives no image up.
     """
@@ -55,7 +54,7 @@ class PixelExchange(IterativeAttack):
         none = torch.zeros_like(x[:, 0], dtype=torch.bool).flatten(1)
         low = x.new_full((len(x),), -torch.inf)
         state = {"x_adv": x, "chosen": none, "free_from": x.new_zeros(none.shape)}
-        state |= {"best": x, "best_chosen": none, "loss": low, "margin": low}
+        state |= {"best": x, "best_chosen": none, "loss": low, "margin": low} | unlearnt(x)
         state = _met(state, oracle.logits(x), oracle, y)
         return state | {"clean": state["margin"], "abandoned": torch.zeros_like(y, dtype=torch.bool)}
 
@@ -68,13 +67,15 @@ class PixelExchange(IterativeAttack):
         if j < self._led:
             state = self._swapped(state, oracle, x, y, draws, j, size)
         else:
-            at_once = min(size, max(1, int(AT_ONCE * size * (1 - j / self._turn))))
-            point = {"x_adv": state["best"], "chosen": state["best_chosen"]}
-            state = state | exchanged(point, x, draws, leaving=at_once, entering=at_once, near=NEAR)
-            state = _met(state, oracle.logits(state["x_adv"]), oracle, y)
+            left = x[0, 0].numel() - size
+            at_once = min(size, max(1, min(left, int(AT_ONCE * size * (1 - j / self._turn)))))
+            proposal = proposed(state, x, draws, size, at_once)
+            asked = state | {"x_adv": proposal["x_adv"], "chosen": proposal["chosen"]}
+            asked = _met(asked, oracle.logits(asked["x_adv"]), oracle, y)
+            state = asked | learnt(state, proposal, asked["last"] - state["loss"])
         if j + 1 < self._turn and i + 1 < self.steps:
             return state
-        far = state["margin"] < self.hopeless * HOPEFUL * self.steps / (i + 1) * state["clean"]
+        far = state["margin"] < self.hopeless * math.sqrt(self._turn / (i + 1)) * state["clean"]
         return state | {"x_adv": state["best"], "abandoned": far}
 
     def cost(self, classes: int, norm: Norm = Norm.LINF) -> tuple[int, int]:
@@ -95,6 +96,7 @@ class PixelExchange(IterativeAttack):
         fresh = exchanged(none, x, draws, leaving=0, entering=size)
         return fresh | {
             "loss": torch.full_like(state["loss"], -torch.inf),
+            **unlearnt(x),
             "free_from": torch.zeros_like(state["free_from"]),
         }
 
@@ -123,6 +125,7 @@ def _met(state: State, logits: Tensor, oracle: Oracle, y: Tensor) -> State:
     )
     better = loss > state["loss"]
     return state | {
+        "last": loss,
         "loss": torch.where(better, loss, state["loss"]),
         "best": torch.where(better.view(-1, 1, 1, 1), state["x_adv"], state["best"]),
         "best_chosen": torch.where(better[:, None], state["chosen"], state["best_chosen"]),

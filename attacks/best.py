@@ -41,7 +41,7 @@ WALKS: dict[Norm, tuple[Edge, ...]] = {
 }
 WALKED = {Norm.L2: 6, Norm.L1: 1}  # climbs before these
 FROM_BEST = {Norm.L2: 5, Norm.L1: 2}  # the place, of every six climbs, of the one that begins at the best point
-SPARSE = 3  # in L0: queries for each of the others' where an image is not given up, since most are
+SPARSE = 4  # in L0: queries for each of the others' where an image is not given up, since most are
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Best(IterativeAttack):
     four times as large (as in arXiv:2103.01208, but there for L1 alone), one of every six begins at the best point, and
     attacks that look for the nearest image walk outside, each with a climb from where that image is brought back to the
     ball's edge: in L2 after six climbs three rounds of FAB, in L1 after the first two of FAB and one of PDPGD.
-    In L0 one pixel is exchanged for another, from four random starts with 0.75 S queries each: first by gradients, with
-    a tabu list, then at random around the best point. After each start an image is given up of whose clean margin more
-    than a share is left: hopeless * 0.8, then half, a third of it. climb and p are of no effect.
+    In L0 one pixel is exchanged for another, from ten random starts with 0.4 S queries each: first by gradients, with
+    a tabu list, then at random around the best point, led by what the exchanges before have shown. After s starts an
+    image is given up where more than hopeless / sqrt(s) of its clean margin is left. climb and p are of no effect.
 
     steps: queries of either kind for an image that is not given up, at effort=1 a fifth of AutoAttack's forwards;
     effort multiplies them. hopeless=inf gives none up. `python -m benchmarks.best` measures robust accuracy and the
@@ -80,7 +80,7 @@ class Best(IterativeAttack):
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
     are only such where T - T // 3 >= 6 (effort >= 0.33), and there the walks come on top: in L2 501 and 285, in L1 380
     and 325. Of a network trained for L∞ a lower effort leaves many more images robust in these norms. In L0 at most
-    3 S + 1 forwards, and a fortieth of 3 S backwards.
+    4 S + 1 forwards, and a tenth of S backwards.
     """
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -272,8 +272,8 @@ class Best(IterativeAttack):
 
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
         """In L∞ some climbs raise cross-entropy, in L2 some begin at the best point, in L1 FAB and PDPGD walk, in
-        L0 pixels are exchanged by gradients too."""
-        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 6, Norm.L0: 6}.get(norm, self.version)
+        L0 pixels are exchanged by gradients too, and the exchanges by scores learn from those before."""
+        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 6, Norm.L0: 7}.get(norm, self.version)
 
     def _sparse(self) -> PixelExchange:
         return PixelExchange(steps=SPARSE * self.steps, hopeless=self.hopeless)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robustbench_local.attacks._random_search import RandomSearch, phase
 from robustbench_local.core.attack import State
@@ -61,19 +60,12 @@ class SparseRS(RandomSearch):
         return exchanged(state, x, draws, leaving=size, entering=size)
 
 
-def exchanged(state: State, x: Tensor, draws: Draws, leaving: int, entering: int, near: float = 0.0) -> State:
-    """Put so many random chosen pixels back to x, then so many unchosen ones to random corners of the colour cube.
-
-    near: how often one of these is next to a pixel that was chosen before, in [0, 1).
-    """
+def exchanged(state: State, x: Tensor, draws: Draws, leaving: int, entering: int) -> State:
+    """Put so many random chosen pixels back to x, then so many unchosen ones to random corners of the colour cube."""
     before, clean, image = state["chosen"], x.flatten(2), state["x_adv"].flatten(2)
     out = draws.uniform(before.shape[1]).masked_fill(~before, -1).topk(leaving, dim=1).indices
     chosen = before.scatter(1, out, False)
-    drawn = draws.uniform(chosen.shape[1])
-    if near:
-        around = F.max_pool2d(before.to(x).view_as(x[:, :1]), 3, stride=1, padding=1).flatten(1).masked_fill(chosen, 0)
-        drawn = drawn ** (1 / (1 - near + near * around * around.shape[1] / around.sum(1, keepdim=True).clamp_min(1)))
-    into = drawn.masked_fill(chosen, -1).topk(entering, dim=1).indices
+    into = draws.uniform(chosen.shape[1]).masked_fill(chosen, -1).topk(entering, dim=1).indices
     out_all, into_all = (places[:, None].expand(-1, x.shape[1], -1) for places in (out, into))
     colour = corners(clean.gather(2, into_all), draws)
     image = image.scatter(2, out_all, clean.gather(2, out_all)).scatter(2, into_all, colour)

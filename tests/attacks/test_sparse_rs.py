@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from robustbench_local.attacks.sparse_rs import SparseRS, exchanged
+from robustbench_local.attacks.sparse_rs import SparseRS
 from robustbench_local.core.attack import State
 from robustbench_local.core.draws import Draws
 from robustbench_local.core.errors import ConfigError, ThreatError
@@ -117,20 +116,3 @@ def test_only_l0() -> None:
     model, data, _ = pixels_that_matter(2, 1)
     with pytest.raises(ThreatError, match="does not know the norm linf"):
         evaluate(model, data.x, data.labels, SparseRS(), "linf:0.1")
-
-
-def test_near_ones_enter_as_often_as_said_next_to_one_that_was_chosen() -> None:
-    """Never where a pixel is that stays. The twin, Sparse-RS itself, puts them anywhere."""
-    x, threat = torch.zeros(2000, 1, 9, 9), ThreatModel.parse("l0:2")
-    before = SparseRS().start(x, threat, Draws(0, torch.arange(2000)))
-    around = F.max_pool2d(before["chosen"].float().view_as(x), 3, stride=1, padding=1).flatten(1) > 0
-    shares = []
-    for near in (0.5, 0.0):
-        after = exchanged(before, x, Draws(1, torch.arange(2000)), leaving=1, entering=1, near=near)
-        assert (after["chosen"].sum(1) == 2).all() and (after["x_adv"] != x).flatten(1).sum(1).eq(2).all()
-        entered = after["chosen"] & ~before["chosen"]
-        kept = (after["chosen"] & before["chosen"]).sum(1)
-        assert set(kept.tolist()) <= {1, 2}  # what leaves may come back
-        shares.append(((entered & around).any(1) | (kept == 2)).double().mean().item())
-    assert 0.55 < shares[0] < 0.65  # half, and a fifth of the other half
-    assert shares[1] < 0.25
