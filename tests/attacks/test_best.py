@@ -28,7 +28,7 @@ from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.evaluation.judge import Judge
 from robustbench_local.models.load import load_model
 from tests.helpers.linear import THREATS, two_classes
-from tests.helpers.score_based import Stubborn, company_changes_nothing
+from tests.helpers.score_based import Stubborn, company_changes_nothing, watched_inside
 from tests.helpers.small_networks import images, network
 
 
@@ -84,22 +84,9 @@ def test_company_changes_nothing(threat: str, kind: str) -> None:
 @pytest.mark.parametrize("threat", ["linf:0", "linf:0.3", "l2:0", "l2:0.5", "l2:3", "l1:0.5", "l1:12"])
 def test_it_never_leaves_ball_and_box(threat: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ball = ThreatModel.parse(threat)
-    asked: list[str] = []
-
-    def watch(name: str) -> None:
-        ask = getattr(Oracle, name)
-
-        def watched(self: Oracle, x_adv: Tensor, *rest: object) -> object:
-            assert ball.contains(x_adv, self._x).all()
-            asked.append(name)
-            return ask(self, x_adv, *rest)
-
-        monkeypatch.setattr(Oracle, name, watched)
-
     x = (3 * torch.rand(12, channels, 7, 6, generator=torch.Generator().manual_seed(7)) - 1).clamp(0, 1)
     assert (x == 0).any() and (x == 1).any()
-    watch("grad")
-    watch("logits")
+    asked = watched_inside(ball, monkeypatch)
     verdict = evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), Best(steps=60, climb=5), ball)
     search = ["logits"] * 20
     assert verdict.flags == ("no_gradient:12",)  # how bright an image is moves no margin

@@ -21,7 +21,7 @@ from robustbench_local.data.load import load_data
 from robustbench_local.evaluation.evaluate import evaluate
 from robustbench_local.models.load import load_model
 from tests.helpers.fewest_pixels import halves
-from tests.helpers.score_based import Stubborn, company_changes_nothing
+from tests.helpers.score_based import Stubborn, company_changes_nothing, watched_inside
 
 
 class NoSlope(nn.Module):
@@ -182,21 +182,9 @@ def test_company_changes_nothing(kind: str) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 12, 60])
 def test_it_never_leaves_ball_and_box(count: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where more pixels may change than there are."""
-    ball, asked = ThreatModel(Norm.L0, count), []
-
-    def watch(name: str) -> None:
-        ask = getattr(Oracle, name)
-
-        def watched(self: Oracle, x_adv: Tensor, *rest: object) -> object:
-            assert ball.contains(x_adv, self._x).all()
-            asked.append(name)
-            return ask(self, x_adv, *rest)
-
-        monkeypatch.setattr(Oracle, name, watched)
-
+    ball = ThreatModel(Norm.L0, count)
     x = (3 * torch.rand(12, channels, 7, 6, generator=torch.Generator().manual_seed(7)) - 1).clamp(0, 1)
     assert (x == 0).any() and (x == 1).any()
-    watch("grad")
-    watch("logits")
+    asked = watched_inside(ball, monkeypatch)
     evaluate(Stubborn(), x, torch.zeros(12, dtype=torch.int64), PixelExchange(steps=160), ball)
     assert asked == ["logits"] + (["grad"] + ["logits"] * 15) * 10

@@ -37,6 +37,25 @@ class Stubborn(nn.Module):
         return torch.stack([9 + bright, bright, -bright], 1)
 
 
+def watched_inside(ball: ThreatModel, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every query from now on must be in ball ∩ box -> a list that fills with their kinds, "grad" or "logits"."""
+    asked: list[str] = []
+
+    def watch(name: str) -> None:
+        ask = getattr(Oracle, name)
+
+        def watched(self: Oracle, x_adv: Tensor, *rest: object) -> object:
+            assert ball.contains(x_adv, self._x).all()
+            asked.append(name)
+            return ask(self, x_adv, *rest)
+
+        monkeypatch.setattr(Oracle, name, watched)
+
+    watch("grad")
+    watch("logits")
+    return asked
+
+
 def company_changes_nothing(attack: Attack, threat: ThreatModel, kind: str) -> None:
     """In float64 batch size, order and who else is attacked leave every sample's result as it is."""
     net = network()
