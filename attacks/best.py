@@ -33,7 +33,9 @@ POLISH = 3  # every third starts at the best point, between proposals
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
 # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
-HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 40}
+HOPEFUL = {Norm.LINF: 1 / 5, Norm.L2: 1 / 10, Norm.L1: 1 / 5}
+STUCK = {Norm.L1: 1 / 40}  # the same where no climb has come on since an eighth of the queries so far
+ON, LATELY = 1 / 20, 8  # it has where it left a twentieth less of the margin
 REACH, RETURN = 4.0, 0.8  # in L1 and L2: a climb for one class begins in so many eps, and is back after so much of it
 WALKS: dict[Norm, tuple[Edge, ...]] = {
     Norm.L2: (Edge(95, FAB(targets=3)),),
@@ -53,10 +55,12 @@ class Best(IterativeAttack):
     order of how near each came so far, as in A3 (arXiv:2203.05154) and MALT (arXiv:2407.02240); the others raise the
     margin, in L∞ every second of them cross-entropy, of logits brought to the same spread: it follows all classes at
     once. From the sixth climb on, whenever one has ended, an image may be given up: where after t of S queries more
-    than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t, L1: S / 40 t) would be left if the margin came
-    down once more by what it did since it was last looked at. An image is asked about the longer the less is left, and
-    longer while that gets less. Where after six climbs more than the share `hopeless` is left, and a gradient was zero
-    or not finite, or no climb rose above its start, Square has the queries that are left.
+    than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t) would be left if the margin came down once more
+    by what it did since it was last looked at. An image is asked about the longer the less is left, and longer while
+    that gets less. In L1, where little falls after the walks, the share is hopeless * S / 40 t, unless a climb that
+    ended after the walks and after t/8 queries left a twentieth less of the margin. Where after six climbs more than
+    the share `hopeless` is left, and a gradient was zero or not finite, or no climb rose above its start, Square has
+    the queries that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
@@ -74,7 +78,7 @@ class Best(IterativeAttack):
 
     climb: steps of a climb, at least 1. effort: multiplies steps, in (0, 1000]. p: the share of the image that the
     search's first square covers, in (0, 1]. hopeless: the share of the clean margin that is too much to go on, after a
-    fifth of the queries (L2: a tenth, L1: a fortieth), above 0; inf gives no image up.
+    fifth of the queries (L2: a tenth), above 0; inf gives no image up.
 
     Cost: with S = max(1, round(effort * steps)) and T = max(1, int(0.39 S / climb)), at most S + 1 forwards and
     T * climb backwards (S backwards at most). An image that is given up costs at least 6 climb + 1 and 6 climb; there
@@ -116,7 +120,7 @@ class Best(IterativeAttack):
         state = {"x_adv": x, "best": x, "margin": low[:, 0], "gaps": low, "target": y}
         state = _met(state, x, oracle.logits(x), oracle, y)
         no = torch.zeros_like(y, dtype=torch.bool)
-        seen = {"clean": state["margin"], "seen": state["margin"], "began": low[:, 0]}
+        seen = {"clean": state["margin"], "seen": state["margin"], "began": low[:, 0], "came_on": torch.zeros_like(y)}
         return state | seen | {"abandoned": no, "flat": no, "rose": no}
 
     def step(
@@ -212,11 +216,15 @@ class Best(IterativeAttack):
 
     def _looked(self, state: State, threat: ThreatModel, asked: int) -> State:
         """After so many queries, at the end of a climb: what is too far from falling is given up."""
-        seen = {"seen": state["margin"]}
+        on = (state["margin"] > (1 - ON) * state["seen"]) & (asked > WALKED.get(threat.norm, 0) * self.climb)
+        came_on = torch.where(on, asked, state["came_on"])
+        seen = {"seen": state["margin"], "came_on": came_on}
         if self._climbs()[0] < TRIED or asked < TRIED * self.climb:
             return state | seen
+        hopeful = HOPEFUL[threat.norm]
+        most, stuck = (self.hopeless * of * self.steps / asked for of in (hopeful, STUCK.get(threat.norm, hopeful)))
         ahead = 2 * state["margin"] - state["seen"]  # were it to come down once more by as much
-        far = ahead < self.hopeless * HOPEFUL[threat.norm] * self.steps / asked * state["clean"]
+        far = ahead < torch.where(asked <= LATELY * came_on, most, stuck) * state["clean"]
         return state | seen | {"abandoned": state["abandoned"] | far}
 
     def _unled(self, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, draws: Draws) -> Tensor:
@@ -273,7 +281,7 @@ class Best(IterativeAttack):
     def version_in(self, norm: Norm, budget: int | None = None) -> int:
         """In L∞ some climbs raise cross-entropy, in L2 some begin at the best point, in L1 FAB and PDPGD walk, in
         L0 pixels are exchanged by gradients too, and the exchanges by scores learn from those before."""
-        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 6, Norm.L0: 7}.get(norm, self.version)
+        return {Norm.LINF: 6, Norm.L2: 5, Norm.L1: 7, Norm.L0: 7}.get(norm, self.version)
 
     def _sparse(self) -> PixelExchange:
         return PixelExchange(steps=SPARSE * self.steps, hopeless=self.hopeless)

@@ -177,23 +177,58 @@ def test_what_keeps_too_much_of_its_margin_is_given_up(
     assert (darker > most).all()  # the best point, given up or not
 
 
+LEFT, BEFORE = [0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]
+
+
+def looked_at(threat: str, hopeless: float, asked: int, came_on: int = 0) -> State:
+    """What is known after a climb that brought the margin down from BEFORE to LEFT of the clean one."""
+    state = {"margin": -5 * torch.tensor(LEFT), "seen": -5 * torch.tensor(BEFORE), "clean": -5 * torch.ones(7)}
+    state |= {"abandoned": torch.zeros(7, dtype=torch.bool), "came_on": torch.full((7,), came_on)}
+    return Best(hopeless=hopeless)._looked(state, ThreatModel.parse(threat), asked)
+
+
 @pytest.mark.parametrize(
     ("threat", "hopeless", "asked", "gone"),
     [
         ("linf:0.3", 0.3, 125, [0, 0, 0, 0, 0, 0, 0]),
         ("linf:0.3", 0.3, 200, [1, 1, 0, 0, 0, 0, 0]),
         ("linf:0.3", 0.3, 800, [1, 1, 1, 1, 1, 0, 0]),
-        ("l1:10", 0.6, 200, [1, 1, 1, 1, 1, 0, 0]),
         ("l2:1", 0.3, 400, [1, 1, 1, 1, 1, 0, 0]),
     ],
 )
 def test_what_gives_way_is_asked_about_for_longer(threat: str, hopeless: float, asked: int, gone: list[int]) -> None:
-    """The share of the clean margin that may be left: at last 0.3 * 320 / 800, 0.6 * 40 / 200, 0.3 * 160 / 400."""
-    left, before = torch.tensor([[0.9, 0.5, 0.47, 0.5, 0.2, 0.16, 0.11], [0.9, 0.5, 0.47, 0.54, 0.2, 0.22, 0.11]])
-    state = {"margin": -5 * left, "seen": -5 * before, "clean": -5 * torch.ones(7), "abandoned": left < 0}
-    looked = Best(hopeless=hopeless)._looked(state, ThreatModel.parse(threat), asked)
+    """The share of the clean margin that may be left: at last 0.3 * 320 / 800, 0.3 * 160 / 400."""
+    looked = looked_at(threat, hopeless, asked)
     assert looked["abandoned"].int().tolist() == gone
-    assert torch.equal(looked["seen"], state["margin"])
+    assert torch.equal(looked["seen"], -5 * torch.tensor(LEFT))
+
+
+@pytest.mark.parametrize(
+    ("hopeless", "came_on", "gone"),
+    [
+        (0.6, 0, [1, 1, 1, 0, 1, 0, 0]),  # 0.6 * 40 / 200 of the margin may be left, 0.6 * 320 / 200 of the two
+        (0.3, 24, [1, 1, 1, 0, 1, 0, 1]),  # 0.3 * 40 / 200
+        (0.3, 25, [1, 1, 0, 0, 0, 0, 0]),  # 0.3 * 320 / 200 of all: an eighth of 200
+    ],
+)
+def test_in_l1_who_came_on_lately_is_asked_about_for_longer(hopeless: float, came_on: int, gone: list[int]) -> None:
+    looked = looked_at("l1:10", hopeless, 200, came_on)
+    assert looked["abandoned"].int().tolist() == gone
+    assert looked["came_on"].tolist() == [came_on, came_on, came_on, 200, came_on, 200, came_on]
+
+
+def test_what_the_walks_bring_is_no_progress_of_a_climb() -> None:
+    """They come at the end of the first one."""
+    assert looked_at("l1:10", 0.3, 25)["came_on"].tolist() == [0] * 7
+
+
+def test_where_steps_mask_the_gradients_it_goes_on_in_l1() -> None:
+    """These fall in the search that follows; after six climbs and the walks the smaller share would give them up."""
+    x, y = (part[[54, 130, 222]] for part in load_data("mnist", n=223, source="bundled"))
+    verdict = evaluate(load_model("zoo:mnist/thermometer"), x, y, Best(effort=0.35), "l1:10")
+    assert verdict.robust.sum() == 0
+    climbs_and_walks = Best(effort=0.35).cost(10, Norm.L1)[1] - 2 * 25  # but for the two climbs that interrupt it
+    assert (verdict.backwards >= climbs_and_walks).all()
 
 
 @dataclass(frozen=True)
