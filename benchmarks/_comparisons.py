@@ -316,7 +316,7 @@ class Comparison:
         """All that decides the figures, but luck and machine."""
         return {
             "attack": self.entry.attack,
-            "version": find_attack(self.entry.attack, self.entry.ours).version,
+            "version": find_attack(self.entry.attack, self.entry.ours).version_in(self.entry.norm),
             "settings": self.entry.ours,
             "peer": self.theirs,
             "release": release(self.theirs.partition(":")[0]),

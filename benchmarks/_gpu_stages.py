@@ -131,7 +131,7 @@ def _timed_beside(subject: Subject, entry: Entry, images: int, device: torch.dev
     return {
         "said": ", ".join(f"{name} {count}" for name, count in robust.items()) + f" of {images}",
         "attack": entry.attack,
-        "version": find_attack(entry.attack, entry.ours).version,
+        "version": find_attack(entry.attack, entry.ours).version_in(entry.norm),
         "settings": entry.ours,
         "threat": str(comparison.threat),
         "robust": robust,
@@ -187,7 +187,7 @@ def _verdict(model: nn.Module, x: Tensor, y: Tensor, attack: str) -> Row:
     return {
         "said": f"{robust} of {len(x)}",
         "attack": attack,
-        "version": find_attack(attack).version,
+        "version": find_attack(attack).version_in(threat.norm),
         "threat": str(threat),
         "weights": weights_digest(model),
         "clean": int(verdict.clean.sum()),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_local.attacks import _transfers
-from robustbench_local.attacks._transfers import REACH, Transfers, neighbour
+from robustbench_local.attacks._transfers import REACH, Transfers, handed, neighbour
 from robustbench_local.core.access import Access
 from robustbench_local.core.attack import Attack, State
 from robustbench_local.core.draws import Draws
@@ -127,6 +127,21 @@ def test_each_image_is_searched_alone() -> None:
 def test_without_any_success_it_asks_once() -> None:
     verdict = found(cut(needed=99), dark(2), Transferred())
     assert verdict.robust.all() and (verdict.forwards <= 3).all()
+
+
+@pytest.mark.parametrize("eps", [0.5, 2.0])
+def test_a_change_is_handed_on_and_the_ball_is_used_up(eps: float) -> None:
+    """Five coordinates share the budget, and part of it may have been left over. Only the box keeps a taker from it."""
+    x, threat = dark(200, channels=3), ThreatModel(Norm.L1, eps)
+    x_adv = x.clone()
+    x_adv[:, 1, :, 2] += 0.9 * eps / 5
+    image = handed(x_adv, x, threat, Draws(0, torch.arange(200)))
+    differ = (image != x_adv).flatten(1).sum(1)
+    assert threat.contains(image, x).all() and (differ <= 2).all() and (differ == 2).any()
+    back = (x_adv != x) & (image == x)  # who gave, unless it took as well
+    assert (back.flatten(1).sum(1) == (differ == 2)).all()
+    full = (image >= 1 - 1e-6).flatten(1).any(1) | (image <= 1e-6).flatten(1).any(1)
+    assert torch.allclose(threat.distance(image, x)[~full], torch.tensor(eps), rtol=1e-4) and not full.all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
