@@ -30,7 +30,7 @@ from robustbench_local.core.threat import Norm, ThreatModel
 GRADIENTS = 0.39  # the share of all queries that ask for a gradient
 TARGETED = 2  # every second climb goes for one class
 SOFT = 4  # in L∞ the third of every four raises cross-entropy, which leads where the margin does not
-POLISH = 3  # every third starts at the best point, between proposals
+POLISH = 3  # every third comes between proposals, from the best point, in L1 half of these from the edge
 NEAR = 0.2  # of eps: the first step from the best point
 TRIED = 6  # climbs before an image may be given up
 # of all queries: after so many the share `hopeless` may be left, after twice as many half of it
@@ -59,10 +59,10 @@ class Best(IterativeAttack):
     once. From the sixth climb on, whenever one has ended, an image may be given up: where after t of S queries more
     than the share hopeless * S / 5 t of its clean margin (L2: S / 10 t) would be left if the margin came down once more
     by what it did since it was last looked at. An image is asked about the longer the less is left, and longer while
-    that gets less. In L1, where little falls after the walks, the share is hopeless * S / 40 t, unless a climb that
-    ended after the walks and after t/8 queries left a twentieth less of the margin. Where after six climbs more than
-    the share `hopeless` is left, and a gradient was zero or not finite, or no climb rose above its start, Square has
-    the queries that are left.
+    that gets less. In L1, where few fall late that did not get on before, it is hopeless * S / 40 t, unless a climb
+    that ended after the walks and after t/8 queries left a twentieth less of the margin. Where after six climbs more
+    than the share `hopeless` is left, and a gradient was zero or not finite, or no climb rose above its start, Square
+    has the queries that are left.
     The search proposes Square's changes to the best point, from squares that cover the share `p` of the image down to
     one pixel, their sides shrinking by the same factor each time. It is interrupted, at even distances, by climbs from
     the best point that begin with 0.2 eps. Where gradients are masked, either kind gets on from where the other stalls.
